@@ -1,0 +1,19 @@
+# Compiler flags of every target: warnings, sanitizers, and no -march (kernels dispatch at run time).
+add_library(linnet_options INTERFACE)
+target_compile_options(linnet_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+                                                -Woverloaded-virtual -Wcast-align=strict)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(linnet_options INTERFACE -Wno-cast-align)
+endif()
+if(LINNET_WERROR)
+  target_compile_options(linnet_options INTERFACE -Werror)
+endif()
+if(LINNET_SANITIZE)
+  target_compile_options(linnet_options INTERFACE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
+                                                  -fno-sanitize-recover=all)
+  target_link_options(linnet_options INTERFACE -fsanitize=${LINNET_SANITIZE})
+endif()
+# Instruction sets that kernels are compiled for: SSE2 baseline, AVX2, AVX-512 (and Arm's). The ones between
+# bring nothing to these kernels and cost build time.
+target_compile_definitions(linnet_options INTERFACE
+  "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4)")
