@@ -1,0 +1,58 @@
+#include "ops/linear.h"
+
+#include "core/tape.h"
+#include "ops/activation.h"
+#include "ops/cast.h"
+#include "ops/reduce.h"
+
+namespace linnet::ops {
+namespace {
+
+// Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the optimiser
+// adds up.
+void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight,
+                     const std::shared_ptr<GradSlot>& dx, const std::shared_ptr<GradSlot>& dweight,
+                     const std::shared_ptr<GradSlot>& dbias) {
+  const Tensor g = cast(gradient, x.dtype());
+  const MatrixView g_rows{g.raw(), g.dtype(), x.shape().rows(), weight.size(0), weight.size(0), 1};
+  if (dx) {
+    Tensor result = Tensor::empty(x.shape(), x.dtype());
+    matmul(g_rows, as_matrix(weight), result);
+    accumulate_grad(dx, result);
+  }
+  if (dweight) {
+    const bool add = dweight->value && dweight->value->dtype() == DType::f32;
+    Tensor result = add ? *dweight->value : Tensor::empty(weight.shape());
+    matmul(g_rows.transposed(), as_matrix(x), result, {.accumulate = add});
+    if (!add) accumulate_grad(dweight, result);
+  }
+  if (dbias) accumulate_grad(dbias, sum_rows(g.reshape({x.shape().rows(), weight.size(0)})));
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation, DType out_dtype) {
+  check(weight.shape().rank() == 2 && x.shape().rank() > 0 && x.shape()[-1] == weight.size(1),
+        "a linear layer with weight {} cannot take an input of shape {}", to_string(weight.shape()),
+        to_string(x.shape()));
+  const bool record = wants_grad(x, weight, bias);
+  if (record && activation == Activation::gelu_tanh)
+    return gelu_tanh(linear(x, weight, bias, Activation::none, out_dtype));
+
+  const Tensor w = cast(weight.detach(), x.dtype());
+  Tensor y = Tensor::empty(x.shape().with_last(weight.size(0)), out_dtype);
+  matmul(as_matrix(x), as_matrix(w).transposed(), y, {.bias = bias.detach(), .activation = activation});
+  if (record)
+    record_backward(y, [x = x.detach(), w, dx = x.grad_slot(), dw = weight.grad_slot(),
+                        db = bias.grad_slot()](const Tensor& g) { linear_backward(g, x, w, dx, dw, db); });
+  return y;
+}
+
+Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, Activation activation,
+              DType out_dtype) {
+  Tensor y = Tensor::empty(x.shape().with_last(weight.out_features()), out_dtype);
+  weight.apply(as_matrix(cast(x, weight.dtype()).detach()), y, {.bias = bias.detach(), .activation = activation});
+  return y;
+}
+
+}  // namespace linnet::ops

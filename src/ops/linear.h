@@ -1,0 +1,16 @@
+// y = x·Wᵀ + b, the product in the type of x, with the activation fused where no gradient is wanted.
+#pragma once
+
+#include "ops/matmul.h"
+
+namespace linnet::ops {
+
+/// x (..., in) f32 or bf16; weight (out, in) of any float type (converted to x's); bias (out) or undefined.
+/// Returns (..., out) of type out_dtype.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation, DType out_dtype);
+
+/// The same with a weight packed beforehand; not differentiable.
+Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, Activation activation,
+              DType out_dtype);
+
+}  // namespace linnet::ops

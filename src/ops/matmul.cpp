@@ -1,0 +1,195 @@
+#include "ops/matmul.h"
+
+#include <dnnl.hpp>
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "core/parallel.h"
+#include "ops/cast.h"
+
+namespace linnet::ops {
+namespace {
+
+using dnnl::memory;
+
+memory::data_type dnnl_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return memory::data_type::f32;
+    case DType::bf16: return memory::data_type::bf16;
+    default: fail("matrix products are in f32 or bf16, not {}", name_of(dtype));
+  }
+}
+
+const dnnl::engine& engine() {
+  static const dnnl::engine instance(dnnl::engine::kind::cpu, 0);
+  return instance;
+}
+
+dnnl::stream& stream() {
+  thread_local dnnl::stream instance(engine());
+  return instance;
+}
+
+memory::desc describe(const MatrixView& view) {
+  return {{view.rows, view.columns}, dnnl_type(view.dtype), {view.row_stride, view.column_stride}};
+}
+
+dnnl::primitive_attr attributes(Activation activation, bool accumulate) {
+  dnnl::post_ops post;
+  if (accumulate) post.append_sum(1.0f);
+  if (activation == Activation::gelu_tanh) {
+#if DNNL_VERSION_MAJOR >= 3
+    post.append_eltwise(dnnl::algorithm::eltwise_gelu_tanh, 0.0f, 0.0f);
+#else
+    post.append_eltwise(1.0f, dnnl::algorithm::eltwise_gelu_tanh, 0.0f, 0.0f);
+#endif
+  }
+  dnnl::primitive_attr result;
+  result.set_post_ops(post);
+  return result;
+}
+
+dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
+                                             const memory::desc& c, const dnnl::primitive_attr& attr) {
+#if DNNL_VERSION_MAJOR >= 3
+  if (bias.get_ndims() > 0) return {engine(), a, b, bias, c, attr};
+  return {engine(), a, b, c, attr};
+#else
+  if (!bias.is_zero()) return {dnnl::matmul::desc(a, b, bias, c), attr, engine()};
+  return {dnnl::matmul::desc(a, b, c), attr, engine()};
+#endif
+}
+
+memory::desc describe_bias(const Tensor& bias, int64_t columns) {
+  if (!bias.defined()) return {};
+  return {{1, columns}, dnnl_type(bias.dtype()), {columns, 1}};
+}
+
+memory wrap(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
+
+void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, const Tensor& bias,
+             const memory::desc& bias_desc, const memory& c) {
+  std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}};
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(bias_desc, bias.raw()));
+  primitive.execute(stream(), arguments);
+  stream().wait();
+}
+
+// What a primitive depends on: shapes, strides, types, what is fused, and the threads it was made for.
+using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool, int>;
+
+int type_code(const Tensor& bias) { return bias.defined() ? static_cast<int>(bias.dtype()) : -1; }
+
+dnnl::matmul cached_matmul(const Key& key, const std::function<dnnl::matmul()>& make) {
+  static std::mutex mutex;
+  static auto* const primitives = new std::map<Key, dnnl::matmul>;
+  const std::scoped_lock lock(mutex);
+  if (auto found = primitives->find(key); found != primitives->end()) return found->second;
+  if (primitives->size() > 4096) primitives->clear();
+  return primitives->emplace(key, make()).first->second;
+}
+
+void check_output(const Tensor& into, int64_t rows, int64_t columns) {
+  check(into.numel() == rows * columns && into.shape()[-1] == columns, "product of {} by {} does not fit shape {}",
+        rows, columns, to_string(into.shape()));
+}
+
+}  // namespace
+
+MatrixView as_matrix(const Tensor& tensor) {
+  const int64_t columns = tensor.shape()[-1];
+  return {tensor.raw(), tensor.dtype(), tensor.shape().rows(), columns, columns, 1};
+}
+
+void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& options) {
+  check(a.columns == b.rows, "a product of ({}, {}) and ({}, {}) does not exist", a.rows, a.columns, b.rows,
+        b.columns);
+  check_output(into, a.rows, b.columns);
+  if (into.numel() == 0) return;
+  const MatrixView c{into.mutable_raw(), into.dtype(), a.rows, b.columns, b.columns, 1};
+  const memory::desc bias_desc = describe_bias(options.bias, b.columns);
+  const Key key{a.rows, a.columns, b.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride,
+                static_cast<int>(a.dtype), static_cast<int>(b.dtype) * 16 + static_cast<int>(c.dtype),
+                type_code(options.bias), static_cast<int>(options.activation), options.accumulate, threads()};
+  const dnnl::matmul primitive = cached_matmul(key, [&] {
+    return dnnl::matmul(make_descriptor(describe(a), describe(b), bias_desc, describe(c),
+                                        attributes(options.activation, options.accumulate)));
+  });
+  execute(primitive, wrap(describe(a), a.data), wrap(describe(b), b.data), options.bias, bias_desc,
+          wrap(describe(c), c.data));
+}
+
+struct PackedWeight::State {
+  Tensor weight;  // (out, in), in the product type; freed once packed
+  DType dtype;
+  int64_t in, out;
+  std::once_flag once;
+  memory packed;
+  std::mutex mutex;
+  std::map<std::tuple<int64_t, int64_t, int, int, int, bool, int>, dnnl::matmul> primitives;
+
+  memory::desc plain() const { return {{in, out}, dnnl_type(dtype), {1, in}}; }
+
+  // The layout is chosen for the first number of rows seen; oneDNN's choice hardly depends on it.
+  void pack(const MatrixView& x, const memory::desc& c) {
+    const memory::desc any({in, out}, dnnl_type(dtype), memory::format_tag::any);
+    const auto descriptor = make_descriptor(describe(x), any, {}, c, {});
+    packed = memory(descriptor.weights_desc(), engine());
+    memory source = wrap(plain(), weight.raw());
+    dnnl::reorder(source, packed).execute(stream(), source, packed);
+    stream().wait();
+    weight = {};
+  }
+};
+
+PackedWeight::PackedWeight(const Tensor& weight, DType dtype) : state_(std::make_shared<State>()) {
+  check(weight.shape().rank() == 2, "a linear layer's weight has two dimensions, not shape {}",
+        to_string(weight.shape()));
+  state_->weight = cast(weight.detach(), dtype);
+  state_->dtype = dtype;
+  state_->out = weight.size(0);
+  state_->in = weight.size(1);
+}
+
+DType PackedWeight::dtype() const { return state_->dtype; }
+int64_t PackedWeight::in_features() const { return state_->in; }
+int64_t PackedWeight::out_features() const { return state_->out; }
+
+void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions& options) const {
+  State& state = *state_;
+  check(x.columns == state.in, "a linear layer of {} inputs got {}", state.in, x.columns);
+  check_output(into, x.rows, state.out);
+  if (into.numel() == 0) return;
+  const MatrixView c{into.mutable_raw(), into.dtype(), x.rows, state.out, state.out, 1};
+  std::call_once(state.once, [&] { state.pack(x, describe(c)); });
+  const memory::desc bias_desc = describe_bias(options.bias, state.out);
+  dnnl::matmul primitive;
+  {
+    const std::scoped_lock lock(state.mutex);
+    auto& slot = state.primitives[{x.rows, x.row_stride, static_cast<int>(c.dtype), type_code(options.bias),
+                                   static_cast<int>(options.activation), options.accumulate, threads()}];
+    if (!slot)
+      slot = dnnl::matmul(make_descriptor(describe(x), state.packed.get_desc(), bias_desc, describe(c),
+                                          attributes(options.activation, options.accumulate)));
+    primitive = slot;
+  }
+  execute(primitive, wrap(describe(x), x.data), state.packed, options.bias, bias_desc, wrap(describe(c), c.data));
+}
+
+DType fastest_product_dtype() {
+  const auto isa = dnnl::get_effective_cpu_isa();
+  const bool bf16 = isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+  return bf16 ? DType::bf16 : DType::f32;
+}
+
+std::string matmul_engine_name() {
+  const dnnl_version_t* version = dnnl_version();
+  const bool bf16 = fastest_product_dtype() == DType::bf16;
+  return fmt::format("oneDNN {}.{}.{}, {}", version->major, version->minor, version->patch,
+                     bf16 ? "bf16 instructions" : "no bf16 instructions");
+}
+
+}  // namespace linnet::ops

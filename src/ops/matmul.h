@@ -1,0 +1,58 @@
+// Matrix products on the CPU, by oneDNN. Operands are strided views, so that transposes cost nothing; primitives
+// are made once per shape and kept. Not differentiable: operations build on it.
+#pragma once
+
+#include <memory>
+
+#include "core/tensor.h"
+
+namespace linnet::ops {
+
+enum class Activation : uint8_t { none, gelu_tanh };
+
+/// A matrix somewhere in memory; strides in elements.
+struct MatrixView {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t rows = 0, columns = 0;
+  int64_t row_stride = 0, column_stride = 1;
+
+  MatrixView transposed() const { return {data, dtype, columns, rows, column_stride, row_stride}; }
+};
+
+/// The tensor seen as a matrix whose columns are its last dimension.
+MatrixView as_matrix(const Tensor& tensor);
+
+/// a·b (+ bias over columns) (then activation), or added to `into` when accumulate. a and b share a dtype (f32 or
+/// bf16); sums are f32; into is f32 or bf16. bias may be undefined, else f32 or bf16.
+struct MatmulOptions {
+  Tensor bias = {};
+  Activation activation = Activation::none;
+  bool accumulate = false;
+};
+void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& options = {});
+
+/// A weight (out, in) converted to a product type and laid out as oneDNN likes it best, for repeated use.
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  PackedWeight(const Tensor& weight, DType dtype);
+  bool defined() const { return state_ != nullptr; }
+  DType dtype() const;
+  int64_t in_features() const;
+  int64_t out_features() const;
+  /// x (rows, in) · weightᵀ into (rows, out).
+  void apply(const MatrixView& x, Tensor& into, const MatmulOptions& options) const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// Fastest product type that the CPU really has instructions for: bf16 or f32.
+DType fastest_product_dtype();
+
+/// "oneDNN 2.6.3, avx512_core_bf16"
+std::string matmul_engine_name();
+
+}  // namespace linnet::ops

@@ -1,0 +1,14 @@
+// Sums over rows, and the sum of squares that gradient clipping needs. Not differentiable.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace linnet::ops {
+
+/// x (rows, n) f32 or bf16 → (n) f32, summed in row order.
+Tensor sum_rows(const Tensor& x);
+
+/// Σ x², in f64, independent of the number of threads.
+double sum_of_squares(const Tensor& x);
+
+}  // namespace linnet::ops

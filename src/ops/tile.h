@@ -1,0 +1,13 @@
+// Sizes of the scratch tiles that the attention kernels work on.
+#pragma once
+
+#include <cstdint>
+
+namespace linnet::ops {
+
+/// Scratch rows are padded to this many f32s: one cache line, a whole vector of every instruction set used.
+constexpr int64_t tile_padding = 16;
+
+constexpr int64_t pad_tile(int64_t n) { return (n + tile_padding - 1) / tile_padding * tile_padding; }
+
+}  // namespace linnet::ops
