@@ -1,0 +1,169 @@
+#include "io/file.h"
+
+#include <cerrno>
+#include <system_error>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string reason(int code) { return std::generic_category().message(code); }
+
+// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
+  ~Descriptor() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int get() const { return descriptor_; }
+  bool valid() const { return descriptor_ >= 0; }
+
+ private:
+  int descriptor_;
+};
+
+// The partial file: removed unless it has been renamed.
+class PartialFile {
+ public:
+  explicit PartialFile(const fs::path& target) : path_(target.string() + ".partial") {
+    const int descriptor = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (descriptor < 0) throw std::system_error(errno, std::generic_category());
+    file_ = ::fdopen(descriptor, "wb");
+    if (file_) return;
+    const int code = errno;
+    ::close(descriptor);
+    ::unlink(path_.c_str());
+    throw std::system_error(code, std::generic_category());
+  }
+  ~PartialFile() {
+    if (file_) std::fclose(file_);
+    if (!renamed_) ::unlink(path_.c_str());
+  }
+  PartialFile(const PartialFile&) = delete;
+  PartialFile& operator=(const PartialFile&) = delete;
+
+  std::FILE* get() { return file_; }
+
+  void close() {
+    if (std::ferror(file_)) throw std::system_error(errno ? errno : EIO, std::generic_category());
+    if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0)
+      throw std::system_error(errno, std::generic_category());
+    std::FILE* const file = std::exchange(file_, nullptr);
+    if (std::fclose(file) != 0) throw std::system_error(errno, std::generic_category());
+  }
+
+  void rename_to(const fs::path& target) {
+    if (std::rename(path_.c_str(), target.c_str()) != 0)
+      throw std::system_error(errno, std::generic_category());
+    renamed_ = true;
+  }
+
+ private:
+  std::string path_;
+  std::FILE* file_ = nullptr;
+  bool renamed_ = false;
+};
+
+// Makes the renaming itself durable. File systems that cannot do that say EINVAL; a folder that may be written
+// but not listed cannot be opened: in both cases the file is as safe as it can be.
+void sync_folder(const fs::path& folder) {
+  const Descriptor descriptor(
+      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!descriptor.valid()) return;
+  if (::fsync(descriptor.get()) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EROFS)
+    throw std::system_error(errno, std::generic_category());
+}
+
+// Where a write to path ends up. Refuses what renaming would destroy, such as /dev/null.
+fs::path final_target(const fs::path& path) {
+  check(!path.filename().empty(), "cannot write {}: it names a folder, not a file", printable(path.string()));
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  check(!fs::is_directory(status), "cannot write {}: it is a folder", printable(path.string()));
+  check(!fs::exists(status) || fs::is_regular_file(status), "cannot write {}: it is not a regular file",
+        printable(path.string()));
+  if (!fs::exists(status)) return path;
+  const fs::path target = fs::canonical(path, ignored);
+  return target.empty() ? path : target;
+}
+
+// Opened without waiting, so that a named pipe is refused instead of hanging the program.
+int open_for_reading(const fs::path& path, struct stat& status) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  check(descriptor >= 0, "cannot open {}: {}", printable(path.string()), reason(errno));
+  if (::fstat(descriptor, &status) != 0) {
+    const int code = errno;
+    ::close(descriptor);
+    fail("cannot open {}: {}", printable(path.string()), reason(code));
+  }
+  return descriptor;
+}
+
+}  // namespace
+
+void write_file_atomically(const fs::path& path, const std::function<void(std::FILE*)>& write) {
+  const fs::path target = final_target(path);
+  try {
+    PartialFile partial(target);
+    errno = 0;
+    write(partial.get());
+    partial.close();
+    partial.rename_to(target);
+    sync_folder(target.parent_path());
+  } catch (const std::system_error& error) {
+    fail("cannot write {}: {}", printable(path.string()), reason(error.code().value()));
+  }
+}
+
+void write_bytes(std::FILE* file, const void* data, size_t bytes) {
+  if (bytes == 0) return;
+  errno = 0;
+  if (std::fwrite(data, 1, bytes, file) != bytes)
+    throw std::system_error(errno ? errno : EIO, std::generic_category());
+}
+
+std::string read_text_file(const fs::path& path, size_t limit) {
+  struct stat status {};
+  const Descriptor descriptor(open_for_reading(path, status));
+  check(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", printable(path.string()));
+  std::string text;
+  char block[1 << 14];
+  for (;;) {
+    const ssize_t count = ::read(descriptor.get(), block, sizeof block);
+    if (count < 0 && errno == EINTR) continue;
+    check(count >= 0, "cannot read {}: {}", printable(path.string()), reason(errno));
+    if (count == 0) return text;
+    text.append(block, static_cast<size_t>(count));
+    check(text.size() <= limit, "{} is larger than the {} bytes expected at most", printable(path.string()),
+          limit);
+  }
+}
+
+std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
+  struct stat status {};
+  const Descriptor descriptor(open_for_reading(path, status));
+  check(!S_ISDIR(status.st_mode), "cannot read {}: it is a folder", printable(path.string()));
+  check(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", printable(path.string()));
+  check(status.st_size > 0, "cannot read {}: the file is empty", printable(path.string()));
+  const auto size = static_cast<size_t>(status.st_size);
+  void* const data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+  check(data != MAP_FAILED, "cannot map {} ({} bytes): {}", printable(path.string()), size, reason(errno));
+  return std::shared_ptr<const MappedFile>(new MappedFile(static_cast<const std::byte*>(data), size));
+}
+
+MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(data_), size_); }
+
+}  // namespace linnet

@@ -1,0 +1,51 @@
+// Files as wholes: written so that a crash, a full disk or a kill never leaves half a file under its name, read
+// with a limit, or mapped. POSIX only; what is in the files is for the readers beside this one.
+#pragma once
+
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace linnet {
+
+/// Writes path as a whole or not at all: write() fills "<path>.partial", which is flushed to the disk and then
+/// renamed to path; whoever has the old file open or mapped keeps the old contents. Any failure removes the
+/// partial file and leaves the old one; a kill leaves the old one and a partial file that the next call
+/// overwrites. A symbolic link is followed. Throws Error naming path and the system's reason; what write()
+/// itself throws passes through. Two writers of the same path at once are the caller's to prevent.
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write);
+
+/// fwrite of all bytes, for use within write_file_atomically; throws std::system_error, which that turns into
+/// an Error with the path. (Without it, a full disk is noticed only when the callback has returned.)
+void write_bytes(std::FILE* file, const void* data, size_t bytes);
+
+/// The contents of a file of at most limit bytes. Throws Error if it cannot be read or is larger.
+std::string read_text_file(const std::filesystem::path& path, size_t limit);
+
+/// A regular file's contents, read-only, paged in as they are touched. Replacing the file (as
+/// write_file_atomically does) is harmless, but when another process truncates it in place, the system kills a
+/// process that touches the lost pages (SIGBUS): no reader of mapped files can prevent that.
+class MappedFile {
+ public:
+  /// Throws Error when path is missing, empty, not a regular file or not permitted to be read.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  size_t size() const { return size_; }
+  const std::byte* data() const { return data_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
+
+  const std::byte* data_;
+  size_t size_;
+};
+
+}  // namespace linnet

@@ -1,0 +1,52 @@
+// The header of a safetensors file: read with every promise of the format checked before any data is touched,
+// and made. Works on memory; files are io/safetensors.h's matter.
+// Format: https://github.com/huggingface/safetensors (8 bytes length, JSON header, data without gaps).
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace linnet {
+
+/// What the header says of one tensor. Its data lie at begin..end (bytes) of the data area.
+struct SafetensorsEntry {
+  std::string dtype_name;      ///< as in the file: "F32", "BF16", "F8_E4M3", ...
+  std::optional<DType> dtype;  ///< none if Linnet has no such element type
+  Shape shape;
+  size_t begin = 0;
+  size_t end = 0;
+};
+
+struct SafetensorsHeader {
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, SafetensorsEntry, std::less<>> entries;
+  std::vector<std::string> names;  ///< in the order of the data
+  size_t data_begin = 0;           ///< where the data area begins in the file, in bytes
+};
+
+/// Reads the header of a whole file given as bytes. Throws Error, one sentence beginning with source (the
+/// file's name), unless all of this holds: the length fits the file and 100 MB; the header is a JSON object in
+/// valid UTF-8 without duplicate keys; each entry has exactly dtype, shape (at most six extents) and
+/// data_offsets, whose difference is the shape's size; the tensors cover the data area without gap or overlap;
+/// __metadata__ maps strings to strings. Element types that are unknown here are let through.
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+
+/// Orders tensors as the format's own library does: by alignment of the element type, largest first, then by
+/// name, so that all data are aligned.
+void sort_for_safetensors(NamedTensors& tensors);
+
+/// Length and header, as the file begins, of sorted tensors; a multiple of 8 bytes. Throws Error on duplicate,
+/// reserved or invalid names and on undefined tensors.
+std::string make_safetensors_header(const NamedTensors& tensors,
+                                    const std::map<std::string, std::string>& metadata);
+
+}  // namespace linnet
