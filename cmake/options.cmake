@@ -1,9 +1,9 @@
 # Compiler flags of every target: warnings, sanitizers, and no -march (kernels dispatch at run time).
 add_library(linnet_options INTERFACE)
 target_compile_options(linnet_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                                -Woverloaded-virtual -Wcast-align=strict)
-if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  target_compile_options(linnet_options INTERFACE -Wno-cast-align)
+                                                -Woverloaded-virtual)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(linnet_options INTERFACE -Wcast-align=strict)
 endif()
 if(LINNET_WERROR)
   target_compile_options(linnet_options INTERFACE -Werror)
