@@ -31,8 +31,8 @@ Image sized_image(int64_t width, int64_t height, std::FILE* file, int64_t most_p
         max_image_pixels);
   struct stat status {};
   if (::fstat(::fileno(file), &status) == 0 && S_ISREG(status.st_mode))
-    check(width * height / most_pixels_a_byte <= status.st_size, "{}: too short a file for {} x {} pixels", name,
-          width, height);
+    check(width * height / most_pixels_a_byte <= status.st_size, "{}: too short a file for {} x {} pixels",
+          name, width, height);
   return {width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
 }
 
@@ -53,25 +53,26 @@ Tensor to_tensor(std::span<const Image> images) {
   check(!images.empty(), "no pictures to make a tensor of");
   const int64_t width = images[0].width, height = images[0].height, plane = width * height;
   for (const Image& image : images)
-    check(image.width == width && image.height == height, "pictures of {} x {} and {} x {} do not make one tensor",
-          width, height, image.width, image.height);
+    check(image.width == width && image.height == height,
+          "pictures of {} x {} and {} x {} do not make one tensor", width, height, image.width, image.height);
   const auto count = static_cast<int64_t>(images.size());
   Tensor result = Tensor::empty({count, 3, height, width});
   float* out = result.mutable_data<float>();
-  parallel_for(count, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(plane, 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const uint8_t* in = images[static_cast<size_t>(n)].rgb.data();
-      for (int64_t c = 0; c < 3; ++c)
-        for (int64_t i = 0; i < plane; ++i)
-          out[(n * 3 + c) * plane + i] = static_cast<float>(in[i * 3 + c]) / 127.5f - 1.0f;
-    }
-  });
+  parallel_for(count, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(plane, 1)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t n = begin; n < end; ++n) {
+                   const uint8_t* in = images[static_cast<size_t>(n)].rgb.data();
+                   for (int64_t c = 0; c < 3; ++c)
+                     for (int64_t i = 0; i < plane; ++i)
+                       out[(n * 3 + c) * plane + i] = static_cast<float>(in[i * 3 + c]) / 127.5f - 1.0f;
+                 }
+               });
   return result;
 }
 
 Image to_image(const Tensor& chw) {
-  check(chw.shape().rank() == 3 && chw.size(0) == 3, "a picture is a tensor of shape (3, height, width), not {}",
-        to_string(chw.shape()));
+  check(chw.shape().rank() == 3 && chw.size(0) == 3,
+        "a picture is a tensor of shape (3, height, width), not {}", to_string(chw.shape()));
   const Tensor values = chw.to(DType::f32);
   const float* in = values.data<float>();
   const int64_t height = chw.size(1), width = chw.size(2), plane = width * height;

@@ -1,6 +1,6 @@
 // Pictures: PNG and JPEG in, PNG out, and to and from tensors. Always 8-bit RGB: grey and palette pictures are
-// expanded, transparency is laid over white, 16-bit samples are scaled. Colour profiles and the Exif orientation
-// are not applied, as the field's data loaders do not apply them either.
+// expanded, transparency is laid over white, 16-bit samples are scaled. Colour profiles and the Exif
+// orientation are not applied, as the field's data loaders do not apply them either.
 #pragma once
 
 #include <cstdint>

@@ -64,7 +64,8 @@ void begin(Decoder& decoder, std::FILE* file) {
 // Adobe writes CMYK inverted; files without its marker are rare enough to be taken for the same.
 void cmyk_to_rgb(const uint8_t* in, uint8_t* out, int64_t width) {
   for (int64_t x = 0; x < width; ++x)
-    for (int64_t c = 0; c < 3; ++c) out[x * 3 + c] = static_cast<uint8_t>((in[x * 4 + c] * in[x * 4 + 3] + 127) / 255);
+    for (int64_t c = 0; c < 3; ++c)
+      out[x * 3 + c] = static_cast<uint8_t>((in[x * 4 + c] * in[x * 4 + 3] + 127) / 255);
 }
 
 void read_rows(Decoder& decoder, Image& image) {

@@ -39,7 +39,8 @@ void ignore_warning(png_structp, png_const_charp) {}
 Codec::Codec(bool reading) : reads(reading) {
   png = reads ? png_create_read_struct(PNG_LIBPNG_VER_STRING, this, &jump_back, &ignore_warning)
               : png_create_write_struct(PNG_LIBPNG_VER_STRING, this, &jump_back, &ignore_warning);
-  check(png != nullptr, "libpng cannot start (out of memory, or of another version than {})", PNG_LIBPNG_VER_STRING);
+  check(png != nullptr, "libpng cannot start (out of memory, or of another version than {})",
+        PNG_LIBPNG_VER_STRING);
   info = png_create_info_struct(png);
   if (info) return;
   reads ? png_destroy_read_struct(&png, nullptr, nullptr) : png_destroy_write_struct(&png, nullptr);
@@ -114,7 +115,8 @@ std::string valid_utf8(std::string_view text) {
 
 void check_keyword(const std::string& keyword) {
   const bool printable = std::ranges::all_of(keyword, [](char c) { return c >= ' ' && c <= '~'; });
-  const bool spaced = keyword.starts_with(' ') || keyword.ends_with(' ') || keyword.find("  ") != std::string::npos;
+  const bool spaced =
+      keyword.starts_with(' ') || keyword.ends_with(' ') || keyword.find("  ") != std::string::npos;
   check(!keyword.empty() && keyword.size() <= 79 && printable && !spaced,
         "\"{}\" cannot name a PNG text entry (1 to 79 printable ASCII characters)", keyword);
 }
@@ -145,8 +147,9 @@ void write_all(Codec& codec, std::FILE* file, const Image& image, const TextEntr
                const std::vector<png_const_bytep>& rows) {
   png_init_io(codec.png, file);
   png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);
-  png_set_IHDR(codec.png, codec.info, static_cast<png_uint_32>(image.width), static_cast<png_uint_32>(image.height),
-               8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(codec.png, codec.info, static_cast<png_uint_32>(image.width),
+               static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   if (!text.chunks.empty())
     png_set_text(codec.png, codec.info, text.chunks.data(), static_cast<int>(text.chunks.size()));
   png_write_info(codec.png, codec.info);
@@ -199,7 +202,8 @@ std::map<std::string, std::string> read_png_text(const std::filesystem::path& pa
   return result;
 }
 
-void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text) {
+void write_png(const std::filesystem::path& path, const Image& image,
+               const std::map<std::string, std::string>& text) {
   check(image.width > 0 && image.height > 0 &&
             image.rgb.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3,
         "cannot write {}: a picture of {} x {} pixels with {} bytes", path.string(), image.width, image.height,
@@ -210,7 +214,8 @@ void write_png(const std::filesystem::path& path, const Image& image, const std:
   write_file_atomically(path, [&](std::FILE* file) {
     Codec codec(false);
     const bool whole = guarded(codec, [&] { write_all(codec, file, image, entries, rows); });
-    check(whole, "cannot write {}: {}", path.string(), std::ferror(file) ? std::strerror(errno) : codec.message);
+    check(whole, "cannot write {}: {}", path.string(),
+          std::ferror(file) ? std::strerror(errno) : codec.message);
   });
 }
 
