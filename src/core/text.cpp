@@ -28,7 +28,7 @@ std::string nearest(std::string_view name, std::span<const std::string> candidat
   size_t fewest = 0;
   for (const std::string& candidate : candidates) {
     const size_t edits = edit_distance(name, candidate);
-    if (edits * 2 > candidate.size() || (best && edits >= fewest)) continue;
+    if (edits * 5 > candidate.size() * 2 || (best && edits >= fewest)) continue;
     best = &candidate;
     fewest = edits;
   }

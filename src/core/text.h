@@ -12,7 +12,7 @@ namespace linnet {
 size_t edit_distance(std::string_view a, std::string_view b);
 
 /// The candidate that the name was probably meant to be: the fewest edits, the first of equals; empty when
-/// every candidate differs in more than half of its characters.
+/// every candidate differs in more than two fifths of its characters.
 std::string nearest(std::string_view name, std::span<const std::string> candidates);
 
 }  // namespace linnet

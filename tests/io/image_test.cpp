@@ -36,7 +36,11 @@ std::string bytes_of(const fs::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-void put(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+// Removed first: some file systems write an overwritten file to disk at once, which takes milliseconds.
+void put(const fs::path& path, const std::string& bytes) {
+  fs::remove(path);
+  std::ofstream(path, std::ios::binary) << bytes;
+}
 
 int largest_difference(const Image& one, const Image& other) {
   if (one.width != other.width || one.height != other.height) return 1000;
