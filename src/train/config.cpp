@@ -12,6 +12,11 @@
 namespace linnet {
 namespace {
 
+std::string suggestion(const std::string& name, const std::vector<std::string>& known) {
+  const std::string near = nearest(name, known);
+  return near.empty() ? fmt::format("; known: {}", fmt::join(known, ", ")) : fmt::format("; did you mean \"{}\"?", near);
+}
+
 // Takes known keys out of a table; what is left at the end is unknown.
 class Section {
  public:
@@ -39,8 +44,7 @@ class Section {
     for (const auto& [key, value] : *table_) {
       const std::string text(key.str());
       if (std::find(known_.begin(), known_.end(), text) == known_.end())
-        throw UsageError(fmt::format("configuration: there is no setting \"{}.{}\"; did you mean \"{}.{}\"?", name_, text,
-                                     name_, nearest(text, known_)));
+        throw UsageError(fmt::format("configuration: there is no setting \"{}.{}\"{}", name_, text, suggestion(text, known_)));
     }
   }
 
@@ -168,8 +172,8 @@ TrainConfig parse_train_config(const std::string& text, const std::vector<std::s
   const std::vector<std::string> tables = {"model", "data", "train", "output"};
   for (const auto& [key, value] : root)
     if (std::find(tables.begin(), tables.end(), std::string(key.str())) == tables.end())
-      throw UsageError(fmt::format("configuration: there is no table \"{}\"; did you mean \"{}\"?", key.str(),
-                                   nearest(std::string(key.str()), tables)));
+      throw UsageError(fmt::format("configuration: there is no table \"{}\"{}", key.str(),
+                                   suggestion(std::string(key.str()), tables)));
   TrainConfig config;
   read_model(root, config.model);
   Section data(root, "data");
