@@ -13,7 +13,7 @@ Tensor layer_norm_modulate(const Tensor& x, const Tensor& shift, const Tensor& s
         to_string(shift.shape()), to_string(scale.shape()));
   const int64_t rows = x.size(0) * x.size(1);
   Tensor y = Tensor::empty(x.shape(), out_dtype);
-  Tensor statistics = Tensor::empty({rows, 2});  // mean and 1/σ of each row
+  Tensor statistics = Tensor::empty({rows, 2});  // of each row: mean less its first value, 1/σ
   cpu::layer_norm_modulate_forward(x, shift, scale, epsilon, y, statistics);
   if (wants_grad(x, shift, scale))
     record_backward(y, [x = x.detach(), scale = scale.detach(), statistics, dx_slot = x.grad_slot(),
