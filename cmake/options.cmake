@@ -1,13 +1,13 @@
 # Compiler flags of every target: warnings, sanitizers, and no -march (kernels dispatch at run time).
 add_library(linnet_options INTERFACE)
 target_compile_options(linnet_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                                -Woverloaded-virtual -Wcast-align=strict)
+                                                -Woverloaded-virtual)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(linnet_options INTERFACE -Wcast-align=strict)
+endif()
 # Kernels say where they want a fused multiply-add. Were the compiler to choose, the same value could round
 # differently in whole vectors and in what is left over, and so depend on how threads share the work.
 target_compile_options(linnet_options INTERFACE -ffp-contract=off)
-if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  target_compile_options(linnet_options INTERFACE -Wno-cast-align)
-endif()
 if(LINNET_WERROR)
   target_compile_options(linnet_options INTERFACE -Werror)
 endif()

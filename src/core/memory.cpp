@@ -1,6 +1,7 @@
 #include "core/memory.h"
 
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -110,6 +111,7 @@ void reset_peak_memory() { cache().reset_peak(); }
 void release_cached_memory() { cache().release(); }
 
 std::shared_ptr<void> allocate(size_t bytes) {
+  check(bytes <= SIZE_MAX / 2, "out of memory: {} bytes wanted", bytes);  // rounding up must not overflow
   const size_t size = size_class(bytes);
   return {cache().take(size), [size](void* block) { cache().give(block, size); }};
 }

@@ -9,7 +9,7 @@ Shape::Shape(std::span<const int64_t> extents) {
   int64_t product = 1;
   for (const int64_t extent : extents) {
     check(extent >= 0, "a tensor's dimension cannot be negative ({})", extent);
-    check(extent == 0 || product <= (int64_t{1} << 62) / extent, "a tensor's dimensions multiply beyond 2^62");
+    check(extent == 0 || product <= (int64_t{1} << 60) / extent, "a tensor's dimensions multiply beyond 2^60");
     product *= std::max<int64_t>(extent, 1);
     extents_[rank_++] = extent;
   }

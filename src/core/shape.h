@@ -16,7 +16,8 @@ class Shape {
 
   Shape() = default;
   Shape(std::initializer_list<int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
-  /// Throws Error on more than six extents, a negative one, or a product beyond 2^62.
+  /// Throws Error on more than six extents, a negative one, or a product beyond 2^60 (so that
+  /// bytes, too, can be counted in 64 bits).
   explicit Shape(std::span<const int64_t> extents);
 
   int rank() const { return rank_; }

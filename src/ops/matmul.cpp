@@ -203,9 +203,10 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
 }
 
 DType fastest_product_dtype() {
-  const auto isa = dnnl::get_effective_cpu_isa();
-  const bool bf16 = isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
-  return bf16 ? DType::bf16 : DType::f32;
+  // The instruction sets are sets of bits: what a newer one includes is set in it too.
+  const auto have = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (have & needed) == needed ? DType::bf16 : DType::f32;
 }
 
 std::string matmul_engine_name() {

@@ -213,7 +213,7 @@ TEST(Safetensors, SaysWhatIsWrong) {
   expect_says(refusal(entry(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), 4),
               "a negative number in its");
   expect_says(refusal(entry(R"("dtype":"F32","shape":[1.0],"data_offsets":[0,4])"), 4), "not whole");
-  expect_says(refusal(entry(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0])")), "2^62");
+  expect_says(refusal(entry(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0])")), "2^60");
   expect_says(refusal(entry(R"("dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4])"), 4),
               "two fields 'dtype'");
   expect_says(refusal(R"({"w":{"dtype":"U8","shape":[],"data_offsets":[0,1]},)"

@@ -120,8 +120,8 @@ class LinearAttention(nn.Module):
 
     def convolve(self, v):
         batch, heads, tokens, channels = v.shape
-        image = v.transpose(2, 3).reshape(batch * heads, channels, self.grid, self.grid)
-        return self.dwc(image).view(batch, heads, channels, tokens).transpose(2, 3)
+        image = v.reshape(batch * heads, self.grid, self.grid, channels).permute(0, 3, 1, 2)
+        return self.dwc(image).permute(0, 2, 3, 1).reshape(batch, heads, tokens, channels)
 
 
 def make_mixer(config):

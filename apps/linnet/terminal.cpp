@@ -1,0 +1,66 @@
+#include "terminal.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+
+namespace linnet::app {
+namespace {
+
+int terminal_width() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+bool on_terminal() {
+  const char* kind = std::getenv("TERM");
+  return isatty(STDERR_FILENO) == 1 && kind != nullptr && std::string_view(kind) != "dumb";
+}
+
+std::string duration(double seconds) {
+  if (seconds < 10) return fmt::format("{:.1f} s", seconds);
+  const auto whole = static_cast<long>(seconds + 0.5);
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+}
+
+Progress::~Progress() { erase(); }
+
+void Progress::show(double done, double total, const std::string& text) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!on_terminal() || (drawn_ && done < total && now - last_ < std::chrono::milliseconds(100))) return;
+  last_ = now;
+  constexpr int width = 28;
+  const double share = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 1.0;
+  const auto eighths = static_cast<int>(share * width * 8 + 0.5);
+  std::string bar;
+  for (int i = 0; i < width; ++i) {
+    static constexpr const char* parts[] = {" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
+    bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
+  }
+  const auto room = static_cast<size_t>(std::max(0, terminal_width() - width - 10));
+  fmt::print(stderr, "\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share, bar, text.substr(0, room));
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void Progress::line(const std::string& text) {
+  erase();
+  fmt::print(stderr, "{}\n", text);
+}
+
+void Progress::erase() {
+  if (!drawn_) return;
+  fmt::print(stderr, "\r\033[K");
+  std::fflush(stderr);
+  drawn_ = false;
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,49 @@
+// Samplers: each a short free function from noise to picture, knowing nothing of the model it drives.
+#pragma once
+
+#include <functional>
+
+#include "diffusion/schedule.h"
+
+namespace linnet {
+
+/// x (n, c, h, w), t (n) f32 → (n, c, h, w) predicted noise or (n, 2c, h, w) noise and variance interpolation.
+using Denoiser = std::function<Tensor(const Tensor& x, const Tensor& t)>;
+/// Standard normal numbers of a shape.
+using NoiseSource = std::function<Tensor(const Shape& shape)>;
+
+struct SamplingStep {
+  int index, count;   ///< just finished: index of count, from 0
+  const Tensor& x;    ///< where the sample stands now
+  const Tensor& x0;   ///< the picture as predicted at this step
+};
+/// Called after every step; throw from it to cancel.
+using StepCallback = std::function<void(const SamplingStep&)>;
+
+struct SamplingOptions {
+  bool clip_x0 = false;     ///< keep predicted pictures in −1..1: for pixels, not for latents
+  StepCallback on_step = {};
+};
+
+/// Ancestral sampling (Ho et al. 2020) over all steps of a (respaced) schedule, with the learned variance where the
+/// model has one. noise is drawn at every step, at the last one without being used.
+Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, const NoiseSource& noise,
+                   const SamplingOptions& options = {});
+
+/// DDIM (Song et al. 2020); eta 0 is deterministic and draws no noise.
+Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta, const NoiseSource& noise,
+                   const SamplingOptions& options = {});
+
+/// DPM-Solver++(2M) (Lu et al. 2022), midpoint form, on diffusers' time grid: `steps` of the full schedule's
+/// timesteps, evenly spaced, ending at σ = 0; first and last step of first order.
+Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
+                       const SamplingOptions& options = {});
+
+/// Predicts for classes y, as a model of (x, t, y).
+using ConditionalDenoiser = std::function<Tensor(const Tensor& x, const Tensor& t, const Tensor& y)>;
+
+/// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(class − none) on the first
+/// `guided_channels` channels; the rest and the variance are the class's own. Scale 1 costs no second pass.
+Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float scale, int64_t guided_channels);
+
+}  // namespace linnet

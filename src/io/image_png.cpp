@@ -1,0 +1,222 @@
+// PNG in and out, by libpng. It reports errors by a callback that must not return: that callback jumps back to
+// the setjmp in guarded(), over C frames only; nothing with a destructor lives in between.
+#include <png.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csetjmp>
+#include <cstring>
+#include <memory>
+
+#include "io/file.h"
+#include "io/image_codecs.h"
+
+namespace linnet {
+namespace {
+
+// libpng's state for one file, for reading or for writing.
+struct Codec {
+  png_structp png = nullptr;
+  png_infop info = nullptr;
+  const bool reads;
+  std::jmp_buf back{};
+  char message[128] = {};
+
+  explicit Codec(bool reading);
+  ~Codec() { reads ? png_destroy_read_struct(&png, &info, nullptr) : png_destroy_write_struct(&png, &info); }
+  Codec(const Codec&) = delete;
+  Codec& operator=(const Codec&) = delete;
+};
+
+[[noreturn]] void jump_back(png_structp png, png_const_charp message) {
+  auto* codec = static_cast<Codec*>(png_get_error_ptr(png));
+  std::snprintf(codec->message, sizeof codec->message, "%s", message);
+  std::longjmp(codec->back, 1);
+}
+
+void ignore_warning(png_structp, png_const_charp) {}
+
+Codec::Codec(bool reading) : reads(reading) {
+  png = reads ? png_create_read_struct(PNG_LIBPNG_VER_STRING, this, &jump_back, &ignore_warning)
+              : png_create_write_struct(PNG_LIBPNG_VER_STRING, this, &jump_back, &ignore_warning);
+  check(png != nullptr, "libpng cannot start (out of memory, or of another version than {})",
+        PNG_LIBPNG_VER_STRING);
+  info = png_create_info_struct(png);
+  if (info) return;
+  reads ? png_destroy_read_struct(&png, nullptr, nullptr) : png_destroy_write_struct(&png, nullptr);
+  fail("libpng is out of memory");
+}
+
+// Returns false when libpng failed; the message is in the codec.
+template <class Step>
+bool guarded(Codec& codec, Step step) {
+  if (setjmp(codec.back) != 0) return false;
+  step();
+  return true;
+}
+
+// Whatever the file holds, rows arrive as 8-bit RGB or RGBA.
+void read_header(Codec& codec, std::FILE* file) {
+  png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);  // ours are checked, with a better sentence
+  png_init_io(codec.png, file);
+  png_read_info(codec.png, codec.info);
+  png_set_expand(codec.png);
+  png_set_scale_16(codec.png);
+  png_set_gray_to_rgb(codec.png);
+  png_set_interlace_handling(codec.png);
+  png_read_update_info(codec.png, codec.info);
+}
+
+void over_white(const uint8_t* rgba, uint8_t* rgb, int64_t pixels) {
+  for (int64_t i = 0; i < pixels; ++i)
+    for (int64_t c = 0; c < 3; ++c) {
+      const int alpha = rgba[i * 4 + 3], value = rgba[i * 4 + c];
+      rgb[i * 3 + c] = static_cast<uint8_t>((value * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+}
+
+std::string latin1_to_utf8(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) {
+      result += c;
+    } else {
+      result += static_cast<char>(0xc0 | (byte >> 6));
+      result += static_cast<char>(0x80 | (byte & 0x3f));
+    }
+  }
+  return result;
+}
+
+// The length of the UTF-8 character at the start of text, 0 if there is none.
+size_t utf8_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4) return 0;
+  for (size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  const bool overlong = (first == 0xe0 && byte(1) < 0xa0) || (first == 0xf0 && byte(1) < 0x90);
+  const bool impossible = (first == 0xed && byte(1) >= 0xa0) || (first == 0xf4 && byte(1) >= 0x90);
+  return overlong || impossible ? 0 : length;
+}
+
+std::string valid_utf8(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = text[0] == '\0' ? 0 : utf8_length(text);
+    result += length == 0 ? std::string_view("\xef\xbf\xbd") : text.substr(0, length);
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return result;
+}
+
+void check_keyword(const std::string& keyword) {
+  const bool printable = std::ranges::all_of(keyword, [](char c) { return c >= ' ' && c <= '~'; });
+  const bool spaced =
+      keyword.starts_with(' ') || keyword.ends_with(' ') || keyword.find("  ") != std::string::npos;
+  check(!keyword.empty() && keyword.size() <= 79 && printable && !spaced,
+        "\"{}\" cannot name a PNG text entry (1 to 79 printable ASCII characters)", keyword);
+}
+
+// libpng wants pointers to mutable characters, which must outlive the call.
+struct TextEntries {
+  std::vector<std::pair<std::string, std::string>> entries;
+  std::vector<png_text> chunks;
+
+  explicit TextEntries(const std::map<std::string, std::string>& text) {
+    for (const auto& [keyword, value] : text) {
+      check_keyword(keyword);
+      entries.emplace_back(keyword, valid_utf8(value));
+    }
+    for (auto& [keyword, value] : entries) {
+      const bool ascii = std::ranges::all_of(value, [](char c) { return static_cast<signed char>(c) >= 0; });
+      png_text chunk{};
+      chunk.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
+      chunk.key = keyword.data();
+      chunk.text = value.data();
+      (ascii ? chunk.text_length : chunk.itxt_length) = value.size();
+      chunks.push_back(chunk);
+    }
+  }
+};
+
+void write_all(Codec& codec, std::FILE* file, const Image& image, const TextEntries& text,
+               const std::vector<png_const_bytep>& rows) {
+  png_init_io(codec.png, file);
+  png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);
+  png_set_IHDR(codec.png, codec.info, static_cast<png_uint_32>(image.width),
+               static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (!text.chunks.empty())
+    png_set_text(codec.png, codec.info, text.chunks.data(), static_cast<int>(text.chunks.size()));
+  png_write_info(codec.png, codec.info);
+  png_write_image(codec.png, const_cast<png_bytepp>(rows.data()));
+  png_write_end(codec.png, nullptr);
+}
+
+}  // namespace
+
+Image read_png(std::FILE* file, const std::string& name) {
+  Codec codec(true);
+  check(guarded(codec, [&] { read_header(codec, file); }), "{}: damaged PNG: {}", name, codec.message);
+  const int64_t width = png_get_image_width(codec.png, codec.info);
+  const int64_t height = png_get_image_height(codec.png, codec.info);
+  const int64_t channels = png_get_channels(codec.png, codec.info);
+  // Deflate makes at most 1032 bytes of one, each of at most 8 pixels.
+  Image image = sized_image(width, height, file, 8 * 1032, name);
+  std::vector<uint8_t> rgba(channels == 4 ? static_cast<size_t>(width * height * 4) : 0);
+  std::vector<png_bytep> rows(static_cast<size_t>(height));
+  for (size_t y = 0; y < rows.size(); ++y)
+    rows[y] = (channels == 4 ? rgba : image.rgb).data() + y * static_cast<size_t>(width * channels);
+  const bool whole = guarded(codec, [&] {
+    png_read_image(codec.png, rows.data());
+    png_read_end(codec.png, nullptr);
+  });
+  check(whole, "{}: damaged PNG: {}", name, codec.message);
+  if (channels == 4) over_white(rgba.data(), image.rgb.data(), width * height);
+  return image;
+}
+
+std::map<std::string, std::string> read_png_text(const std::filesystem::path& path) {
+  const std::string name = path.string();
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(name.c_str(), "rb"), &std::fclose);
+  check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
+  Codec codec(true);
+  png_textp chunks = nullptr;
+  int count = 0;
+  const bool whole = guarded(codec, [&] {
+    png_init_io(codec.png, file.get());
+    png_read_info(codec.png, codec.info);
+    png_get_text(codec.png, codec.info, &chunks, &count);
+  });
+  check(whole, "{}: damaged PNG: {}", name, codec.message);
+  std::map<std::string, std::string> result;
+  for (int i = 0; i < count; ++i) {
+    const bool utf8 = chunks[i].compression >= PNG_ITXT_COMPRESSION_NONE;
+    const std::string_view value(chunks[i].text, utf8 ? chunks[i].itxt_length : chunks[i].text_length);
+    result[latin1_to_utf8(chunks[i].key)] = utf8 ? valid_utf8(value) : latin1_to_utf8(value);
+  }
+  return result;
+}
+
+void write_png(const std::filesystem::path& path, const Image& image,
+               const std::map<std::string, std::string>& text) {
+  check(image.width > 0 && image.height > 0 &&
+            image.rgb.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3,
+        "cannot write {}: a picture of {} x {} pixels with {} bytes", path.string(), image.width, image.height,
+        image.rgb.size());
+  const TextEntries entries(text);
+  std::vector<png_const_bytep> rows;
+  for (int64_t y = 0; y < image.height; ++y) rows.push_back(image.at(0, y));
+  write_file_atomically(path, [&](std::FILE* file) {
+    Codec codec(false);
+    const bool whole = guarded(codec, [&] { write_all(codec, file, image, entries, rows); });
+    check(whole, "cannot write {}: {}", path.string(),
+          std::ferror(file) ? std::strerror(errno) : codec.message);
+  });
+}
+
+}  // namespace linnet

@@ -1,0 +1,86 @@
+#include "models/dit.h"
+
+#include "core/tape.h"
+#include "ops/activation.h"
+#include "ops/arrange.h"
+#include "ops/gated_residual.h"
+#include "ops/layer_norm_modulate.h"
+
+namespace linnet {
+namespace {
+
+constexpr float norm_epsilon = 1e-6f;
+
+}  // namespace
+
+DiTBlock::DiTBlock(const DiTConfig& config)
+    : attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads)),
+      fc1_(config.hidden_size, config.mlp_size()),
+      fc2_(config.mlp_size(), config.hidden_size),
+      adaln_(config.hidden_size, 6 * config.hidden_size, nn::Init::zero()) {}
+
+Tensor DiTBlock::forward(const Tensor& x, const Tensor& conditioning, int64_t grid) const {
+  const DType dtype = conditioning.dtype();
+  const auto m = ops::chunk(adaln_.forward(conditioning, DType::f32), 6);  // shift, scale, gate; twice
+  const Tensor h = ops::layer_norm_modulate(x, m[0], m[1], norm_epsilon, dtype);
+  const Tensor mixed = ops::gated_residual(x, m[2], attn_->forward(h, grid, grid));
+  const Tensor h2 = ops::layer_norm_modulate(mixed, m[3], m[4], norm_epsilon, dtype);
+  const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);  // (batch, tokens, 4·width)
+  return ops::gated_residual(mixed, m[5], fc2_.forward(hidden, dtype));
+}
+
+void DiTBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  attn_->visit(prefix + "attn.", visitor);
+  fc1_.visit(prefix + "mlp.fc1.", visitor);
+  fc2_.visit(prefix + "mlp.fc2.", visitor);
+  adaln_.visit(prefix + "adaLN_modulation.1.", visitor);
+}
+
+DiT::DiT(const DiTConfig& config) : config_(config) {
+  config_.validate();
+  const int64_t width = config_.hidden_size, patch = config_.patch_size;
+  x_embedder_ = nn::PatchEmbed(config_.in_channels, patch, width);
+  t_embedder_ = nn::TimestepEmbedder(width);
+  y_embedder_ = nn::LabelEmbedder(config_.num_classes, config_.null_class(), width);
+  pos_embed_ = {{1, config_.tokens(), width}, nn::Init::computed()};
+  pos_embed_.value = nn::sincos_positions(config_.grid(), config_.grid(), width).reshape(pos_embed_.shape);
+  blocks_.reserve(static_cast<size_t>(config_.depth));
+  for (int64_t i = 0; i < config_.depth; ++i) blocks_.emplace_back(config_);
+  final_linear_ = nn::Linear(width, patch * patch * config_.out_channels(), nn::Init::zero());
+  final_adaln_ = nn::Linear(width, 2 * width, nn::Init::zero());
+}
+
+Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
+  const int64_t size = config_.input_size, grid = config_.grid();
+  check(x.shape().rank() == 4 && x.size(1) == config_.in_channels && x.size(2) == size && x.size(3) == size,
+        "the model takes pictures of shape (n, {}, {}, {}), not {}", config_.in_channels, size, size,
+        to_string(x.shape()));
+  check(t.numel() == x.size(0) && y.numel() == x.size(0), "{} pictures need as many timesteps and classes, not {} and {}",
+        x.size(0), t.numel(), y.numel());
+
+  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);  // (batch, tokens, width)
+  const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
+  const Tensor conditioning = ops::silu(c, product_dtype_);
+  for (const DiTBlock& block : blocks_) {
+    if (checkpointing_)
+      h = checkpoint([&block, grid](const std::vector<Tensor>& in) { return block.forward(in[0], in[1], grid); },
+                     {h, conditioning});
+    else
+      h = block.forward(h, conditioning, grid);
+  }
+  const auto m = ops::chunk(final_adaln_.forward(ops::silu(c, DType::f32), DType::f32), 2);  // shift, scale
+  h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);
+  return ops::unpatchify(h, grid, grid, config_.patch_size);
+}
+
+void DiT::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  visitor(prefix + "pos_embed", pos_embed_);
+  x_embedder_.visit(prefix + "x_embedder.", visitor);
+  t_embedder_.visit(prefix + "t_embedder.", visitor);
+  y_embedder_.visit(prefix + "y_embedder.", visitor);
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].visit(fmt::format("{}blocks.{}.", prefix, i), visitor);
+  final_linear_.visit(prefix + "final_layer.linear.", visitor);
+  final_adaln_.visit(prefix + "final_layer.adaLN_modulation.1.", visitor);
+}
+
+}  // namespace linnet

@@ -1,0 +1,110 @@
+// Sizes of the DiT family, their names, their cost, and how a configuration is written down.
+#include <nlohmann/json.hpp>
+
+#include "models/dit.h"
+
+namespace linnet {
+namespace {
+
+void require(bool condition, std::string_view sentence) {
+  if (!condition) throw UsageError(fmt::format("impossible model: {}", sentence));
+}
+
+struct Size {
+  std::string_view name;
+  int64_t width, depth, dit_heads, lit_heads;
+};
+
+constexpr Size sizes[] = {{"S", 384, 12, 6, 2}, {"B", 768, 12, 12, 3}, {"L", 1024, 24, 16, 4}, {"XL", 1152, 28, 16, 4}};
+
+}  // namespace
+
+void DiTConfig::validate() const {
+  require(input_size > 0 && input_size <= 8192, "input_size must lie in 1..8192");
+  require(patch_size > 0 && input_size % patch_size == 0, "patch_size must divide input_size");
+  require(in_channels > 0 && in_channels <= 1024, "in_channels must lie in 1..1024");
+  require(hidden_size > 0 && hidden_size <= 16384 && hidden_size % 4 == 0,
+          "hidden_size must be a multiple of 4, at most 16384");
+  require(depth > 0 && depth <= 1024, "depth must lie in 1..1024");
+  require(num_heads > 0 && hidden_size % num_heads == 0, "num_heads must divide hidden_size");
+  require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");
+  require(num_classes > 0 && num_classes <= (1 << 24), "num_classes must lie in 1..16777216");
+  require(class_dropout >= 0 && class_dropout < 1, "class_dropout must lie in 0..1");
+}
+
+DiTConfig dit_preset(std::string_view name) {
+  std::vector<std::string> known;
+  for (const bool lit : {false, true})
+    for (const Size& size : sizes)
+      for (const int64_t patch : {2, 4, 8}) {
+        known.push_back(fmt::format("{}-{}/{}", lit ? "LiT" : "DiT", size.name, patch));
+        if (known.back() != name) continue;
+        DiTConfig config;
+        config.hidden_size = size.width;
+        config.depth = size.depth;
+        config.num_heads = lit ? size.lit_heads : size.dit_heads;
+        config.patch_size = patch;
+        config.mixer = lit ? nn::Mixer::lit : nn::Mixer::softmax;
+        return config;
+      }
+  throw UsageError(fmt::format("there is no model \"{}\"; known: {}", name, fmt::join(known, ", ")));
+}
+
+std::string to_json(const DiTConfig& config) {
+  nlohmann::ordered_json json;
+  json["model"] = "dit";
+  json["input_size"] = config.input_size;
+  json["patch_size"] = config.patch_size;
+  json["in_channels"] = config.in_channels;
+  json["hidden_size"] = config.hidden_size;
+  json["depth"] = config.depth;
+  json["num_heads"] = config.num_heads;
+  json["mlp_ratio"] = config.mlp_ratio;
+  json["num_classes"] = config.num_classes;
+  json["class_dropout"] = config.class_dropout;
+  json["learn_sigma"] = config.learn_sigma;
+  json["mixer"] = nn::name_of(config.mixer);
+  return json.dump();
+}
+
+DiTConfig dit_config_from_json(std::string_view text) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    const auto model = json.at("model").get<std::string>();
+    check(model == "dit", "a model of type \"{}\" is not known here", model);
+    DiTConfig config;
+    json.at("input_size").get_to(config.input_size);
+    json.at("patch_size").get_to(config.patch_size);
+    json.at("in_channels").get_to(config.in_channels);
+    json.at("hidden_size").get_to(config.hidden_size);
+    json.at("depth").get_to(config.depth);
+    json.at("num_heads").get_to(config.num_heads);
+    json.at("mlp_ratio").get_to(config.mlp_ratio);
+    json.at("num_classes").get_to(config.num_classes);
+    json.at("class_dropout").get_to(config.class_dropout);
+    json.at("learn_sigma").get_to(config.learn_sigma);
+    config.mixer = nn::mixer_from_name(json.at("mixer").get<std::string>());
+    config.validate();
+    return config;
+  } catch (const nlohmann::json::exception& error) {
+    fail("the model's configuration is not readable ({})", error.what());
+  }
+}
+
+int64_t count_macs(const DiTConfig& config) {
+  const int64_t n = config.tokens(), d = config.hidden_size;
+  const int64_t patch_values = config.patch_size * config.patch_size;
+  const int64_t block = nn::mixer_macs(config.mixer, d, config.num_heads, n) + 2 * n * d * config.mlp_size() + 6 * d * d;
+  const int64_t ends = n * d * patch_values * (config.in_channels + config.out_channels());
+  return config.depth * block + ends + 256 * d + 3 * d * d;
+}
+
+double gemm_flops(const DiTConfig& config) {
+  const auto n = static_cast<double>(config.tokens()), d = static_cast<double>(config.hidden_size);
+  const double sums = config.mixer == nn::Mixer::softmax ? 2 * n * n * d
+                                                         : 2 * n * d * d / static_cast<double>(config.num_heads);
+  const double block = 4 * n * d * d + sums + 2 * n * d * static_cast<double>(config.mlp_size()) + 6 * d * d;
+  return 2 * static_cast<double>(config.depth) * block;
+}
+
+}  // namespace linnet

@@ -1,0 +1,84 @@
+// A model's parameters, said once: every module has visit(prefix, visitor), and loading, saving, initialising,
+// optimising, averaging, inheriting and counting all walk that one list.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "core/random.h"
+#include "core/tensor.h"
+
+namespace linnet::nn {
+
+/// How a fresh parameter is drawn.
+struct Init {
+  enum class Kind : uint8_t { zero, normal, uniform, xavier_uniform, computed };
+  Kind kind = Kind::zero;
+  float scale = 0;  ///< normal: standard deviation; uniform: half-width
+
+  static Init zero() { return {}; }
+  static Init normal(float deviation) { return {Kind::normal, deviation}; }
+  static Init uniform(float half_width) { return {Kind::uniform, half_width}; }
+  /// U(±√(6/(fan_in + fan_out))), the weight seen as a matrix (out, everything else).
+  static Init xavier_uniform() { return {Kind::xavier_uniform, 0}; }
+  /// Not learned: set by the model itself, saved for other programs, ignored when loading.
+  static Init computed() { return {Kind::computed, 0}; }
+};
+
+struct Parameter {
+  Parameter() = default;
+  Parameter(const Shape& shape_, Init init_) : shape(shape_), init(init_) {}
+
+  Shape shape;
+  Init init;
+  Tensor value;         ///< undefined until initialised or loaded
+  bool frozen = false;  ///< will not change any more: layers may keep it converted and packed
+
+  bool learned() const { return init.kind != Init::Kind::computed; }
+};
+
+using ParameterVisitor = std::function<void(const std::string& name, Parameter& parameter)>;
+
+/// Draws every learned parameter; a parameter's values depend on its name and the seed alone.
+template <class Module>
+void initialize(Module& module, uint64_t seed);
+
+void draw(Parameter& parameter, Generator& generator);
+uint64_t hash_name(const std::string& name);
+
+template <class Module>
+void initialize(Module& module, uint64_t seed) {
+  module.visit("", [seed](const std::string& name, Parameter& parameter) {
+    if (!parameter.learned()) return;
+    Generator generator(mix(seed, hash_name(name)));
+    draw(parameter, generator);
+  });
+}
+
+template <class Module>
+int64_t count_parameters(Module& module) {
+  int64_t count = 0;
+  module.visit("", [&](const std::string&, Parameter& p) { count += p.learned() ? p.shape.numel() : 0; });
+  return count;
+}
+
+template <class Module>
+void freeze(Module& module) {
+  module.visit("", [](const std::string&, Parameter& p) { p.frozen = true; });
+}
+
+/// Learned parameters by name, in visiting order.
+template <class Module>
+std::vector<std::pair<std::string, Parameter*>> learned_parameters(Module& module) {
+  std::vector<std::pair<std::string, Parameter*>> list;
+  module.visit("", [&](const std::string& name, Parameter& p) {
+    if (p.learned()) list.emplace_back(name, &p);
+  });
+  return list;
+}
+
+/// Checks a tensor found for a parameter and takes it (no copy). Throws Error naming the tensor and both shapes.
+void assign(const std::string& name, Parameter& parameter, const Tensor& value);
+
+}  // namespace linnet::nn

@@ -1,0 +1,99 @@
+#include "nn/token_mixer.h"
+
+#include <array>
+#include <cmath>
+
+#include "ops/linear_attention.h"
+#include "ops/softmax_attention.h"
+
+namespace linnet::nn {
+namespace {
+
+constexpr int64_t conv_kernel = 5;
+
+class SoftmaxAttention : public TokenMixer {
+ public:
+  SoftmaxAttention(int64_t width, int64_t heads) : heads_(heads), qkv_(width, 3 * width), proj_(width, width) {}
+
+  Tensor forward(const Tensor& x, int64_t, int64_t) const override {
+    const Tensor qkv = qkv_.forward(x, x.dtype());  // (batch, tokens, 3·width)
+    return proj_.forward(ops::softmax_attention(qkv, heads_), x.dtype());
+  }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
+    qkv_.visit(prefix + "qkv.", visitor);
+    proj_.visit(prefix + "proj.", visitor);
+  }
+
+ private:
+  int64_t heads_;
+  Linear qkv_, proj_;
+};
+
+// Names as the official LiT: q, kv, proj and, with the convolution, dwc.
+class LinearAttention : public TokenMixer {
+ public:
+  LinearAttention(int64_t width, int64_t heads, bool conv)
+      : heads_(heads), conv_(conv), q_(width, width), kv_(width, 2 * width), proj_(width, width) {
+    const int64_t head_size = width / heads;
+    const auto bound = 1.0f / static_cast<float>(conv_kernel);  // PyTorch's Conv2d: 1/√fan_in
+    dwc_weight_ = {{head_size, 1, conv_kernel, conv_kernel}, Init::uniform(bound)};
+    dwc_bias_ = {{head_size}, Init::uniform(bound)};
+  }
+
+  Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const override {
+    const Tensor q = q_.forward(x, x.dtype());    // (batch, tokens, width)
+    const Tensor kv = kv_.forward(x, x.dtype());  // (batch, tokens, 2·width)
+    const Tensor mixed = conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value, dwc_bias_.value, heads_, rows,
+                                                            columns)
+                               : ops::linear_attention(q, kv, heads_);
+    return proj_.forward(mixed, x.dtype());
+  }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
+    q_.visit(prefix + "q.", visitor);
+    kv_.visit(prefix + "kv.", visitor);
+    proj_.visit(prefix + "proj.", visitor);
+    if (!conv_) return;
+    visitor(prefix + "dwc.weight", dwc_weight_);
+    visitor(prefix + "dwc.bias", dwc_bias_);
+  }
+
+ private:
+  int64_t heads_;
+  bool conv_;
+  Linear q_, kv_, proj_;
+  Parameter dwc_weight_, dwc_bias_;
+};
+
+constexpr std::array<std::string_view, 3> mixer_names = {"softmax", "linear", "lit"};
+
+}  // namespace
+
+std::string_view name_of(Mixer mixer) { return mixer_names[static_cast<size_t>(mixer)]; }
+
+Mixer mixer_from_name(std::string_view name) {
+  for (size_t i = 0; i < mixer_names.size(); ++i)
+    if (mixer_names[i] == name) return static_cast<Mixer>(i);
+  throw UsageError(fmt::format("there is no token mixer \"{}\"; known: {}", name, fmt::join(mixer_names, ", ")));
+}
+
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads) {
+  if (heads <= 0 || width % heads != 0)
+    throw UsageError(fmt::format("{} heads cannot share a width of {} evenly", heads, width));
+  if (mixer == Mixer::softmax) return std::make_unique<SoftmaxAttention>(width, heads);
+  return std::make_unique<LinearAttention>(width, heads, mixer == Mixer::lit);
+}
+
+int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
+  const int64_t projections = 4 * tokens * width * width;
+  switch (mixer) {
+    case Mixer::softmax: return projections + 2 * tokens * tokens * width;
+    case Mixer::linear: return projections + 3 * tokens * width * width / heads;
+    case Mixer::lit:
+      return projections + 3 * tokens * width * width / heads + conv_kernel * conv_kernel * tokens * width;
+  }
+  return 0;
+}
+
+}  // namespace linnet::nn

@@ -1,0 +1,35 @@
+// Token mixers: the interchangeable part of a block that lets tokens see each other. LiT is DiT with another one.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "nn/linear.h"
+
+namespace linnet::nn {
+
+enum class Mixer : uint8_t {
+  softmax,  ///< multi-head self-attention, as DiT
+  linear,   ///< ReLU linear attention
+  lit,      ///< ReLU linear attention + depth-wise convolution of the values
+};
+
+std::string_view name_of(Mixer mixer);
+/// Throws UsageError naming the known mixers.
+Mixer mixer_from_name(std::string_view name);
+
+class TokenMixer {
+ public:
+  virtual ~TokenMixer() = default;
+  /// x (batch, rows·columns, width) → the same shape and type.
+  virtual Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const = 0;
+  virtual void visit(const std::string& prefix, const ParameterVisitor& visitor) = 0;
+};
+
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads);
+
+/// Multiply-adds of one mixer on one picture of n tokens, projections included, as LiT's figure 5 counts them:
+/// softmax 4nd² + 2n²d, linear 4nd² + 3nd²/heads, lit that + 25nd.
+int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
+
+}  // namespace linnet::nn

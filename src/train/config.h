@@ -1,0 +1,59 @@
+// Everything a training run can be told: a TOML file, and key=value on top. Unknown keys are refused with the
+// nearest known one, so that a misspelt setting never passes silently.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "models/dit.h"
+
+namespace linnet {
+
+struct DataConfig {
+  std::string path;    ///< folder of class sub-folders with PNG or JPEG pictures
+  std::string replay;  ///< or: a safetensors file with x0, t, noise, y (steps, batch, …), used in its order
+  bool flip = false;   ///< mirror every other picture at random
+};
+
+struct OptimizerConfig {
+  int64_t steps = 400000, batch = 256;
+  int64_t accumulate = 1;  ///< the batch is worked on in this many parts
+  double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  std::string schedule = "constant";  ///< or "cosine": down to zero at the last step
+  int64_t warmup = 0;
+  double clip = 0;  ///< largest norm of the gradient; 0: no limit
+  double ema = 0.9999;
+  std::string timesteps = "uniform";  ///< or "logit_normal": 1000·σ(N(timesteps_mean, timesteps_deviation)), which
+                                      ///< spends more on some noise levels (Esser et al. 2024)
+  double timesteps_mean = 0, timesteps_deviation = 1;
+  std::string precision = "auto";  ///< products in bf16, f32, or what the CPU does fastest
+  bool checkpointing = false;
+  int64_t seed = 0;
+  int64_t threads = 0;  ///< 0: all
+};
+
+struct OutputConfig {
+  std::string dir = "runs/linnet";
+  int64_t log_every = 10, save_every = 1000;
+  int64_t sample_every = 0;  ///< 0: never
+  int64_t sample_steps = 30;
+  double sample_cfg = 2.0;
+};
+
+struct TrainConfig {
+  DiTConfig model;
+  DataConfig data;
+  OptimizerConfig train;
+  OutputConfig output;
+  std::string toml;  ///< the whole configuration as TOML, overrides included
+};
+
+/// Throws UsageError naming file, line or key. `overrides` are "table.key=value".
+TrainConfig read_train_config(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+TrainConfig parse_train_config(const std::string& toml, const std::vector<std::string>& overrides);
+
+/// The learning rate of a step, counted from 0.
+double learning_rate(const OptimizerConfig& config, int64_t step);
+
+}  // namespace linnet

@@ -1,0 +1,204 @@
+#include "train/data.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/parallel.h"
+#include "core/random.h"
+#include "io/image.h"
+#include "io/resize.h"
+#include "io/safetensors.h"
+
+namespace linnet {
+namespace {
+
+constexpr int64_t diffusion_steps = 1000;
+
+// Streams of random numbers that must not meet.
+enum class Stream : uint64_t { order = 1, noise, dropout, flip };
+
+uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
+  return mix(mix(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)), static_cast<uint64_t>(counter));
+}
+
+bool is_picture(const std::filesystem::path& path) {
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+}
+
+// A folder of class sub-folders (the ImageNet layout); classes are numbered in the order of their names.
+class FolderData : public BatchSource {
+ public:
+  explicit FolderData(const TrainConfig& config) : config_(config) {
+    const std::filesystem::path root = config.data.path;
+    check(std::filesystem::is_directory(root), "{}: there is no such folder of pictures", root.string());
+    std::set<std::filesystem::path> folders;
+    for (const auto& entry : std::filesystem::directory_iterator(root))
+      if (entry.is_directory()) folders.insert(entry.path());
+    for (const auto& folder : folders) {
+      std::set<std::filesystem::path> files;
+      for (const auto& entry : std::filesystem::directory_iterator(folder))
+        if (entry.is_regular_file() && is_picture(entry.path())) files.insert(entry.path());
+      for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
+      names_.push_back(folder.filename().string());
+    }
+    check(!pictures_.empty(), "{}: no PNG or JPEG pictures in class sub-folders here", root.string());
+    const auto classes = static_cast<int64_t>(names_.size());
+    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}", root.string(),
+          classes, config.model.num_classes);
+    check(config.model.in_channels == 3, "pictures have 3 channels, the model is configured for {}", config.model.in_channels);
+  }
+
+  Batch batch(int64_t step) const override {
+    const int64_t n = config_.train.batch, size = config_.model.input_size, seed = config_.train.seed;
+    std::vector<Image> images;
+    Batch result;
+    result.y = Tensor::empty({n}, DType::i64);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t counter = step * n + i;
+      const Picture& picture = pictures_[static_cast<size_t>(index_of(counter))];
+      Image image = center_crop(read_image(picture.path), size);
+      if (config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1) image = flip_horizontal(image);
+      images.push_back(std::move(image));
+      result.y.mutable_data<int64_t>()[i] = dropped(counter) ? config_.model.num_classes : picture.label;
+    }
+    result.x0 = to_tensor(images);
+    Generator generator(stream_seed(seed, Stream::noise, step));
+    result.noise = generator.normal(result.x0.shape());
+    result.t = Tensor::empty({n}, DType::i64);
+    for (int64_t i = 0; i < n; ++i) result.t.mutable_data<int64_t>()[i] = draw_timestep(generator);
+    return result;
+  }
+
+  std::vector<std::string> class_names() const override { return names_; }
+
+ private:
+  struct Picture {
+    std::filesystem::path path;
+    int64_t label;
+  };
+
+  int64_t draw_timestep(Generator& generator) const {
+    const OptimizerConfig& train = config_.train;
+    if (train.timesteps == "uniform") return static_cast<int64_t>(generator.below(diffusion_steps));
+    float z = 0;
+    generator.normal({&z, 1});
+    const double share = 1.0 / (1.0 + std::exp(-(train.timesteps_mean + train.timesteps_deviation * static_cast<double>(z))));
+    return std::min<int64_t>(diffusion_steps - 1, static_cast<int64_t>(share * static_cast<double>(diffusion_steps)));
+  }
+
+  bool dropped(int64_t counter) const {
+    Generator generator(stream_seed(config_.train.seed, Stream::dropout, counter));
+    return generator.uniform_double() < config_.model.class_dropout;
+  }
+
+  // Every epoch is a permutation of its own.
+  int64_t index_of(int64_t counter) const {
+    const auto n = static_cast<int64_t>(pictures_.size());
+    const int64_t epoch = counter / n;
+    if (epoch != epoch_) {
+      order_ = permutation(n, stream_seed(config_.train.seed, Stream::order, epoch));
+      epoch_ = epoch;
+    }
+    return order_[static_cast<size_t>(counter % n)];
+  }
+
+  TrainConfig config_;
+  std::vector<Picture> pictures_;
+  std::vector<std::string> names_;
+  mutable int64_t epoch_ = -1;  // of order_; batches are made on one thread
+  mutable std::vector<int64_t> order_;
+};
+
+// Given (x0, t, noise, y), in the order of the file, over and over.
+class ReplayData : public BatchSource {
+ public:
+  explicit ReplayData(const TrainConfig& config) : file_(SafetensorsFile::open(config.data.replay)) {
+    const std::string& path = config.data.replay;
+    const DiTConfig& model = config.model;
+    for (const char* name : {"x0", "t", "noise", "y"})
+      check(file_.contains(name), "{}: tensor \"{}\" is missing; a replay file holds x0, t, noise and y", path, name);
+    x0_ = file_.tensor("x0").to(DType::f32);
+    noise_ = file_.tensor("noise").to(DType::f32);
+    t_ = file_.tensor("t");
+    y_ = file_.tensor("y");
+    check(x0_.shape().rank() == 5 && x0_.size(0) > 0, "{}: x0 has shape {}, not (steps, batch, channels, height, width)", path,
+          to_string(x0_.shape()));
+    const Shape wanted{x0_.size(0), config.train.batch, model.in_channels, model.input_size, model.input_size};
+    check(x0_.shape() == wanted, "{}: x0 has shape {}, the configuration wants {}", path, to_string(x0_.shape()), to_string(wanted));
+    const Shape labels{x0_.size(0), config.train.batch};
+    check(noise_.shape() == wanted && t_.shape() == labels && y_.shape() == labels && t_.dtype() == DType::i64 &&
+              y_.dtype() == DType::i64,
+          "{}: noise, t and y do not go with x0 (noise like x0; t and y {} of i64)", path, to_string(labels));
+    const int64_t rows = model.num_classes + (model.null_class() ? 1 : 0);
+    for (int64_t i = 0; i < t_.numel(); ++i) {
+      check(t_.data<int64_t>()[i] >= 0 && t_.data<int64_t>()[i] < diffusion_steps, "{}: timestep {} lies outside 0..999", path,
+            t_.data<int64_t>()[i]);
+      check(y_.data<int64_t>()[i] >= 0 && y_.data<int64_t>()[i] < rows, "{}: class {} lies outside 0..{}", path,
+            y_.data<int64_t>()[i], rows - 1);
+    }
+  }
+
+  Batch batch(int64_t step) const override {
+    const int64_t i = step % x0_.size(0), n = x0_.size(1);
+    const auto at = [&](const Tensor& all, const Shape& shape) { return all.rows(i, i + 1).reshape(shape); };
+    const Shape pictures{n, x0_.size(2), x0_.size(3), x0_.size(4)};
+    return {at(x0_, pictures), at(noise_, pictures), at(t_, {n}), at(y_, {n})};
+  }
+
+ private:
+  SafetensorsFile file_;
+  Tensor x0_, noise_, t_, y_;
+};
+
+}  // namespace
+
+std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
+  if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config);
+  return std::make_unique<FolderData>(config);
+}
+
+Prefetcher::Prefetcher(const BatchSource& source, int64_t first)
+    : source_(source), thread_([this, first] { run(first); }) {}
+
+Prefetcher::~Prefetcher() {
+  {
+    const std::scoped_lock lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Prefetcher::run(int64_t step) {
+  constexpr size_t ahead = 4;
+  set_threads(1);  // this thread's loops must not compete with the training step's
+  try {
+    for (;; ++step) {
+      Batch batch = source_.batch(step);
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || ready_.size() < ahead; });
+      if (stop_) return;
+      ready_.push_back(std::move(batch));
+      changed_.notify_all();
+    }
+  } catch (...) {
+    const std::scoped_lock lock(mutex_);
+    error_ = std::current_exception();
+    changed_.notify_all();
+  }
+}
+
+Batch Prefetcher::next() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return !ready_.empty() || error_; });
+  if (ready_.empty()) std::rethrow_exception(error_);
+  Batch batch = std::move(ready_.front());
+  ready_.pop_front();
+  changed_.notify_all();
+  return batch;
+}
+
+}  // namespace linnet

@@ -1,0 +1,50 @@
+// What a training step is fed: batches that are pure functions of the step, so that resuming needs no state and any
+// step can be made again; and a thread that makes them ahead of time.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "train/config.h"
+
+namespace linnet {
+
+struct Batch {
+  Tensor x0, noise;  ///< (n, c, h, w) f32
+  Tensor t, y;       ///< (n) i64; y is the null class where the class was dropped
+};
+
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual Batch batch(int64_t step) const = 0;
+  /// Names of the classes by index; empty if unknown.
+  virtual std::vector<std::string> class_names() const { return {}; }
+};
+
+/// Throws Error if the data cannot be read or do not fit the model.
+std::unique_ptr<BatchSource> open_data(const TrainConfig& config);
+
+/// Makes batches first, first + 1, … on a thread of its own, a few ahead.
+class Prefetcher {
+ public:
+  Prefetcher(const BatchSource& source, int64_t first);
+  ~Prefetcher();
+  /// The next batch. Throws what making it threw.
+  Batch next();
+
+ private:
+  void run(int64_t step);
+
+  const BatchSource& source_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Batch> ready_;
+  std::exception_ptr error_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace linnet

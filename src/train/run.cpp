@@ -1,0 +1,101 @@
+// The training loop around Trainer: folder, metrics, checkpoints, stopping and going on.
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <fstream>
+#include <sstream>
+
+#include "core/parallel.h"
+#include "io/file.h"
+#include "train/trainer.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void write_text(const fs::path& path, const std::string& text) {
+  write_file_atomically(path, [&](std::FILE* file) {
+    check(std::fwrite(text.data(), 1, text.size(), file) == text.size(), "{}: writing failed", path.string());
+  });
+}
+
+// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it will be logged again.
+void keep_metrics_until(const fs::path& path, int64_t step) {
+  std::ifstream in(path);
+  std::ostringstream kept;
+  for (std::string line; std::getline(in, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.value("step", int64_t{0}) <= step && json.contains("step")) kept << line << '\n';
+  }
+  write_text(path, kept.str());
+}
+
+class Metrics {
+ public:
+  explicit Metrics(const fs::path& path) : path_(path), file_(path, std::ios::app) {
+    check(file_.good(), "{}: cannot be written", path.string());
+  }
+  void add(const StepMetrics& m, double seconds) {
+    nlohmann::ordered_json json{{"step", m.step}, {"loss", m.loss},   {"mse", m.mse},      {"bound", m.bound},
+                                {"gradient_norm", m.gradient_norm},   {"lr", m.lr},        {"seconds", seconds}};
+    file_ << json.dump() << '\n';
+    file_.flush();
+    check(file_.good(), "{}: cannot be written (disk full?)", path_.string());
+  }
+
+ private:
+  fs::path path_;
+  std::ofstream file_;
+};
+
+}  // namespace
+
+int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
+  const fs::path dir = config.output.dir, checkpoint = dir / "checkpoint.safetensors";
+  if (!resume && fs::exists(checkpoint))
+    throw UsageError(fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir.string()));
+  if (resume && !fs::exists(checkpoint))
+    throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir.string()));
+  if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
+
+  const auto data = open_data(config);
+  Trainer trainer(config, *data);
+  if (resume) trainer.load_checkpoint(checkpoint);
+  std::error_code error;
+  fs::create_directories(dir, error);
+  check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
+  write_text(dir / "config.toml", config.toml + "\n");
+  if (resume) keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
+  Metrics metrics(dir / "metrics.jsonl");
+
+  const auto save = [&] {
+    trainer.save_checkpoint(checkpoint);
+    trainer.save_averaged(dir / "model.safetensors");
+    if (callbacks.on_save) callbacks.on_save(checkpoint);
+  };
+  Prefetcher batches(*data, trainer.steps_done());
+  const int64_t first = trainer.steps_done(), last = config.train.steps;
+  const auto start = Clock::now();
+  int64_t saved = first;
+  while (trainer.steps_done() < last) {
+    const StepMetrics m = trainer.step(batches.next());
+    const double elapsed = seconds_since(start), rate = static_cast<double>(m.step - first) / elapsed;
+    if (m.step % config.output.log_every == 0 || m.step == last) metrics.add(m, elapsed);
+    if (callbacks.on_step) callbacks.on_step(m, rate, static_cast<double>(last - m.step) / rate);
+    if (m.step % config.output.save_every == 0 || m.step == last) {
+      save();
+      saved = m.step;
+    }
+    const bool sample = config.output.sample_every > 0 && (m.step % config.output.sample_every == 0 || m.step == last);
+    if (sample && callbacks.on_sample) callbacks.on_sample(trainer);
+    if (callbacks.stop_requested && callbacks.stop_requested()) break;
+  }
+  if (saved != trainer.steps_done()) save();
+  return trainer.steps_done();
+}
+
+}  // namespace linnet

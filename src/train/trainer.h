@@ -1,0 +1,70 @@
+// Training: the step (loss, gradients, AdamW, moving average), and its state on disk. A run's folder holds
+//   checkpoint.safetensors  everything needed to go on bit-exactly: weights, moving average, moments, step
+//   model.safetensors       the moving average alone, as `linnet generate` takes it
+//   config.toml, metrics.jsonl, samples/
+#pragma once
+
+#include <functional>
+
+#include "diffusion/schedule.h"
+#include "train/data.h"
+
+namespace linnet {
+
+struct StepMetrics {
+  int64_t step = 0;  ///< counted from 1: how many steps have been done
+  double loss = 0, mse = 0, bound = 0, gradient_norm = 0, lr = 0;
+};
+
+class Trainer {
+ public:
+  /// A fresh run, initialised from the seed, or from weights that are copied.
+  Trainer(const TrainConfig& config, const BatchSource& data);
+
+  /// One optimiser step on the next batch.
+  StepMetrics step(const Batch& batch);
+  int64_t steps_done() const { return steps_done_; }
+
+  DiT& model() { return model_; }
+  /// The model with averaged weights (shared memory, always current).
+  DiT& averaged() { return ema_; }
+
+  /// Replaces all weights (and the average) by those of a model of the same configuration.
+  void start_from(DiT& source);
+
+  /// Both write atomically.
+  void save_checkpoint(const std::filesystem::path& path);
+  void save_averaged(const std::filesystem::path& path);
+  /// Throws Error when the file belongs to another configuration.
+  void load_checkpoint(const std::filesystem::path& path);
+
+ private:
+  struct Slot {
+    std::string name;
+    nn::Parameter *parameter, *average;
+    Tensor mean, square;
+  };
+
+  double clip_scale(StepMetrics& metrics) const;
+  std::vector<std::pair<std::string, Tensor>> state() const;
+
+  TrainConfig config_;
+  std::vector<std::string> class_names_;
+  NoiseSchedule schedule_;
+  DiT model_, ema_;
+  std::vector<Slot> slots_;
+  int64_t steps_done_ = 0;
+};
+
+struct RunCallbacks {
+  std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
+  std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end
+  std::function<void(const std::filesystem::path&)> on_save;
+  std::function<bool()> stop_requested;  ///< asked after every step; true: save and return
+};
+
+/// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint; without, refuses a
+/// folder that holds one (UsageError). Returns the number of steps done in all.
+int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
+
+}  // namespace linnet

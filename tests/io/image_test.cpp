@@ -1,0 +1,216 @@
+// Pictures in and out: every flavour of PNG and JPEG, broken files, text entries, atomic writing.
+#include "io/image.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <csignal>
+#include <fstream>
+#include <limits>
+
+#include "io/sheet.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path data = fs::path(LINNET_TEST_DATA) / "images";
+
+// A folder of its own for each test, removed afterwards.
+class ImageFiles : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir = fs::temp_directory_path() / ("linnet_image_" + std::to_string(::getpid()) + "_" +
+                                       testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::create_directories(dir);
+  }
+  void TearDown() override { fs::remove_all(dir); }
+
+  fs::path dir;
+};
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Removed first: some file systems write an overwritten file to disk at once, which takes milliseconds.
+void put(const fs::path& path, const std::string& bytes) {
+  fs::remove(path);
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+int largest_difference(const Image& one, const Image& other) {
+  if (one.width != other.width || one.height != other.height) return 1000;
+  int largest = 0;
+  for (size_t i = 0; i < one.rgb.size(); ++i) largest = std::max(largest, std::abs(one.rgb[i] - other.rgb[i]));
+  return largest;
+}
+
+std::string error_of(const fs::path& path) {
+  try {
+    (void)read_image(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+Image gradient(int64_t width, int64_t height) {
+  Image image = blank_image(width, height, 0, 0, 0);
+  for (size_t i = 0; i < image.rgb.size(); ++i) image.rgb[i] = static_cast<uint8_t>(i * 7);
+  return image;
+}
+
+TEST(ReadImage, GivesWhatPillowGivesForEveryFlavour) {
+  for (const char* name : {"grey.png", "bits.png", "palette.png", "alpha.png", "grey16.png", "jpeg_420.jpg",
+                           "jpeg_444.jpg", "jpeg_progressive.jpg", "jpeg_grey.jpg", "jpeg_cmyk.jpg"}) {
+    const fs::path expected = data / (fs::path(name).stem().string() + "_expected.png");
+    EXPECT_LE(largest_difference(read_image(data / name), read_image(expected)), 1) << name;
+  }
+}
+
+TEST(ReadImage, NamesAMissingFile) {
+  EXPECT_EQ(error_of("/nowhere/a.png"), "cannot read /nowhere/a.png: No such file or directory");
+}
+
+TEST_F(ImageFiles, AFolderIsNotAPicture) { EXPECT_NE(error_of(dir).find(dir.string()), std::string::npos); }
+
+TEST_F(ImageFiles, OtherFilesAreRefused) {
+  for (const std::string& bytes : {std::string(), std::string("x"), std::string("GIF89a............")}) {
+    put(dir / "a.png", bytes);
+    EXPECT_NE(error_of(dir / "a.png").find("neither a PNG nor a JPEG"), std::string::npos);
+  }
+}
+
+TEST_F(ImageFiles, EveryTruncationIsAnError) {
+  for (const char* name : {"tiny.png", "palette.png", "tiny.jpg", "tiny_progressive.jpg"}) {
+    const std::string whole = bytes_of(data / name);
+    for (size_t length = 0; length < whole.size(); ++length) {
+      put(dir / "cut", whole.substr(0, length));
+      EXPECT_NE(error_of(dir / "cut").find("cut"), std::string::npos) << name << " cut to " << length;
+    }
+  }
+}
+
+TEST_F(ImageFiles, NoFlippedByteCrashes) {
+  for (const char* name : {"tiny.png", "alpha.png", "tiny.jpg", "tiny_progressive.jpg"}) {
+    const std::string whole = bytes_of(data / name);
+    for (size_t at = 0; at < whole.size(); ++at) {
+      std::string broken = whole;
+      broken[at] = static_cast<char>(broken[at] ^ (at % 2 ? 0xff : 0x11));
+      put(dir / "broken", broken);
+      (void)error_of(dir / "broken");
+    }
+  }
+}
+
+TEST_F(ImageFiles, AHeaderCannotAskForMoreThanTheFileHolds) {
+  std::string jpeg = bytes_of(data / "jpeg_grey.jpg");
+  const size_t frame = jpeg.find("\xff\xc0");
+  ASSERT_NE(frame, std::string::npos);
+  jpeg.replace(frame + 5, 4, "\x7f\xff\x1f\xff");
+  put(dir / "huge.jpg", jpeg);
+  EXPECT_NE(error_of(dir / "huge.jpg").find("too short"), std::string::npos);
+  jpeg.replace(frame + 5, 4, "\xff\xff\xff\xff");
+  put(dir / "huge.jpg", jpeg);
+  EXPECT_NE(error_of(dir / "huge.jpg").find("huge.jpg"), std::string::npos);
+}
+
+TEST_F(ImageFiles, AWrittenPictureIsReadBackExactly) {
+  for (const auto& [width, height] : {std::pair{1, 1}, {7, 3}, {64, 65}}) {
+    const Image image = gradient(width, height);
+    write_png(dir / "a.png", image);
+    EXPECT_EQ(read_image(dir / "a.png"), image);
+  }
+}
+
+TEST_F(ImageFiles, TheSamePictureGivesTheSameBytes) {
+  write_png(dir / "a.png", gradient(30, 20), {{"class", "red-star"}});
+  write_png(dir / "b.png", gradient(30, 20), {{"class", "red-star"}});
+  EXPECT_EQ(bytes_of(dir / "a.png"), bytes_of(dir / "b.png"));
+}
+
+TEST_F(ImageFiles, TextComesBackAsWritten) {
+  const std::map<std::string, std::string> text = {{"class", "red-star"},
+                                                   {"prompt", "ein Bär, 熊, 🐻\nsecond line"},
+                                                   {"empty", ""},
+                                                   {"Linnet settings", "{\"seed\": 1}"}};
+  write_png(dir / "a.png", gradient(4, 4), text);
+  EXPECT_EQ(read_png_text(dir / "a.png"), text);
+}
+
+TEST_F(ImageFiles, TextThatIsNotUtf8IsMadeSo) {
+  write_png(dir / "a.png", gradient(4, 4), {{"prompt", "a\xff\xc3z\xed\xa0\x80"}});
+  EXPECT_EQ(read_png_text(dir / "a.png").at("prompt"), "a\uFFFD\uFFFDz\uFFFD\uFFFD\uFFFD");
+}
+
+TEST_F(ImageFiles, AKeywordThatPngCannotHoldIsRefused) {
+  for (const std::string& keyword : {std::string(), std::string(80, 'x'), std::string("ä"), std::string(" x")})
+    EXPECT_THROW(write_png(dir / "a.png", gradient(4, 4), {{keyword, "x"}}), Error);
+  EXPECT_FALSE(fs::exists(dir / "a.png"));
+}
+
+TEST_F(ImageFiles, AFailedWriteLeavesTheOldPictureAndNoPart) {
+  const fs::path path = dir / "a.png";
+  write_png(path, gradient(4, 4));
+  const std::string before = bytes_of(path);
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  const rlimit full{100, old.rlim_max};  // the disk is full after 100 bytes
+  setrlimit(RLIMIT_FSIZE, &full);
+  std::string message;
+  try {
+    write_png(path, gradient(200, 200));
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &old);
+  EXPECT_EQ(message, "cannot write " + path.string() + ": File too large");
+  EXPECT_EQ(bytes_of(path), before);
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir), fs::directory_iterator()), 1);
+}
+
+TEST(WritePng, NamesAFolderThatIsMissing) {
+  EXPECT_THROW(write_png("/nowhere/at/all/a.png", gradient(4, 4)), Error);
+}
+
+TEST(ImageTensor, RoundTripsEveryGreyLevel) {
+  Image image = blank_image(256, 1, 0, 0, 0);
+  for (int64_t x = 0; x < 256; ++x) image.at(x, 0)[x % 3] = static_cast<uint8_t>(x);
+  const Tensor tensor = to_tensor({&image, 1});
+  EXPECT_EQ(to_string(tensor.shape()), "(1, 3, 1, 256)");
+  EXPECT_EQ(to_image(tensor.reshape({3, 1, 256})), image);
+}
+
+TEST(ImageTensor, ClampsAndSurvivesNaN) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Image image = to_image(Tensor::from(std::vector<float>{-5, 5, nan}).reshape({3, 1, 1}));
+  EXPECT_EQ(image.rgb, (std::vector<uint8_t>{0, 255, 0}));
+}
+
+TEST(ImageTensor, PicturesOfTwoSizesAreRefused) {
+  const Image images[] = {gradient(2, 2), gradient(3, 2)};
+  EXPECT_THROW(to_tensor(images), Error);
+}
+
+TEST(ContactSheet, EnlargesSmallPicturesWithoutSmoothing) {
+  const std::vector<Image> images(5, gradient(32, 32));
+  const Image sheet = contact_sheet(images, 3, 4);
+  EXPECT_EQ(sheet.width, 3 * 96 + 4 * 4);
+  EXPECT_EQ(sheet.height, 2 * 96 + 3 * 4);
+  for (int64_t y = 0; y < 96; ++y)
+    for (int64_t x = 0; x < 96; ++x)
+      ASSERT_TRUE(std::equal(sheet.at(4 + x, 4 + y), sheet.at(4 + x, 4 + y) + 3, images[0].at(x / 3, y / 3)));
+}
+
+TEST(ContactSheet, KeepsLargePicturesAsTheyAre) {
+  const std::vector<Image> images(2, gradient(96, 96));
+  EXPECT_EQ(contact_sheet(images, 8, 0).width, 192);
+}
+
+}  // namespace
+}  // namespace linnet

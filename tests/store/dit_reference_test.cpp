@@ -1,0 +1,38 @@
+// DiT and LiT against dumps of a PyTorch reference (tests/reference) on random weights.
+#include <gtest/gtest.h>
+
+#include "io/safetensors.h"
+#include "store/model_file.h"
+#include "support/compare.h"
+
+namespace linnet {
+namespace {
+
+using test::relative_error;
+
+class DiTReference : public testing::TestWithParam<const char*> {
+ protected:
+  std::string file(const char* kind) const {
+    return fmt::format("{}/reference/{}.{}.safetensors", LINNET_TEST_DATA, GetParam(), kind);
+  }
+  double error_in(DType dtype, bool frozen) const {
+    const LoadedModel loaded = load_model(file("model"));
+    const auto io = SafetensorsFile::open(file("io"));
+    loaded.model->set_product_dtype(dtype);
+    if (frozen) nn::freeze(*loaded.model);
+    return relative_error(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("out"));
+  }
+};
+
+TEST_P(DiTReference, ForwardAgreesInF32) { EXPECT_LT(error_in(DType::f32, false), 1e-4); }
+TEST_P(DiTReference, ForwardOnPackedWeightsAgreesInF32) { EXPECT_LT(error_in(DType::f32, true), 1e-4); }
+TEST_P(DiTReference, ForwardAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, false), 2e-2); }
+TEST_P(DiTReference, ForwardOnPackedWeightsAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, true), 2e-2); }
+
+INSTANTIATE_TEST_SUITE_P(All, DiTReference,
+                         testing::Values("dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_softmax_odd",
+                                         "dit_lit_odd", "dit_no_sigma"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+}  // namespace
+}  // namespace linnet
