@@ -21,8 +21,9 @@ void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weig
     accumulate_grad(dx, result);
   }
   if (dweight) {
-    const bool add = dweight->value && dweight->value->dtype() == DType::f32;
-    Tensor result = add ? *dweight->value : Tensor::empty(weight.shape());
+    // Added in place, unless somebody else sees that memory.
+    const bool add = dweight->value && dweight->value->dtype() == DType::f32 && !dweight->value->shares_memory();
+    Tensor result = add ? dweight->value->reshape(weight.shape()) : Tensor::empty(weight.shape());
     matmul(g_rows.transposed(), as_matrix(x), result, {.accumulate = add});
     if (!add) accumulate_grad(dweight, result);
   }
