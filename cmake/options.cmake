@@ -1,19 +1,19 @@
 # Compiler flags of every target: warnings, sanitizers, and no -march (kernels dispatch at run time).
 add_library(linnet_options INTERFACE)
-target_compile_options(linnet_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                                -Woverloaded-virtual)
+target_compile_options(linnet_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Woverloaded-virtual>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(linnet_options INTERFACE -Wcast-align=strict)
+  target_compile_options(linnet_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wcast-align=strict>")
 endif()
 # Kernels say where they want a fused multiply-add. Were the compiler to choose, the same value could round
 # differently in whole vectors and in what is left over, and so depend on how threads share the work.
 target_compile_options(linnet_options INTERFACE -ffp-contract=off)
 if(LINNET_WERROR)
-  target_compile_options(linnet_options INTERFACE -Werror)
+  target_compile_options(linnet_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Werror>")
 endif()
 if(LINNET_SANITIZE)
-  target_compile_options(linnet_options INTERFACE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
-                                                  -fno-sanitize-recover=all)
+  target_compile_options(linnet_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LINNET_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   target_link_options(linnet_options INTERFACE -fsanitize=${LINNET_SANITIZE})
 endif()
 # Instruction sets that kernels are compiled for: SSE2 baseline, AVX2, AVX-512 (and Arm's). Highway's other x86

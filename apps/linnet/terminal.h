@@ -9,7 +9,7 @@ namespace linnet::app {
 /// True if standard error is a terminal that understands carriage returns.
 bool on_terminal();
 
-/// "1.4 s", "3 min 20 s", "2 h 05 min"
+/// "85 ms", "1.4 s", "3 min 20 s", "2 h 05 min"
 std::string duration(double seconds);
 
 /// A progress line on standard error. On a terminal it is redrawn at most ten times a second; elsewhere nothing

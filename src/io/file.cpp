@@ -128,6 +128,18 @@ void write_file_atomically(const fs::path& path, const std::function<void(std::F
   }
 }
 
+void check_writable(const fs::path& path) {
+  const fs::path target = final_target(path);
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  std::error_code ignored;
+  const fs::file_status status = fs::status(folder, ignored);
+  check(fs::exists(status), "cannot write {}: there is no folder {}", printable(path.string()),
+        printable(folder.string()));
+  check(fs::is_directory(status), "cannot write {}: {} is not a folder", printable(path.string()),
+        printable(folder.string()));
+  check(::access(folder.c_str(), W_OK | X_OK) == 0, "cannot write {}: {}", printable(path.string()), reason(errno));
+}
+
 void write_bytes(std::FILE* file, const void* data, size_t bytes) {
   if (bytes == 0) return;
   errno = 0;

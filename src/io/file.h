@@ -19,6 +19,10 @@ namespace linnet {
 /// itself throws passes through. Two writers of the same path at once are the caller's to prevent.
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write);
 
+/// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a folder, or
+/// its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
+void check_writable(const std::filesystem::path& path);
+
 /// fwrite of all bytes, for use within write_file_atomically; throws std::system_error, which that turns into
 /// an Error with the path. (Without it, a full disk is noticed only when the callback has returned.)
 void write_bytes(std::FILE* file, const void* data, size_t bytes);

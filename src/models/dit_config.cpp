@@ -25,6 +25,8 @@ void DiTConfig::validate() const {
   require(in_channels > 0 && in_channels <= 1024, "in_channels must lie in 1..1024");
   require(hidden_size > 0 && hidden_size <= 16384 && hidden_size % 4 == 0,
           "hidden_size must be a multiple of 4, at most 16384");
+  // Positions alone take this many floats; more is no model but a damaged or hostile file.
+  require(tokens() <= (int64_t{1} << 29) / hidden_size, "that many tokens of that width are beyond any sensible size");
   require(depth > 0 && depth <= 1024, "depth must lie in 1..1024");
   require(num_heads > 0 && hidden_size % num_heads == 0, "num_heads must divide hidden_size");
   require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");
@@ -86,6 +88,8 @@ DiTConfig dit_config_from_json(std::string_view text) {
     config.mixer = nn::mixer_from_name(json.at("mixer").get<std::string>());
     config.validate();
     return config;
+  } catch (const UsageError& error) {  // nobody's usage is wrong: the file is
+    fail("{}", error.what());
   } catch (const nlohmann::json::exception& error) {
     fail("the model's configuration is not readable ({})", error.what());
   }

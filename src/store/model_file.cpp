@@ -1,51 +1,107 @@
 #include "store/model_file.h"
 
+#include <nlohmann/json.hpp>
+
+#include <cstring>
 #include <set>
 
-#include "io/safetensors.h"
+#include "core/random.h"
+#include "io/text.h"
 
 namespace linnet {
 namespace {
 
 constexpr const char* config_key = "linnet.config";
+constexpr const char* classes_key = "linnet.classes";
 
-DiTConfig config_of(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata) {
-  const auto found = metadata.find(config_key);
-  check(found != metadata.end(), "{}: no model configuration in this file (metadata \"{}\")", path.string(),
-        config_key);
-  try {
-    return dit_config_from_json(found->second);
-  } catch (const Error& error) {
-    fail("{}: {}", path.string(), error.what());
+uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
+  // Four independent chains, so that the multiplications of one need not wait for another's.
+  uint64_t chains[4] = {seed, seed + 1, seed + 2, seed + 3};
+  const auto* at = static_cast<const unsigned char*>(data);
+  for (size_t block = 0; block < bytes; block += 32) {
+    uint64_t words[4] = {};
+    std::memcpy(words, at + block, std::min<size_t>(32, bytes - block));
+    for (size_t i = 0; i < 4; ++i) {
+      chains[i] = (chains[i] ^ words[i]) * 0x9e3779b97f4a7c15u;
+      chains[i] ^= chains[i] >> 29;
+    }
   }
+  return mix(mix(chains[0], chains[1]), mix(mix(chains[2], chains[3]), bytes));
 }
 
 }  // namespace
 
-LoadedModel load_model(const std::filesystem::path& path) {
-  const auto file = SafetensorsFile::open(path);
+LoadedModel load_model(const SafetensorsFile& file) {
   LoadedModel result;
   result.metadata = file.metadata();
-  result.model = std::make_unique<DiT>(config_of(path, result.metadata));
+  const DiTConfig config = read_model_config(file);
+  result.class_names = read_class_names(file, config);
+  result.model = std::make_unique<DiT>(config);
   std::set<std::string> left_over;
   for (const std::string& name : file.names()) left_over.insert(name);
   result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
     left_over.erase(name);
     if (!parameter.learned()) return;
-    check(file.contains(name), "{}: tensor \"{}\" is missing", path.string(), name);
+    check(file.contains(name), "{}: tensor \"{}\" is missing", file.source(), name);
     try {
       nn::assign(name, parameter, file.tensor(name));
     } catch (const Error& error) {
-      fail("{}: {}", path.string(), error.what());
+      fail("{}: {}", file.source(), error.what());
     }
   });
-  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", path.string(),
-        left_over.empty() ? "" : *left_over.begin());
+  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", file.source(),
+        left_over.empty() ? "" : printable(*left_over.begin()));
   return result;
 }
 
+LoadedModel load_model(const std::filesystem::path& path) { return load_model(SafetensorsFile::open(path)); }
+
+DiTConfig read_model_config(const SafetensorsFile& file) {
+  const auto& metadata = file.metadata();
+  const auto found = metadata.find(config_key);
+  check(found != metadata.end() || !metadata.contains("linnet.checkpoint"),
+        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors", file.source());
+  check(found != metadata.end(), "{}: no model configuration in this file (metadata \"{}\")", file.source(),
+        config_key);
+  try {
+    return dit_config_from_json(found->second);
+  } catch (const Error& error) {
+    fail("{}: {}", file.source(), error.what());
+  }
+}
+
 DiTConfig read_model_config(const std::filesystem::path& path) {
-  return config_of(path, SafetensorsFile::open(path).metadata());
+  return read_model_config(SafetensorsFile::open(path));
+}
+
+std::vector<std::string> read_class_names(const SafetensorsFile& file, const DiTConfig& config) {
+  const auto found = file.metadata().find(classes_key);
+  if (found == file.metadata().end()) return {};
+  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  std::vector<std::string> names;
+  bool valid = json.is_array();
+  for (size_t i = 0; valid && i < json.size(); ++i) {
+    valid = json[i].is_string();
+    if (valid) names.push_back(json[i].get<std::string>());
+  }
+  check(valid, "{}: the metadata \"{}\" is no list of names", file.source(), classes_key);
+  check(static_cast<int64_t>(names.size()) == config.num_classes, "{}: {} class names for {} classes",
+        file.source(), names.size(), config.num_classes);
+  return names;
+}
+
+std::string fingerprint(DiT& model) {
+  uint64_t sum = 0;
+  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    if (!parameter.learned() || !parameter.value.defined()) return;
+    const Tensor& value = parameter.value;
+    sum += hash_bytes(value.raw(), value.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(value.dtype())));
+  });
+  return fmt::format("{:016x}", sum);
+}
+
+std::string fingerprint(const Tensor& tensor) {
+  return fmt::format("{:016x}", hash_bytes(tensor.raw(), tensor.bytes(), static_cast<uint64_t>(tensor.dtype())));
 }
 
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,

@@ -5,20 +5,34 @@
 #include <map>
 #include <memory>
 
+#include "io/safetensors.h"
 #include "models/dit.h"
 
 namespace linnet {
 
-/// A model with its weights mapped from the file. Throws Error naming file and tensor when one is missing, left
-/// over, or of another shape.
+/// A model with its weights mapped from the file.
 struct LoadedModel {
   std::unique_ptr<DiT> model;
   std::map<std::string, std::string> metadata;
+  std::vector<std::string> class_names;  ///< by index; empty if the file names none
 };
+/// Throws Error naming file and tensor when one is missing, left over, or of another shape.
+LoadedModel load_model(const SafetensorsFile& file);
 LoadedModel load_model(const std::filesystem::path& path);
 
 /// The configuration alone.
+DiTConfig read_model_config(const SafetensorsFile& file);
 DiTConfig read_model_config(const std::filesystem::path& path);
+
+/// The names in the metadata "linnet.classes"; empty if there are none. Throws Error unless there are as many as
+/// the model has classes.
+std::vector<std::string> read_class_names(const SafetensorsFile& file, const DiTConfig& config);
+
+/// Sixteen hexadecimal digits that say which weights a model has: a function of the learned tensors' names, types
+/// and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
+std::string fingerprint(DiT& model);
+/// The same of one tensor's values.
+std::string fingerprint(const Tensor& tensor);
 
 /// Writes atomically; learned weights in dtype (f32, bf16 or f16), positions left out if with_positions is false.
 /// `extra` joins the metadata.

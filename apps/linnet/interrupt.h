@@ -1,0 +1,17 @@
+// Ctrl-C, politely: work ends at its next good moment, not in the middle of a file.
+#pragma once
+
+namespace linnet::app {
+
+/// From now on the first SIGINT or SIGTERM is only remembered; the second ends the program as usual.
+void catch_interrupts();
+bool interrupted();
+
+/// Thrown to end a verb because of the signal; not an error, so no std::exception.
+struct Interrupted {
+  int exit_code;  ///< 128 + the signal's number, as a shell reports it: 130 for Ctrl-C
+};
+/// Throws Interrupted if a signal came.
+void end_if_interrupted();
+
+}  // namespace linnet::app

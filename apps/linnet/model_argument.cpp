@@ -1,0 +1,51 @@
+#include "model_argument.h"
+
+#include "builtin/builtin_model.h"
+#include "core/parallel.h"
+#include "io/text.h"
+#include "ops/matmul.h"
+
+namespace linnet::app {
+
+SafetensorsFile open_weights(const std::string& model) {
+  return model == "builtin" ? builtin_model() : SafetensorsFile::open(model);
+}
+
+std::string short_name(const std::string& model) {
+  return model == "builtin" ? model : printable(std::filesystem::path(model).filename().string());
+}
+
+DType product_dtype(const std::string& name) {
+  if (name == "auto") return ops::fastest_product_dtype();
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  throw UsageError(fmt::format("--dtype is auto, f32 or bf16, not \"{}\"", printable(name)));
+}
+
+void add_threads_option(CLI::App& verb, int& threads) {
+  verb.add_option("--threads", threads, "Threads to work on; 0: all")->capture_default_str();
+}
+
+void use_threads(int threads) {
+  if (threads < 0 || threads > 1024)
+    throw UsageError(fmt::format("--threads lies in 0..1024, not {}", threads));
+  if (threads > 0) set_threads(threads);
+}
+
+std::string describe_products(DType dtype) {
+  return fmt::format("products in {} ({})", name_of(dtype), ops::matmul_engine_name());
+}
+
+std::string describe_model(const DiTConfig& config) {
+  const std::string kind = config.mixer == nn::Mixer::lit ? "LiT"
+                           : config.mixer == nn::Mixer::softmax
+                               ? "DiT"
+                               : fmt::format("DiT (mixer {})", nn::name_of(config.mixer));
+  return fmt::format("{}: {} block{}, width {}, {} head{}, {} tokens", kind, config.depth,
+                     config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads,
+                     config.num_heads == 1 ? "" : "s", config.tokens());
+}
+
+std::string in_millions(int64_t count) { return fmt::format("{:.2f} M", static_cast<double>(count) * 1e-6); }
+
+}  // namespace linnet::app

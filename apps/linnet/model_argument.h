@@ -1,0 +1,31 @@
+// What several verbs take in the same way: a model, a type for products, a number of threads.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "store/model_file.h"
+
+namespace linnet::app {
+
+/// A file, or "builtin".
+SafetensorsFile open_weights(const std::string& model);
+/// "builtin", or the file's name without its folder.
+std::string short_name(const std::string& model);
+
+/// "auto", "f32" or "bf16" as a type for products; auto is what this CPU does fastest.
+DType product_dtype(const std::string& name);
+
+/// Adds --threads; use_threads() applies it (0: all).
+void add_threads_option(CLI::App& verb, int& threads);
+void use_threads(int threads);
+
+/// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)"
+std::string describe_products(DType dtype);
+
+/// "LiT", "DiT" or, for other mixers, "DiT (mixer linear)"; with sizes: "LiT: 5 blocks, width 192, 3 heads, 64
+/// tokens"
+std::string describe_model(const DiTConfig& config);
+/// "3.54 M"
+std::string in_millions(int64_t count);
+
+}  // namespace linnet::app

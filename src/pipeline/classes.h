@@ -1,0 +1,22 @@
+// Classes as people say them: "red-star", "Red Star", "3", "red-star,blue-ring".
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace linnet {
+
+/// The class that text names: one of the names (case does not matter, and blanks stand for hyphens), or an
+/// index 0..count-1. names may be empty. Throws UsageError that suggests the nearest name.
+int64_t find_class(std::string_view text, std::span<const std::string> names, int64_t count);
+
+/// A list with commas; a text that is itself a name with a comma in it ("tench, Tinca tinca") is that class.
+std::vector<int64_t> find_classes(std::string_view text, std::span<const std::string> names, int64_t count);
+
+/// The class's name, or its index where classes have none.
+std::string class_name(int64_t index, std::span<const std::string> names);
+
+}  // namespace linnet

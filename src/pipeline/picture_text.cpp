@@ -1,0 +1,87 @@
+#include "pipeline/picture_text.h"
+
+#include <algorithm>
+
+#include "pipeline/classes.h"
+
+namespace linnet {
+namespace {
+
+PictureText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
+  const GenerateOptions& o = request.options;
+  PictureText text{{"Software", origin.software},
+                   {"model", origin.model},
+                   {"model-hash", origin.fingerprint},
+                   {"steps", std::to_string(o.steps)},
+                   {"cfg", fmt::format("{}", o.guidance_scale)},
+                   {"cfg-channels", o.guided_channels >= model.config().in_channels && o.guided_channels != 3
+                                        ? "all"
+                                        : std::to_string(o.guided_channels)},
+                   {"sampler", std::string(name_of(o.sampler))},
+                   {"dtype", std::string(name_of(model.product_dtype()))},
+                   {"clip", o.clip_x0 ? "on" : "off"},
+                   {"batch", std::to_string(request.batch > 0 ? std::min(request.batch, request.count)
+                                                              : default_batch(model.config(), request.count))},
+                   {"threads", std::to_string(origin.threads)}};
+  if (!origin.noise.empty()) text["noise"] = origin.noise;
+  return text;
+}
+
+bool harmless(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("-_./+,:=").find(c) != std::string_view::npos;
+}
+
+std::string quoted(const std::string& value) {
+  if (!value.empty() && std::ranges::all_of(value, harmless)) return value;
+  std::string result;
+  for (const char c : value) {
+    if (c == '\'') result += "'\\'";  // out of the quotes, the quote itself, and in again
+    result += c;
+  }
+  return fmt::format("'{}'", result);
+}
+
+}  // namespace
+
+PictureText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
+                         int64_t picture) {
+  PictureText text = common_text(origin, request, model);
+  const int64_t index = request.class_of(picture, model.config());
+  text["class"] = class_name(index, origin.class_names);
+  text["class-index"] = std::to_string(index);
+  text["seed"] = std::to_string(request.seed_of(picture));
+  return text;
+}
+
+PictureText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
+  PictureText text = common_text(origin, request, model);
+  const auto distinct = static_cast<int64_t>(request.classes.size());
+  const int64_t shown = std::min(request.count, distinct > 0 ? distinct : model.config().num_classes);
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < shown; ++i)
+    names.push_back(class_name(request.class_of(i, model.config()), origin.class_names));
+  text[shown == 1 ? "class" : "classes"] = fmt::format("{}", fmt::join(names, ","));
+  text["count"] = std::to_string(request.count);
+  text["seed"] = std::to_string(request.seed);
+  return text;
+}
+
+std::string command_of(const PictureText& text) {
+  const auto software = text.find("Software");
+  if (software == text.end() || !software->second.starts_with("linnet ")) return {};
+  const std::pair<const char*, const char*> options[] = {
+      {"model", "--model"},    {"class", "--class"},     {"classes", "--class"},
+      {"count", "-n"},         {"seed", "--seed"},       {"steps", "--steps"},
+      {"cfg", "--cfg"},        {"sampler", "--sampler"}, {"cfg-channels", "--cfg-channels"},
+      {"dtype", "--dtype"},    {"clip", "--clip"},       {"batch", "--batch"},
+      {"threads", "--threads"}};
+  std::string command = "linnet generate";
+  for (const auto& [key, option] : options)
+    if (const auto entry = text.find(key); entry != text.end())
+      command += fmt::format(" {} {}", option, quoted(entry->second));
+  if (text.contains("noise")) command += " --noise FILE";
+  return command + (text.contains("count") ? " --grid -o out.png" : " -o out.png");
+}
+
+}  // namespace linnet

@@ -1,0 +1,32 @@
+// How a picture was painted, as text entries of its PNG: enough to paint it again.
+#pragma once
+
+#include <map>
+
+#include "models/dit.h"
+#include "pipeline/paint.h"
+
+namespace linnet {
+
+/// What all pictures of one call share beside the request.
+struct PictureOrigin {
+  std::string software;     ///< "linnet 0.1.0"
+  std::string model;        ///< "builtin", or the file's name
+  std::string fingerprint;  ///< of its weights
+  std::string noise;        ///< fingerprint of the given start noise; empty if drawn from the seed
+  std::vector<std::string> class_names = {};
+  int threads = 1;
+};
+
+using PictureText = std::map<std::string, std::string>;
+
+/// Entries of one picture.
+PictureText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
+                         int64_t picture);
+/// Entries of a sheet of all pictures: the first seed, the count, and the classes in turn.
+PictureText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model);
+
+/// The command that paints the picture again, quoted for a shell; empty if the entries are not Linnet's.
+std::string command_of(const PictureText& text);
+
+}  // namespace linnet
