@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app::add_train(app);
   app::add_data(app);
+  app::add_bench(app);
   try {
     app.parse(argc, argv);
     return 0;
