@@ -216,7 +216,7 @@ void run(const Options& options) {
                        loaded.class_names,       threads()};
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
-  fmt::print("{} ({}); {}; {}, {} steps, cfg {}, seed {}\n", describe_model(model.config()), origin.model,
+  fmt::print("{}: {}; {}\n{}, {} steps, cfg {}, seed {}\n", origin.model, describe_model(model.config()),
              describe_products(dtype), options.sampler, options.steps, options.guidance_scale, request.seed);
   std::fflush(stdout);
   catch_interrupts();

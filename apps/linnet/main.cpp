@@ -5,6 +5,7 @@
 #include "interrupt.h"
 #include "io/text.h"
 #include "verbs.h"
+#include "wrong_usage.h"
 
 namespace {
 
@@ -18,21 +19,26 @@ int failed(const char* what, int code) {
 
 int main(int argc, char** argv) {
   using namespace linnet;
-  CLI::App app("Linear diffusion transformers: train, convert and paint, without Python.", "linnet");
-  app.set_version_flag("--version", "linnet " LINNET_VERSION);
-  app.require_subcommand(1);
-  app::add_generate(app);
-  app::add_train(app);
-  app::add_data(app);
-  app::add_bench(app);
+  CLI::App command("Linear diffusion transformers: train, convert and paint, without Python.", "linnet");
+  command.set_version_flag("--version", "linnet " LINNET_VERSION);
+  command.require_subcommand(1);
+  app::add_generate(command);
+  app::add_train(command);
+  app::add_data(command);
+  app::add_eval(command);
+  app::add_info(command);
+  app::add_export(command);
+  app::add_forward(command);
+  app::add_bench(command);
   try {
-    app.parse(argc, argv);
+    command.parse(argc, argv);
     return 0;
   } catch (const CLI::Success& wish) {  // --help, --version
-    return app.exit(wish);
+    return command.exit(wish);
   } catch (const CLI::ParseError& error) {
-    failed(error.what(), 2);
-    fmt::print(stderr, "Try \"linnet --help\".\n");
+    const app::WrongUsage wrong = app::explain(command, {argv + std::min(argc, 1), argv + argc}, error);
+    failed(wrong.sentence.c_str(), 2);
+    fmt::print(stderr, "Try \"{} --help\".\n", wrong.help);
     return 2;
   } catch (const UsageError& error) {
     return failed(error.what(), 2);

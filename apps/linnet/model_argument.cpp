@@ -37,11 +37,8 @@ std::string describe_products(DType dtype) {
 }
 
 std::string describe_model(const DiTConfig& config) {
-  const std::string kind = config.mixer == nn::Mixer::lit ? "LiT"
-                           : config.mixer == nn::Mixer::softmax
-                               ? "DiT"
-                               : fmt::format("DiT (mixer {})", nn::name_of(config.mixer));
-  return fmt::format("{}: {} block{}, width {}, {} head{}, {} tokens", kind, config.depth,
+  return fmt::format("{} (mixer {}), {} block{}, width {}, {} head{}, {} tokens",
+                     config.mixer == nn::Mixer::lit ? "LiT" : "DiT", nn::name_of(config.mixer), config.depth,
                      config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads,
                      config.num_heads == 1 ? "" : "s", config.tokens());
 }

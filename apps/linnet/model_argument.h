@@ -22,8 +22,7 @@ void use_threads(int threads);
 /// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)"
 std::string describe_products(DType dtype);
 
-/// "LiT", "DiT" or, for other mixers, "DiT (mixer linear)"; with sizes: "LiT: 5 blocks, width 192, 3 heads, 64
-/// tokens"
+/// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens"
 std::string describe_model(const DiTConfig& config);
 /// "3.54 M"
 std::string in_millions(int64_t count);

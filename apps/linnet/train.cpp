@@ -1,10 +1,9 @@
 // linnet train: trains a model as a TOML file says.
 #include <fmt/format.h>
 
-#include <csignal>
-
+#include "interrupt.h"
 #include "io/sheet.h"
-#include "ops/matmul.h"
+#include "model_argument.h"
 #include "pipeline/generate.h"
 #include "terminal.h"
 #include "train/trainer.h"
@@ -12,14 +11,6 @@
 
 namespace linnet::app {
 namespace {
-
-volatile std::sig_atomic_t interrupted = 0;
-
-// The first Ctrl-C finishes the step and saves; a second one ends the program as usual.
-void on_interrupt(int signal_number) {
-  interrupted = 1;
-  std::signal(signal_number, SIG_DFL);
-}
 
 struct Options {
   std::string config;
@@ -54,18 +45,20 @@ std::string describe(const StepMetrics& m, double rate, double left) {
   return fmt::format("step {}  loss {:.4f}  mse {:.4f}  {:.2f} steps/s  {} left", m.step, m.loss, m.mse, rate, duration(left));
 }
 
+void say_what_follows(const TrainConfig& config) {
+  DiT probe(config.model);
+  fmt::print("{}; {} parameters; {:.3g} GMACs a picture; {}\n", describe_model(config.model),
+             in_millions(nn::count_parameters(probe)), static_cast<double>(count_macs(config.model)) * 1e-9,
+             describe_products(product_dtype(config.train.precision)));
+  fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps, config.train.batch,
+             config.output.dir, config.output.save_every);
+  std::fflush(stdout);
+}
+
 void run(const Options& options) {
   const TrainConfig config = read_train_config(options.config, options.overrides);
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
-  DiT probe(config.model);
-  const bool bf16 = config.train.precision == "bf16" ||
-                    (config.train.precision == "auto" && ops::fastest_product_dtype() == DType::bf16);
-  fmt::print("{} {}x{} width {}, {} heads, {} tokens: {:.2f} M parameters, {:.2f} GMACs; products in {} ({})\n",
-             nn::name_of(config.model.mixer), config.model.depth, "blocks", config.model.hidden_size, config.model.num_heads,
-             config.model.tokens(), static_cast<double>(nn::count_parameters(probe)) * 1e-6,
-             static_cast<double>(count_macs(config.model)) * 1e-9, bf16 ? "bf16" : "f32", ops::matmul_engine_name());
-  std::fflush(stdout);
+  catch_interrupts();
+  say_what_follows(config);
   Progress progress;
   RunCallbacks callbacks;
   callbacks.on_step = [&](const StepMetrics& m, double rate, double left) {
@@ -73,7 +66,7 @@ void run(const Options& options) {
     if (!on_terminal() && m.step % config.output.log_every == 0) progress.line(describe(m, rate, left));
   };
   callbacks.on_sample = [&](Trainer& trainer) { write_samples(trainer, config); };
-  callbacks.stop_requested = [] { return interrupted != 0; };
+  callbacks.stop_requested = [] { return interrupted(); };
   const int64_t steps = run_training(config, options.resume, callbacks);
   progress.line(fmt::format("{} after {} steps; the model is {}/model.safetensors{}",
                             steps < config.train.steps ? "stopped" : "done", steps, config.output.dir,

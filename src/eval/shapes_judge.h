@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include "io/image.h"
 #include "io/shapes.h"
@@ -45,6 +46,9 @@ struct ShapesScore {
 
 /// Adds one picture that should show the class.
 void add(ShapesScore& score, const Verdict& verdict, int asked_class);
+
+/// The score as a JSON object: counts and shares overall, counts by class.
+std::string to_json(const ShapesScore& score);
 
 /// Judges every PNG and JPEG in a folder and its sub-folders. What was asked for is said by the PNG's text
 /// entry "class", or the name of the folder, or the beginning of the file's name ("red-star-0001.png"). Throws

@@ -1,6 +1,7 @@
 // Scores a folder of pictures with the judge.
 #include <algorithm>
 #include <cctype>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/parallel.h"
@@ -75,6 +76,22 @@ void add(ShapesScore& score, const Verdict& verdict, int asked) {
   score.correct += shape && colour;
   ++score.class_count[static_cast<size_t>(asked)];
   score.class_correct[static_cast<size_t>(asked)] += shape && colour;
+}
+
+std::string to_json(const ShapesScore& score) {
+  const auto share = [&](int64_t n) { return score.count == 0 ? 0.0 : static_cast<double>(n) / static_cast<double>(score.count); };
+  nlohmann::ordered_json json;
+  json["count"] = score.count;
+  json["correct"] = score.correct;
+  json["accuracy"] = score.accuracy();
+  json["shape_accuracy"] = share(score.shape_correct);
+  json["colour_accuracy"] = share(score.colour_correct);
+  json["found"] = share(score.found);
+  json["mean_iou"] = score.mean_iou;
+  for (size_t i = 0; i < score.class_count.size(); ++i)
+    if (score.class_count[i] > 0)
+      json["classes"][class_names()[i]] = {{"count", score.class_count[i]}, {"correct", score.class_correct[i]}};
+  return json.dump(2);
 }
 
 ShapesScore score_folder(const std::filesystem::path& dir) {

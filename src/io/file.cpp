@@ -147,6 +147,10 @@ void write_bytes(std::FILE* file, const void* data, size_t bytes) {
     throw std::system_error(errno ? errno : EIO, std::generic_category());
 }
 
+void write_text_file(const fs::path& path, std::string_view text) {
+  write_file_atomically(path, [text](std::FILE* file) { write_bytes(file, text.data(), text.size()); });
+}
+
 std::string read_text_file(const fs::path& path, size_t limit) {
   struct stat status {};
   const Descriptor descriptor(open_for_reading(path, status));

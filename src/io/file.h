@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace linnet {
 
@@ -18,6 +19,9 @@ namespace linnet {
 /// overwrites. A symbolic link is followed. Throws Error naming path and the system's reason; what write()
 /// itself throws passes through. Two writers of the same path at once are the caller's to prevent.
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write);
+
+/// A whole text, by write_file_atomically.
+void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 /// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a folder, or
 /// its folder is missing or may not be written to. (A disk may still fill up meanwhile.)

@@ -25,8 +25,9 @@ void DiTConfig::validate() const {
   require(in_channels > 0 && in_channels <= 1024, "in_channels must lie in 1..1024");
   require(hidden_size > 0 && hidden_size <= 16384 && hidden_size % 4 == 0,
           "hidden_size must be a multiple of 4, at most 16384");
-  // Positions alone take this many floats; more is no model but a damaged or hostile file.
-  require(tokens() <= (int64_t{1} << 29) / hidden_size, "that many tokens of that width are beyond any sensible size");
+  // Positions take 2 GiB at most, and no count of operations overflows; more is no model but a damaged file.
+  require(tokens() <= (int64_t{1} << 20) && tokens() <= (int64_t{1} << 29) / hidden_size,
+          "that many tokens of that width are beyond any sensible size");
   require(depth > 0 && depth <= 1024, "depth must lie in 1..1024");
   require(num_heads > 0 && hidden_size % num_heads == 0, "num_heads must divide hidden_size");
   require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");

@@ -1,7 +1,6 @@
 #include "nn/linear.h"
 
 #include "core/tape.h"
-#include "ops/cast.h"
 
 namespace linnet::nn {
 
@@ -11,7 +10,7 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
   if (weight.frozen && !Tape::active()) {
     if (!packed_.defined() || packed_.dtype() != x.dtype()) {
       packed_ = ops::PackedWeight(weight.value.reshape(matrix), x.dtype());
-      frozen_bias_ = ops::cast(bias.value.detach(), DType::f32);
+      frozen_bias_ = bias.value.detach().to(DType::f32);
     }
     return ops::linear(x, packed_, frozen_bias_, activation, out_dtype);
   }

@@ -44,8 +44,9 @@ class LinearAttention : public TokenMixer {
   Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const override {
     const Tensor q = q_.forward(x, x.dtype());    // (batch, tokens, width)
     const Tensor kv = kv_.forward(x, x.dtype());  // (batch, tokens, 2·width)
-    const Tensor mixed = conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value, dwc_bias_.value, heads_, rows,
-                                                            columns)
+    // The few weights of the convolution are f32, however the file stores them (to() is no copy of what is f32).
+    const Tensor mixed = conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value.to(DType::f32),
+                                                            dwc_bias_.value.to(DType::f32), heads_, rows, columns)
                                : ops::linear_attention(q, kv, heads_);
     return proj_.forward(mixed, x.dtype());
   }

@@ -77,11 +77,14 @@ std::string command_of(const PictureText& text) {
       {"dtype", "--dtype"},    {"clip", "--clip"},       {"batch", "--batch"},
       {"threads", "--threads"}};
   std::string command = "linnet generate";
-  for (const auto& [key, option] : options)
-    if (const auto entry = text.find(key); entry != text.end())
+  const bool sheet = text.contains("count");
+  for (const auto& [key, option] : options) {
+    const auto entry = text.find(key);
+    if (entry != text.end() && (sheet || std::string_view(key) != "batch"))  // one picture is a batch of one
       command += fmt::format(" {} {}", option, quoted(entry->second));
+  }
   if (text.contains("noise")) command += " --noise FILE";
-  return command + (text.contains("count") ? " --grid -o out.png" : " -o out.png");
+  return command + (sheet ? " --grid -o out.png" : " -o out.png");
 }
 
 }  // namespace linnet

@@ -1,0 +1,145 @@
+// linnet info: what a file is. Files may be anybody's, so every text from one is shown escaped.
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "io/image.h"
+#include "io/text.h"
+#include "model_argument.h"
+#include "pipeline/picture_text.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+struct Options {
+  std::string file;
+  bool tensors = false;
+};
+
+void show(std::string_view name, const std::string& value) { fmt::print("  {:<14}{}\n", name, value); }
+
+bool is_png(const std::string& path) {
+  static constexpr unsigned char signature[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  const auto file = MappedFile::open(path);
+  return file->size() >= sizeof signature && std::memcmp(file->data(), signature, sizeof signature) == 0;
+}
+
+void show_picture(const std::string& path) {
+  const Image image = read_image(path);
+  PictureText text = read_png_text(path);
+  const std::string again = command_of(text);
+  fmt::print("PNG, {}x{} pixels\n", image.width, image.height);
+  if (text.empty()) fmt::print("  says nothing about how it was made\n");
+  for (const char* first :
+       {"Software", "model", "model-hash", "class", "classes", "class-index", "count", "seed"})
+    if (const auto entry = text.find(first); entry != text.end()) {
+      show(entry->first, printable(entry->second, 2000));
+      text.erase(entry);
+    }
+  for (const auto& [key, value] : text) show(printable(key), printable(value, 2000));
+  if (!again.empty()) show("again", printable(again, 4000));
+}
+
+std::string in_bytes(double bytes) {
+  if (bytes < 1e6) return fmt::format("{:.1f} kB", bytes * 1e-3);
+  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes * 1e-6) : fmt::format("{:.2f} GB", bytes * 1e-9);
+}
+
+// How many numbers are learned, of which types: "3.54 M in f32 (14.2 MB)". A checkpoint keeps each of them four
+// times.
+std::string describe_parameters(const SafetensorsFile& file, std::string_view prefix) {
+  int64_t count = 0;
+  size_t bytes = 0;
+  std::vector<std::string> types;
+  for (const std::string& name : file.names()) {
+    if (!name.starts_with(prefix) || name == "pos_embed") continue;
+    const auto& entry = file.entry(name);
+    count += entry.shape.numel();
+    bytes += entry.end - entry.begin;
+    const std::string type = entry.dtype ? std::string(name_of(*entry.dtype)) : printable(entry.dtype_name);
+    if (std::ranges::find(types, type) == types.end()) types.push_back(type);
+  }
+  return fmt::format("{} in {} ({})", in_millions(count), fmt::join(types, ", "),
+                     in_bytes(static_cast<double>(bytes)));
+}
+
+std::string describe_classes(const SafetensorsFile& file, const DiTConfig& config) {
+  const std::vector<std::string> names = read_class_names(file, config);
+  if (names.empty()) return fmt::format("{}, without names", config.num_classes);
+  const size_t shown = std::min<size_t>(names.size(), 6);
+  const std::string first = fmt::format("{}", fmt::join(std::span(names).first(shown), ", "));
+  return fmt::format("{}: {}{}", names.size(), printable(first), shown < names.size() ? ", ..." : "");
+}
+
+void show_config(const DiTConfig& config) {
+  show("pictures",
+       fmt::format("{0}x{0} in {1} channels{2}, patches of {3}x{3}", config.input_size, config.in_channels,
+                   config.in_channels == 3 ? "" : " (latents)", config.patch_size));
+  show("cost", fmt::format("{:.3g} GMACs a picture and step", static_cast<double>(count_macs(config)) * 1e-9));
+  show("guidance", config.null_class() ? "possible" : "not possible (classes were never dropped)");
+  show("variance", config.learn_sigma ? "learned" : "fixed");
+}
+
+void show_model(const SafetensorsFile& file) {
+  const DiTConfig config = read_model_config(file);
+  const std::string classes = describe_classes(file, config);
+  fmt::print("Model: {}\n", describe_model(config));
+  show_config(config);
+  show("parameters", describe_parameters(file, ""));
+  show("classes", classes);
+}
+
+void show_checkpoint(const SafetensorsFile& file) {
+  const DiTConfig config = dit_config_from_json(file.metadata().at("linnet.checkpoint"));
+  fmt::print("Training checkpoint: {}\n", describe_model(config));
+  show_config(config);
+  show("parameters", describe_parameters(file, "model."));
+}
+
+void show_tensors(const SafetensorsFile& file) {
+  size_t width = 0;
+  for (const std::string& name : file.names()) width = std::max(width, printable(name).size());
+  for (const std::string& name : file.names()) {
+    const auto& entry = file.entry(name);
+    fmt::print("  {:<{}}  {:<5} {}\n", printable(name), width, printable(entry.dtype_name),
+               to_string(entry.shape));
+  }
+}
+
+void show_safetensors(const SafetensorsFile& file, bool tensors) {
+  const auto& metadata = file.metadata();
+  if (metadata.contains("linnet.checkpoint"))
+    show_checkpoint(file);
+  else if (metadata.contains("linnet.config"))
+    show_model(file);
+  else {
+    fmt::print("Safetensors, no model of Linnet's\n");
+    show("numbers", describe_parameters(file, ""));
+  }
+  if (const auto step = metadata.find("linnet.step"); step != metadata.end())
+    show("step", printable(step->second));
+  show("tensors", std::to_string(file.names().size()));
+  for (const auto& [key, value] : metadata)
+    if (!key.starts_with("linnet.")) show(printable(key), printable(value));
+  if (tensors) show_tensors(file);
+}
+
+void run(const Options& options) {
+  if (options.file != "builtin" && is_png(options.file))
+    show_picture(options.file);
+  else
+    show_safetensors(open_weights(options.file), options.tensors);
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
+  auto options = std::make_shared<Options>();
+  verb->add_option("file", options->file, "Safetensors or PNG file, or builtin")->required();
+  verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app
