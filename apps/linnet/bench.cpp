@@ -62,8 +62,8 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
                                           {"engine", ops::matmul_engine_name()},
                                           {"threads", threads()},
                                           {"load_before", load}};
-  fmt::print("linnet bench {}: {}, {}, {} threads, {} products\n", name, processor(), ops::matmul_engine_name(),
-             threads(), name_of(options.product_dtype()));
+  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, processor(),
+             ops::matmul_engine_name(), threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
   Report report(name, machine, std::move(settings));
   if (load > 0.5)
     report.note(fmt::format(

@@ -77,10 +77,17 @@ Table breakdown(const std::vector<Part>& parts, const Whole& whole) {
 }
 
 std::string largest_gaps(const std::vector<Part>& parts, const Whole& whole) {
+  constexpr double plausible = 1.1;  // of the whole, the parts having been timed apart from it
+  double sum = 0;
   std::vector<std::string> names;
-  for (const Part& part : by_loss(parts, whole))
+  for (const Part& part : by_loss(parts, whole)) {
+    sum += total(part);
     if (names.size() < 3) names.push_back(fmt::format("{} {:.1f} ms", part.name, lost(part, whole) * 1e3));
-  return fmt::format("Largest gaps to the ceiling: {}.", fmt::join(names, ", "));
+  }
+  std::string sentence = fmt::format("Largest gaps to the ceiling: {}.", fmt::join(names, ", "));
+  if (sum > plausible * whole.samples.best())
+    sentence += " The parts took longer than the whole: the machine was too busy to trust this breakdown.";
+  return sentence;
 }
 
 }  // namespace linnet::app

@@ -25,7 +25,8 @@ struct Whole {
 /// Parts in descending order of lost time, i.e. time beyond their GEMM FLOPs at the ceiling's speed, and the
 /// rest: what the parts, timed alone and with warm caches, do not explain.
 Table breakdown(const std::vector<Part>& parts, const Whole& whole);
-/// "largest gaps: MLP in + GELU 12 ms, …"
+/// "Largest gaps to the ceiling: MLP in + GELU 12 ms, …"; or that the machine was too busy to tell: parts that
+/// take longer than the whole were held up by something else.
 std::string largest_gaps(const std::vector<Part>& parts, const Whole& whole);
 
 /// The parts' shapes and costs, which hold on every machine.

@@ -223,6 +223,8 @@ std::vector<Operation> further_operations(const DiTConfig& config, int64_t batch
                                      [](const Tensor& x) { return ops::cast(x, DType::bf16); }));
   list.push_back(pointwise_operation("cast bf16 to f32", hidden, DType::bf16, DType::f32,
                                      [](const Tensor& x) { return ops::cast(x, DType::f32); }));
+  for (Operation* cast : {&list[list.size() - 2], &list.back()})
+    cast->leaves.clear();  // gradients just pass through
   return list;
 }
 
