@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   app::add_generate(app);
   app::add_train(app);
   app::add_data(app);
+  app::add_bench(app);
   try {
     app.parse(argc, argv);
     return 0;

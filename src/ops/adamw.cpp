@@ -44,6 +44,12 @@ HWY_EXPORT(update);
 
 void adamw_step(const AdamWStep& settings, Tensor& value, const Tensor& gradient, Tensor& mean, Tensor& square,
                 Tensor& ema) {
+  check(!gradient.defined() || gradient.numel() == value.numel(),
+        "adamw_step: a gradient of shape {} for a parameter of shape {}", to_string(gradient.shape()),
+        to_string(value.shape()));
+  for (const Tensor* state : {&mean, &square, &ema})
+    check(state->numel() == value.numel(), "adamw_step: a state of shape {} for a parameter of shape {}",
+          to_string(state->shape()), to_string(value.shape()));
   const float* g = gradient.defined() ? gradient.data<float>() : nullptr;
   float *p = value.mutable_data<float>(), *m = mean.mutable_data<float>(), *v = square.mutable_data<float>();
   float* average = ema.mutable_data<float>();

@@ -37,7 +37,9 @@ TEST(Arrange, UnpatchifyPutsChannelsLastTokensBack) {
       const int64_t channels = 5, tokens = rows * columns, height = rows * patch, width = columns * patch;
       check_row({fmt::format("unpatchify {}x{} of {}", rows, columns, patch),
                  {random({2, tokens, patch * patch * channels}, 1)},
-                 [=, rows = rows, columns = columns](const Inputs& in) { return unpatchify(in[0], rows, columns, patch); },
+                 [=, rows = rows, columns = columns](const Inputs& in) {
+                   return unpatchify(in[0], rows, columns, patch);
+                 },
                  [=, columns = columns](const std::vector<Values>& in) {
                    Values out;
                    for (int64_t b = 0; b < 2; ++b)
@@ -119,7 +121,8 @@ TEST(Arrange, TimestepEmbeddingIsCosinesThenSines) {
                  for (const double t : in[0])
                    for (int64_t i = 0; i < width; ++i) {
                      const int64_t half = width / 2;
-                     const double angle = t * std::pow(10000.0, -static_cast<double>(i % half) / static_cast<double>(half));
+                     const double angle =
+                         t * std::pow(10000.0, -static_cast<double>(i % half) / static_cast<double>(half));
                      out.push_back(i < half ? std::cos(angle) : std::sin(angle));
                    }
                  return out;

@@ -1,4 +1,5 @@
-// Both attentions straight from their formulas, in double precision, with their gradients derived by hand; slow.
+// Both attentions straight from their formulas, in double precision, with their gradients derived by hand;
+// slow.
 #pragma once
 
 #include "ops/support.h"
@@ -10,7 +11,8 @@ struct AttentionShape {
   int64_t head_size() const { return width / heads; }
 };
 
-/// The values under `count` columns from `first` of a (batch, tokens, row) array, for one head: (tokens, head_size).
+/// The values under `count` columns from `first` of a (batch, tokens, row) array, for one head: (tokens,
+/// head_size).
 inline Values head_of(const Values& x, const AttentionShape& s, int64_t sample, int64_t row, int64_t first) {
   Values result;
   for (int64_t t = 0; t < s.tokens; ++t)
@@ -23,7 +25,8 @@ inline void put_head(const Values& head, const AttentionShape& s, int64_t sample
                      Values& x) {
   for (int64_t t = 0; t < s.tokens; ++t)
     for (int64_t i = 0; i < s.head_size(); ++i)
-      x[static_cast<size_t>((sample * s.tokens + t) * row + first + i)] = head[static_cast<size_t>(t * s.head_size() + i)];
+      x[static_cast<size_t>((sample * s.tokens + t) * row + first + i)] =
+          head[static_cast<size_t>(t * s.head_size() + i)];
 }
 
 /// a (n, k) · b (k, m), each optionally transposed in memory.
@@ -34,7 +37,8 @@ inline Values product(const Values& a, const Values& b, int64_t n, int64_t k, in
     for (int64_t l = 0; l < k; ++l) {
       const double left = a[static_cast<size_t>(a_transposed ? l * n + i : i * k + l)];
       for (int64_t j = 0; j < m; ++j)
-        c[static_cast<size_t>(i * m + j)] += left * b[static_cast<size_t>(b_transposed ? j * k + l : l * m + j)];
+        c[static_cast<size_t>(i * m + j)] +=
+            left * b[static_cast<size_t>(b_transposed ? j * k + l : l * m + j)];
     }
   return c;
 }
@@ -44,7 +48,8 @@ struct HeadGradients {
 };
 
 /// o = q̂ (k̂ᵀv) / (q̂ · Σk̂) and its gradients for an output gradient g (no gradients when g is empty).
-inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, const Values& g, int64_t n, int64_t d) {
+inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, const Values& g, int64_t n,
+                                           int64_t d) {
   const Values q_in = q, k_in = k;
   for (double& x : q) x = std::max(x, 0.0) + 1e-6;
   for (double& x : k) x = std::max(x, 0.0) + 1e-6;
@@ -62,7 +67,8 @@ inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, 
     dz[t] -= g[i] * result.out[i] / z[t];
   }
   result.dq = product(scaled, state, n, d, d, false, true);
-  const Values dstate = product(q, scaled, d, n, d, true, false), dtotal = product(dz, q, 1, n, d, false, false);
+  const Values dstate = product(q, scaled, d, n, d, true, false),
+               dtotal = product(dz, q, 1, n, d, false, false);
   result.dk = product(v, dstate, n, d, d, false, true);
   result.dv = product(k, dstate, n, d, d, false, false);
   for (size_t i = 0; i < g.size(); ++i) {
@@ -74,8 +80,8 @@ inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, 
 }
 
 /// o = softmax(q kᵀ/√d) v and its gradients.
-inline HeadGradients softmax_attention_head(const Values& q, const Values& k, const Values& v, const Values& g, int64_t n,
-                                   int64_t d) {
+inline HeadGradients softmax_attention_head(const Values& q, const Values& k, const Values& v, const Values& g,
+                                            int64_t n, int64_t d) {
   const double scale = 1 / std::sqrt(static_cast<double>(d));
   Values p = product(q, k, n, d, n, false, true);
   for (int64_t i = 0; i < n; ++i) {
@@ -92,7 +98,8 @@ inline HeadGradients softmax_attention_head(const Values& q, const Values& k, co
   Values ds = product(g, v, n, d, n, false, true);
   for (int64_t i = 0; i < n; ++i) {
     double along = 0;
-    for (int64_t c = 0; c < d; ++c) along += g[static_cast<size_t>(i * d + c)] * result.out[static_cast<size_t>(i * d + c)];
+    for (int64_t c = 0; c < d; ++c)
+      along += g[static_cast<size_t>(i * d + c)] * result.out[static_cast<size_t>(i * d + c)];
     for (int64_t j = 0; j < n; ++j) {
       double& x = ds[static_cast<size_t>(i * n + j)];
       x = p[static_cast<size_t>(i * n + j)] * (x - along) * scale;
@@ -114,10 +121,10 @@ inline LinearAttention linear_attention_reference(const AttentionShape& s, const
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t h = 0; h < s.heads; ++h) {
       const int64_t first = h * s.head_size();
-      const auto head = linear_attention_head(
-          head_of(q, s, b, s.width, first), head_of(kv, s, b, 2 * s.width, first),
-          head_of(kv, s, b, 2 * s.width, s.width + first),
-          g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens, s.head_size());
+      const auto head =
+          linear_attention_head(head_of(q, s, b, s.width, first), head_of(kv, s, b, 2 * s.width, first),
+                                head_of(kv, s, b, 2 * s.width, s.width + first),
+                                g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens, s.head_size());
       put_head(head.out, s, b, s.width, first, result.out);
       if (g.empty()) continue;
       put_head(head.dq, s, b, s.width, first, result.dq);
@@ -131,16 +138,17 @@ struct SoftmaxAttention {
   Values out, dqkv;
 };
 
-inline SoftmaxAttention softmax_attention_reference(const AttentionShape& s, const Values& qkv, const Values& g) {
+inline SoftmaxAttention softmax_attention_reference(const AttentionShape& s, const Values& qkv,
+                                                    const Values& g) {
   SoftmaxAttention result{Values(qkv.size() / 3), Values(qkv.size())};
   const int64_t row = 3 * s.width;
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t h = 0; h < s.heads; ++h) {
       const int64_t first = h * s.head_size();
-      const auto head = softmax_attention_head(
-          head_of(qkv, s, b, row, first), head_of(qkv, s, b, row, s.width + first),
-          head_of(qkv, s, b, row, 2 * s.width + first), g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens,
-          s.head_size());
+      const auto head =
+          softmax_attention_head(head_of(qkv, s, b, row, first), head_of(qkv, s, b, row, s.width + first),
+                                 head_of(qkv, s, b, row, 2 * s.width + first),
+                                 g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens, s.head_size());
       put_head(head.out, s, b, s.width, first, result.out);
       if (g.empty()) continue;
       put_head(head.dq, s, b, row, first, result.dqkv);

@@ -1,5 +1,6 @@
-// Linear and softmax attention against their formulas, forward and backward, over the shapes at which the kernels
-// cut tokens and channels differently, and with numbers at which naive sums would overflow or lose their digits.
+// Linear and softmax attention against their formulas, forward and backward, over the shapes at which the
+// kernels cut tokens and channels differently, and with numbers at which naive sums would overflow or lose
+// their digits.
 #include "core/memory.h"
 #include "ops/attention_reference.h"
 #include "ops/linear_attention.h"
@@ -11,7 +12,8 @@ namespace linnet::ops::test {
 namespace {
 
 std::string name_of_case(const AttentionShape& s, DType dtype) {
-  return fmt::format("batch {} tokens {} width {} heads {} {}", s.batch, s.tokens, s.width, s.heads, name_of(dtype));
+  return fmt::format("batch {} tokens {} width {} heads {} {}", s.batch, s.tokens, s.width, s.heads,
+                     name_of(dtype));
 }
 
 double norm_of(const Tensor& x) { return std::sqrt(sum_of_squares(x.to(DType::f32))); }
@@ -23,7 +25,8 @@ void expect_linear_attention_right(const AttentionShape& s, DType dtype) {
   const Tensor g = random(q.shape(), 3, dtype);
   const auto expected = linear_attention_reference(s, values_of(q), values_of(kv), values_of(g));
   each_instruction_set([&] {
-    const Result result = run([&](const Inputs& in) { return linear_attention(in[0], in[1], s.heads); }, {q, kv}, g);
+    const Result result =
+        run([&](const Inputs& in) { return linear_attention(in[0], in[1], s.heads); }, {q, kv}, g);
     EXPECT_EQ(result.output.dtype(), dtype);
     EXPECT_LT(relative_error(result.output, expected.out), tolerance(dtype));
     // With one token, o = v whatever q is: dq is 0, and has no size of its own to compare with.
@@ -50,17 +53,29 @@ void expect_softmax_attention_right(const AttentionShape& s, DType dtype, float 
 
 TEST(LinearAttention, FollowsItsFormulaOverOddShapes) {
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const AttentionShape& s : std::vector<AttentionShape>{{1, 1, 3, 1},     {2, 3, 9, 3},     {5, 17, 24, 1},
-                                                               {1, 65, 36, 2},   {2, 100, 72, 6},  {2, 64, 130, 1},
-                                                               {1, 1024, 32, 2}, {2, 1025, 24, 2}, {1, 2050, 36, 3}})
+    for (const AttentionShape& s : std::vector<AttentionShape>{{1, 1, 3, 1},
+                                                               {2, 3, 9, 3},
+                                                               {5, 17, 24, 1},
+                                                               {1, 65, 36, 2},
+                                                               {2, 100, 72, 6},
+                                                               {2, 64, 130, 1},
+                                                               {1, 1024, 32, 2},
+                                                               {2, 1025, 24, 2},
+                                                               {1, 2050, 36, 3}})
       expect_linear_attention_right(s, dtype);
 }
 
 TEST(SoftmaxAttention, FollowsItsFormulaOverOddShapes) {
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const AttentionShape& s : std::vector<AttentionShape>{{1, 1, 3, 1},    {2, 3, 9, 3},    {5, 17, 24, 1},
-                                                               {1, 65, 36, 2},  {2, 100, 72, 6}, {1, 130, 130, 1},
-                                                               {1, 96, 32, 2},  {1, 128, 24, 3}, {1, 193, 36, 3},
+    for (const AttentionShape& s : std::vector<AttentionShape>{{1, 1, 3, 1},
+                                                               {2, 3, 9, 3},
+                                                               {5, 17, 24, 1},
+                                                               {1, 65, 36, 2},
+                                                               {2, 100, 72, 6},
+                                                               {1, 130, 130, 1},
+                                                               {1, 96, 32, 2},
+                                                               {1, 128, 24, 3},
+                                                               {1, 193, 36, 3},
                                                                {1, 1025, 16, 1}})
       expect_softmax_attention_right(s, dtype);
 }
@@ -119,8 +134,8 @@ TEST(SoftmaxAttention, StandsScoresThatAlmostAllVanish) {
   float* x = qkv.mutable_data<float>();
   for (int64_t t = 0; t < s.tokens; ++t) x[t * 12 + 4] = 1.0f;  // first channel of every key
   x[299 * 12 + 4] = 400.0f;
-  x[5 * 12] = -1e30f;   // scores −5e29
-  x[140 * 12] = 1e4f;   // scores 5,000 and 2,000,000
+  x[5 * 12] = -1e30f;  // scores −5e29
+  x[140 * 12] = 1e4f;  // scores 5,000 and 2,000,000
   const Tensor g = random({1, s.tokens, 4}, 7);
   const auto expected = softmax_attention_reference(s, values_of(qkv), values_of(g));
   each_instruction_set([&] {

@@ -21,7 +21,9 @@ Values each(const Values& x, double (*f)(double)) {
 }
 
 double silu_formula(double x) { return x / (1 + std::exp(-x)); }
-double gelu_formula(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
+double gelu_formula(double x) {
+  return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
 
 Values layer_norm_formula(const std::vector<Values>& in, const Shape& s, double epsilon) {
   Values y(in[0].size());
@@ -29,7 +31,8 @@ Values layer_norm_formula(const std::vector<Values>& in, const Shape& s, double 
   for (int64_t row = 0; row < s[0] * s[1]; ++row) {
     double mean = 0, variance = 0;
     for (int64_t i = 0; i < n; ++i) mean += in[0][at(row * n + i)] / static_cast<double>(n);
-    for (int64_t i = 0; i < n; ++i) variance += std::pow(in[0][at(row * n + i)] - mean, 2) / static_cast<double>(n);
+    for (int64_t i = 0; i < n; ++i)
+      variance += std::pow(in[0][at(row * n + i)] - mean, 2) / static_cast<double>(n);
     for (int64_t i = 0; i < n; ++i) {
       const size_t channel = at(row / s[1] * n + i);
       const double hat = (in[0][at(row * n + i)] - mean) / std::sqrt(variance + epsilon);
@@ -63,8 +66,15 @@ TEST(Elementwise, ActivationsStayFiniteFarOut) {
       const Result result = run(f, {x}, g);
       for (int64_t i = 0; i < x.numel(); ++i) {
         const double v = static_cast<double>(x.data<float>()[i]);
-        EXPECT_NEAR(static_cast<double>(result.output.data<float>()[i]), std::max(v, 0.0), 1e-4 + 1e-6 * std::fabs(v)) << v;
-        EXPECT_NEAR(static_cast<double>(result.gradients[0].data<float>()[i]), v > 0 ? 1.0 : v < 0 ? 0.0 : 0.5, 1e-4) << v;
+        EXPECT_NEAR(static_cast<double>(result.output.data<float>()[i]), std::max(v, 0.0),
+                    1e-4 + 1e-6 * std::fabs(v))
+            << v;
+        EXPECT_NEAR(static_cast<double>(result.gradients[0].data<float>()[i]),
+                    v > 0   ? 1.0
+                    : v < 0 ? 0.0
+                            : 0.5,
+                    1e-4)
+            << v;
       }
     }
   });
@@ -72,13 +82,14 @@ TEST(Elementwise, ActivationsStayFiniteFarOut) {
 
 TEST(Elementwise, CastRoundsToNearestEvenAndHandsTheGradientOn) {
   const Tensor x = Tensor::from<float>({1.0f, 1.00390625f, 1.01171875f, -3.14159f, 65504.0f, 3.3e38f, 1e-40f,
-                                        std::numeric_limits<float>::infinity(), std::nanf(""), -0.0f, 7.0f, 8.0f,
-                                        9.0f, 10.0f, 11.0f, 12.0f, 1.0039063f, 1.0039062f, -1.00390625f});
+                                        std::numeric_limits<float>::infinity(), std::nanf(""), -0.0f, 7.0f,
+                                        8.0f, 9.0f, 10.0f, 11.0f, 12.0f, 1.0039063f, 1.0039062f, -1.00390625f});
   each_instruction_set([&] {
     EXPECT_TRUE(same_bytes(cast(x, bf16), x.to(bf16)));
     EXPECT_TRUE(same_bytes(cast(x.to(bf16), f32), x.to(bf16).to(f32)));
   });
-  for (const auto& [from, to] : {std::pair{f32, bf16}, std::pair{bf16, f32}, std::pair{f32, f32}, std::pair{f32, DType::f16}})
+  for (const auto& [from, to] :
+       {std::pair{f32, bf16}, std::pair{bf16, f32}, std::pair{f32, f32}, std::pair{f32, DType::f16}})
     check_row({fmt::format("cast {} to {}", name_of(from), name_of(to)),
                {random({5, 7}, 1, from)},
                [to = to](const Inputs& in) { return cast(cast(in[0], to), bf16); },
@@ -87,7 +98,8 @@ TEST(Elementwise, CastRoundsToNearestEvenAndHandsTheGradientOn) {
 
 TEST(Elementwise, LayerNormModulateFollowsItsFormula) {
   uint64_t seed = 1;
-  for (const Shape& s : {Shape{1, 1, 3}, Shape{2, 3, 9}, Shape{5, 17, 24}, Shape{2, 65, 36}, Shape{1, 300, 72}, Shape{2, 5, 130}})
+  for (const Shape& s : {Shape{1, 1, 3}, Shape{2, 3, 9}, Shape{5, 17, 24}, Shape{2, 65, 36}, Shape{1, 300, 72},
+                         Shape{2, 5, 130}})
     for (const DType in : {f32, bf16})
       for (const DType out : {f32, bf16})
         check_row({fmt::format("layer_norm_modulate {} {} to {}", to_string(s), name_of(in), name_of(out)),
@@ -96,8 +108,8 @@ TEST(Elementwise, LayerNormModulateFollowsItsFormula) {
                    [s](const std::vector<Values>& x) { return layer_norm_formula(x, s, 1e-6); }});
 }
 
-// Rows around 10,000 that vary by 0.1 only: Σx² − (Σx)² would have no digit left, and even a mean in f32 is off by
-// a hundredth of the deviation.
+// Rows around 10,000 that vary by 0.1 only: Σx² − (Σx)² would have no digit left, and even a mean in f32 is off
+// by a hundredth of the deviation.
 TEST(Elementwise, LayerNormKeepsItsDigitsOnALargeMean) {
   const Shape s{2, 5, 96};
   Tensor x = random(s, 5, f32, 0.1f);
@@ -113,8 +125,7 @@ TEST(Elementwise, LayerNormOfARowOfOneValueIsTheShift) {
   const Tensor x = Tensor::full({1, 4, 24}, 1e4f), shift = random({1, 24}, 1), scale = random({1, 24}, 2);
   each_instruction_set([&] {
     const Tensor y = layer_norm_modulate(x, shift, scale, 1e-6f, f32);
-    for (int64_t t = 0; t < 4; ++t)
-      EXPECT_TRUE(same_bytes(y.reshape({4, 24}).rows(t, t + 1), shift));
+    for (int64_t t = 0; t < 4; ++t) EXPECT_TRUE(same_bytes(y.reshape({4, 24}).rows(t, t + 1), shift));
   });
 }
 
@@ -159,7 +170,8 @@ TEST(Reductions, SumRowsFollowsItsFormula) {
         const Tensor x = random({rows, columns}, 1, dtype);
         Values expected(at(columns), 0.0), in = values_of(x);
         for (int64_t i = 0; i < rows * columns; ++i) expected[at(i % columns)] += in[at(i)];
-        each_instruction_set([&] { EXPECT_LT(relative_error(sum_rows(x), expected), 1e-5) << rows << " " << columns; });
+        each_instruction_set(
+            [&] { EXPECT_LT(relative_error(sum_rows(x), expected), 1e-5) << rows << " " << columns; });
       }
 }
 

@@ -51,14 +51,15 @@ Expected reference(const AttentionShape& s, Grid grid, int64_t kernel, const Val
 }
 
 void expect_right(const AttentionShape& s, Grid grid, int64_t kernel, DType dtype) {
-  SCOPED_TRACE(fmt::format("batch {} grid {}x{} width {} heads {} kernel {} {}", s.batch, grid.rows, grid.columns,
-                           s.width, s.heads, kernel, name_of(dtype)));
+  SCOPED_TRACE(fmt::format("batch {} grid {}x{} width {} heads {} kernel {} {}", s.batch, grid.rows,
+                           grid.columns, s.width, s.heads, kernel, name_of(dtype)));
   const int64_t c = s.head_size();
   const Tensor q = random({s.batch, s.tokens, s.width}, 1, dtype);
   const Tensor kv = random({s.batch, s.tokens, 2 * s.width}, 2, dtype);
-  const Tensor weight = random({c, 1, kernel, kernel}, 3), bias = random({c}, 4), g = random(q.shape(), 5, dtype);
-  const Expected expected = reference(s, grid, kernel, values_of(q), values_of(kv), values_of(weight), values_of(bias),
-                                      values_of(g));
+  const Tensor weight = random({c, 1, kernel, kernel}, 3), bias = random({c}, 4),
+               g = random(q.shape(), 5, dtype);
+  const Expected expected =
+      reference(s, grid, kernel, values_of(q), values_of(kv), values_of(weight), values_of(bias), values_of(g));
   each_instruction_set([&] {
     const Result result = run(
         [&](const Inputs& in) {
@@ -82,8 +83,8 @@ TEST(LinearAttentionConv, FollowsItsFormulaOnEveryGridAndKernel) {
 
 TEST(LinearAttentionConv, FollowsItsFormulaOverOddWidthsAndHeads) {
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const auto& [width, heads] : {std::pair{3, 1}, std::pair{9, 3}, std::pair{24, 1}, std::pair{36, 2}, std::pair{72, 6},
-                                       std::pair{130, 1}, std::pair{144, 2}})
+    for (const auto& [width, heads] : {std::pair{3, 1}, std::pair{9, 3}, std::pair{24, 1}, std::pair{36, 2},
+                                       std::pair{72, 6}, std::pair{130, 1}, std::pair{144, 2}})
       expect_right({1, 35, width, heads}, {5, 7}, 5, dtype);
 }
 
@@ -102,7 +103,8 @@ TEST(LinearAttentionConv, PassesGradientsThatFiniteDifferencesConfirm) {
   };
   check_row({"3x5 grid",
              {random({2, 15, 6}, 1), random({2, 15, 12}, 2), random({3, 1, 3, 3}, 3), random({3}, 4)},
-             [](const Inputs& in) { return linear_attention_conv(in[0], in[1], in[2], in[3], 2, 3, 5); }, formula});
+             [](const Inputs& in) { return linear_attention_conv(in[0], in[1], in[2], in[3], 2, 3, 5); },
+             formula});
 }
 
 }  // namespace

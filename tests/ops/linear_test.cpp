@@ -1,6 +1,6 @@
 // Matrix products and linear layers: every mix of types, strides and fused steps, against a plain product.
-#include "ops/activation.h"
 #include "ops/linear.h"
+#include "ops/activation.h"
 #include "ops/operation_table.h"
 
 namespace linnet::ops::test {
@@ -27,7 +27,8 @@ struct Sizes {
   int64_t rows, in, out;
 };
 
-const std::vector<Sizes> odd_sizes{{1, 3, 9}, {3, 9, 24}, {17, 24, 3}, {65, 36, 72}, {100, 130, 1}, {5, 1, 7}, {1, 1, 1}};
+const std::vector<Sizes> odd_sizes{{1, 3, 9},     {3, 9, 24}, {17, 24, 3}, {65, 36, 72},
+                                   {100, 130, 1}, {5, 1, 7},  {1, 1, 1}};
 
 // What a type mix must reach: the coarsest type taking part decides.
 double accepted(DType a, DType b) { return std::max(tolerance(a), tolerance(b)); }
@@ -52,7 +53,8 @@ TEST(Matmul, MultipliesTransposedViews) {
             const MatrixView y = right ? as_matrix(b).transposed() : as_matrix(b);
             Tensor into = Tensor::empty({s.rows, s.out}, out);
             matmul(x, y, into);
-            EXPECT_LT(relative_error(into, expected), accepted(f32, out)) << s.rows << " " << s.in << " " << s.out;
+            EXPECT_LT(relative_error(into, expected), accepted(f32, out))
+                << s.rows << " " << s.in << " " << s.out;
             matmul(x, y, into, {.accumulate = true});
             for (double& v : expected) v *= 2;
             EXPECT_LT(relative_error(into, expected), accepted(f32, out)) << "accumulated";
@@ -66,9 +68,12 @@ TEST(Linear, FollowsItsFormula) {
         for (const DType out : {f32, bf16})
           for (const bool with_bias : {false, true})
             for (const Activation activation : {Activation::none, Activation::gelu_tanh}) {
-              Row row{fmt::format("linear {}x{}->{} {} {} to {} bias {} activation {}", s.rows, s.in, s.out, name_of(x),
-                                  name_of(w), name_of(out), with_bias, static_cast<int>(activation)),
-                      {random({1, s.rows, s.in}, 1, x), random({s.out, s.in}, 2, w)}, {}, {}};
+              Row row{
+                  fmt::format("linear {}x{}->{} {} {} to {} bias {} activation {}", s.rows, s.in, s.out,
+                              name_of(x), name_of(w), name_of(out), with_bias, static_cast<int>(activation)),
+                  {random({1, s.rows, s.in}, 1, x), random({s.out, s.in}, 2, w)},
+                  {},
+                  {}};
               if (x == bf16) row.inputs[1] = row.inputs[1].to(bf16).to(w);  // what the product sees
               if (with_bias) row.inputs.push_back(random({s.out}, 3));
               row.operation = [=](const Inputs& in) {
@@ -131,7 +136,8 @@ TEST(PackedWeight, GivesTheSameForEveryNumberOfRows) {
               const Tensor x = random({rows, in}, 3, dtype);
               const Values expected =
                   linear_formula(values_of(x), values_of(weight), with_bias ? values_of(bias) : Values(),
-                                 static_cast<size_t>(rows), static_cast<size_t>(in), static_cast<size_t>(features), activation);
+                                 static_cast<size_t>(rows), static_cast<size_t>(in),
+                                 static_cast<size_t>(features), activation);
               const Tensor y = linear(x, packed, with_bias ? bias : Tensor(), activation, out);
               EXPECT_EQ(y.shape(), (Shape{rows, features}));
               EXPECT_LT(relative_error(y, expected), accepted(f32, out)) << rows << " rows " << name_of(dtype);

@@ -63,8 +63,9 @@ inline void check_row(const Row& row) {
   SCOPED_TRACE(row.name);
   std::vector<Values> inputs;
   for (const Tensor& input : row.inputs)
-    inputs.push_back(input.dtype() == DType::i64 ? Values(input.values<int64_t>().begin(), input.values<int64_t>().end())
-                                                 : values_of(input));
+    inputs.push_back(input.dtype() == DType::i64
+                         ? Values(input.values<int64_t>().begin(), input.values<int64_t>().end())
+                         : values_of(input));
   const Values expected = row.formula(inputs);
   const Tensor shape_and_type = row.operation(row.inputs);
   const Tensor weights = random(shape_and_type.shape(), 99, shape_and_type.dtype());
@@ -79,13 +80,15 @@ inline void check_row(const Row& row) {
       return;
     }
     const Result result = run(row.operation, row.inputs, weights);
-    const double accepted = any_bf16(row.inputs, result.output) ? tolerance(DType::bf16) : tolerance(DType::f32);
+    const double accepted =
+        any_bf16(row.inputs, result.output) ? tolerance(DType::bf16) : tolerance(DType::f32);
     EXPECT_LT(relative_error(result.output, expected), accepted);
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (row.inputs[i].dtype() == DType::i64) continue;
       ASSERT_TRUE(result.gradients[i].defined()) << "input " << i << " got no gradient";
       ASSERT_EQ(result.gradients[i].shape(), row.inputs[i].shape());
-      EXPECT_LT(relative_error(every(values_of(result.gradients[i]), stride_of(inputs[i])), slopes[i]), accepted)
+      EXPECT_LT(relative_error(every(values_of(result.gradients[i]), stride_of(inputs[i])), slopes[i]),
+                accepted)
           << "gradient of input " << i;
     }
   });

@@ -19,7 +19,8 @@ Tensor of(const Shape& shape, DType dtype = f32) { return Tensor::zeros(shape, d
 
 void expect_refused(const std::string& words, const std::function<void()>& body) {
   const std::string sentence = error_of(body);
-  EXPECT_NE(sentence.find(words), std::string::npos) << "expected \"" << words << "\", found \"" << sentence << "\"";
+  EXPECT_NE(sentence.find(words), std::string::npos)
+      << "expected \"" << words << "\", found \"" << sentence << "\"";
   EXPECT_EQ(sentence.find('\n'), std::string::npos);
 }
 
@@ -60,8 +61,9 @@ TEST(Refusals, Arranging) {
   expect_refused("positions (4, 4)", [] { add_positions(of({2, 3, 4}), of({4, 4})); });
   expect_refused("two dimensions, not shape (3)", [] { embedding(of({3}), Tensor::from<int64_t>({0})); });
   for (const int64_t index : {int64_t{-1}, int64_t{3}})
-    expect_refused(fmt::format("index {} is outside a table of 3 rows", index),
-                   [&] { embedding(of({3, 2}), Tensor::from<int64_t>({0, index})); });
+    expect_refused(fmt::format("index {} is outside a table of 3 rows", index), [&] {
+      embedding(of({3, 2}), Tensor::from<int64_t>({0, index}));
+    });
   expect_refused("even, not 7", [] { timestep_embedding(of({1}), 7); });
   expect_refused("sum_rows wants a matrix", [] { sum_rows(of({2, 3, 4})); });
   expect_refused("sum_rows works in f32 or bf16", [] { sum_rows(of({2, 3}, f16)); });
@@ -71,15 +73,23 @@ TEST(Refusals, Products) {
   Tensor into = of({2, 5});
   expect_refused("(2, 3) and (4, 5)", [&] { matmul(as_matrix(of({2, 3})), as_matrix(of({4, 5})), into); });
   expect_refused("f32 and bf16", [&] { matmul(as_matrix(of({2, 3})), as_matrix(of({3, 5}, bf16)), into); });
-  expect_refused("does not fit shape (2, 5)", [&] { matmul(as_matrix(of({3, 3})), as_matrix(of({3, 5})), into); });
-  expect_refused("bias of shape (4)", [&] { matmul(as_matrix(of({2, 3})), as_matrix(of({3, 5})), into, {.bias = of({4})}); });
+  expect_refused("does not fit shape (2, 5)", [&] {
+    matmul(as_matrix(of({3, 3})), as_matrix(of({3, 5})), into);
+  });
+  expect_refused("bias of shape (4)", [&] {
+    matmul(as_matrix(of({2, 3})), as_matrix(of({3, 5})), into, {.bias = of({4})});
+  });
   expect_refused("not f16", [&] { matmul(as_matrix(of({2, 3}, f16)), as_matrix(of({3, 5}, f16)), into); });
-  const auto layer = [](const Tensor& x, const Tensor& w, const Tensor& b) { return [=] { linear(x, w, b, Activation::none, f32); }; };
+  const auto layer = [](const Tensor& x, const Tensor& w, const Tensor& b) {
+    return [=] { linear(x, w, b, Activation::none, f32); };
+  };
   expect_refused("weight (5, 3) cannot take an input of shape (2, 4)", layer(of({2, 4}), of({5, 3}), {}));
   expect_refused("weight (5)", layer(of({2, 5}), of({5}), {}));
   expect_refused("bias of shape (3)", layer(of({2, 3}), of({5, 3}), of({3})));
   const PackedWeight packed(of({5, 3}), f32);
-  expect_refused("a linear layer of 3 inputs got 4", [&] { linear(of({2, 4}), packed, {}, Activation::none, f32); });
+  expect_refused("a linear layer of 3 inputs got 4", [&] {
+    linear(of({2, 4}), packed, {}, Activation::none, f32);
+  });
   expect_refused("packed as f32 got bf16", [&] { packed.apply(as_matrix(of({2, 3}, bf16)), into, {}); });
   expect_refused("two dimensions", [] { PackedWeight(of({5}), f32); });
 }
@@ -102,7 +112,8 @@ TEST(Refusals, DepthwiseConvolution) {
   expect_refused("a 2x2 grid does not hold 6 tokens", conv(of({4, 1, 3, 3}), of({4}), 2, 2));
   expect_refused("a -2x-3 grid", conv(of({4, 1, 3, 3}), of({4}), -2, -3));
   for (const int64_t kernel : {2, 9})
-    expect_refused(fmt::format("weight (4, 1, {0}, {0})", kernel), conv(of({4, 1, kernel, kernel}), of({4}), 2, 3));
+    expect_refused(fmt::format("weight (4, 1, {0}, {0})", kernel),
+                   conv(of({4, 1, kernel, kernel}), of({4}), 2, 3));
   expect_refused("weight (8, 1, 3, 3)", conv(of({8, 1, 3, 3}), of({8}), 2, 3));
   expect_refused("weight (4, 1, 3, 5)", conv(of({4, 1, 3, 5}), of({4}), 2, 3));
   expect_refused("bias (3)", conv(of({4, 1, 3, 3}), of({3}), 2, 3));

@@ -30,7 +30,8 @@ inline Values values_of(const Tensor& tensor) {
 /// Normal random numbers; those of bf16 tensors are exactly what the tensor holds after rounding.
 inline Tensor random(const Shape& shape, uint64_t seed, DType dtype = DType::f32, float scale = 1.0f) {
   Tensor result = Generator(seed).normal(shape);
-  for (float& value : std::span(result.mutable_data<float>(), static_cast<size_t>(result.numel()))) value *= scale;
+  for (float& value : std::span(result.mutable_data<float>(), static_cast<size_t>(result.numel())))
+    value *= scale;
   return result.to(dtype);
 }
 

@@ -34,8 +34,9 @@ std::vector<Tensor> gradients_of_two_blocks(bool checkpointed) {
   Tensor x = random({2, 5, 8}, 4);
   x.set_requires_grad(true);
   const auto through = [&](const Block& block, const Tensor& in) {
-    return checkpointed ? checkpoint([&block](const std::vector<Tensor>& inputs) { return block(inputs[0]); }, {in})
-                        : block(in);
+    return checkpointed
+               ? checkpoint([&block](const std::vector<Tensor>& inputs) { return block(inputs[0]); }, {in})
+               : block(in);
   };
   Tape tape;
   tape.backward(through(b, through(a, x)), random({2, 5, 8}, 5));
@@ -59,7 +60,8 @@ TEST(Checkpoint, KeepsOnlyItsInputs) {
   const auto kept = [&](bool checkpointed) {
     Tape tape;
     const size_t before = memory_stats().in_use;
-    const Tensor y = checkpointed ? checkpoint([&](const std::vector<Tensor>& in) { return block(in[0]); }, {x}) : block(x);
+    const Tensor y =
+        checkpointed ? checkpoint([&](const std::vector<Tensor>& in) { return block(in[0]); }, {x}) : block(x);
     return memory_stats().in_use - before;
   };
   EXPECT_LE(kept(true), x.bytes() * 5 / 4);
@@ -79,19 +81,24 @@ TEST(Checkpoint, OfAFrozenBlockPassesNothingBack) {
 
 // A reshape shares its source's slot, so the gradient arrives in the reshape's shape.
 TEST(Tape, OperationsAcceptGradientsOfReshapedResults) {
-  const Tensor q = random({2, 6, 8}, 1), kv = random({2, 6, 16}, 2), w = random({3, 8}, 3), g = random({12, 3}, 4);
+  const Tensor q = random({2, 6, 8}, 1), kv = random({2, 6, 16}, 2), w = random({3, 8}, 3),
+               g = random({12, 3}, 4);
   const Tensor filter = random({4, 1, 3, 3}, 5), bias = random({4}, 6);
   const auto mixed = [](const Inputs& in) {
     return linear_attention_conv(in[0], in[1], in[2], in[3], 2, 2, 3);
   };
-  const auto reshaped = [&](const Inputs& in) { return linear(mixed(in).reshape({12, 8}), w, {}, Activation::none, f32); };
+  const auto reshaped = [&](const Inputs& in) {
+    return linear(mixed(in).reshape({12, 8}), w, {}, Activation::none, f32);
+  };
   const auto straight = [&](const Inputs& in) { return linear(mixed(in), w, {}, Activation::none, f32); };
   const Result a = run(reshaped, {q, kv, filter, bias}, g);
   const Result b = run(straight, {q, kv, filter, bias}, g.reshape({2, 6, 3}));
-  for (size_t i = 0; i < 4; ++i) EXPECT_LT(relative_error(a.gradients[i], values_of(b.gradients[i])), 1e-6) << i;
+  for (size_t i = 0; i < 4; ++i)
+    EXPECT_LT(relative_error(a.gradients[i], values_of(b.gradients[i])), 1e-6) << i;
 }
 
-// add() gives both inputs the same gradient memory; a product that adds to one in place must not touch the other's.
+// add() gives both inputs the same gradient memory; a product that adds to one in place must not touch the
+// other's.
 TEST(Tape, AddingToAWeightsGradientLeavesOthersAlone) {
   Tensor w = random({4, 4}, 1), other = random({4, 4}, 2);
   w.set_requires_grad(true);

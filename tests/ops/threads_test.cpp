@@ -1,5 +1,5 @@
-// Results do not depend on the number of threads: the same bytes with one, two and three. (oneDNN's products are
-// exempt.)
+// Results do not depend on the number of threads: the same bytes with one, two and three. (oneDNN's products
+// are exempt.)
 #include "ops/activation.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
@@ -41,14 +41,15 @@ TEST(ThreadCount, DoesNotChangeLinearAttentionConv) {
   for (const DType dtype : {f32, bf16})
     expect_same_bytes(
         [](const Inputs& in) { return linear_attention_conv(in[0], in[1], in[2], in[3], 3, 41, 50); },
-        {random({2, 2050, 36}, 1, dtype), random({2, 2050, 72}, 2, dtype), random({12, 1, 5, 5}, 3), random({12}, 4)},
+        {random({2, 2050, 36}, 1, dtype), random({2, 2050, 72}, 2, dtype), random({12, 1, 5, 5}, 3),
+         random({12}, 4)},
         {2, 2050, 36});
 }
 
 TEST(ThreadCount, DoesNotChangeSoftmaxAttention) {
   for (const DType dtype : {f32, bf16})
-    expect_same_bytes([](const Inputs& in) { return softmax_attention(in[0], 3); }, {random({2, 300, 108}, 1, dtype)},
-                      {2, 300, 36});
+    expect_same_bytes([](const Inputs& in) { return softmax_attention(in[0], 3); },
+                      {random({2, 300, 108}, 1, dtype)}, {2, 300, 36});
 }
 
 TEST(ThreadCount, DoesNotChangeLayerNorm) {
