@@ -5,6 +5,9 @@ target_compile_options(linnet_options INTERFACE
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(linnet_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wcast-align=strict>")
 endif()
+# Kernels say where they want a fused multiply-add. Were the compiler to choose, the same value could round
+# differently in whole vectors and in what is left over, and so depend on how threads share the work.
+target_compile_options(linnet_options INTERFACE -ffp-contract=off)
 if(LINNET_WERROR)
   target_compile_options(linnet_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Werror>")
 endif()

@@ -18,6 +18,8 @@ NoGrad::~NoGrad() { active_tape = outer_; }
 
 void Tape::backward(const Tensor& output, const Tensor& seed) {
   check(output.requires_grad(), "backward() from a tensor that depends on no parameter");
+  check(!seed.defined() || seed.numel() == output.numel(), "a gradient of shape {} for a tensor of shape {}",
+        to_string(seed.shape()), to_string(output.shape()));
   NoGrad no_grad;
   accumulate_grad(output.grad_slot(), seed.defined() ? seed : Tensor::full(output.shape(), 1.0f));
   while (!steps_.empty()) {
@@ -58,6 +60,7 @@ Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, co
     }
     Tape tape;
     const Tensor again = f(leaves);
+    if (!again.requires_grad()) return;  // neither an input nor a leaf that f uses is learned
     tape.backward(again, gradient);
     for (size_t i = 0; i < inputs.size(); ++i)
       if (const Tensor g = leaves[i].grad(); g.defined()) accumulate_grad(inputs[i].grad_slot(), g);

@@ -21,8 +21,8 @@ class Tape {
   /// The tape that this thread records on, or null.
   static Tape* active();
 
-  /// Plays the tape backward from output, whose gradient is seed (ones if undefined). Leaves' gradients are
-  /// added to what they hold. The tape is empty afterwards.
+  /// Plays the tape backward from output, whose gradient is seed (of output's size; ones if undefined). Leaves'
+  /// gradients are added to what they hold. The tape is empty afterwards.
   void backward(const Tensor& output, const Tensor& seed = {});
 
   void record(std::function<void()> step) { steps_.push_back(std::move(step)); }
@@ -53,13 +53,13 @@ bool wants_grad(const Tensors&... inputs) {
 /// Adds a gradient (f32 or bf16, any shape of the same size) to what a slot holds; does nothing for a null slot.
 void accumulate_grad(const std::shared_ptr<GradSlot>& slot, Tensor gradient);
 
-/// Marks output as wanting a gradient and records step, which is called with that gradient, if any arrived, when
-/// the tape is played. The step must not hold output itself, only what it needs of it.
+/// Marks output as wanting a gradient and records step, which is called with that gradient in output's shape, if any
+/// arrived, when the tape is played. The step must not hold output itself, only what it needs of it.
 template <class Step>
 void record_backward(Tensor& output, Step step) {
   output.set_requires_grad(true);
-  Tape::active()->record([slot = output.grad_slot(), step = std::move(step)]() mutable {
-    if (slot->value) step(*slot->value);
+  Tape::active()->record([slot = output.grad_slot(), shape = output.shape(), step = std::move(step)]() mutable {
+    if (slot->value) step(slot->value->reshape(shape));
   });
 }
 

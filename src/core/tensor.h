@@ -46,6 +46,8 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device device() const { return {}; }
   bool read_only() const { return read_only_; }
+  /// True if another tensor sees the same memory.
+  bool shares_memory() const { return data_.use_count() > 1; }
 
   const void* raw() const { return data_.get(); }
   /// Throws Error when the memory is read-only.

@@ -96,7 +96,9 @@ namespace {
 constexpr int64_t grain = 1 << 13;
 
 template <class Forward, class Backward>
-Tensor unary(const Tensor& x, DType out_dtype, Forward forward, Backward backward) {
+Tensor unary(std::string_view name, const Tensor& x, DType out_dtype, Forward forward, Backward backward) {
+  check_type(name, x);
+  check_type(name, out_dtype);
   Tensor y = Tensor::empty(x.shape(), out_dtype);
   parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
     forward(element(x, begin), x.dtype(), element(y, begin), out_dtype, end - begin);
@@ -115,11 +117,11 @@ Tensor unary(const Tensor& x, DType out_dtype, Forward forward, Backward backwar
 }  // namespace
 
 Tensor silu(const Tensor& x, DType out_dtype) {
-  return unary(x, out_dtype, HWY_DYNAMIC_DISPATCH(silu_forward), HWY_DYNAMIC_DISPATCH(silu_backward));
+  return unary("silu", x, out_dtype, HWY_DYNAMIC_DISPATCH(silu_forward), HWY_DYNAMIC_DISPATCH(silu_backward));
 }
 
 Tensor gelu_tanh(const Tensor& x) {
-  return unary(x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward), HWY_DYNAMIC_DISPATCH(gelu_backward));
+  return unary("gelu_tanh", x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward), HWY_DYNAMIC_DISPATCH(gelu_backward));
 }
 
 }  // namespace linnet::ops

@@ -89,7 +89,7 @@ Tensor patchify(const Tensor& x, int64_t patch) {
 }
 
 Tensor unpatchify(const Tensor& tokens, int64_t rows, int64_t columns, int64_t patch) {
-  check(tokens.shape().rank() == 3 && tokens.size(1) == rows * columns && tokens.size(2) % (patch * patch) == 0,
+  check(rows > 0 && columns > 0 && patch > 0 && tokens.shape().rank() == 3 && tokens.size(1) == rows * columns && tokens.size(2) % (patch * patch) == 0,
         "tokens of shape {} are no {}x{} grid of {}x{} patches", to_string(tokens.shape()), rows, columns, patch,
         patch);
   const Grid grid{tokens.size(0), tokens.size(2) / (patch * patch), rows, columns, patch};
@@ -165,6 +165,7 @@ Tensor add_positions(const Tensor& x, const Tensor& positions) {
 }
 
 Tensor embedding(const Tensor& table, const Tensor& indices) {
+  check(table.shape().rank() == 2, "an embedding's table has two dimensions, not shape {}", to_string(table.shape()));
   const int64_t count = table.size(0), d = table.size(1), n = indices.numel();
   const int64_t* index = indices.data<int64_t>();
   for (int64_t i = 0; i < n; ++i)

@@ -1,5 +1,7 @@
-// The address of an element, for kernels that take untyped memory.
+// For kernels that take untyped memory: the address of an element, and the types that they know.
 #pragma once
+
+#include <string_view>
 
 #include "core/tensor.h"
 
@@ -11,6 +13,16 @@ inline const void* element(const Tensor& tensor, int64_t index) {
 
 inline void* element(Tensor& tensor, int64_t index) {
   return static_cast<char*>(tensor.mutable_raw()) + static_cast<size_t>(index) * size_of(tensor.dtype());
+}
+
+/// Kernels know f32 and bf16 only; any other type is refused here, before they read or write it as f32.
+inline void check_type(std::string_view operation, DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16, "{} works in f32 or bf16, not {}", operation, name_of(dtype));
+}
+
+inline void check_type(std::string_view operation, const Tensor& tensor) {
+  check(tensor.defined(), "{}: a tensor is missing", operation);
+  check_type(operation, tensor.dtype());
 }
 
 }  // namespace linnet::ops

@@ -53,6 +53,7 @@ Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
   check(x.shape().rank() == 3 && y.shape() == x.shape() && gate.shape() == Shape{x.size(0), x.size(2)},
         "gated_residual: x {}, gate {} and y {} do not go together", to_string(x.shape()), to_string(gate.shape()),
         to_string(y.shape()));
+  check_type("gated_residual", y);
   const int64_t batch = x.size(0), tokens = x.size(1), n = x.size(2);
   Tensor out = Tensor::empty(x.shape());
   const float *x_data = x.data<float>(), *gate_data = gate.data<float>();

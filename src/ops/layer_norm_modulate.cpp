@@ -2,6 +2,7 @@
 
 #include "core/parallel.h"
 #include "core/tape.h"
+#include "ops/element.h"
 #include "ops/layer_norm_modulate_cpu.h"
 
 namespace linnet::ops {
@@ -11,9 +12,11 @@ Tensor layer_norm_modulate(const Tensor& x, const Tensor& shift, const Tensor& s
   check(x.shape().rank() == 3 && shift.shape() == Shape{x.size(0), x.size(2)} && scale.shape() == shift.shape(),
         "layer_norm_modulate: x {} does not go with shift {} and scale {}", to_string(x.shape()),
         to_string(shift.shape()), to_string(scale.shape()));
+  check_type("layer_norm_modulate", x);
+  check_type("layer_norm_modulate", out_dtype);
   const int64_t rows = x.size(0) * x.size(1);
   Tensor y = Tensor::empty(x.shape(), out_dtype);
-  Tensor statistics = Tensor::empty({rows, 2});  // mean and 1/σ of each row
+  Tensor statistics = Tensor::empty({rows, 2});  // of each row: mean less its first value, 1/σ
   cpu::layer_norm_modulate_forward(x, shift, scale, epsilon, y, statistics);
   if (wants_grad(x, shift, scale))
     record_backward(y, [x = x.detach(), scale = scale.detach(), statistics, dx_slot = x.grad_slot(),

@@ -13,6 +13,18 @@ HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 namespace {
 
+template <class T>
+HWY_INLINE float first_of(const T* row) {
+  return static_cast<float>(row[0]);
+}
+
+// Deviations are taken from a row's first value before its mean is formed: of values close together that difference
+// is exact, while a mean in f32 could be off by more than their deviation.
+template <class D, class T>
+HWY_INLINE Vec<D> normalised(D d, const T* x, float first, float mean, float inverse_std) {
+  return hn::Mul(hn::Sub(hn::Sub(load(d, x), hn::Set(d, first)), hn::Set(d, mean)), hn::Set(d, inverse_std));
+}
+
 // Rows of one sample: all share shift and scale.
 void norm_rows(const void* x_, DType x_type, const float* shift, const float* scale, float epsilon, int64_t rows,
                int64_t n, void* y_, DType y_type, float* statistics) {
@@ -20,17 +32,19 @@ void norm_rows(const void* x_, DType x_type, const float* shift, const float* sc
   with_type(x_, x_type, [&](auto* x) HWY_ATTR {
     with_type(y_, y_type, [&](auto* y) HWY_ATTR {
       for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-        const float mean =
-            inverse_n * sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR { return load(d, x + i); });
+        const float first = first_of(x);
+        const float mean = inverse_n * sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
+                             return hn::Sub(load(d, x + i), hn::Set(d, first));
+                           });
         const float variance = inverse_n * sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-                                 const auto v = hn::Sub(load(d, x + i), hn::Set(d, mean));
+                                 const auto v = normalised(d, x + i, first, mean, 1.0f);
                                  return hn::Mul(v, v);
                                });
         const float inverse_std = 1.0f / std::sqrt(variance + epsilon);
         statistics[2 * r] = mean;
         statistics[2 * r + 1] = inverse_std;
         for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-          const auto hat = hn::Mul(hn::Sub(load(d, x + i), hn::Set(d, mean)), hn::Set(d, inverse_std));
+          const auto hat = normalised(d, x + i, first, mean, inverse_std);
           const auto gain = hn::Add(load(d, scale + i), hn::Set(d, 1.0f));
           store(hn::MulAdd(hat, gain, load(d, shift + i)), d, y + i);
         });
@@ -48,20 +62,19 @@ void norm_rows_backward(const void* g_, DType g_type, const void* x_, DType x_ty
     with_type(x_, x_type, [&](auto* x) HWY_ATTR {
       with_type(dx_, x_type, [&](auto* dx) HWY_ATTR {
         for (int64_t r = 0; r < rows; ++r, g += n, x += n, dx += n) {
-          const float mean = statistics[2 * r], inverse_std = statistics[2 * r + 1];
-          float along = 0.0f;  // Σ g'·x̂
+          const float first = first_of(x), mean = statistics[2 * r], inverse_std = statistics[2 * r + 1];
           const float total = sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
             return hn::Mul(load(d, g + i), hn::Add(load(d, scale + i), hn::Set(d, 1.0f)));
           });
-          along = sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-            const auto hat = hn::Mul(hn::Sub(load(d, x + i), hn::Set(d, mean)), hn::Set(d, inverse_std));
+          const float along = sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
+            const auto hat = normalised(d, x + i, first, mean, inverse_std);
             const auto gi = load(d, g + i);
             store(hn::Add(load(d, dshift + i), gi), d, dshift + i);
             store(hn::MulAdd(gi, hat, load(d, dscale + i)), d, dscale + i);
-            return hn::Mul(hn::Mul(gi, hn::Add(load(d, scale + i), hn::Set(d, 1.0f))), hat);
+            return hn::Mul(hn::Mul(gi, hn::Add(load(d, scale + i), hn::Set(d, 1.0f))), hat);  // Σ g'·x̂
           });
           for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-            const auto hat = hn::Mul(hn::Sub(load(d, x + i), hn::Set(d, mean)), hn::Set(d, inverse_std));
+            const auto hat = normalised(d, x + i, first, mean, inverse_std);
             const auto gain = hn::Mul(load(d, g + i), hn::Add(load(d, scale + i), hn::Set(d, 1.0f)));
             const auto centred = hn::Sub(gain, hn::Set(d, total * inverse_n));
             const auto v = hn::NegMulAdd(hat, hn::Set(d, along * inverse_n), centred);

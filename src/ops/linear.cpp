@@ -8,6 +8,15 @@
 namespace linnet::ops {
 namespace {
 
+// Adds a·b to a gradient: in place, unless there is none yet, it is of another type, or somebody else sees its memory.
+void add_product(const std::shared_ptr<GradSlot>& slot, const Shape& shape, DType dtype, const MatrixView& a,
+                 const MatrixView& b) {
+  const bool in_place = slot->value && slot->value->dtype() == dtype && !slot->value->shares_memory();
+  Tensor result = in_place ? slot->value->reshape(shape) : Tensor::empty(shape, dtype);
+  matmul(a, b, result, {.accumulate = in_place});
+  if (!in_place) accumulate_grad(slot, result);
+}
+
 // Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the optimiser
 // adds up.
 void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight,
@@ -15,17 +24,8 @@ void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weig
                      const std::shared_ptr<GradSlot>& dbias) {
   const Tensor g = cast(gradient, x.dtype());
   const MatrixView g_rows{g.raw(), g.dtype(), x.shape().rows(), weight.size(0), weight.size(0), 1};
-  if (dx) {
-    Tensor result = Tensor::empty(x.shape(), x.dtype());
-    matmul(g_rows, as_matrix(weight), result);
-    accumulate_grad(dx, result);
-  }
-  if (dweight) {
-    const bool add = dweight->value && dweight->value->dtype() == DType::f32;
-    Tensor result = add ? *dweight->value : Tensor::empty(weight.shape());
-    matmul(g_rows.transposed(), as_matrix(x), result, {.accumulate = add});
-    if (!add) accumulate_grad(dweight, result);
-  }
+  if (dx) add_product(dx, x.shape(), x.dtype(), g_rows, as_matrix(weight));
+  if (dweight) add_product(dweight, weight.shape(), DType::f32, g_rows.transposed(), as_matrix(x));
   if (dbias) accumulate_grad(dbias, sum_rows(g.reshape({x.shape().rows(), weight.size(0)})));
 }
 

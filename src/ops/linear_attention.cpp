@@ -2,6 +2,7 @@
 
 #include "core/tape.h"
 #include "ops/depthwise_conv_cpu.h"
+#include "ops/element.h"
 #include "ops/linear_attention_cpu.h"
 #include "ops/tile.h"
 
@@ -11,6 +12,7 @@ namespace {
 void check_shapes(const Tensor& q, const Tensor& kv, int64_t heads) {
   check(q.shape().rank() == 3 && kv.shape() == q.shape().with_last(2 * q.size(2)) && q.dtype() == kv.dtype(),
         "linear_attention: q {} and kv {} do not go together", to_string(q.shape()), to_string(kv.shape()));
+  check_type("linear_attention", q);
   check(heads > 0 && q.size(2) % heads == 0, "{} heads cannot share {} channels evenly", heads, q.size(2));
 }
 
@@ -46,10 +48,12 @@ Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& we
                              int64_t heads, int64_t rows, int64_t columns) {
   check_shapes(q, kv, heads);
   const int64_t head_size = q.size(2) / heads, k = weight.size(-1);
-  check(rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows, columns, q.size(1));
+  check(rows > 0 && columns > 0 && rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows, columns, q.size(1));
   check(weight.shape() == Shape{head_size, 1, k, k} && k % 2 == 1 && k <= 7 && bias.shape() == Shape{head_size},
         "depth-wise convolution: weight {} and bias {} do not fit {} channels a head", to_string(weight.shape()),
         to_string(bias.shape()), head_size);
+  check(weight.dtype() == DType::f32 && bias.dtype() == DType::f32,
+        "depth-wise convolution: weight and bias are f32, not {} and {}", name_of(weight.dtype()), name_of(bias.dtype()));
   auto [out, state] = forward(q, kv, heads);
   const cpu::TokenGrid grid{rows, columns};
   cpu::depthwise_conv_add(kv, weight, bias, grid, out);

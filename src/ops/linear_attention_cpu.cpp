@@ -46,14 +46,15 @@ HWY_INLINE T* offset(T* p, DType dtype, int64_t elements) {
   return static_cast<Byte*>(p) + elements * static_cast<int64_t>(size_of(dtype));
 }
 
-// Loads a block and applies relu + epsilon; the padding stays 0.
+// Loads a block and applies relu + epsilon; the padding stays 0. NaN stays NaN, which a maximum with 0 would hide.
 HWY_INLINE void load_feature_map(const void* in, DType dtype, int64_t stride, int64_t rows, int64_t n,
                                  int64_t padded, float* out) {
   load_tile(in, dtype, stride, rows, n, padded, out);
   for (int64_t r = 0; r < rows; ++r)
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       float* p = out + r * padded + i;
-      store(hn::Add(hn::Max(load(d, p), hn::Zero(d)), hn::Set(d, epsilon)), d, p);
+      const auto x = load(d, p);
+      store(hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), hn::Set(d, epsilon)), d, p);
     });
 }
 

@@ -2,6 +2,7 @@
 
 #include <dnnl.hpp>
 
+#include <cstring>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -65,7 +66,7 @@ dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory
 
 memory::desc describe_bias(const Tensor& bias, int64_t columns) {
   if (!bias.defined()) return {};
-  return {{1, columns}, dnnl_type(bias.dtype()), {columns, 1}};
+  return {{1, columns}, memory::data_type::f32, {columns, 1}};
 }
 
 memory wrap(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
@@ -79,9 +80,7 @@ void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, co
 }
 
 // What a primitive depends on: shapes, strides, types, what is fused, and the threads it was made for.
-using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool, int>;
-
-int type_code(const Tensor& bias) { return bias.defined() ? static_cast<int>(bias.dtype()) : -1; }
+using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, bool, int, bool, int>;
 
 dnnl::matmul cached_matmul(const Key& key, const std::function<dnnl::matmul()>& make) {
   static std::mutex mutex;
@@ -92,9 +91,25 @@ dnnl::matmul cached_matmul(const Key& key, const std::function<dnnl::matmul()>& 
   return primitives->emplace(key, make()).first->second;
 }
 
-void check_output(const Tensor& into, int64_t rows, int64_t columns) {
-  check(into.numel() == rows * columns && into.shape()[-1] == columns, "product of {} by {} does not fit shape {}",
-        rows, columns, to_string(into.shape()));
+void check_output(const Tensor& into, int64_t rows, int64_t columns, const Tensor& bias) {
+  check(into.shape().rank() > 0 && into.numel() == rows * columns && into.shape()[-1] == columns,
+        "a product of {} rows and {} columns does not fit shape {}", rows, columns, to_string(into.shape()));
+  check(!bias.defined() || bias.numel() == columns, "a bias of shape {} does not fit {} outputs",
+        to_string(bias.shape()), columns);
+}
+
+MatmulOptions with_f32_bias(MatmulOptions options) {
+  if (options.bias.defined()) options.bias = cast(options.bias.detach(), DType::f32);
+  return options;
+}
+
+// oneDNN makes no bf16 result of f32 operands: such a product is made in f32 and then rounded.
+template <class Product>
+void round_from_f32(Tensor& into, bool accumulate, Product product) {
+  Tensor wide = accumulate ? cast(into.detach(), DType::f32) : Tensor::empty(into.shape());
+  product(wide);
+  const Tensor rounded = cast(wide, into.dtype());
+  std::memcpy(into.mutable_raw(), rounded.raw(), into.bytes());
 }
 
 }  // namespace
@@ -104,16 +119,20 @@ MatrixView as_matrix(const Tensor& tensor) {
   return {tensor.raw(), tensor.dtype(), tensor.shape().rows(), columns, columns, 1};
 }
 
-void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& options) {
+void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& given) {
   check(a.columns == b.rows, "a product of ({}, {}) and ({}, {}) does not exist", a.rows, a.columns, b.rows,
         b.columns);
-  check_output(into, a.rows, b.columns);
+  check(a.dtype == b.dtype, "a product of {} and {} does not exist", name_of(a.dtype), name_of(b.dtype));
+  check_output(into, a.rows, b.columns, given.bias);
   if (into.numel() == 0) return;
+  const MatmulOptions options = with_f32_bias(given);
+  if (a.dtype == DType::f32 && into.dtype() == DType::bf16)
+    return round_from_f32(into, options.accumulate, [&](Tensor& wide) { matmul(a, b, wide, options); });
   const MatrixView c{into.mutable_raw(), into.dtype(), a.rows, b.columns, b.columns, 1};
   const memory::desc bias_desc = describe_bias(options.bias, b.columns);
   const Key key{a.rows, a.columns, b.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride,
                 static_cast<int>(a.dtype), static_cast<int>(b.dtype) * 16 + static_cast<int>(c.dtype),
-                type_code(options.bias), static_cast<int>(options.activation), options.accumulate, threads()};
+                options.bias.defined(), static_cast<int>(options.activation), options.accumulate, threads()};
   const dnnl::matmul primitive = cached_matmul(key, [&] {
     return dnnl::matmul(make_descriptor(describe(a), describe(b), bias_desc, describe(c),
                                         attributes(options.activation, options.accumulate)));
@@ -129,7 +148,7 @@ struct PackedWeight::State {
   std::once_flag once;
   memory packed;
   std::mutex mutex;
-  std::map<std::tuple<int64_t, int64_t, int, int, int, bool, int>, dnnl::matmul> primitives;
+  std::map<std::tuple<int64_t, int64_t, int, bool, int, bool, int>, dnnl::matmul> primitives;
 
   memory::desc plain() const { return {{in, out}, dnnl_type(dtype), {1, in}}; }
 
@@ -158,18 +177,22 @@ DType PackedWeight::dtype() const { return state_->dtype; }
 int64_t PackedWeight::in_features() const { return state_->in; }
 int64_t PackedWeight::out_features() const { return state_->out; }
 
-void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions& options) const {
+void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions& given) const {
   State& state = *state_;
   check(x.columns == state.in, "a linear layer of {} inputs got {}", state.in, x.columns);
-  check_output(into, x.rows, state.out);
+  check(x.dtype == state.dtype, "a linear layer packed as {} got {}", name_of(state.dtype), name_of(x.dtype));
+  check_output(into, x.rows, state.out, given.bias);
   if (into.numel() == 0) return;
+  const MatmulOptions options = with_f32_bias(given);
+  if (x.dtype == DType::f32 && into.dtype() == DType::bf16)
+    return round_from_f32(into, options.accumulate, [&](Tensor& wide) { apply(x, wide, options); });
   const MatrixView c{into.mutable_raw(), into.dtype(), x.rows, state.out, state.out, 1};
   std::call_once(state.once, [&] { state.pack(x, describe(c)); });
   const memory::desc bias_desc = describe_bias(options.bias, state.out);
   dnnl::matmul primitive;
   {
     const std::scoped_lock lock(state.mutex);
-    auto& slot = state.primitives[{x.rows, x.row_stride, static_cast<int>(c.dtype), type_code(options.bias),
+    auto& slot = state.primitives[{x.rows, x.row_stride, static_cast<int>(c.dtype), options.bias.defined(),
                                    static_cast<int>(options.activation), options.accumulate, threads()}];
     if (!slot)
       slot = dnnl::matmul(make_descriptor(describe(x), state.packed.get_desc(), bias_desc, describe(c),
@@ -180,9 +203,10 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
 }
 
 DType fastest_product_dtype() {
-  const auto isa = dnnl::get_effective_cpu_isa();
-  const bool bf16 = isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
-  return bf16 ? DType::bf16 : DType::f32;
+  // The instruction sets are sets of bits: what a newer one includes is set in it too.
+  const auto have = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (have & needed) == needed ? DType::bf16 : DType::f32;
 }
 
 std::string matmul_engine_name() {

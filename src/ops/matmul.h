@@ -24,7 +24,7 @@ struct MatrixView {
 MatrixView as_matrix(const Tensor& tensor);
 
 /// a·b (+ bias over columns) (then activation), or added to `into` when accumulate. a and b share a dtype (f32 or
-/// bf16); sums are f32; into is f32 or bf16. bias may be undefined, else f32 or bf16.
+/// bf16); sums are f32; into is f32 or bf16. bias may be undefined, else of any float type.
 struct MatmulOptions {
   Tensor bias = {};
   Activation activation = Activation::none;

@@ -3,6 +3,7 @@
 #include <hwy/foreach_target.h>
 
 #include "core/parallel.h"
+#include "ops/element.h"
 #include "ops/reduce.h"
 #include "ops/simd-inl.h"
 
@@ -40,6 +41,7 @@ HWY_EXPORT(squares);
 
 Tensor sum_rows(const Tensor& x) {
   check(x.shape().rank() == 2, "sum_rows wants a matrix, not shape {}", to_string(x.shape()));
+  check_type("sum_rows", x);
   const int64_t rows = x.size(0), columns = x.size(1);
   Tensor y = Tensor::empty({columns});
   constexpr int64_t block = 64;

@@ -134,6 +134,9 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   section.take("warmup", train.warmup);
   section.take("clip", train.clip);
   section.take("ema", train.ema);
+  section.take("timesteps", train.timesteps);
+  section.take("timesteps_mean", train.timesteps_mean);
+  section.take("timesteps_deviation", train.timesteps_deviation);
   section.take("precision", train.precision);
   section.take("checkpointing", train.checkpointing);
   section.take("seed", train.seed);
@@ -147,6 +150,9 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   require(train.ema >= 0 && train.ema < 1, "train.ema must lie in 0..1");
   require(train.warmup >= 0 && train.threads >= 0 && train.threads <= 1024, "train.warmup and threads are not negative");
   require(train.schedule == "constant" || train.schedule == "cosine", "train.schedule is \"constant\" or \"cosine\"");
+  require(train.timesteps == "uniform" || train.timesteps == "logit_normal",
+          "train.timesteps is \"uniform\" or \"logit_normal\"");
+  require(train.timesteps_deviation > 0, "train.timesteps_deviation is positive");
   require(train.precision == "auto" || train.precision == "f32" || train.precision == "bf16",
           "train.precision is \"auto\", \"f32\" or \"bf16\"");
 }

@@ -24,6 +24,9 @@ struct OptimizerConfig {
   int64_t warmup = 0;
   double clip = 0;  ///< largest norm of the gradient; 0: no limit
   double ema = 0.9999;
+  std::string timesteps = "uniform";  ///< or "logit_normal": 1000·σ(N(timesteps_mean, timesteps_deviation)), which
+                                      ///< spends more on some noise levels (Esser et al. 2024)
+  double timesteps_mean = 0, timesteps_deviation = 1;
   std::string precision = "auto";  ///< products in bf16, f32, or what the CPU does fastest
   bool checkpointing = false;
   int64_t seed = 0;

@@ -1,6 +1,7 @@
 #include "train/data.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "core/parallel.h"
@@ -67,8 +68,7 @@ class FolderData : public BatchSource {
     Generator generator(stream_seed(seed, Stream::noise, step));
     result.noise = generator.normal(result.x0.shape());
     result.t = Tensor::empty({n}, DType::i64);
-    for (int64_t i = 0; i < n; ++i)
-      result.t.mutable_data<int64_t>()[i] = static_cast<int64_t>(generator.below(diffusion_steps));
+    for (int64_t i = 0; i < n; ++i) result.t.mutable_data<int64_t>()[i] = draw_timestep(generator);
     return result;
   }
 
@@ -79,6 +79,15 @@ class FolderData : public BatchSource {
     std::filesystem::path path;
     int64_t label;
   };
+
+  int64_t draw_timestep(Generator& generator) const {
+    const OptimizerConfig& train = config_.train;
+    if (train.timesteps == "uniform") return static_cast<int64_t>(generator.below(diffusion_steps));
+    float z = 0;
+    generator.normal({&z, 1});
+    const double share = 1.0 / (1.0 + std::exp(-(train.timesteps_mean + train.timesteps_deviation * static_cast<double>(z))));
+    return std::min<int64_t>(diffusion_steps - 1, static_cast<int64_t>(share * static_cast<double>(diffusion_steps)));
+  }
 
   bool dropped(int64_t counter) const {
     Generator generator(stream_seed(config_.train.seed, Stream::dropout, counter));

@@ -1,0 +1,112 @@
+// linnet bench: the speed and memory of models, attention and operations, each beside the ceiling of this
+// machine.
+#include "bench.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "core/parallel.h"
+#include "ops/matmul.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+std::string processor() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name") && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
+  return "unknown";
+}
+
+// Threads that run or want to run, over the last minute.
+double load_average() {
+  double load = 0;
+  return getloadavg(&load, 1) == 1 ? load : 0;
+}
+
+}  // namespace
+
+DType BenchOptions::product_dtype() const {
+  if (dtype == "f32") return DType::f32;
+  if (dtype == "bf16") return DType::bf16;
+  return ops::fastest_product_dtype();
+}
+
+void add_bench_options(CLI::App& app, BenchOptions& options) {
+  app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
+      ->check(CLI::Range(0.001, 86400.0))
+      ->capture_default_str();
+  app.add_option("--repeat", options.budget.repeat, "Most rounds of one measurement")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "Threads; 0: all")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_option("--dtype", options.dtype, "Type of the products: f32, bf16, or auto, the fastest here")
+      ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+      ->capture_default_str();
+  app.add_option("--json", options.json, "Also write everything to this file");
+}
+
+Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings) {
+  if (options.threads > 0) set_threads(options.threads);
+  settings["dtype"] = name_of(options.product_dtype());
+  settings["seconds"] = options.budget.seconds;
+  settings["repeat"] = options.budget.repeat;
+  const double load = load_average();
+  const nlohmann::ordered_json machine = {{"processor", processor()},
+                                          {"engine", ops::matmul_engine_name()},
+                                          {"threads", threads()},
+                                          {"load_before", load}};
+  fmt::print("linnet bench {}: {}, {}, {} threads, {} products\n", name, processor(), ops::matmul_engine_name(),
+             threads(), name_of(options.product_dtype()));
+  Report report(name, machine, std::move(settings));
+  if (load > 0.5)
+    report.note(fmt::format(
+        "This machine is busy (load {:.1f}): trust the ratios more than the times, and neither much.", load));
+  return report;
+}
+
+DiTConfig config_for(const std::string& model, int64_t pixels) {
+  DiTConfig config = dit_preset(model);
+  const int64_t step = 8 * config.patch_size;
+  if (pixels <= 0 || pixels % step != 0)
+    throw UsageError(
+        fmt::format("a picture of {0}x{0} pixels does not divide into the patches of {1}; the size must be "
+                    "a multiple of {2}",
+                    pixels, model, step));
+  config.input_size = pixels / 8;
+  config.validate();
+  return config;
+}
+
+double mixer_flops(nn::Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
+  const auto n = static_cast<double>(tokens), d = static_cast<double>(width);
+  const double sums = mixer == nn::Mixer::softmax ? 2 * n * n * d : 2 * n * d * d / static_cast<double>(heads);
+  return 2 * (4 * n * d * d + sums);
+}
+
+std::string percent(const Ratio& ratio) {
+  return fmt::format("{:.0f} % (median {:.0f} %)", 100 * ratio.best, 100 * ratio.median);
+}
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure speed and memory beside what this machine can do at most");
+  bench->require_subcommand(1);
+  bench->footer(
+      "A figure is only as good as the ceiling beside it: the product that oneDNN computes fastest, and a copy "
+      "of\n"
+      "memory, are measured in turn with the work. Ratios are of the best times, medians in brackets.");
+  add_bench_model(*bench);
+  add_bench_attention(*bench);
+  add_bench_heads(*bench);
+  add_bench_ops(*bench);
+  add_bench_train(*bench);
+}
+
+}  // namespace linnet::app

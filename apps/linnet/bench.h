@@ -1,0 +1,47 @@
+// linnet bench: what its sub-verbs share. One file a sub-verb: bench_model.cpp, bench_attention.cpp,
+// bench_heads.cpp, bench_ops.cpp, bench_train.cpp.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+
+#include "bench_report.h"
+#include "bench_timing.h"
+#include "models/dit.h"
+
+namespace linnet::app {
+
+struct BenchOptions {
+  Budget budget;
+  int threads = 0;  ///< 0: all
+  std::string dtype = "auto";
+  std::string json;
+
+  /// The products' type, "auto" resolved.
+  DType product_dtype() const;
+};
+
+void add_bench_options(CLI::App& app, BenchOptions& options);
+
+/// Sets the number of threads and begins the report with the machine. `settings` is an object, to which the
+/// shared options are added. Says so when the machine is busy with something else.
+Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings);
+
+/// A preset on the latents of pictures of size × size pixels (8 pixels a latent value). Throws UsageError.
+DiTConfig config_for(const std::string& model, int64_t pixels);
+
+/// Floating-point operations of one token mixer in matrix products, on one picture; attention's sums as
+/// computed.
+double mixer_flops(nn::Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
+
+/// "88 % (median 86 %)"
+std::string percent(const Ratio& ratio);
+
+void add_bench_model(CLI::App& bench);
+void add_bench_attention(CLI::App& bench);
+void add_bench_heads(CLI::App& bench);
+void add_bench_ops(CLI::App& bench);
+void add_bench_train(CLI::App& bench);
+
+}  // namespace linnet::app

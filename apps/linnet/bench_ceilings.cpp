@@ -1,0 +1,87 @@
+#include "bench_ceilings.h"
+
+#include <dnnl.hpp>
+
+#include <cstring>
+
+#include "bench_random.h"
+#include "core/parallel.h"
+
+namespace linnet::app {
+namespace {
+
+using dnnl::memory;
+
+constexpr int64_t copy_bytes = 256 << 20;
+
+dnnl::matmul::primitive_desc descriptor(const dnnl::engine& engine, const memory::desc& a,
+                                        const memory::desc& b, const memory::desc& c) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine, a, b, c};
+#else
+  return {dnnl::matmul::desc(a, b, c), engine};
+#endif
+}
+
+// Random values: zeros would save power, and with it time.
+void fill(dnnl::stream& stream, const memory& into, int64_t rows, int64_t columns, DType dtype) {
+  const Tensor values = random_tensor({rows, columns}, 0.5f, dtype);
+  const auto type = dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  memory plain({{rows, columns}, type, memory::format_tag::ab}, into.get_engine(),
+               const_cast<void*>(values.raw()));
+  memory target = into;
+  dnnl::reorder(plain, target).execute(stream, plain, target);
+  stream.wait();
+}
+
+}  // namespace
+
+struct MatmulCeiling::State {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  dnnl::matmul primitive;
+  memory a, b, c;
+};
+
+MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
+    : rows_(rows), in_(in), out_(out), dtype_(dtype), state_(std::make_shared<State>()) {
+  State& s = *state_;
+  const auto type = dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const auto any = memory::format_tag::any;
+  const auto chosen =
+      descriptor(s.engine, {{rows, in}, type, any}, {{in, out}, type, any}, {{rows, out}, type, any});
+  s.primitive = dnnl::matmul(chosen);
+  s.a = memory(chosen.src_desc(), s.engine);
+  s.b = memory(chosen.weights_desc(), s.engine);
+  s.c = memory(chosen.dst_desc(), s.engine);
+  fill(s.stream, s.a, rows, in, dtype);
+  fill(s.stream, s.b, in, out, dtype);
+}
+
+Work MatmulCeiling::work(double least) const {
+  const auto run = [s = state_] {
+    s->primitive.execute(s->stream, {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}});
+    s->stream.wait();
+  };
+  return {.run = run, .least = least};
+}
+
+std::string MatmulCeiling::name() const {
+  return fmt::format("{}×{}×{} {}", rows_, in_, out_, name_of(dtype_));
+}
+
+CopyCeiling::CopyCeiling()
+    : from_(random_tensor({copy_bytes / 4}, 1.0f)), to_(Tensor::zeros({copy_bytes / 4})) {}
+
+Work CopyCeiling::work(double least) const {
+  const auto run = [from = from_, to = to_]() mutable {
+    const auto* source = static_cast<const char*>(from.raw());
+    auto* target = static_cast<char*>(to.mutable_raw());
+    parallel_for(static_cast<int64_t>(from.bytes()), 1 << 20, [&](int64_t begin, int64_t end) {
+      std::memcpy(target + begin, source + begin, static_cast<size_t>(end - begin));
+    });
+  };
+  return {.run = run, .least = least};
+}
+
+}  // namespace linnet::app

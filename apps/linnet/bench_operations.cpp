@@ -1,0 +1,271 @@
+#include "bench_operations.h"
+
+#include <optional>
+
+#include "bench_random.h"
+#include "core/tape.h"
+#include "ops/activation.h"
+#include "ops/adamw.h"
+#include "ops/cast.h"
+#include "ops/depthwise_conv_cpu.h"
+#include "ops/gated_residual.h"
+#include "ops/layer_norm_modulate.h"
+#include "ops/linear_attention.h"
+#include "ops/softmax_attention.h"
+
+namespace linnet::app {
+namespace {
+
+// Weights are met once a pass in a model, so a layer timed alone must not find them in the cache.
+constexpr double beyond_caches = 96.0 * (1 << 20);
+
+struct Shapes {
+  int64_t batch, tokens, width, heads, grid, depth;
+  DType dtype;
+  double elements() const { return static_cast<double>(batch * tokens * width); }
+  double type_bytes() const { return static_cast<double>(size_of(dtype)); }
+};
+
+Shapes shapes_of(const DiTConfig& config, int64_t batch, DType dtype) {
+  return {batch, config.tokens(), config.hidden_size, config.num_heads, config.grid(), config.depth, dtype};
+}
+
+Tensor leaf(Tensor tensor, std::vector<Tensor>& leaves) {
+  tensor.set_requires_grad(true);
+  leaves.push_back(tensor);
+  return tensor;
+}
+
+struct LinearCase {
+  std::string name;
+  int64_t rows, in, out;
+  ops::Activation activation = ops::Activation::none;
+  DType out_dtype;
+};
+
+// Several layers in turn, each with weights of its own.
+struct LayerRing {
+  std::vector<nn::Linear> layers;
+  size_t next = 0;
+  const nn::Linear& take() { return layers[next++ % layers.size()]; }
+};
+
+Operation linear_operation(const LinearCase& c, const Shapes& s) {
+  Operation op;
+  op.name = c.name;
+  op.shape = fmt::format("{}×{}×{}", c.rows, c.in, c.out);
+  op.calls = static_cast<double>(s.depth);
+  const auto rows = static_cast<double>(c.rows), in = static_cast<double>(c.in),
+             out = static_cast<double>(c.out);
+  op.flops = 2 * rows * in * out;
+  op.backward_flops = 2 * op.flops;
+  op.in_products = true;
+  op.bytes = s.type_bytes() * (rows * in + in * out) + static_cast<double>(size_of(c.out_dtype)) * rows * out;
+  op.backward_bytes = s.type_bytes() * (2 * rows * in + in * out + rows * out) + 4 * in * out;
+  const auto ring = std::make_shared<LayerRing>();
+  const auto count =
+      std::clamp<int64_t>(static_cast<int64_t>(beyond_caches / (s.type_bytes() * in * out)), 1, s.depth);
+  for (int64_t i = 0; i < count; ++i) {
+    nn::Linear& layer = ring->layers.emplace_back(c.in, c.out);
+    for (nn::Parameter* parameter : {&layer.weight, &layer.bias}) {
+      fill_random(*parameter);
+      parameter->frozen = true;
+      leaf(parameter->value, op.leaves);
+      parameter->value = op.leaves.back();
+    }
+  }
+  const Tensor x = leaf(random_tensor({c.rows, c.in}, 1.0f, s.dtype), op.leaves);
+  op.forward = [ring, x, c] { return ring->take().forward(x, c.out_dtype, c.activation); };
+  return op;
+}
+
+Operation norm_operation(const Shapes& s) {
+  Operation op{.name = "layer norm, modulated", .shape = fmt::format("{}×{}×{}", s.batch, s.tokens, s.width)};
+  op.calls = 2.0 * static_cast<double>(s.depth);
+  op.bytes = (4 + s.type_bytes()) * s.elements();
+  op.backward_bytes = (4 + 4 + s.type_bytes()) * s.elements();
+  const Tensor x = leaf(random_tensor({s.batch, s.tokens, s.width}, 1.0f), op.leaves);
+  const Tensor shift = leaf(random_tensor({s.batch, s.width}, 0.1f), op.leaves);
+  const Tensor scale = leaf(random_tensor({s.batch, s.width}, 0.1f), op.leaves);
+  op.forward = [=] { return ops::layer_norm_modulate(x, shift, scale, 1e-6f, s.dtype); };
+  return op;
+}
+
+Operation residual_operation(const Shapes& s) {
+  Operation op{.name = "gated residual", .shape = fmt::format("{}×{}×{}", s.batch, s.tokens, s.width)};
+  op.calls = 2.0 * static_cast<double>(s.depth);
+  op.bytes = (4 + 4 + s.type_bytes()) * s.elements();
+  op.backward_bytes = (4 + 2 * s.type_bytes()) * s.elements();  // the stream's own gradient passes through
+  const Tensor x = leaf(random_tensor({s.batch, s.tokens, s.width}, 1.0f), op.leaves);
+  const Tensor gate = leaf(random_tensor({s.batch, s.width}, 1.0f), op.leaves);
+  const Tensor y = leaf(random_tensor({s.batch, s.tokens, s.width}, 1.0f, s.dtype), op.leaves);
+  op.forward = [=] { return ops::gated_residual(x, gate, y); };
+  return op;
+}
+
+Operation linear_attention_operation(const Shapes& s) {
+  Operation op{.name = "linear attention, sums",
+               .shape = fmt::format("{}×{}×{}, {} heads", s.batch, s.tokens, s.width, s.heads)};
+  op.calls = static_cast<double>(s.depth);
+  op.flops = 4 * s.elements() * static_cast<double>(s.width) / static_cast<double>(s.heads);
+  op.backward_flops = 2 * op.flops;
+  op.in_products = true;
+  op.bytes = 4 * s.type_bytes() * s.elements();
+  op.backward_bytes = 7 * s.type_bytes() * s.elements();
+  const Tensor q = leaf(random_tensor({s.batch, s.tokens, s.width}, 1.0f, s.dtype), op.leaves);
+  const Tensor kv = leaf(random_tensor({s.batch, s.tokens, 2 * s.width}, 1.0f, s.dtype), op.leaves);
+  op.forward = [=] { return ops::linear_attention(q, kv, s.heads); };
+  return op;
+}
+
+Operation softmax_attention_operation(const Shapes& s) {
+  Operation op{.name = "softmax attention, sums",
+               .shape = fmt::format("{}×{}×{}, {} heads", s.batch, s.tokens, s.width, s.heads)};
+  op.calls = static_cast<double>(s.depth);
+  op.flops = 4 * s.elements() * static_cast<double>(s.tokens);
+  op.backward_flops = 2.5 * op.flops;  // the scores are computed again
+  op.in_products = true;
+  op.bytes = 4 * s.type_bytes() * s.elements();
+  op.backward_bytes = 8 * s.type_bytes() * s.elements();
+  const Tensor qkv = leaf(random_tensor({s.batch, s.tokens, 3 * s.width}, 1.0f, s.dtype), op.leaves);
+  op.forward = [=] { return ops::softmax_attention(qkv, s.heads); };
+  return op;
+}
+
+// The convolution alone adds to what attention left, without an operation of its own: its kernels are timed.
+Operation conv_operation(const Shapes& s) {
+  constexpr int64_t kernel = 5;
+  Operation op{.name = "depth-wise convolution",
+               .shape = fmt::format("{}×{}×{}×{}, {}×{}", s.batch, s.grid, s.grid, s.width, kernel, kernel)};
+  op.calls = static_cast<double>(s.depth);
+  op.flops = 2.0 * kernel * kernel * s.elements();
+  op.backward_flops = 2 * op.flops;
+  op.bytes = 3 * s.type_bytes() * s.elements();
+  op.backward_bytes = 4 * s.type_bytes() * s.elements();
+  const int64_t filters = s.width / s.heads;
+  const ops::cpu::TokenGrid grid{s.grid, s.grid};
+  const Tensor kv = random_tensor({s.batch, s.tokens, 2 * s.width}, 1.0f, s.dtype);
+  const Tensor weight = random_tensor({filters, 1, kernel, kernel}, 0.2f),
+               bias = random_tensor({filters}, 0.2f);
+  const Tensor g = random_tensor({s.batch, s.tokens, s.width}, 1e-3f, s.dtype);
+  op.forward = [=, out = Tensor::zeros(g.shape(), s.dtype)]() mutable {
+    ops::cpu::depthwise_conv_add(kv, weight, bias, grid, out);
+    return out;
+  };
+  op.backward = [=, dkv = Tensor::zeros(kv.shape(), s.dtype), dweight = Tensor::zeros(weight.shape()),
+                 dbias = Tensor::zeros({filters})]() mutable {
+    ops::cpu::depthwise_conv_backward(g, kv, weight, grid, dkv, dweight, dbias);
+  };
+  return op;
+}
+
+// y = f(x) on the MLP's hidden values or the residual stream.
+Operation pointwise_operation(const std::string& name, const Shape& shape, DType in, DType out,
+                              const std::function<Tensor(const Tensor&)>& f) {
+  Operation op{.name = name, .shape = to_string(shape)};
+  const auto elements = static_cast<double>(shape.numel());
+  op.bytes = static_cast<double>(size_of(in) + size_of(out)) * elements;
+  op.backward_bytes = static_cast<double>(2 * size_of(in) + size_of(out)) * elements;
+  const Tensor x = leaf(random_tensor(shape, 1.0f, in), op.leaves);
+  op.forward = [=] { return f(x); };
+  return op;
+}
+
+// What one call with a recording on needs, and what a backward pass starts from.
+struct Recording {
+  std::optional<Tape> tape;
+  Tensor output, seed;
+
+  void end(const Operation& op) {
+    output = {};
+    tape.reset();
+    for (Tensor input : op.leaves) input.clear_grad();
+  }
+};
+
+}  // namespace
+
+std::vector<Operation> block_operations(const DiTConfig& config, int64_t batch, DType dtype) {
+  const Shapes s = shapes_of(config, batch, dtype);
+  const int64_t rows = batch * s.tokens, d = s.width, hidden = config.mlp_size();
+  using ops::Activation;
+  std::vector<Operation> list;
+  list.push_back(linear_operation({"adaLN", batch, d, 6 * d, Activation::none, DType::f32}, s));
+  list.push_back(norm_operation(s));
+  if (config.mixer == nn::Mixer::softmax) {
+    list.push_back(linear_operation({"attention, qkv", rows, d, 3 * d, Activation::none, dtype}, s));
+    list.push_back(softmax_attention_operation(s));
+  } else {
+    list.push_back(linear_operation({"attention, q", rows, d, d, Activation::none, dtype}, s));
+    list.push_back(linear_operation({"attention, kv", rows, d, 2 * d, Activation::none, dtype}, s));
+    list.push_back(linear_attention_operation(s));
+    if (config.mixer == nn::Mixer::lit) list.push_back(conv_operation(s));
+  }
+  list.push_back(linear_operation({"attention, out", rows, d, d, Activation::none, dtype}, s));
+  list.push_back(residual_operation(s));
+  list.push_back(linear_operation({"MLP in + GELU", rows, d, hidden, Activation::gelu_tanh, dtype}, s));
+  list.push_back(linear_operation({"MLP out", rows, hidden, d, Activation::none, dtype}, s));
+  return list;
+}
+
+std::vector<Operation> further_operations(const DiTConfig& config, int64_t batch, DType dtype) {
+  Shapes s = shapes_of(config, batch, dtype);
+  std::vector<Operation> list;
+  if (config.mixer != nn::Mixer::softmax && s.width % 64 == 0) {
+    s.heads = s.width / 64;
+    list.push_back(softmax_attention_operation(s));
+  }
+  const Shape hidden{batch, s.tokens, config.mlp_size()}, stream{batch, s.tokens, s.width};
+  list.push_back(pointwise_operation("GELU", hidden, dtype, dtype, ops::gelu_tanh));
+  list.push_back(pointwise_operation("SiLU", stream, DType::f32, dtype,
+                                     [dtype](const Tensor& x) { return ops::silu(x, dtype); }));
+  list.push_back(pointwise_operation("cast f32 to bf16", hidden, DType::f32, DType::bf16,
+                                     [](const Tensor& x) { return ops::cast(x, DType::bf16); }));
+  list.push_back(pointwise_operation("cast bf16 to f32", hidden, DType::bf16, DType::f32,
+                                     [](const Tensor& x) { return ops::cast(x, DType::f32); }));
+  return list;
+}
+
+Operation optimizer_operation(int64_t parameters) {
+  const int64_t part = std::min<int64_t>(parameters, 16 << 20);  // beyond any cache, and no gigabytes
+  Operation op{.name = "AdamW + average", .shape = fmt::format("{}", part)};
+  op.calls = static_cast<double>(parameters) / static_cast<double>(part);
+  op.bytes = 4.0 * 9 * static_cast<double>(part);  // five arrays read, four written
+  const Tensor gradient = random_tensor({part}, 1e-3f);
+  op.forward = [=, value = random_tensor({part}, 0.05f), mean = random_tensor({part}, 1e-3f),
+                square = Tensor::full({part}, 1e-6f), ema = random_tensor({part}, 0.05f)]() mutable {
+    ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 1.0f, 0.9999f}, value, gradient, mean, square,
+                    ema);
+    return value;
+  };
+  return op;
+}
+
+Work inference_work(const Operation& operation, double least) {
+  return {.run = [operation] { operation.forward(); }, .least = least};
+}
+
+Work recorded_work(const Operation& operation, double least) {
+  const auto state = std::make_shared<Recording>();
+  return {.run = [=] { state->output = operation.forward(); },
+          .prepare = [=] { state->tape.emplace(); },
+          .finish = [=] { state->end(operation); },
+          .least = least};
+}
+
+Work backward_work(const Operation& operation, double least) {
+  if (operation.backward) return {.run = operation.backward, .least = least};
+  const auto state = std::make_shared<Recording>();
+  return {.run = [=] { state->tape->backward(state->output, state->seed); },
+          .prepare =
+              [=] {
+                state->tape.emplace();
+                state->output = operation.forward();
+                if (!state->seed.defined())
+                  state->seed = random_tensor(state->output.shape(), 1e-2f, state->output.dtype());
+              },
+          .finish = [=] { state->end(operation); },
+          .least = least};
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,171 @@
+// linnet bench train: one training step (forward, backward, AdamW and moving average) on synthetic data, its
+// share of oneDNN's speed, its memory, and where its time goes.
+#include <fmt/format.h>
+
+#include "bench.h"
+#include "bench_breakdown.h"
+#include "bench_ceilings.h"
+#include "bench_random.h"
+#include "core/memory.h"
+#include "train/trainer.h"
+
+namespace linnet::app {
+namespace {
+
+struct Options : BenchOptions {
+  std::string model = "LiT-S/2";
+  int64_t size = 256, batch = 16;
+  bool checkpointing = false, no_breakdown = false;
+};
+
+// The same batch at every step: what is in it costs nothing.
+class SyntheticData : public BatchSource {
+ public:
+  SyntheticData(const DiTConfig& config, int64_t batch) {
+    const Shape shape{batch, config.in_channels, config.input_size, config.input_size};
+    batch_ = {random_tensor(shape, 1.0f), Generator(0).normal(shape), Tensor::empty({batch}, DType::i64),
+              Tensor::empty({batch}, DType::i64)};
+    for (int64_t i = 0; i < batch; ++i) {
+      batch_.t.mutable_data<int64_t>()[i] = (i * 617 + 31) % 1000;
+      batch_.y.mutable_data<int64_t>()[i] = i % config.num_classes;
+    }
+  }
+  Batch batch(int64_t) const override { return batch_; }
+
+ private:
+  Batch batch_;
+};
+
+TrainConfig train_config(const Options& o, const DiTConfig& model) {
+  TrainConfig config;
+  config.model = model;
+  config.train.batch = o.batch;
+  config.train.precision = name_of(o.product_dtype());
+  config.train.checkpointing = o.checkpointing;
+  return config;
+}
+
+Table facts(const Options& o, const DiTConfig& config, Trainer& trainer, double flops) {
+  Table table("model", "Model",
+              {{"model", "model"},
+               {"batch", "batch"},
+               {"size", "pixels"},
+               {"tokens", "tokens"},
+               {"parameters_m", "M parameters", 2},
+               {"gemm_gflop", "GEMM GFLOP a step", 1}});
+  table.add({o.model, static_cast<double>(o.batch), static_cast<double>(o.size),
+             static_cast<double>(config.tokens()),
+             static_cast<double>(nn::count_parameters(trainer.model())) * 1e-6, flops * 1e-9});
+  return table;
+}
+
+struct Memory {
+  size_t state = 0, activations = 0;
+};
+
+Table speed(const Options& o, const Whole& whole, double flops, const Memory& memory,
+            const std::string& ceiling) {
+  Table table("step", "Training step (GEMM FLOPs: three times the forward pass's)",
+              {{"best_ms", "best ms", 1},
+               {"median_ms", "median ms", 1},
+               {"rounds", "rounds"},
+               {"pictures_s", "pictures/s", 1},
+               {"gflops", "GEMM GFLOP/s", 1},
+               {"ceiling_gflops", "ceiling GFLOP/s", 1},
+               {"ratio", "% of ceiling", 1},
+               {"ratio_median", "by medians", 1},
+               {"state_mb", "state MB", 0},
+               {"activation_mb", "step MB", 0},
+               {"ceiling", "ceiling"}});
+  const Ratio ratio = reached(whole.samples, flops, whole.matmul, whole.matmul_flops);
+  const double best = whole.samples.best();
+  table.add({best * 1e3, whole.samples.median() * 1e3, static_cast<double>(whole.samples.seconds.size()),
+             static_cast<double>(o.batch) / best, flops / best * 1e-9,
+             whole.matmul_flops / whole.matmul.best() * 1e-9, 100 * ratio.best, 100 * ratio.median,
+             static_cast<double>(memory.state) * 1e-6, static_cast<double>(memory.activations) * 1e-6,
+             ceiling});
+  return table;
+}
+
+// A part to be timed: one direction of an operation, or the optimiser.
+struct Timed {
+  Part part;
+  Work work;
+};
+
+std::vector<Timed> timed_parts(const DiTConfig& config, const Options& o, int64_t parameters) {
+  std::vector<Timed> list;
+  for (const Operation& op : block_operations(config, o.batch, o.product_dtype())) {
+    const double flops = op.in_products ? op.flops : 0;
+    const double forward_calls = o.checkpointing ? 2 * op.calls : op.calls;
+    list.push_back(
+        {{op.name + ", forward", op.shape, forward_calls, flops, op.bytes, {}}, recorded_work(op, 0.03)});
+    // The attention's own count of backward FLOPs may be larger; the whole is held to three times the
+    // forward's.
+    list.push_back({{op.name + ", backward", op.shape, op.calls, 2 * flops, op.backward_bytes, {}},
+                    backward_work(op, 0.03)});
+  }
+  const Operation adam = optimizer_operation(parameters);
+  list.push_back({{adam.name, adam.shape, adam.calls, 0, adam.bytes, {}}, inference_work(adam, 0.03)});
+  return list;
+}
+
+void run(const Options& o) {
+  const DiTConfig config = config_for(o.model, o.size);
+  Report report = begin_report(
+      "train", o,
+      {{"model", o.model}, {"size", o.size}, {"batch", o.batch}, {"checkpointing", o.checkpointing}});
+  Memory memory;
+  const SyntheticData data(config, o.batch);
+  const size_t before = memory_stats().in_use;
+  Trainer trainer(train_config(o, config), data);
+  memory.state = memory_stats().in_use - before;
+  const double flops = 3 * gemm_flops(config) * static_cast<double>(o.batch);
+  report.facts(facts(o, config, trainer, flops));
+
+  const Batch batch = data.batch(0);
+  const MatmulCeiling matmul(o.batch * config.tokens(), config.hidden_size, config.mlp_size(),
+                             o.product_dtype());
+  const CopyCeiling copy;
+  std::vector<Work> works{matmul.work(0.2), {.run = [&] { trainer.step(batch); }}, copy.work(0.05)};
+  auto parts =
+      o.no_breakdown ? std::vector<Timed>{} : timed_parts(config, o, nn::count_parameters(trainer.model()));
+  for (const Timed& timed : parts) works.push_back(timed.work);
+  const auto samples = interleave(o.budget, works);
+  const size_t at_rest = memory_stats().in_use;
+  reset_peak_memory();
+  trainer.step(batch);
+  memory.activations = memory_stats().peak - at_rest;
+
+  const Whole whole{samples[1], samples[0], samples[2], matmul.flops(), copy.bytes()};
+  report.measured(speed(o, whole, flops, memory, matmul.name()));
+  if (o.no_breakdown) return report.save(o.json);
+  std::vector<Part> timed;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    timed.push_back(parts[i].part);
+    timed.back().samples = samples[i + 3];
+  }
+  report.facts(part_facts(timed));
+  report.measured(breakdown(timed, whole));
+  report.note(largest_gaps(timed, whole));
+  report.save(o.json);
+}
+
+}  // namespace
+
+void add_bench_train(CLI::App& bench) {
+  CLI::App* app =
+      bench.add_subcommand("train", "One training step: time, share of oneDNN's peak, memory, breakdown");
+  auto options = std::make_shared<Options>();
+  app->add_option("--model", options->model, "LiT-S/2, DiT-S/2, ...")->capture_default_str();
+  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
+  app->add_option("--batch", options->batch, "Pictures a step")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app->add_flag("--checkpointing", options->checkpointing, "Compute activations again instead of keeping them");
+  app->add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
+  add_bench_options(*app, *options);
+  app->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,90 @@
+// The public interface (include/linnet/linnet.h) on top of the pipeline.
+#include <linnet/linnet.h>
+
+#include "builtin/builtin_model.h"
+#include "core/parallel.h"
+#include "io/image.h"
+#include "ops/matmul.h"
+#include "pipeline/classes.h"
+#include "pipeline/paint.h"
+#include "store/model_file.h"
+
+namespace linnet {
+
+struct Model::State {
+  LoadedModel loaded;
+};
+
+namespace {
+
+DType dtype_of(Precision precision) {
+  switch (precision) {
+    case Precision::f32: return DType::f32;
+    case Precision::bf16: return DType::bf16;
+    case Precision::automatic: break;
+  }
+  return ops::fastest_product_dtype();
+}
+
+LoadedModel ready_to_paint(LoadedModel loaded, Precision precision) {
+  check(loaded.model->config().in_channels == 3, "this model makes latents of {} channels, which cannot be decoded yet",
+        loaded.model->config().in_channels);
+  loaded.model->set_product_dtype(dtype_of(precision));
+  nn::freeze(*loaded.model);
+  return loaded;
+}
+
+PaintRequest translate(const Request& request, const LoadedModel& loaded) {
+  const DiTConfig& config = loaded.model->config();
+  PaintRequest result;
+  for (const std::string& name : request.classes)
+    result.classes.push_back(find_class(name, loaded.class_names, config.num_classes));
+  result.count = request.count;
+  result.seed = request.seed;
+  result.batch = request.batch;
+  result.options.sampler = sampler_from_name(request.sampler);
+  result.options.steps = request.steps;
+  result.options.guidance_scale = request.guidance_scale;
+  if (request.on_step)
+    result.options.on_step = [on_step = request.on_step](const SamplingStep& step) {
+      if (!on_step(step.index + 1, step.count)) throw Cancelled();
+    };
+  return result;
+}
+
+}  // namespace
+
+Model::Model(const std::filesystem::path& file, Precision precision)
+    : state_(std::make_unique<State>(State{ready_to_paint(load_model(file), precision)})) {}
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+Model::~Model() = default;
+
+Model Model::builtin(Precision precision) {
+  return Model(std::make_unique<State>(State{ready_to_paint(load_model(builtin_model()), precision)}));
+}
+
+const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }
+int64_t Model::class_count() const { return state_->loaded.model->config().num_classes; }
+int64_t Model::picture_size() const { return state_->loaded.model->config().input_size; }
+
+std::vector<Picture> Model::paint(const Request& request) const {
+  const DiT& model = *state_->loaded.model;
+  std::vector<Picture> pictures;
+  linnet::paint(model, translate(request, state_->loaded), [&](int64_t, const Tensor& samples) {
+    for (int64_t i = 0; i < samples.size(0); ++i) {
+      Image image = to_image(samples.rows(i, i + 1).reshape({samples.size(1), samples.size(2), samples.size(3)}));
+      pictures.push_back({image.width, image.height, std::move(image.rgb)});
+    }
+  });
+  return pictures;
+}
+
+void set_thread_count(int count) {
+  if (count < 1 || count > 1024) throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
+  set_threads(count);
+}
+
+}  // namespace linnet

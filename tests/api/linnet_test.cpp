@@ -1,0 +1,92 @@
+// The public interface, as an embedding program sees it: only <linnet/linnet.h> is included for it.
+#include <linnet/linnet.h>
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "nn/parameter.h"
+#include "store/model_file.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+class PublicInterface : public testing::Test {
+ protected:
+  PublicInterface() {
+    DiTConfig config;
+    config.input_size = 16;
+    config.patch_size = 4;
+    config.in_channels = 3;
+    config.hidden_size = 32;
+    config.depth = 1;
+    config.num_heads = 2;
+    config.num_classes = 3;
+    config.mixer = nn::Mixer::lit;
+    DiT dit(config);
+    nn::initialize(dit, 1);
+    save_model(file, dit, DType::bf16, {{"linnet.classes", R"(["red-star","blue-ring","moon"])"}});
+    request.steps = 3;
+  }
+  TemporaryFolder folder;
+  std::filesystem::path file = folder.path() / "model.safetensors";
+  Request request;
+};
+
+TEST_F(PublicInterface, TellsWhatAModelKnows) {
+  const Model model(file);
+  EXPECT_EQ(model.class_names(), (std::vector<std::string>{"red-star", "blue-ring", "moon"}));
+  EXPECT_EQ(model.class_count(), 3);
+  EXPECT_EQ(model.picture_size(), 16);
+}
+
+TEST_F(PublicInterface, PaintsAsManyPicturesAsWanted) {
+  request.classes = {"red-star", "2"};
+  request.count = 5;
+  request.batch = 2;
+  const auto pictures = Model(file).paint(request);
+  ASSERT_EQ(pictures.size(), 5u);
+  for (const Picture& picture : pictures) {
+    EXPECT_EQ(picture.width, 16);
+    EXPECT_EQ(picture.rgb.size(), 16u * 16u * 3u);
+  }
+}
+
+TEST_F(PublicInterface, EqualRequestsGiveEqualBytesAndSeedsDiffer) {
+  const Model model(file);
+  const auto first = model.paint(request).front().rgb;
+  EXPECT_EQ(model.paint(request).front().rgb, first);
+  request.seed = 1;
+  EXPECT_NE(model.paint(request).front().rgb, first);
+}
+
+TEST_F(PublicInterface, CanBeCancelledAtAnyStep) {
+  int seen = 0;
+  request.on_step = [&](int step, int steps) {
+    EXPECT_EQ(steps, 3);
+    seen = step;
+    return step < 2;
+  };
+  EXPECT_THROW(Model(file).paint(request), Cancelled);
+  EXPECT_EQ(seen, 2);
+}
+
+TEST_F(PublicInterface, SaysWhatIsWrong) {
+  request.classes = {"red-stra"};
+  try {
+    Model(file).paint(request);
+    FAIL();
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("red-star"), std::string::npos);
+  }
+  request.classes = {};
+  request.steps = 0;
+  EXPECT_THROW(Model(file).paint(request), UsageError);
+  EXPECT_THROW(Model(folder.path() / "none.safetensors"), Error);
+  std::ofstream(folder.path() / "broken.safetensors") << "not a model";
+  EXPECT_THROW(Model(folder.path() / "broken.safetensors"), Error);
+}
+
+}  // namespace
+}  // namespace linnet

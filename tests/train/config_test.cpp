@@ -1,0 +1,79 @@
+#include "train/config.h"
+
+#include <gtest/gtest.h>
+
+namespace linnet {
+namespace {
+
+constexpr const char* minimal = "[data]\npath = 'pictures'\n[model]\npreset = 'LiT-S/2'\n";
+
+std::string refusal(const std::string& toml, const std::vector<std::string>& overrides = {}) {
+  try {
+    parse_train_config(toml, overrides);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(TrainConfig, TakesAPresetAndWhatTheFileChangesInIt) {
+  const TrainConfig config = parse_train_config(std::string(minimal) + "depth = 3\n", {});
+  EXPECT_EQ(config.model.hidden_size, 384);
+  EXPECT_EQ(config.model.num_heads, 2);
+  EXPECT_EQ(config.model.mixer, nn::Mixer::lit);
+  EXPECT_EQ(config.model.depth, 3);
+}
+
+TEST(TrainConfig, OverridesBeatTheFile) {
+  const TrainConfig config = parse_train_config(minimal, {"train.lr=2e-4", "train.steps=7", "data.path=other/place",
+                                                          "model.mixer=linear", "data.flip=true"});
+  EXPECT_DOUBLE_EQ(config.train.lr, 2e-4);
+  EXPECT_EQ(config.train.steps, 7);
+  EXPECT_EQ(config.data.path, "other/place");
+  EXPECT_EQ(config.model.mixer, nn::Mixer::linear);
+  EXPECT_TRUE(config.data.flip);
+}
+
+TEST(TrainConfig, TheWrittenConfigurationGivesTheSameRun) {
+  const TrainConfig first = parse_train_config(minimal, {"train.lr=2e-4", "train.ema=0.5"});
+  const TrainConfig again = parse_train_config(first.toml, {});
+  EXPECT_EQ(again.model, first.model);
+  EXPECT_DOUBLE_EQ(again.train.lr, first.train.lr);
+  EXPECT_DOUBLE_EQ(again.train.ema, first.train.ema);
+}
+
+TEST(TrainConfig, SuggestsTheSettingThatWasMeant) {
+  EXPECT_NE(refusal(minimal, {"train.step=5"}).find("did you mean \"steps\""), std::string::npos);
+  EXPECT_NE(refusal(minimal, {"trian.steps=5"}).find("did you mean \"train\""), std::string::npos);
+  EXPECT_NE(refusal(minimal, {"model.mixer=lot"}).find("softmax, linear, lit"), std::string::npos);
+}
+
+TEST(TrainConfig, RefusesWhatCannotBe) {
+  EXPECT_NE(refusal(minimal, {"train.steps=many"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"train.steps=1.5"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"train.lr=nan"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"train.lr=-1"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"train.batch=10", "train.accumulate=3"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"model.num_heads=5"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"model.depth=100000000"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"nonsense"}), "accepted");
+  EXPECT_NE(refusal("[model\n"), "accepted");
+  EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
+}
+
+TEST(LearningRate, WarmsUpThenStaysOrFalls) {
+  OptimizerConfig config;
+  config.lr = 1.0;
+  config.warmup = 10;
+  config.steps = 110;
+  EXPECT_DOUBLE_EQ(learning_rate(config, 0), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 9), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 109), 1.0);
+  config.schedule = "cosine";
+  EXPECT_DOUBLE_EQ(learning_rate(config, 10), 1.0);
+  EXPECT_NEAR(learning_rate(config, 60), 0.5, 1e-12);
+  EXPECT_NEAR(learning_rate(config, 110), 0.0, 1e-12);
+}
+
+}  // namespace
+}  // namespace linnet
