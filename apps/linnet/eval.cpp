@@ -75,7 +75,7 @@ void add_eval(CLI::App& app) {
       "Judge pictures of coloured shapes; a PNG's text, its folder or its name says what it should show");
   auto options = std::make_shared<Options>();
   shapes->add_option("dir", options->dir, "Folder of pictures, sub-folders included")->required();
-  shapes->add_option("--json", options->json, "Also write the score to this file");
+  shapes->add_option("--json", options->json, "Also write the score to this file")->type_name("FILE");
   shapes->callback([options] { run(*options); });
 }
 

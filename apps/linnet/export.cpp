@@ -34,8 +34,10 @@ void add_export(CLI::App& app) {
       app.add_subcommand("export", "Write a model's weights for shipping, without what can be computed");
   auto options = std::make_shared<Options>();
   verb->add_option("model", options->model, "Model file, or builtin")->required();
-  verb->add_option("-o,--output", options->output, "Safetensors file to write")->required();
-  verb->add_option("--dtype", options->dtype, "Type of the weights: bf16, f16 or f32")->capture_default_str();
+  verb->add_option("-o,--output", options->output, "Safetensors file to write")->required()->type_name("FILE");
+  verb->add_option("--dtype", options->dtype, "Type of the weights: bf16, f16 or f32")
+      ->capture_default_str()
+      ->type_name("NAME");
   verb->callback([options] { run(*options); });
 }
 

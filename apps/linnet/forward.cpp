@@ -36,10 +36,12 @@ void add_forward(CLI::App& app) {
                    "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n)")
       ->required();
   verb->add_option("-o,--output", options->output, "Safetensors file to write: out (n, c or 2c, h, w)")
-      ->required();
+      ->required()
+      ->type_name("FILE");
   verb->add_option("--dtype", options->dtype,
                    "Type of products: f32, bf16, or auto (what this CPU does fastest)")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->type_name("NAME");
   add_threads_option(*verb, options->threads);
   verb->callback([options] { run(*options); });
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <optional>
 #include <random>
 
 #include "core/parallel.h"
@@ -24,7 +25,8 @@ struct Options {
   std::vector<std::string> classes;
   std::string output, latents_output, noise;
   std::string model = "builtin", dtype = "auto", sampler = "ddim", guided_channels = "3", clip = "auto";
-  int64_t count = 0, batch = 0, columns = 8, scale = 0;
+  std::optional<int64_t> count;
+  int64_t batch = 0, columns = 8, scale = 0;
   int steps = 50, threads = 0;
   double guidance_scale = 3.0;
   std::string seed;
@@ -44,7 +46,7 @@ uint64_t seed_from(const std::string& text) {
 // What can be said without the model.
 PaintRequest request_from(const Options& options) {
   PaintRequest request;
-  request.count = options.count;
+  request.count = options.count.value_or(1);  // unless more classes are given
   request.batch = options.batch;
   request.seed = seed_from(options.seed);
   request.options.sampler = sampler_from_name(options.sampler);
@@ -56,9 +58,7 @@ PaintRequest request_from(const Options& options) {
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
   if (options.columns < 1 || options.scale < 0)
     throw UsageError("--columns is at least 1, and --scale at least 0");
-  PaintRequest probe = request;  // the count may still follow from the classes
-  if (options.count == 0) probe.count = 1;
-  check_request(probe);
+  check_request(request);
   return request;
 }
 
@@ -86,7 +86,7 @@ void complete(PaintRequest& request, const Options& options, const LoadedModel& 
   for (const std::string& text : options.classes)
     for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
       request.classes.push_back(index);
-  if (request.count == 0) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
+  if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
   request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
   if (!options.noise.empty())
@@ -186,8 +186,11 @@ class StepWatch {
     const double total = static_cast<double>(request_.count * step.count);
     const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
     const double per_step = elapsed * static_cast<double>(here) / done;
-    const std::string pictures =
-        request_.count == 1 ? std::string() : fmt::format("{} of {} pictures, ", first_ + here, request_.count);
+    std::string pictures;
+    if (request_.count > 1) {
+      const std::string last = here > 1 ? fmt::format("-{}", first_ + here) : std::string();
+      pictures = fmt::format("{}{} of {}, ", first_ + 1, last, request_.count);
+    }
     progress_.show(done, total,
                    fmt::format("{}step {} of {}, {}/step, {} left", pictures, step.index + 1, step.count,
                                duration(per_step), duration(elapsed * (total - done) / done)));
@@ -247,37 +250,45 @@ void add_generate(CLI::App& app) {
   auto o = std::make_shared<Options>();
   verb->add_option("-c,--class", o->classes,
                    "What to paint: names or indices, with commas or repeated (default: every class in turn)")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->type_name("NAME");
   verb->add_option("-n,--count", o->count,
                    "Pictures in all, cycling through the classes (default: one of each class given, or 1)");
   verb->add_option("-o,--output", o->output,
-                   "PNG file to write; several pictures are numbered: out-0001.png, out-0002.png, ...");
+                   "PNG file to write; several pictures are numbered: out-0001.png, out-0002.png, ...")
+      ->type_name("FILE");
   verb->add_flag("-g,--grid", o->grid, "Write one sheet of all pictures instead");
   verb->add_option("--columns", o->columns, "Pictures in a row of the sheet")->capture_default_str();
   verb->add_option("--scale", o->scale,
                    "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
       ->capture_default_str();
-  verb->add_option("-m,--model", o->model, "Model file, or builtin")->capture_default_str();
+  verb->add_option("-m,--model", o->model, "Model file, or builtin")->capture_default_str()->type_name("FILE");
   verb->add_option(
-      "-s,--seed", o->seed,
-      "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which is shown)");
+          "-s,--seed", o->seed,
+          "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which is shown)")
+      ->type_name("INT");
   verb->add_option("--steps", o->steps, "Sampling steps, 1 to 1000")->capture_default_str();
-  verb->add_option("--sampler", o->sampler, "ddpm, ddim or dpm++")->capture_default_str();
+  verb->add_option("--sampler", o->sampler, "ddpm, ddim or dpm++")->capture_default_str()->type_name("NAME");
   verb->add_option("--cfg", o->guidance_scale, "Guidance scale; 1: none")->capture_default_str();
   verb->add_option("--cfg-channels", o->guided_channels,
                    "Channels that are guided: 3, as the released DiT, or all")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->type_name("NAME");
   verb->add_option("--clip", o->clip,
                    "Keep predicted pictures in -1..1: on, off, or auto (on for pixels, not latents)")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->type_name("NAME");
   verb->add_option("--dtype", o->dtype, "Type of products: f32, bf16, or auto (what this CPU does fastest)")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->type_name("NAME");
   verb->add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size")
       ->capture_default_str();
   add_threads_option(*verb, o->threads);
-  verb->add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file");
+  verb->add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
+      ->type_name("FILE");
   verb->add_option("--latents-out", o->latents_output,
-                   "Also write the samples themselves, as tensor \"latents\" of a safetensors file");
+                   "Also write the samples themselves, as tensor \"latents\" of a safetensors file")
+      ->type_name("FILE");
   verb->callback([o] { run(*o); });
 }
 

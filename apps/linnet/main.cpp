@@ -1,7 +1,10 @@
 // linnet: the command.
 #include <fmt/format.h>
 
+#include <csignal>
+
 #include "core/error.h"
+#include "help.h"
 #include "interrupt.h"
 #include "io/text.h"
 #include "verbs.h"
@@ -19,7 +22,9 @@ int failed(const char* what, int code) {
 
 int main(int argc, char** argv) {
   using namespace linnet;
-  CLI::App command("Linear diffusion transformers: train, convert and paint, without Python.", "linnet");
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
+  CLI::App command("Linear diffusion transformers: train, paint and measure, without Python.", "linnet");
+  command.formatter(std::make_shared<app::HelpFormatter>());
   command.set_version_flag("--version", "linnet " LINNET_VERSION);
   command.require_subcommand(1);
   app::add_generate(command);
@@ -32,6 +37,7 @@ int main(int argc, char** argv) {
   app::add_bench(command);
   try {
     command.parse(argc, argv);
+    if (std::fflush(stdout) != 0) return failed("cannot write to the standard output", 1);
     return 0;
   } catch (const CLI::Success& wish) {  // --help, --version
     return command.exit(wish);
@@ -47,6 +53,7 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return failed(error.what(), 1);
   } catch (const app::Interrupted& interruption) {
+    fmt::print(stderr, "linnet: interrupted\n");
     return interruption.exit_code;
   }
 }

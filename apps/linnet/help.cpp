@@ -1,0 +1,39 @@
+#include "help.h"
+
+#include <fmt/format.h>
+
+#include <sstream>
+
+namespace linnet::app {
+namespace {
+
+constexpr size_t width = 80, names_width = 28;
+
+}  // namespace
+
+HelpFormatter::HelpFormatter() { column_width(names_width); }
+
+std::string HelpFormatter::make_option_desc(const CLI::Option* option) const {
+  const std::string initial = option->get_default_str();
+  const std::string text =
+      option->get_description() + (initial.empty() ? "" : fmt::format(" (default: {})", initial));
+  return wrapped(text, width - names_width);
+}
+
+std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
+  return option->get_type_size() == 0 ? std::string() : " " + option->get_type_name();
+}
+
+std::string wrapped(const std::string& text, size_t columns) {
+  std::string result, word;
+  size_t used = 0;
+  for (std::istringstream words(text); words >> word; used += word.size()) {
+    const bool fits = used + 1 + word.size() <= columns;
+    if (used > 0) result += fits ? " " : "\n";
+    used = used > 0 && fits ? used + 1 : 0;
+    result += word;
+  }
+  return result;
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,19 @@
+// How --help looks: descriptions wrapped to 80 columns beside the names.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace linnet::app {
+
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter();
+  std::string make_option_desc(const CLI::Option* option) const override;
+  /// "FILE", "INT (default 50)"
+  std::string make_option_opts(const CLI::Option* option) const override;
+};
+
+/// Words put into lines of at most `width` characters.
+std::string wrapped(const std::string& text, size_t width);
+
+}  // namespace linnet::app

@@ -1,0 +1,62 @@
+// Runs the command as a user does: a process of its own, with what it prints and how it ends.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace linnet::test {
+
+using Arguments = std::vector<std::string>;
+
+struct Result {
+  int code = -1;   ///< exit code; -1 if a signal ended the process
+  int signal = 0;  ///< that signal
+  std::string out, err;
+};
+
+struct Surroundings {
+  std::filesystem::path folder = {};    ///< to run in
+  std::function<void()> in_child = {};  ///< called in the new process before it becomes the command
+};
+
+/// A running command.
+class Process {
+ public:
+  explicit Process(const Arguments& arguments, const Surroundings& surroundings = {});
+  ~Process();
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  void send(int signal) const;
+  /// Waits until standard output and standard error together contain text, or both are closed.
+  void wait_for(const std::string& text);
+  Result wait();
+
+ private:
+  bool read_some();
+
+  pid_t pid_ = -1;
+  int out_ = -1, err_ = -1;
+  Result result_;
+  bool ended_ = false;
+};
+
+Result run(const Arguments& arguments, const Surroundings& surroundings = {});
+
+/// Success: exit code 0 and nothing on standard error.
+testing::AssertionResult succeeded(const Result& result);
+/// Failure with that exit code and exactly one line on standard error, "linnet: ...", which contains text;
+/// errors of the command line may add the line "Try ...".
+testing::AssertionResult failed(const Result& result, int code, const std::string& text = "");
+
+/// All files and folders below a folder, as relative paths in order.
+std::vector<std::string> listing(const std::filesystem::path& folder);
+std::string contents(const std::filesystem::path& file);
+std::vector<std::string> lines(const std::string& text);
+
+}  // namespace linnet::test

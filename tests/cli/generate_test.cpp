@@ -1,0 +1,221 @@
+// linnet generate, and what linnet info says of its pictures.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <sstream>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+class Generate : public testing::Test {
+ protected:
+  // linnet generate with the small model, few steps and more options, in the test's folder.
+  Result generate(const Arguments& more) const {
+    Arguments all = {"generate", "--model", model_, "--steps", "3"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all, {folder_.path()});
+  }
+  std::vector<std::string> files() const {
+    std::vector<std::string> names = listing(folder_.path());
+    std::erase(names, "small.safetensors");
+    return names;
+  }
+  std::string bytes(const std::string& name) const { return contents(folder_ / name); }
+
+  TemporaryFolder folder_;
+  const std::string model_ = write_small_model(folder_ / "small.safetensors");
+};
+
+TEST_F(Generate, TheSameParametersGiveTheSameBytes) {
+  const Arguments options = {"--class", "red-star", "-n", "3", "--seed", "7", "--sampler", "ddpm"};
+  for (const char* name : {"a.png", "b.png"}) {
+    Arguments all = options;
+    all.insert(all.end(), {"-o", name});
+    EXPECT_TRUE(succeeded(generate(all)));
+  }
+  EXPECT_EQ(files().size(), 6u);
+  for (const int i : {1, 2, 3})
+    EXPECT_EQ(bytes(fmt::format("a-000{}.png", i)), bytes(fmt::format("b-000{}.png", i)));
+  EXPECT_NE(bytes("a-0001.png"), bytes("a-0002.png"));
+}
+
+TEST_F(Generate, APictureDoesNotDependOnWhatSharesItsBatch) {
+  EXPECT_TRUE(succeeded(generate({"-c", "3,4,5", "--seed", "1", "--batch", "3", "-o", "a.png"})));
+  EXPECT_TRUE(succeeded(generate({"-c", "3,40,50", "--seed", "1", "--batch", "3", "-o", "b.png"})));
+  EXPECT_EQ(bytes("a-0001.png"), bytes("b-0001.png"));
+  EXPECT_NE(bytes("a-0002.png"), bytes("b-0002.png"));
+}
+
+TEST_F(Generate, PicturesOfSeveralBatchesAreThoseOfOne) {
+  EXPECT_TRUE(succeeded(generate({"-n", "5", "--seed", "1", "--dtype", "f32", "--batch", "5", "-o", "a.png"})));
+  EXPECT_TRUE(succeeded(generate({"-n", "5", "--seed", "1", "--dtype", "f32", "--batch", "2", "-o", "b.png"})));
+  for (int i = 1; i <= 5; ++i) {
+    const Image a = read_image(folder_ / fmt::format("a-000{}.png", i));
+    const Image b = read_image(folder_ / fmt::format("b-000{}.png", i));
+    for (size_t k = 0; k < a.rgb.size(); ++k) ASSERT_NEAR(a.rgb[k], b.rgb[k], 1);
+  }
+}
+
+TEST_F(Generate, InfoSaysHowAPictureWasPainted) {
+  ASSERT_TRUE(
+      succeeded(generate({"-c", "Red Star", "--seed", "18446744073709551615", "--cfg", "2.5", "-o", "a.png"})));
+  EXPECT_EQ(files(), std::vector<std::string>{"a.png"});
+  const auto text = read_png_text(folder_ / "a.png");
+  EXPECT_EQ(text.at("class"), "red-star");
+  EXPECT_EQ(text.at("class-index"), "3");
+  EXPECT_EQ(text.at("seed"), "18446744073709551615");
+  EXPECT_EQ(text.at("cfg"), "2.5");
+  EXPECT_EQ(text.at("sampler"), "ddim");
+  EXPECT_EQ(text.at("model"), "small.safetensors");
+  const Result info = run({"info", "a.png"}, {folder_.path()});
+  EXPECT_TRUE(succeeded(info));
+  for (const auto& [key, value] : text) EXPECT_NE(info.out.find(value), std::string::npos) << key;
+}
+
+TEST_F(Generate, TheCommandThatInfoShowsPaintsThePictureAgain) {
+  ASSERT_TRUE(succeeded(generate(
+      {"-c", "blue-ring", "-n", "2", "--sampler", "dpm++", "--cfg-channels", "all", "-o", "first.png"})));
+  const Result info = run({"info", "first-0002.png"}, {folder_.path()});
+  std::istringstream words(info.out.substr(info.out.find("linnet generate") + 7));
+  Arguments again;
+  for (std::string word; words >> word;) again.push_back(word);
+  EXPECT_TRUE(succeeded(run(again, {folder_.path()})));
+  const Image first = read_image(folder_ / "first-0002.png"), second = read_image(folder_ / "out.png");
+  EXPECT_EQ(first.width, second.width);
+  for (size_t k = 0; k < first.rgb.size(); ++k) ASSERT_NEAR(first.rgb[k], second.rgb[k], 2);
+}
+
+TEST_F(Generate, ADrawnSeedIsShownAndGivesThePictureAgain) {
+  const Result drawn = generate({"-o", "a.png"});
+  ASSERT_TRUE(succeeded(drawn));
+  const std::string seed = drawn.out.substr(drawn.out.find("seed ") + 5);
+  EXPECT_TRUE(succeeded(generate({"--seed", seed.substr(0, seed.find('\n')), "-o", "b.png"})));
+  EXPECT_EQ(bytes("a.png"), bytes("b.png"));
+}
+
+TEST_F(Generate, ClassesAreCycledThroughAndPicturesNumbered) {
+  EXPECT_TRUE(succeeded(generate({"-c", "red-star,blue-ring", "-c", "5", "-n", "4", "-o", "p.png"})));
+  EXPECT_EQ(files(), (std::vector<std::string>{"p-0001.png", "p-0002.png", "p-0003.png", "p-0004.png"}));
+  const char* classes[] = {"red-star", "blue-ring", "red-ring", "red-star"};
+  for (size_t i = 0; i < 4; ++i)
+    EXPECT_EQ(read_png_text(folder_ / fmt::format("p-000{}.png", i + 1)).at("class"), classes[i]);
+}
+
+TEST_F(Generate, WithoutAClassEveryClassIsPaintedInTurn) {
+  EXPECT_TRUE(succeeded(generate({"-n", "3", "-o", "p.png"})));
+  EXPECT_EQ(read_png_text(folder_ / "p-0003.png").at("class"), "red-triangle");
+}
+
+TEST_F(Generate, AGridIsOneSheet) {
+  EXPECT_TRUE(succeeded(
+      generate({"-n", "5", "--grid", "--columns", "3", "--scale", "2", "--seed", "4", "-o", "s.png"})));
+  EXPECT_EQ(files(), std::vector<std::string>{"s.png"});
+  const Image sheet = read_image(folder_ / "s.png");
+  EXPECT_EQ(sheet.width, 3 * (32 + 4) + 4);
+  EXPECT_EQ(sheet.height, 2 * (32 + 4) + 4);
+  const auto text = read_png_text(folder_ / "s.png");
+  EXPECT_EQ(text.at("classes"), "red-circle,red-square,red-triangle,red-star,red-heart");
+  EXPECT_EQ(text.at("count"), "5");
+}
+
+TEST_F(Generate, EverySamplerPaints) {
+  for (const char* sampler : {"ddpm", "ddim", "dpm++"})
+    EXPECT_TRUE(
+        succeeded(generate({"--sampler", sampler, "--seed", "1", "-o", std::string(sampler) + ".png"})));
+  EXPECT_NE(bytes("ddpm.png"), bytes("ddim.png"));
+  EXPECT_NE(bytes("ddim.png"), bytes("dpm++.png"));
+}
+
+TEST_F(Generate, LatentsAreThePicturesBeforeRounding) {
+  EXPECT_TRUE(
+      succeeded(generate({"-n", "3", "--batch", "2", "-o", "p.png", "--latents-out", "l.safetensors"})));
+  const Tensor latents = SafetensorsFile::open(folder_ / "l.safetensors").tensor("latents");
+  ASSERT_EQ(latents.shape(), (Shape{3, 3, 16, 16}));
+  EXPECT_EQ(to_image(latents.rows(2, 3).reshape({3, 16, 16})), read_image(folder_ / "p-0003.png"));
+}
+
+TEST_F(Generate, GivenNoiseReplacesTheSeeds) {
+  Generator generator(5);
+  write_safetensors(folder_ / "noise.safetensors", {{"noise", generator.normal({2, 3, 16, 16})}});
+  EXPECT_TRUE(succeeded(generate({"-n", "2", "--noise", "noise.safetensors", "--seed", "1", "-o", "a.png"})));
+  EXPECT_TRUE(succeeded(generate({"-n", "2", "--noise", "noise.safetensors", "--seed", "2", "-o", "b.png"})));
+  EXPECT_EQ(read_image(folder_ / "a-0002.png"), read_image(folder_ / "b-0002.png"));
+  EXPECT_TRUE(
+      failed(generate({"-n", "3", "--noise", "noise.safetensors", "-o", "c.png"}), 1, "(3, 3, 16, 16)"));
+  EXPECT_TRUE(failed(generate({"--noise", model_, "-o", "c.png"}), 1, "noise"));
+}
+
+TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
+  const std::string model = data_file("reference/dit_lit.model.safetensors");
+  const Arguments common = {"generate", "--model", model, "--steps", "2"};
+  const auto with = [&](const Arguments& more) {
+    Arguments all = common;
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all, {folder_.path()});
+  };
+  EXPECT_TRUE(failed(with({"-o", "p.png"}), 2, "--latents-out"));
+  EXPECT_TRUE(succeeded(with({"--latents-out", "l.safetensors", "-n", "2"})));
+  EXPECT_EQ(SafetensorsFile::open(folder_ / "l.safetensors").tensor("latents").shape(), (Shape{2, 4, 8, 8}));
+  EXPECT_EQ(files(), std::vector<std::string>{"l.safetensors"});
+}
+
+TEST_F(Generate, GuidanceNeedsAModelThatDroppedClasses) {
+  DiTConfig config = small_config();
+  config.class_dropout = 0;
+  write_small_model(folder_ / "undropped.safetensors", config);
+  const Arguments common = {"generate", "-m", "undropped.safetensors", "--steps", "2", "-o", "p.png", "--cfg"};
+  Arguments guided = common, plain = common;
+  guided.push_back("2");
+  plain.push_back("1");
+  EXPECT_TRUE(failed(run(guided, {folder_.path()}), 2, "guidance"));
+  EXPECT_TRUE(succeeded(run(plain, {folder_.path()})));
+}
+
+TEST_F(Generate, AnExportedModelPaintsAsTheOriginal) {
+  EXPECT_TRUE(succeeded(generate({"--seed", "1", "--dtype", "f32", "-o", "a.png"})));
+  EXPECT_TRUE(succeeded(run({"export", model_, "-o", "f32.safetensors", "--dtype", "f32"}, {folder_.path()})));
+  EXPECT_TRUE(succeeded(
+      run({"generate", "-m", "f32.safetensors", "--steps", "3", "--seed", "1", "--dtype", "f32", "-o", "b.png"},
+          {folder_.path()})));
+  EXPECT_EQ(read_image(folder_ / "a.png"), read_image(folder_ / "b.png"));
+  for (const char* dtype : {"bf16", "f16"}) {
+    EXPECT_TRUE(
+        succeeded(run({"export", model_, "-o", "half.safetensors", "--dtype", dtype}, {folder_.path()})));
+    EXPECT_LT(std::filesystem::file_size(folder_ / "half.safetensors"),
+              std::filesystem::file_size(model_) * 6 / 10);
+    for (const char* products : {"f32", "bf16"})
+      EXPECT_TRUE(succeeded(
+          run({"generate", "-m", "half.safetensors", "--steps", "2", "--dtype", products, "-o", "c.png"},
+              {folder_.path()})));
+  }
+}
+
+TEST_F(Generate, TheBuiltInModelPaintsOrSaysThatThereIsNone) {
+  const Result result = run({"generate", "--steps", "2", "-o", "p.png"}, {folder_.path()});
+  if (result.code == 0)
+    EXPECT_EQ(files(), std::vector<std::string>{"p.png"});
+  else
+    EXPECT_TRUE(failed(result, 1, "without a built-in model"));
+}
+
+TEST_F(Generate, CtrlCEndsItWith130AndNothingHalfWritten) {
+  Process process({"generate", "-m", model_, "--steps", "1000", "-n", "512", "--batch", "1", "-o", "p.png",
+                   "--grid", "--latents-out", "l.safetensors"},
+                  {folder_.path()});
+  process.wait_for("seed ");
+  ::usleep(100'000);
+  process.send(SIGINT);
+  const Result result = process.wait();
+  EXPECT_EQ(result.code, 130);
+  EXPECT_EQ(result.err, "linnet: interrupted\n");
+  EXPECT_TRUE(files().empty());
+}
+
+}  // namespace
+}  // namespace linnet::test

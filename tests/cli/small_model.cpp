@@ -1,0 +1,41 @@
+#include "cli/small_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include "io/shapes.h"
+#include "store/model_file.h"
+
+namespace linnet::test {
+
+DiTConfig small_config() {
+  DiTConfig config;
+  config.input_size = 16;
+  config.patch_size = 4;
+  config.in_channels = 3;
+  config.hidden_size = 24;
+  config.depth = 2;
+  config.num_heads = 2;
+  config.num_classes = shapes_class_count;
+  config.mixer = nn::Mixer::lit;
+  return config;
+}
+
+std::string write_small_model(const std::filesystem::path& path, const DiTConfig& config, bool class_names) {
+  DiT model(config);
+  model.visit("", [](const std::string& name, nn::Parameter& parameter) {
+    if (!parameter.learned()) return;
+    Generator generator(nn::hash_name(name));
+    if (parameter.init.kind == nn::Init::Kind::zero) parameter.init = nn::Init::normal(0.05f);
+    nn::draw(parameter, generator);
+  });
+  std::map<std::string, std::string> metadata;
+  const auto names = linnet::class_names();
+  if (class_names)
+    metadata["linnet.classes"] = nlohmann::json(std::vector<std::string>(names.begin(), names.end())).dump();
+  save_model(path, model, DType::f32, metadata);
+  return path.string();
+}
+
+std::string data_file(const std::string& name) { return std::string(LINNET_TEST_DATA) + "/" + name; }
+
+}  // namespace linnet::test

@@ -1,0 +1,21 @@
+// Models small enough that a test paints with them in no time. Their weights are random, so their pictures are
+// noise.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "models/dit.h"
+
+namespace linnet::test {
+
+/// 16x16 pixels, 64 classes with the names of the data set `shapes`.
+DiTConfig small_config();
+/// Writes such a model, every parameter drawn (also those that start at zero), and returns the path.
+std::string write_small_model(const std::filesystem::path& path, const DiTConfig& config = small_config(),
+                              bool class_names = true);
+
+/// A file of tests/data.
+std::string data_file(const std::string& name);
+
+}  // namespace linnet::test

@@ -1,0 +1,153 @@
+// linnet train: runs that end, are stopped, are killed, and go on.
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "cli/command.h"
+#include "io/safetensors.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+class Train : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(run({"data", "shapes", "shapes", "--count", "128", "--size", "16"}, {folder_.path()}).code, 0);
+    std::ofstream(folder_ / "tiny.toml")
+        << "[model]\nmixer = 'lit'\ninput_size = 16\npatch_size = 4\nin_channels = 3\n"
+           "hidden_size = 24\ndepth = 1\nnum_heads = 2\nnum_classes = 64\n"
+           "[data]\npath = '../shapes'\n[train]\nsteps = 6\nbatch = 4\n"
+           "[output]\ndir = 'run'\nlog_every = 1\nsave_every = 2\n";
+  }
+
+  // Every run has a folder to work in, so that its configuration, which the checkpoint repeats, is the same.
+  std::filesystem::path place(const std::string& name) const {
+    std::filesystem::create_directories(folder_ / name);
+    return folder_ / name;
+  }
+  static Arguments arguments(const Arguments& more) {
+    Arguments all = {"train", "../tiny.toml"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  Result train(const std::string& name, const Arguments& more = {}) const {
+    return run(arguments(more), {place(name)});
+  }
+  std::string checkpoint(const std::string& name) const {
+    return contents(folder_ / name / "run/checkpoint.safetensors");
+  }
+  std::vector<int64_t> logged_steps(const std::string& name) const {
+    std::vector<int64_t> steps;
+    for (const std::string& line : lines(contents(folder_ / name / "run/metrics.jsonl")))
+      steps.push_back(nlohmann::json::parse(line).at("step").get<int64_t>());
+    return steps;
+  }
+  static std::vector<int64_t> counted(int64_t last) {
+    std::vector<int64_t> steps;
+    for (int64_t step = 1; step <= last; ++step) steps.push_back(step);
+    return steps;
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
+  const Result result = train("a");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("LiT (mixer lit), 1 block, width 24, 2 heads, 16 tokens"), std::string::npos)
+      << result.out;
+  EXPECT_NE(result.out.find("output in run"), std::string::npos) << result.out;
+  EXPECT_EQ(listing(folder_ / "a/run"), (std::vector<std::string>{"checkpoint.safetensors", "config.toml",
+                                                                  "metrics.jsonl", "model.safetensors"}));
+  EXPECT_EQ(logged_steps("a"), counted(6));
+  EXPECT_TRUE(succeeded(
+      run({"generate", "-m", "run/model.safetensors", "-c", "red-star", "--steps", "2", "-o", "p.png"},
+          {folder_ / "a"})));
+  const Result info = run({"info", "run/checkpoint.safetensors"}, {folder_ / "a"});
+  EXPECT_TRUE(succeeded(info));
+  EXPECT_NE(info.out.find("Training checkpoint"), std::string::npos);
+  EXPECT_TRUE(failed(run({"generate", "-m", "run/checkpoint.safetensors", "-o", "q.png"}, {folder_ / "a"}), 1,
+                     "training checkpoint"));
+}
+
+TEST_F(Train, AResumedRunIsTheUninterruptedOneBitForBit) {
+  ASSERT_EQ(train("whole").code, 0);
+  ASSERT_EQ(train("parts", {"train.steps=3"}).code, 0);
+  ASSERT_EQ(train("parts", {"--resume"}).code, 0);
+  EXPECT_EQ(checkpoint("whole"), checkpoint("parts"));
+  EXPECT_EQ(logged_steps("parts"), counted(6));
+}
+
+TEST_F(Train, ARunInterruptedAnywhereGoesOnBitForBit) {
+  const std::string steps = "train.steps=60", save = "output.save_every=25";
+  ASSERT_EQ(train("whole", {steps, save}).code, 0);
+  std::mt19937 random(std::random_device{}());
+  Arguments more = {steps, save};
+  for (int i = 0; i < 3; ++i) {
+    Process process(arguments(more), {place("parts")});
+    process.wait_for("step ");
+    ::usleep(random() % 100'000);
+    process.send(SIGINT);
+    ASSERT_EQ(process.wait().code, 0);
+    if (i == 0) more.push_back("--resume");
+  }
+  ASSERT_EQ(train("parts", more).code, 0);
+  EXPECT_EQ(checkpoint("whole"), checkpoint("parts"));
+  EXPECT_EQ(logged_steps("parts"), counted(60));
+}
+
+TEST_F(Train, ARunKilledWhileSavingLosesOnlyStepsSinceTheCheckpoint) {
+  const std::string steps = "train.steps=60", save = "output.save_every=1";
+  ASSERT_EQ(train("whole", {steps, save}).code, 0);
+  std::mt19937 random(std::random_device{}());
+  int64_t before = 0;
+  for (int i = 0; i < 8; ++i) {
+    const bool resumed = std::filesystem::exists(folder_ / "parts/run/checkpoint.safetensors");
+    Arguments more = {steps, save};
+    if (resumed) more.push_back("--resume");
+    Process process(arguments(more), {place("parts")});
+    process.wait_for("step ");
+    ::usleep(random() % 60'000);
+    process.send(SIGKILL);
+    process.wait();
+    if (!std::filesystem::exists(folder_ / "parts/run/checkpoint.safetensors")) continue;
+    const auto file = SafetensorsFile::open(folder_ / "parts/run/checkpoint.safetensors");
+    const int64_t step = std::stoll(file.metadata().at("linnet.step"));
+    EXPECT_GE(step, before);
+    before = step;
+  }
+  ASSERT_GT(before, 0);
+  ASSERT_EQ(train("parts", {steps, save, "--resume"}).code, 0);
+  EXPECT_EQ(checkpoint("whole"), checkpoint("parts"));
+  EXPECT_EQ(logged_steps("parts"), counted(60));
+}
+
+TEST_F(Train, ARunIsNotOverwrittenWithoutResume) {
+  ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
+  const std::string kept = checkpoint("a");
+  EXPECT_TRUE(failed(train("a"), 2, "--resume"));
+  EXPECT_EQ(checkpoint("a"), kept);
+}
+
+TEST_F(Train, ThereMustBeARunToResume) {
+  EXPECT_TRUE(failed(train("a", {"--resume"}), 2, "no checkpoint"));
+  EXPECT_TRUE(listing(folder_ / "a").empty());
+}
+
+TEST_F(Train, ACheckpointOfAnotherModelIsRefused) {
+  ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
+  EXPECT_TRUE(failed(train("a", {"model.depth=2", "--resume"}), 1, "another model"));
+}
+
+TEST_F(Train, ADamagedCheckpointIsRefused) {
+  ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
+  std::filesystem::resize_file(folder_ / "a/run/checkpoint.safetensors", 5000);
+  EXPECT_TRUE(failed(train("a", {"--resume"}), 1, "checkpoint.safetensors"));
+}
+
+}  // namespace
+}  // namespace linnet::test

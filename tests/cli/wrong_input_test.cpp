@@ -1,0 +1,218 @@
+// What is wrong is answered with one sentence and the right exit code, and leaves nothing behind.
+#include <grp.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class WrongInput : public testing::Test {
+ protected:
+  void SetUp() override { before_ = listing(folder_.path()); }
+  void TearDown() override { EXPECT_EQ(listing(folder_.path()), before_) << "something was left behind"; }
+
+  Result linnet(const Arguments& arguments) const { return run(arguments, {folder_.path()}); }
+  Result generate(const Arguments& more) const {
+    Arguments all = {"generate", "-m", "small.safetensors", "--steps", "2", "-o", "p.png"};
+    all.insert(all.end(), more.begin(), more.end());
+    return linnet(all);
+  }
+
+  TemporaryFolder folder_;
+  const std::string model_ = write_small_model(folder_ / "small.safetensors");
+  std::vector<std::string> before_;
+};
+
+TEST_F(WrongInput, NoVerbListsTheVerbs) { EXPECT_TRUE(failed(linnet({}), 2, "generate, train")); }
+
+TEST_F(WrongInput, AMistypedVerbIsCorrected) {
+  EXPECT_TRUE(failed(linnet({"genrate"}), 2, "did you mean \"generate\"?"));
+  EXPECT_TRUE(failed(linnet({"data", "shape"}), 2, "did you mean \"shapes\"?"));
+  EXPECT_TRUE(failed(linnet({"frobnicate"}), 2, "frobnicate"));
+}
+
+TEST_F(WrongInput, AMistypedOptionIsCorrected) {
+  EXPECT_TRUE(failed(generate({"--sede", "1"}), 2, "did you mean \"--seed\"?"));
+  EXPECT_TRUE(failed(generate({"--stpes=4"}), 2, "did you mean \"--steps\"?"));
+  EXPECT_TRUE(failed(linnet({"info"}), 2));
+}
+
+TEST_F(WrongInput, AMistypedClassIsCorrected) {
+  EXPECT_TRUE(failed(generate({"--class", "red-strar"}), 2, "did you mean \"red-star\"?"));
+  EXPECT_TRUE(failed(generate({"--class", "zebra"}), 2, "red-circle"));
+  EXPECT_TRUE(failed(generate({"--class", "64"}), 2, "64"));
+  EXPECT_TRUE(failed(generate({"--class", "-1"}), 2));
+  EXPECT_TRUE(failed(generate({"--class", ""}), 2));
+  EXPECT_TRUE(failed(generate({"--class", "red-star,,1"}), 2));
+}
+
+TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
+  const std::pair<const char*, const char*> options[] = {
+      {"--steps", "0"},           {"--steps", "1001"}, {"--steps", "-1"},
+      {"--steps", "99999999999"}, {"-n", "0"},         {"-n", "-1"},
+      {"-n", "1000001"},          {"-n", "five"},      {"--cfg", "nan"},
+      {"--cfg", "inf"},           {"--cfg", "1e300"},  {"--cfg", "x"},
+      {"--seed", "-1"},           {"--seed", "1.5"},   {"--seed", "18446744073709551616"},
+      {"--batch", "-1"},          {"--threads", "-1"}, {"--threads", "99999"},
+      {"--columns", "0"},         {"--scale", "-1"},   {"--dtype", "f64"},
+      {"--sampler", "euler"},     {"--clip", "maybe"}, {"--cfg-channels", "4"}};
+  for (const auto& [option, value] : options) {
+    Arguments all = {"generate", "-m", "small.safetensors", "-o", "p.png", option, value};
+    EXPECT_TRUE(failed(linnet(all), 2)) << option << " " << value;
+  }
+  EXPECT_TRUE(failed(
+      linnet({"generate", "-m", "small.safetensors", "-o", "p.png", "--sampler", "dpm++", "--steps", "1000"}),
+      2, "999"));
+}
+
+TEST_F(WrongInput, ASheetThatIsTooLargeIsRefusedBeforePainting) {
+  EXPECT_TRUE(failed(generate({"--grid", "-n", "1000000"}), 1, "too large"));
+  EXPECT_TRUE(failed(generate({"--grid", "--scale", "9223372036854775807"}), 1, "too large"));
+}
+
+TEST_F(WrongInput, ImpossibleOutputsAreRefused) {
+  fs::create_directories(folder_ / "folder.png");
+  before_ = listing(folder_.path());
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors"}), 2, "-o out.png"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.jpg"}), 2, ".png"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "folder.png"}), 1, "folder"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "none/p.png"}), 1, "no folder none"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "small.safetensors/p.png"}), 1));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "--latents-out", "none/l"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"export", "small.safetensors", "-o", "folder.png"}), 1, "folder"));
+  EXPECT_TRUE(failed(linnet({"export", "small.safetensors", "-o", "e", "--dtype", "i8"}), 2, "i8"));
+}
+
+TEST_F(WrongInput, AFolderIsNoFile) {
+  fs::create_directories(folder_ / "d");
+  before_ = listing(folder_.path());
+  EXPECT_TRUE(failed(linnet({"info", "d"}), 1, "folder"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "d", "-o", "p.png"}), 1, "folder"));
+  EXPECT_TRUE(failed(linnet({"forward", "small.safetensors", "d", "-o", "out"}), 1, "folder"));
+  EXPECT_TRUE(failed(linnet({"train", "d"}), 2, "cannot be read"));
+  EXPECT_TRUE(failed(linnet({"info", "none"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"eval", "shapes", "small.safetensors"}), 1));
+  EXPECT_TRUE(failed(linnet({"data", "shapes", "small.safetensors"}), 2));
+}
+
+TEST_F(WrongInput, TruncatedFilesAreRefused) {
+  const std::string whole = contents(folder_ / "small.safetensors");
+  std::ofstream(folder_ / "cut") << "";
+  before_ = listing(folder_.path());
+  for (const size_t size :
+       {size_t{0}, size_t{1}, size_t{7}, size_t{8}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    std::ofstream(folder_ / "cut", std::ios::binary) << whole.substr(0, size);
+    EXPECT_TRUE(failed(linnet({"info", "cut"}), 1, "cut")) << size;
+    EXPECT_TRUE(failed(linnet({"generate", "-m", "cut", "-o", "p.png"}), 1, "cut")) << size;
+  }
+  std::string picture = contents(data_file("images/source.png"));
+  std::ofstream(folder_ / "cut", std::ios::binary) << picture.substr(0, picture.size() / 2);
+  EXPECT_TRUE(failed(linnet({"info", "cut"}), 1, "cut"));
+}
+
+TEST_F(WrongInput, HostileFilesAreRefused) {
+  for (const auto& entry : fs::directory_iterator(data_file("safetensors/broken"))) {
+    const std::string file = entry.path().string();
+    EXPECT_TRUE(failed(linnet({"info", file}), 1)) << file;
+    EXPECT_TRUE(failed(linnet({"generate", "-m", file, "-o", "p.png"}), 1)) << file;
+  }
+}
+
+TEST_F(WrongInput, ModelsThatContradictThemselvesAreRefused) {
+  const std::string whole = contents(folder_ / "small.safetensors");
+  std::ofstream(folder_ / "odd") << "";
+  before_ = listing(folder_.path());
+  // Each is as long as what it replaces, so that the header stays valid.
+  const std::pair<std::string, std::string> changes[] = {
+      {"\\\"depth\\\":2", "\\\"depth\\\":3"},
+      {"\\\"depth\\\":2", "\\\"depth\\\":1"},
+      {"\\\"depth\\\":2", "\\\"depth\\\":0"},
+      {"\\\"input_size\\\":16", "\\\"input_size\\\":-4"},
+      {"\\\"hidden_size\\\":24", "\\\"hidden_size\\\":28"},
+      {"\\\"num_heads\\\":2", "\\\"num_heads\\\":5"},
+      {"\\\"num_classes\\\":64", "\\\"num_classes\\\":65"},
+      {"\\\"model\\\":\\\"dit\\\"", "\\\"model\\\":\\\"vit\\\""},
+      {"\\\"mixer\\\":\\\"lit\\\"", "\\\"mixer\\\":\\\"let\\\""},
+      {"red-circle", "red\\ncircl"}};
+  for (const auto& [from, to] : changes) {
+    std::string text = whole;
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    ASSERT_EQ(to.size(), from.size());
+    text.replace(at, from.size(), to);
+    std::ofstream(folder_ / "odd", std::ios::binary) << text;
+    EXPECT_TRUE(failed(linnet({"generate", "-m", "odd", "--steps", "1", "-o", "p.png"}), 1, "odd")) << to;
+  }
+}
+
+TEST_F(WrongInput, WrongConfigurationsAreRefused) {
+  std::ofstream(folder_ / "c.toml") << "[model]\npreset = 'LiT-S/2'\n[data]\npath = 'none'\n";
+  std::ofstream(folder_ / "broken.toml") << "[model\n";
+  before_ = listing(folder_.path());
+  EXPECT_TRUE(failed(linnet({"train", "none.toml"}), 2, "none.toml"));
+  EXPECT_TRUE(failed(linnet({"train", "broken.toml"}), 2, "line 1"));
+  EXPECT_TRUE(failed(linnet({"train", "c.toml", "train.stepz=1"}), 2, "did you mean \"steps\"?"));
+  EXPECT_TRUE(failed(linnet({"train", "c.toml", "steps"}), 2, "table.key=value"));
+  EXPECT_TRUE(failed(linnet({"train", "c.toml", "model.input_size=31"}), 2, "patch_size"));
+  EXPECT_TRUE(failed(linnet({"train", "c.toml", "model.preset='LiT-XXL/2'"}), 2, "LiT-XL/2"));
+  EXPECT_TRUE(failed(linnet({"train", "c.toml"}), 1, "none"));
+}
+
+TEST_F(WrongInput, ImpossibleDataSetsAreRefused) {
+  EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--size", "5"}), 2, "16 to 2048"));
+  EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--count", "0"}), 2));
+  EXPECT_TRUE(failed(linnet({"data", "shapes", "none/\nx", "--count", "-3"}), 2));
+}
+
+TEST_F(WrongInput, AFullDiskIsOneSentence) {
+  const auto limited = [&](const Arguments& arguments) {
+    return run(arguments, {folder_.path(), [] {
+                             const rlimit limit{300, 300};
+                             ::setrlimit(RLIMIT_FSIZE, &limit);
+                           }});
+  };
+  EXPECT_TRUE(
+      failed(limited({"generate", "-m", "small.safetensors", "--steps", "1", "-o", "p.png"}), 1, "p.png"));
+  EXPECT_TRUE(
+      failed(limited({"generate", "-m", "small.safetensors", "--steps", "1", "--latents-out", "l"}), 1, "l"));
+  EXPECT_TRUE(failed(limited({"export", "small.safetensors", "-o", "e"}), 1, "e"));
+}
+
+TEST_F(WrongInput, AFullDiskBehindStandardOutputIsNoticed) {
+  if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full here";
+  const Result result = run({"info", "small.safetensors"}, {folder_.path(), [] {
+                                                              if (!std::freopen("/dev/full", "w", stdout))
+                                                                ::_exit(125);
+                                                            }});
+  EXPECT_TRUE(failed(result, 1));
+}
+
+TEST_F(WrongInput, AFolderWithoutPermissionIsRefused) {
+  fs::create_directories(folder_ / "locked");
+  fs::permissions(folder_ / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
+                                          fs::perms::others_exec);
+  fs::permissions(folder_.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+  fs::permissions(model_, fs::perms::others_read, fs::perm_options::add);
+  before_ = listing(folder_.path());
+  const Result result =
+      run({"generate", "-m", "small.safetensors", "--steps", "1", "-o", "locked/p.png"},
+          {folder_.path(), [] {
+             constexpr uid_t nobody = 65534;
+             if (::geteuid() != 0) return;
+             if (::setgroups(0, nullptr) != 0 || ::setgid(nobody) != 0 || ::setuid(nobody) != 0) ::_exit(127);
+           }});
+  if (result.code == 127) GTEST_SKIP() << "the command cannot be run as another user here";
+  EXPECT_TRUE(failed(result, 1, "ermission denied"));
+}
+
+}  // namespace
+}  // namespace linnet::test
