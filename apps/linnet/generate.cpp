@@ -189,7 +189,8 @@ class StepWatch {
     std::string pictures;
     if (request_.count > 1) {
       const std::string last = here > 1 ? fmt::format("-{}", first_ + here) : std::string();
-      pictures = fmt::format("{}{} of {}, ", first_ + 1, last, request_.count);
+      pictures =
+          fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, request_.count);
     }
     progress_.show(done, total,
                    fmt::format("{}step {} of {}, {}/step, {} left", pictures, step.index + 1, step.count,
@@ -219,8 +220,8 @@ void run(const Options& options) {
                        loaded.class_names,       threads()};
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
-  fmt::print("{}: {}; {}\n{}, {} steps, cfg {}, seed {}\n", origin.model, describe_model(model.config()),
-             describe_products(dtype), options.sampler, options.steps, options.guidance_scale, request.seed);
+  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
+             options.sampler, options.steps, options.guidance_scale, request.seed, describe_products(dtype));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
@@ -289,6 +290,7 @@ void add_generate(CLI::App& app) {
   verb->add_option("--latents-out", o->latents_output,
                    "Also write the samples themselves, as tensor \"latents\" of a safetensors file")
       ->type_name("FILE");
+  verb->footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
   verb->callback([o] { run(*o); });
 }
 

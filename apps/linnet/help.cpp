@@ -21,7 +21,16 @@ std::string HelpFormatter::make_option_desc(const CLI::Option* option) const {
 }
 
 std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
-  return option->get_type_size() == 0 ? std::string() : " " + option->get_type_name();
+  // What is told by its place is called by what it is: "file", "dir".
+  return option->get_positional() || option->get_type_size() == 0 ? std::string()
+                                                                  : " " + option->get_type_name();
+}
+
+std::string HelpFormatter::make_subcommand(const CLI::App* verb) const {
+  std::ostringstream out;
+  CLI::detail::format_help(out, verb->get_name(), wrapped(verb->get_description(), width - names_width),
+                           names_width);
+  return out.str();
 }
 
 std::string wrapped(const std::string& text, size_t columns) {

@@ -9,8 +9,8 @@ class HelpFormatter : public CLI::Formatter {
  public:
   HelpFormatter();
   std::string make_option_desc(const CLI::Option* option) const override;
-  /// "FILE", "INT (default 50)"
   std::string make_option_opts(const CLI::Option* option) const override;
+  std::string make_subcommand(const CLI::App* verb) const override;
 };
 
 /// Words put into lines of at most `width` characters.

@@ -38,7 +38,9 @@ void Progress::show(double done, double total, const std::string& text) {
   const auto now = std::chrono::steady_clock::now();
   if (!on_terminal() || (drawn_ && done < total && now - last_ < std::chrono::milliseconds(100))) return;
   last_ = now;
-  constexpr int width = 28;
+  // The text matters more than a long bar: on a narrow terminal the bar gives way.
+  const int columns = terminal_width(), around = 9;
+  const int width = std::clamp(columns - around - static_cast<int>(text.size()), 8, 28);
   const double share = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 1.0;
   const auto eighths = static_cast<int>(share * width * 8 + 0.5);
   std::string bar;
@@ -46,7 +48,7 @@ void Progress::show(double done, double total, const std::string& text) {
     static constexpr const char* parts[] = {" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
     bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
   }
-  const auto room = static_cast<size_t>(std::max(0, terminal_width() - width - 10));
+  const auto room = static_cast<size_t>(std::max(0, columns - around - width));
   fmt::print(stderr, "\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share, bar, text.substr(0, room));
   std::fflush(stderr);
   drawn_ = true;

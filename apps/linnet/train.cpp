@@ -47,7 +47,7 @@ std::string describe(const StepMetrics& m, double rate, double left) {
 
 void say_what_follows(const TrainConfig& config) {
   DiT probe(config.model);
-  fmt::print("{}; {} parameters; {:.3g} GMACs a picture; {}\n", describe_model(config.model),
+  fmt::print("{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe_model(config.model),
              in_millions(nn::count_parameters(probe)), static_cast<double>(count_macs(config.model)) * 1e-9,
              describe_products(product_dtype(config.train.precision)));
   fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps, config.train.batch,

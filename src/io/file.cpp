@@ -137,7 +137,8 @@ void check_writable(const fs::path& path) {
         printable(folder.string()));
   check(fs::is_directory(status), "cannot write {}: {} is not a folder", printable(path.string()),
         printable(folder.string()));
-  check(::access(folder.c_str(), W_OK | X_OK) == 0, "cannot write {}: {}", printable(path.string()), reason(errno));
+  const int problem = ::access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
+  check(problem == 0, "cannot write {}: {}", printable(path.string()), reason(problem));
 }
 
 void write_bytes(std::FILE* file, const void* data, size_t bytes) {

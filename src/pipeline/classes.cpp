@@ -35,8 +35,8 @@ std::optional<int64_t> try_find(std::string_view text, std::span<const std::stri
       std::ranges::find_if(names, [&](const std::string& name) { return normalized(name) == wanted; });
   if (alike != names.end() && !wanted.empty()) return alike - names.begin();
   int64_t index = -1;
-  const auto [end, problem] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), index);
-  const bool number = problem == std::errc() && end == wanted.data() + wanted.size();
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), index);
+  const bool number = problem == std::errc() && end == text.data() + text.size();
   return number && index >= 0 && index < count ? std::optional(index) : std::nullopt;
 }
 

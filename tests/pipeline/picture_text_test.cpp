@@ -1,0 +1,69 @@
+// What a picture says of how it was painted.
+#include "pipeline/picture_text.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace linnet {
+namespace {
+
+DiTConfig small() {
+  DiTConfig config;
+  config.input_size = 8;
+  config.hidden_size = 16;
+  config.depth = 1;
+  config.num_heads = 2;
+  config.num_classes = 3;
+  return config;
+}
+
+TEST(PictureText, SeedsCountUpAndClassesAreCycledThrough) {
+  const DiT model(small());
+  PaintRequest request;
+  request.count = 3;
+  request.seed = 18446744073709551615u;
+  request.classes = {2, 1};
+  const PictureOrigin origin{"linnet 1", "m", "f", "", {"a", "b", "c"}, 2};
+  EXPECT_EQ(picture_text(origin, request, model, 0).at("class"), "c");
+  EXPECT_EQ(picture_text(origin, request, model, 1).at("seed"), "0");
+  EXPECT_EQ(picture_text(origin, request, model, 2).at("class-index"), "2");
+  EXPECT_EQ(sheet_text(origin, request, model).at("classes"), "c,b");
+}
+
+TEST(PictureText, TheCommandIsQuotedForAShell) {
+  const std::string command =
+      command_of({{"Software", "linnet 1"}, {"class", "it's; rm -rf $HOME"}, {"seed", "7"}});
+  EXPECT_EQ(command, "linnet generate --class 'it'\\''s; rm -rf $HOME' --seed 7 -o out.png");
+}
+
+TEST(PictureText, OthersPicturesHaveNoCommand) {
+  EXPECT_EQ(command_of({}), "");
+  EXPECT_EQ(command_of({{"Software", "GIMP"}, {"class", "x"}}), "");
+}
+
+TEST(PaintRequest, WhatNoModelCanDoIsRefused) {
+  const auto refused = [](auto change) {
+    PaintRequest request;
+    change(request);
+    try {
+      check_request(request, small());
+    } catch (const UsageError&) {
+      return true;
+    }
+    return false;
+  };
+  EXPECT_FALSE(refused([](PaintRequest&) {}));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.count = 0; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.count = most_pictures + 1; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.options.steps = 0; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.options.guidance_scale = NAN; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.classes = {3}; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) {
+    r.options.sampler = Sampler::dpmpp;
+    r.options.steps = 1000;
+  }));
+}
+
+}  // namespace
+}  // namespace linnet

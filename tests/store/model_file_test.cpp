@@ -1,0 +1,63 @@
+// Models as files: what is kept, and what tells weights apart.
+#include "store/model_file.h"
+
+#include <gtest/gtest.h>
+
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+class ModelFile : public testing::Test {
+ protected:
+  ModelFile() { nn::initialize(model_, 1); }
+  static DiTConfig small() {
+    DiTConfig config;
+    config.input_size = 8;
+    config.hidden_size = 16;
+    config.depth = 1;
+    config.num_heads = 2;
+    config.num_classes = 3;
+    return config;
+  }
+
+  TemporaryFolder folder_;
+  DiT model_{small()};
+};
+
+TEST_F(ModelFile, ClassNamesComeBack) {
+  save_model(folder_ / "m", model_, DType::f32, {{"linnet.classes", R"(["a", "b", "c"])"}});
+  EXPECT_EQ(load_model(folder_ / "m").class_names, (std::vector<std::string>{"a", "b", "c"}));
+  save_model(folder_ / "m", model_, DType::f32);
+  EXPECT_TRUE(load_model(folder_ / "m").class_names.empty());
+}
+
+TEST_F(ModelFile, ClassNamesThatDoNotFitAreRefused) {
+  for (const char* classes :
+       {"", "7", "[1, 2, 3]", R"({"a": 1})", R"(["a", "b"])", R"(["a", "b", "c", "d"])"}) {
+    save_model(folder_ / "m", model_, DType::f32, {{"linnet.classes", classes}});
+    EXPECT_THROW(load_model(folder_ / "m"), Error) << classes;
+  }
+}
+
+TEST_F(ModelFile, TheFingerprintIsOfTheWeightsAlone) {
+  const std::string print = fingerprint(model_);
+  save_model(folder_ / "a", model_, DType::f32, {{"note", "x"}});
+  save_model(folder_ / "b", model_, DType::f32, {}, false);
+  EXPECT_EQ(fingerprint(*load_model(folder_ / "a").model), print);
+  EXPECT_EQ(fingerprint(*load_model(folder_ / "b").model), print);
+  save_model(folder_ / "c", model_, DType::bf16);
+  EXPECT_NE(fingerprint(*load_model(folder_ / "c").model), print);
+}
+
+TEST_F(ModelFile, OneBitChangesTheFingerprint) {
+  const std::string print = fingerprint(model_);
+  model_.visit("", [](const std::string& name, nn::Parameter& p) {
+    if (name == "final_layer.linear.bias")
+      static_cast<uint8_t*>(p.value.mutable_raw())[p.value.bytes() - 1] ^= 1;
+  });
+  EXPECT_NE(fingerprint(model_), print);
+}
+
+}  // namespace
+}  // namespace linnet
