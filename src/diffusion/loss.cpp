@@ -44,36 +44,48 @@ Term discretised_likelihood(double x, double mean, double l) {
   return {-std::log(chance), -slope / chance};
 }
 
-// One picture's losses; adds d(mse + bound)/d(prediction) where gradient is not null.
+// At one timestep: the target is noise·ε + picture·x₀, and x₀ = xt·x_t − error·prediction.
+struct Coefficients {
+  double noise, picture, xt, error;
+
+  Coefficients(Prediction kind, double kept) {
+    const double a = std::sqrt(kept), s = std::sqrt(1.0 - kept);
+    noise = kind == Prediction::v ? a : 1.0;
+    picture = kind == Prediction::v ? -s : 0.0;
+    xt = kind == Prediction::v ? a : std::sqrt(1.0 / kept);
+    error = kind == Prediction::v ? s : std::sqrt(1.0 / kept - 1.0);
+  }
+};
+
+// One picture's losses; sets d(mse + bound)/d(prediction) where gradient is not null.
 struct Picture {
-  const float *epsilon, *v, *x0, *xt, *noise;  // v: null without a learned variance
-  float *depsilon, *dv;                        // null when no gradient is wanted
+  const float *predicted, *variance, *x0, *xt, *noise;  // variance: null unless it is learned
+  float *dpredicted, *dvariance;                        // null when no gradient is wanted
   int64_t n;
 
-  double square_error(double weight) const {
+  double square_error(const Coefficients& c, double weight) const {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
-      const double error = static_cast<double>(epsilon[i]) - noise[i];
+      const double error = predicted[i] - (c.noise * noise[i] + c.picture * x0[i]);
       sum += error * error;
-      if (depsilon) depsilon[i] = static_cast<float>(weight * 2.0 * error / static_cast<double>(n));
+      if (dpredicted) dpredicted[i] = static_cast<float>(weight * 2.0 * error / static_cast<double>(n));
     }
     return sum / static_cast<double>(n);
   }
 
-  double variational_bound(const NoiseSchedule& schedule, size_t t, double weight) const {
-    const double kept = schedule.alpha_bar[t], recip = std::sqrt(1.0 / kept), recip_m1 = std::sqrt(1.0 / kept - 1.0);
+  double variational_bound(const NoiseSchedule& schedule, const Coefficients& c, size_t t, double weight) const {
     const double from_x0 = schedule.posterior_from_x0[t], from_xt = schedule.posterior_from_xt[t];
     const double low = schedule.posterior_log_variance[t], high = std::log(schedule.beta[t]);
     const double bits = 1.0 / (std::numbers::ln2 * static_cast<double>(n));
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
-      const double f = 0.5 * (static_cast<double>(v[i]) + 1.0), l = f * high + (1.0 - f) * low;
-      const double predicted = recip * xt[i] - recip_m1 * epsilon[i];
-      const double mean = from_x0 * predicted + from_xt * xt[i];
+      const double f = 0.5 * (static_cast<double>(variance[i]) + 1.0), l = f * high + (1.0 - f) * low;
+      const double picture = c.xt * xt[i] - c.error * predicted[i];
+      const double mean = from_x0 * picture + from_xt * xt[i];
       const Term term = t == 0 ? discretised_likelihood(x0[i], mean, l)
                                : gaussian_kl(from_x0 * x0[i] + from_xt * xt[i], low, mean, l);
       sum += term.value;
-      if (dv) dv[i] = static_cast<float>(weight * bits * term.slope * 0.5 * (high - low));
+      if (dvariance) dvariance[i] = static_cast<float>(weight * bits * term.slope * 0.5 * (high - low));
     }
     return sum * bits;
   }
@@ -81,7 +93,7 @@ struct Picture {
 
 }  // namespace
 
-DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, const Tensor& prediction, const Tensor& x0,
+DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction, const Tensor& x0,
                              const Tensor& xt, const Tensor& noise, const Tensor& t) {
   const int64_t batch = x0.size(0), channels = x0.size(1), n = x0.numel() / batch;
   const bool learned = prediction.size(1) == 2 * channels;
@@ -103,8 +115,9 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, const Tensor& predic
                             noise.data<float>() + b * n, d, d && learned ? d + n : nullptr, n};
       const double weight = 1.0 / static_cast<double>(batch);
       const auto step = static_cast<size_t>(t.data<int64_t>()[b]);
-      loss.mse[static_cast<size_t>(b)] = picture.square_error(weight);
-      if (learned) loss.bound[static_cast<size_t>(b)] = picture.variational_bound(schedule, step, weight);
+      const Coefficients c(kind, schedule.alpha_bar[step]);
+      loss.mse[static_cast<size_t>(b)] = picture.square_error(c, weight);
+      if (learned) loss.bound[static_cast<size_t>(b)] = picture.variational_bound(schedule, c, step, weight);
     }
   });
   double total = 0;

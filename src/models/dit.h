@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "diffusion/prediction.h"
 #include "nn/embeddings.h"
 #include "nn/token_mixer.h"
 
@@ -23,6 +24,7 @@ struct DiTConfig {
   double class_dropout = 0.1;  ///< above 0 there is a row for "no class", which guidance needs
   bool learn_sigma = true;     ///< predict the variance too: twice as many output channels
   nn::Mixer mixer = nn::Mixer::softmax;
+  Prediction prediction = Prediction::epsilon;
 
   int64_t grid() const { return input_size / patch_size; }
   int64_t tokens() const { return grid() * grid(); }
@@ -67,8 +69,8 @@ class DiT {
   explicit DiT(const DiTConfig& config);
 
   /// x (batch, in_channels, size, size) f32, t (batch) f32 in 0..999, y (batch) i64 class indices.
-  /// Returns (batch, out_channels, size, size) f32: predicted noise, then, with learn_sigma, the variance's
-  /// interpolation.
+  /// Returns (batch, out_channels, size, size) f32: predicted noise (or v), then, with learn_sigma, the
+  /// variance's interpolation.
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& y) const;
 
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);

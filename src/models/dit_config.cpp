@@ -67,6 +67,7 @@ std::string to_json(const DiTConfig& config) {
   json["class_dropout"] = config.class_dropout;
   json["learn_sigma"] = config.learn_sigma;
   json["mixer"] = nn::name_of(config.mixer);
+  if (config.prediction != Prediction::epsilon) json["prediction"] = name_of(config.prediction);
   return json.dump();
 }
 
@@ -87,6 +88,7 @@ DiTConfig dit_config_from_json(std::string_view text) {
     json.at("class_dropout").get_to(config.class_dropout);
     json.at("learn_sigma").get_to(config.learn_sigma);
     config.mixer = nn::mixer_from_name(json.at("mixer").get<std::string>());
+    config.prediction = prediction_from_name(json.value("prediction", "epsilon"));
     config.validate();
     return config;
   } catch (const UsageError& error) {  // nobody's usage is wrong: the file is

@@ -55,10 +55,13 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
           to_string(shape));
     x = start_noise.to(DType::f32);
   }
-  const Denoiser denoiser = guide(
-      [&model](const Tensor& xt, const Tensor& t, const Tensor& y) { return model.forward(xt, t, y); },
-      Tensor::from(classes), config.num_classes, options.guidance_scale, options.guided_channels);
   const NoiseSchedule full = NoiseSchedule::linear();
+  const auto predict_noise = [&](const Tensor& xt, const Tensor& t, const Tensor& y) {
+    const Tensor prediction = model.forward(xt, t, y);
+    return config.prediction == Prediction::v ? noise_from_v(full, prediction, xt, t) : prediction;
+  };
+  const Denoiser denoiser =
+      guide(predict_noise, Tensor::from(classes), config.num_classes, options.guidance_scale, options.guided_channels);
   const SamplingOptions sampling{options.clip_x0, options.on_step};
   const NoiseSource source = [noise](const Shape& wanted) { return (*noise)(wanted); };
   switch (options.sampler) {

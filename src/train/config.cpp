@@ -101,7 +101,7 @@ void require(bool condition, std::string_view sentence) {
 
 void read_model(toml::table& root, DiTConfig& model) {
   Section section(root, "model");
-  std::string preset, mixer;
+  std::string preset, mixer, prediction;
   section.take("preset", preset);
   if (!preset.empty()) model = dit_preset(preset);
   section.take("input_size", model.input_size);
@@ -116,6 +116,8 @@ void read_model(toml::table& root, DiTConfig& model) {
   section.take("learn_sigma", model.learn_sigma);
   section.take("mixer", mixer);
   if (!mixer.empty()) model.mixer = nn::mixer_from_name(mixer);
+  section.take("prediction", prediction);
+  if (!prediction.empty()) model.prediction = prediction_from_name(prediction);
   section.done();
   model.validate();
 }

@@ -68,7 +68,7 @@ StepMetrics Trainer::step(const Batch& batch) {
     for (int64_t i = 0; i < n; ++i) times.mutable_data<float>()[i] = static_cast<float>(t.data<int64_t>()[i]);
     Tape tape;
     const Tensor prediction = model_.forward(xt, times, of(batch.y));
-    const DiffusionLoss loss = diffusion_loss(schedule_, prediction, x0, xt, noise, t);
+    const DiffusionLoss loss = diffusion_loss(schedule_, config_.model.prediction, prediction, x0, xt, noise, t);
     const double share = 1.0 / static_cast<double>(parts);
     metrics.loss += share * static_cast<double>(loss.total.item());
     metrics.mse += share * mean_of(loss.mse);

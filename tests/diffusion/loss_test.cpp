@@ -12,7 +12,19 @@
 namespace linnet {
 namespace {
 
-class LossGradient : public testing::TestWithParam<int64_t> {};
+// v = √ᾱ·ε − √(1−ᾱ)·x₀
+Tensor v_of(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise, const Tensor& t) {
+  Tensor v = Tensor::empty(x0.shape());
+  const int64_t each = x0.numel() / x0.size(0);
+  for (int64_t i = 0; i < x0.numel(); ++i) {
+    const double kept = schedule.alpha_bar[static_cast<size_t>(t.data<int64_t>()[i / each])];
+    v.mutable_data<float>()[i] = static_cast<float>(std::sqrt(kept) * static_cast<double>(noise.data<float>()[i]) -
+                                                    std::sqrt(1.0 - kept) * static_cast<double>(x0.data<float>()[i]));
+  }
+  return v;
+}
+
+class LossGradient : public testing::TestWithParam<std::tuple<int64_t, Prediction>> {};
 
 TEST_P(LossGradient, AgreesWithFiniteDifferences) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
@@ -22,35 +34,56 @@ TEST_P(LossGradient, AgreesWithFiniteDifferences) {
   for (int64_t i = 0; i < x0.numel(); ++i) x0.mutable_data<float>()[i] = std::tanh(x0.data<float>()[i]);
   x0.mutable_data<float>()[0] = -1.0f;  // both outermost bins
   x0.mutable_data<float>()[1] = 1.0f;
-  const Tensor noise = generator.normal(pictures), t = Tensor::from(std::vector<int64_t>{GetParam()});
-  const Tensor xt = add_noise(schedule, x0, noise, t);
+  const Tensor noise = generator.normal(pictures), t = Tensor::from(std::vector<int64_t>{std::get<0>(GetParam())});
+  const Prediction kind = std::get<1>(GetParam());
+  const Tensor xt = add_noise(schedule, x0, noise, t), target = kind == Prediction::v ? v_of(schedule, x0, noise, t) : noise;
   // A prediction near the truth: far from it the likelihood of the first step is clamped and flat.
   Tensor prediction = Tensor::empty({1, 4, 3, 3});
   for (int64_t i = 0; i < prediction.numel(); ++i)
-    prediction.mutable_data<float>()[i] = i < 18 ? noise.data<float>()[i] + 0.01f * generator.uniform() : generator.uniform() - 0.5f;
+    prediction.mutable_data<float>()[i] = i < 18 ? target.data<float>()[i] + 0.01f * generator.uniform() : generator.uniform() - 0.5f;
 
   const auto loss_of = [&](const Tensor& p) {
-    const DiffusionLoss loss = diffusion_loss(schedule, p, x0, xt, noise, t);
+    const DiffusionLoss loss = diffusion_loss(schedule, kind, p, x0, xt, noise, t);
     return std::pair(loss.mse[0], loss.bound[0]);
   };
   prediction.set_requires_grad(true);
   Tape tape;
-  tape.backward(diffusion_loss(schedule, prediction, x0, xt, noise, t).total);
+  tape.backward(diffusion_loss(schedule, kind, prediction, x0, xt, noise, t).total);
   const Tensor gradient = prediction.grad();
   for (int64_t i = 0; i < prediction.numel(); ++i) {
     const float h = 1e-2f;
     Tensor up = prediction.detach().clone(), down = prediction.detach().clone();
     up.mutable_data<float>()[i] += h;
     down.mutable_data<float>()[i] -= h;
-    // The bound's mean is held fixed: noise channels feel the square error alone, variance channels the bound alone.
-    const bool is_noise = i < 18;
-    const double rise = is_noise ? loss_of(up).first - loss_of(down).first : loss_of(up).second - loss_of(down).second;
+    // The bound's mean is held fixed: target channels feel the square error alone, variance channels the bound alone.
+    const bool is_target = i < 18;
+    const double rise = is_target ? loss_of(up).first - loss_of(down).first : loss_of(up).second - loss_of(down).second;
     const double expected = rise / (2.0 * static_cast<double>(h));
     EXPECT_NEAR(gradient.data<float>()[i], expected, 1e-2 * std::abs(expected) + 1e-5) << "element " << i;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient, testing::Values(0, 1, 17, 500, 999));
+INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient, testing::Combine(testing::Values(0, 1, 17, 500, 999),
+                                          testing::Values(Prediction::epsilon, Prediction::v)));
+
+TEST(Prediction, TheNoiseIsFoundAgainInV) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(5);
+  const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
+  const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}), times = Tensor::from(std::vector<float>{0, 400, 999});
+  const Tensor xt = add_noise(schedule, x0, noise, t), v = v_of(schedule, x0, noise, t);
+  const Tensor found = noise_from_v(schedule, v, xt, times);
+  for (int64_t i = 0; i < noise.numel(); ++i) EXPECT_NEAR(found.data<float>()[i], noise.data<float>()[i], 1e-5);
+}
+
+TEST(Prediction, OfTheTruthCostsNoSquareError) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(6);
+  const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
+  const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}), xt = add_noise(schedule, x0, noise, t);
+  for (const double mse : diffusion_loss(schedule, Prediction::v, v_of(schedule, x0, noise, t), x0, xt, noise, t).mse)
+    EXPECT_LT(mse, 1e-12);
+}
 
 TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {
   const NoiseSchedule full = NoiseSchedule::linear(), spaced = full.spaced(50);

@@ -25,6 +25,20 @@ class ModelFile : public testing::Test {
   DiT model_{small()};
 };
 
+TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
+  for (const Prediction prediction : {Prediction::epsilon, Prediction::v}) {
+    DiTConfig config = small();
+    config.prediction = prediction;
+    DiT model(config);
+    nn::initialize(model, 1);
+    save_model(folder_ / "m", model, DType::f32);
+    EXPECT_EQ(load_model(folder_ / "m").model->config(), config);
+  }
+  std::string json = to_json(small());
+  json.insert(json.size() - 1, R"(, "prediction": "x0")");
+  EXPECT_THROW(dit_config_from_json(json), Error);
+}
+
 TEST_F(ModelFile, ClassNamesComeBack) {
   save_model(folder_ / "m", model_, DType::f32, {{"linnet.classes", R"(["a", "b", "c"])"}});
   EXPECT_EQ(load_model(folder_ / "m").class_names, (std::vector<std::string>{"a", "b", "c"}));

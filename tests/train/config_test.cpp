@@ -26,11 +26,12 @@ TEST(TrainConfig, TakesAPresetAndWhatTheFileChangesInIt) {
 
 TEST(TrainConfig, OverridesBeatTheFile) {
   const TrainConfig config = parse_train_config(minimal, {"train.lr=2e-4", "train.steps=7", "data.path=other/place",
-                                                          "model.mixer=linear", "data.flip=true"});
+                                                          "model.mixer=linear", "model.prediction=v", "data.flip=true"});
   EXPECT_DOUBLE_EQ(config.train.lr, 2e-4);
   EXPECT_EQ(config.train.steps, 7);
   EXPECT_EQ(config.data.path, "other/place");
   EXPECT_EQ(config.model.mixer, nn::Mixer::linear);
+  EXPECT_EQ(config.model.prediction, Prediction::v);
   EXPECT_TRUE(config.data.flip);
 }
 
@@ -46,6 +47,7 @@ TEST(TrainConfig, SuggestsTheSettingThatWasMeant) {
   EXPECT_NE(refusal(minimal, {"train.step=5"}).find("did you mean \"steps\""), std::string::npos);
   EXPECT_NE(refusal(minimal, {"trian.steps=5"}).find("did you mean \"train\""), std::string::npos);
   EXPECT_NE(refusal(minimal, {"model.mixer=lot"}).find("softmax, linear, lit"), std::string::npos);
+  EXPECT_NE(refusal(minimal, {"model.prediction=x0"}).find("\"epsilon\" or \"v\""), std::string::npos);
 }
 
 TEST(TrainConfig, RefusesWhatCannotBe) {
