@@ -1,5 +1,8 @@
 // Work is cut into parts of 1,024 tokens of one head. Each part's Σ k̂ᵀv is gathered apart and the parts are then
 // added in order, so that the result depends neither on the number of threads nor on their timing.
+//
+// Products are of f32s, or, for bf16 tensors where the CPU multiplies pairs of bf16, of pairs with f32 sums: then
+// q̂, k̂ and the states are rounded to bf16 as they enter a product.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/linear_attention_cpu.cpp"
 #include <hwy/foreach_target.h>
@@ -14,17 +17,19 @@
 namespace linnet::ops::cpu {
 
 constexpr int64_t block_tokens = 64;  // a block's q, k, v stay in the second-level cache
+constexpr int64_t scratch_blocks = 6;
 
 // Some tokens of one head: where they lie and what they share. Strides in elements.
 struct Part {
   const void *q, *k, *v, *g;   // g: the output's gradient
   void *out, *dq, *dk, *dv;
-  const float* state;          // (head_size + 1, padded)
-  const float* state_grad;     // likewise
-  const float* transposed;     // (head_size, padded): Σ k̂ᵀv transposed, or its gradient
+  const float* total;          // (padded): Σ k̂, or its gradient
+  const float* matrix;         // Σ k̂ᵀv, or its gradient, as right operand: (head_size, padded), or half as many pairs
+  const float* transposed;     // likewise, transposed
   float* sums;                 // (head_size + 1, padded): this part's share
-  float* scratch;              // 4 blocks of (block_tokens, padded)
+  float* scratch;              // scratch_blocks blocks of (block_tokens, padded)
   DType dtype, g_dtype;
+  bool pairs;                  // products of pairs of bf16
   int64_t tokens, head_size, padded, q_stride, kv_stride;
 };
 
@@ -40,6 +45,15 @@ using cpu::Part;
 
 constexpr float epsilon = 1e-6f;
 
+template <class D>
+HWY_INLINE Vec<D> rounded(Single, D, Vec<D> v) {
+  return v;
+}
+template <class D>
+HWY_INLINE Vec<D> rounded(Pair, D d, Vec<D> v) {
+  return round_to_bf16(d, v);
+}
+
 template <class T>
 HWY_INLINE T* offset(T* p, DType dtype, int64_t elements) {
   using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
@@ -47,6 +61,7 @@ HWY_INLINE T* offset(T* p, DType dtype, int64_t elements) {
 }
 
 // Loads a block and applies relu + epsilon; the padding stays 0. NaN stays NaN, which a maximum with 0 would hide.
+template <class Step>
 HWY_INLINE void load_feature_map(const void* in, DType dtype, int64_t stride, int64_t rows, int64_t n,
                                  int64_t padded, float* out) {
   load_tile(in, dtype, stride, rows, n, padded, out);
@@ -54,7 +69,8 @@ HWY_INLINE void load_feature_map(const void* in, DType dtype, int64_t stride, in
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       float* p = out + r * padded + i;
       const auto x = load(d, p);
-      store(hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), hn::Set(d, epsilon)), d, p);
+      const auto mapped = hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), hn::Set(d, epsilon));
+      store(rounded(Step(), d, mapped), d, p);
     });
 }
 
@@ -80,55 +96,94 @@ HWY_INLINE void scale_row(float factor, int64_t n, float* x) {
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
 }
 
+// out (rows, padded) = a·b for a block a of f32s and a right operand b as in Part.
+HWY_INLINE void multiply(Single, const Part& part, const float* a, const float* b, int64_t rows, float* out) {
+  tile_product(a, part.padded, 1, b, part.padded, rows, part.padded, part.head_size, out, part.padded, false);
+}
+HWY_INLINE void multiply(Pair, const Part& part, const float* a, const float* b, int64_t rows, float* out) {
+  float* pairs = part.scratch + 4 * block_tokens * part.padded;
+  pair_columns(a, rows, part.padded, pairs);
+  tile_product<Pair>(pairs, part.padded / 2, 1, b, part.padded, rows, part.padded, part.head_size / 2, out,
+                     part.padded, false);
+}
+
+// part.sums = or += aᵀ·b for blocks a and b of f32s.
+HWY_INLINE void gather(Single, const Part& part, const float* a, const float* b, int64_t rows, bool add) {
+  tile_product(a, 1, part.padded, b, part.padded, part.head_size, part.padded, rows, part.sums, part.padded, add);
+}
+HWY_INLINE void gather(Pair, const Part& part, const float* a, const float* b, int64_t rows, bool add) {
+  float *left = part.scratch + 4 * block_tokens * part.padded, *right = left + block_tokens * part.padded;
+  pair_rows(a, rows, part.padded, left);
+  pair_rows(b, rows, part.padded, right);
+  tile_product<Pair>(left, 1, part.padded, right, part.padded, part.head_size, part.padded, (rows + 1) / 2, part.sums,
+                     part.padded, add);
+}
+
+// A state's matrix and its transpose as right operands.
+void prepare(Single, const float* state, int64_t n, int64_t padded, float* matrix, float* transposed) {
+  if (matrix)
+    for (int64_t i = 0; i < n * padded; ++i) matrix[i] = state[i];
+  if (transposed) transpose_tile(state, padded, n, n, transposed, padded);
+}
+void prepare(Pair, const float* state, int64_t n, int64_t padded, float* matrix, float* transposed) {
+  if (matrix) pair_rows(state, n, padded, matrix);
+  if (!transposed) return;
+  // Pairs of a row's neighbours, written for now behind where they will lie transposed.
+  float* pairs = transposed + n / 2 * padded;
+  pair_columns(state, n, padded, pairs);
+  transpose_tile(pairs, padded / 2, n, n / 2, transposed, padded);
+}
+
 // sums = Σ k̂ᵀv and, as last row, Σ k̂.
-void gather_keys(const Part& part) {
+template <class Step>
+void gather_keys_as(const Part& part) {
   const int64_t n = part.head_size, padded = part.padded;
   float *k = part.scratch, *v = k + block_tokens * padded, *total = part.sums + n * padded;
   for (int64_t i = 0; i < padded; ++i) total[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
+    load_feature_map<Step>(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
     load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
-    tile_product(k, 1, padded, v, padded, n, padded, rows, part.sums, padded, t > 0);
+    gather(Step(), part, k, v, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) add_scaled(k + r * padded, 1.0f, padded, total);
   }
 }
 
 // out = q̂·Σk̂ᵀv / (q̂·Σk̂)
-void answer_queries(const Part& part) {
+template <class Step>
+void answer_queries_as(const Part& part) {
   const int64_t n = part.head_size, padded = part.padded;
   float *q = part.scratch, *o = q + block_tokens * padded;
-  const float* total = part.state + n * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
-    tile_product(q, padded, 1, part.state, padded, rows, padded, n, o, padded, false);
+    load_feature_map<Step>(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
+    multiply(Step(), part, q, part.matrix, rows, o);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / dot(q + r * padded, total, padded), padded, o + r * padded);
+      scale_row(1.0f / dot(q + r * padded, part.total, padded), padded, o + r * padded);
     store_tile(o, padded, rows, n, offset(part.out, part.dtype, t * part.q_stride), part.dtype, part.q_stride);
   }
 }
 
 // With z = q̂·Σk̂ and ĝ = g/z:  dq̂ = ĝ·(Σk̂ᵀv)ᵀ + dz·Σk̂, dz = −q̂·(ĝ·(Σk̂ᵀv)ᵀ)/z.
 // Gathers in sums the state's gradient: q̂ᵀĝ and, as last row, Σ dz·q̂.
-void backward_queries(const Part& part) {
+template <class Step>
+void backward_queries_as(const Part& part) {
   const int64_t n = part.head_size, padded = part.padded;
   float *q = part.scratch, *g = q + block_tokens * padded, *dq = g + block_tokens * padded;
-  const float* total = part.state + n * padded;
   float* dtotal = part.sums + n * padded;
   for (int64_t i = 0; i < padded; ++i) dtotal[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
+    load_feature_map<Step>(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
     load_tile(offset(part.g, part.g_dtype, t * part.q_stride), part.g_dtype, part.q_stride, rows, n, padded, g);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / dot(q + r * padded, total, padded), padded, g + r * padded);
-    tile_product(g, padded, 1, part.transposed, padded, rows, padded, n, dq, padded, false);
-    tile_product(q, 1, padded, g, padded, n, padded, rows, part.sums, padded, t > 0);
+      scale_row(1.0f / dot(q + r * padded, part.total, padded), padded, g + r * padded);
+    multiply(Step(), part, g, part.transposed, rows, dq);
+    gather(Step(), part, q, g, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) {
       const float* q_row = q + r * padded;
-      const float dz = -dot(q_row, dq + r * padded, padded) / dot(q_row, total, padded);
-      add_scaled(total, dz, padded, dq + r * padded);
+      const float dz = -dot(q_row, dq + r * padded, padded) / dot(q_row, part.total, padded);
+      add_scaled(part.total, dz, padded, dq + r * padded);
       add_scaled(q_row, dz, padded, dtotal);
     }
     mask_flat(q, rows * padded, dq);
@@ -137,26 +192,34 @@ void backward_queries(const Part& part) {
 }
 
 // dk̂ = v·(dΣk̂ᵀv)ᵀ + dΣk̂;  dv = k̂·dΣk̂ᵀv
-void backward_keys(const Part& part) {
+template <class Step>
+void backward_keys_as(const Part& part) {
   const int64_t n = part.head_size, padded = part.padded;
   float *k = part.scratch, *v = k + block_tokens * padded, *dk = v + block_tokens * padded,
         *dv = dk + block_tokens * padded;
-  const float* dtotal = part.state_grad + n * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
+    load_feature_map<Step>(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
     load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
-    tile_product(v, padded, 1, part.transposed, padded, rows, padded, n, dk, padded, false);
-    tile_product(k, padded, 1, part.state_grad, padded, rows, padded, n, dv, padded, false);
-    for (int64_t r = 0; r < rows; ++r) add_scaled(dtotal, 1.0f, padded, dk + r * padded);
+    multiply(Step(), part, v, part.transposed, rows, dk);
+    multiply(Step(), part, k, part.matrix, rows, dv);
+    for (int64_t r = 0; r < rows; ++r) add_scaled(part.total, 1.0f, padded, dk + r * padded);
     mask_flat(k, rows * padded, dk);
     store_tile(dk, padded, rows, n, offset(part.dk, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
     store_tile(dv, padded, rows, n, offset(part.dv, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
   }
 }
 
-void transpose_state(const float* state, int64_t head_size, int64_t padded, float* out) {
-  transpose_tile(state, padded, head_size, head_size, out, padded);
+void gather_keys(const Part& part) { part.pairs ? gather_keys_as<Pair>(part) : gather_keys_as<Single>(part); }
+void answer_queries(const Part& part) {
+  part.pairs ? answer_queries_as<Pair>(part) : answer_queries_as<Single>(part);
+}
+void backward_queries(const Part& part) {
+  part.pairs ? backward_queries_as<Pair>(part) : backward_queries_as<Single>(part);
+}
+void backward_keys(const Part& part) { part.pairs ? backward_keys_as<Pair>(part) : backward_keys_as<Single>(part); }
+void prepare_state(bool pairs, const float* state, int64_t n, int64_t padded, float* matrix, float* transposed) {
+  pairs ? prepare(Pair(), state, n, padded, matrix, transposed) : prepare(Single(), state, n, padded, matrix, transposed);
 }
 
 }  // namespace
@@ -170,7 +233,7 @@ HWY_EXPORT(gather_keys);
 HWY_EXPORT(answer_queries);
 HWY_EXPORT(backward_queries);
 HWY_EXPORT(backward_keys);
-HWY_EXPORT(transpose_state);
+HWY_EXPORT(prepare_state);
 
 namespace {
 
@@ -180,7 +243,8 @@ constexpr int64_t part_tokens = 1024;
 struct Layout {
   Layout(const Tensor& q_in, const Tensor& kv_in, int64_t heads_in)
       : q(q_in), kv(kv_in), heads(heads_in), tokens(q.size(1)), width(q.size(2)), head_size(width / heads),
-        padded(pad_tile(head_size)), parts(std::max<int64_t>(1, (tokens + part_tokens - 1) / part_tokens)) {}
+        padded(pad_tile(head_size)), pairs(q.dtype() == DType::bf16 && head_size % 2 == 0 && have_pair_dot()),
+        parts(std::max<int64_t>(1, (tokens + part_tokens - 1) / part_tokens)) {}
 
   int64_t states() const { return q.size(0) * heads; }
   int64_t tasks() const { return states() * parts; }
@@ -201,6 +265,7 @@ struct Layout {
     result.v = element(kv, kv_at(task) + width);
     result.scratch = scratch;
     result.dtype = q.dtype();
+    result.pairs = pairs;
     result.tokens = std::min(part_tokens, tokens - first_token(task));
     result.head_size = head_size;
     result.padded = padded;
@@ -210,13 +275,15 @@ struct Layout {
   }
 
   const Tensor &q, &kv;
-  int64_t heads, tokens, width, head_size, padded, parts;
+  int64_t heads, tokens, width, head_size, padded;
+  bool pairs;
+  int64_t parts;
 };
 
 template <class Body>
 void for_parts(const Layout& layout, Body body) {
   parallel_for(layout.tasks(), 1, [&](int64_t begin, int64_t end) {
-    Tensor scratch = Tensor::empty({4, block_tokens, layout.padded});
+    Tensor scratch = Tensor::empty({scratch_blocks, block_tokens, layout.padded});
     for (int64_t task = begin; task < end; ++task) body(task, layout.part(task, scratch.mutable_data<float>()));
   });
 }
@@ -241,17 +308,40 @@ Tensor shares_of(const Layout& layout, const Tensor& states) {
   return Tensor::empty({layout.tasks(), layout.state_size()});
 }
 
-Tensor transposed_states(const Layout& layout, const Tensor& states) {
-  Tensor result = Tensor::empty({layout.states(), layout.head_size, layout.padded});
-  const float* from = states.data<float>();
-  float* to = result.mutable_data<float>();
-  parallel_for(layout.states(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s)
-      HWY_DYNAMIC_DISPATCH(transpose_state)
-    (from + s * layout.state_size(), layout.head_size, layout.padded, to + s * layout.head_size * layout.padded);
-  });
-  return result;
-}
+// States as right operands of products, as they are and, where wanted, transposed.
+class Operands {
+ public:
+  enum class Want { plain, transposed, both };
+
+  Operands(const Layout& layout, const Tensor& states, Want want) : layout_(layout), states_(states) {
+    const Shape shape{layout.states(), layout.head_size, layout.padded};
+    if (want != Want::transposed) plain_ = Tensor::empty(shape);
+    if (want != Want::plain) transposed_ = Tensor::empty(shape);
+    parallel_for(layout.states(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s)
+        HWY_DYNAMIC_DISPATCH(prepare_state)
+      (layout.pairs, states.data<float>() + s * layout.state_size(), layout.head_size, layout.padded,
+       of(plain_, s), of(transposed_, s));
+    });
+  }
+
+  // Points a part to its own.
+  void give(int64_t task, Part& part) {
+    const int64_t s = task / layout_.parts;
+    part.total = states_.data<float>() + (s + 1) * layout_.state_size() - layout_.padded;
+    part.matrix = of(plain_, s);
+    part.transposed = of(transposed_, s);
+  }
+
+ private:
+  float* of(Tensor& matrices, int64_t s) const {
+    return matrices.defined() ? matrices.mutable_data<float>() + s * layout_.head_size * layout_.padded : nullptr;
+  }
+
+  const Layout& layout_;
+  const Tensor& states_;
+  Tensor plain_, transposed_;
+};
 
 }  // namespace
 
@@ -264,9 +354,9 @@ void linear_attention_forward(const Tensor& q, const Tensor& kv, int64_t heads, 
     HWY_DYNAMIC_DISPATCH(gather_keys)(part);
   });
   if (layout.parts > 1) add_parts(layout, shares, state);
-  const float* states = state.data<float>();
+  Operands operands(layout, state, Operands::Want::plain);
   for_parts(layout, [&](int64_t task, Part part) {
-    part.state = states + task / layout.parts * layout.state_size();
+    operands.give(task, part);
     part.out = element(out, layout.q_at(task));
     HWY_DYNAMIC_DISPATCH(answer_queries)(part);
   });
@@ -278,12 +368,9 @@ void linear_attention_backward(const Tensor& g, const Tensor& q, const Tensor& k
   Tensor dstate = Tensor::empty(state.shape());
   Tensor shares = shares_of(layout, dstate);
   float* share = shares.mutable_data<float>();
-  const int64_t matrix = layout.head_size * layout.padded;
-  const Tensor transposed = transposed_states(layout, state);
+  Operands operands(layout, state, Operands::Want::transposed);
   for_parts(layout, [&](int64_t task, Part part) {
-    const int64_t s = task / layout.parts;
-    part.state = state.data<float>() + s * layout.state_size();
-    part.transposed = transposed.data<float>() + s * matrix;
+    operands.give(task, part);
     part.g = element(g, layout.q_at(task));
     part.g_dtype = g.dtype();
     part.dq = element(dq, layout.q_at(task));
@@ -291,11 +378,9 @@ void linear_attention_backward(const Tensor& g, const Tensor& q, const Tensor& k
     HWY_DYNAMIC_DISPATCH(backward_queries)(part);
   });
   if (layout.parts > 1) add_parts(layout, shares, dstate);
-  const Tensor dtransposed = transposed_states(layout, dstate);
+  Operands gradients(layout, dstate, Operands::Want::both);
   for_parts(layout, [&](int64_t task, Part part) {
-    const int64_t s = task / layout.parts;
-    part.state_grad = dstate.data<float>() + s * layout.state_size();
-    part.transposed = dtransposed.data<float>() + s * matrix;
+    gradients.give(task, part);
     part.dk = element(dkv, layout.kv_at(task));
     part.dv = element(dkv, layout.kv_at(task) + layout.width);
     HWY_DYNAMIC_DISPATCH(backward_keys)(part);

@@ -77,12 +77,28 @@ HWY_INLINE float sum_lanes(int64_t n, Term&& term) {
   return hn::GetLane(hn::SumOfLanes(full, total)) + rest;
 }
 
-// 1 / (1 + e^-x), to a few units in the last place.
+// e^x to a few units in the last place, for |x| < 87: 2^n·e^r with |r| ≤ ln 2/2, e^r by Cephes' polynomial.
+template <class D>
+HWY_INLINE Vec<D> exp_in_range(D d, Vec<D> x) {
+  const hn::Rebind<int32_t, D> di;
+  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
+  const auto r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x));
+  auto p = hn::MulAdd(r, hn::Set(d, 1.9875691500e-4f), hn::Set(d, 1.3981999507e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
+  p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::ConvertTo(di, n))));
+}
+
+// 1 / (1 + e^-x), to a few units in the last place; flat beyond ±80.
 template <class D>
 HWY_INLINE Vec<D> sigmoid(D d, Vec<D> x) {
+  const auto limit = hn::Set(d, 80.0f);
+  const auto within = hn::Max(hn::Min(hn::Neg(x), limit), hn::Neg(limit));
   const auto one = hn::Set(d, 1.0f);
-  const auto e = hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 80.0f)));
-  return hn::Div(one, hn::Add(one, e));
+  return hn::Div(one, hn::Add(one, exp_in_range(d, within)));
 }
 
 // f(pointer) with the pointer's real element type, f32 or bf16.
