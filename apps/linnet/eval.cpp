@@ -55,14 +55,13 @@ void run(const Options& options) {
   const ShapesScore score = score_folder(options.dir);
   if (!options.json.empty()) write_text_file(options.json, to_json(score) + "\n");
   show_table(score);
-  const auto share = [&](int64_t n) {
-    return 100.0 * static_cast<double>(n) / static_cast<double>(score.count);
+  const auto share = [](int64_t n, int64_t of) {
+    return of == 0 ? 0.0 : 100.0 * static_cast<double>(n) / static_cast<double>(of);
   };
-  fmt::print(
-      "{} pictures: {:.1f} % right ({:.1f} % the shape, {:.1f} % the colour), {:.1f} % well drawn, mean IoU "
-      "{:.3f}\n",
-      score.count, share(score.correct), share(score.shape_correct), share(score.colour_correct),
-      share(score.found), score.mean_iou);
+  fmt::print("{} pictures: {:.1f} % right; {:.1f} % well drawn, of which {:.1f} % in shape and {:.1f} % in colour as asked; "
+             "mean IoU {:.3f}\n",
+             score.count, share(score.correct, score.count), share(score.found, score.count),
+             share(score.shape_correct, score.found), share(score.colour_correct, score.found), score.mean_iou);
 }
 
 }  // namespace

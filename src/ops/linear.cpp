@@ -17,6 +17,15 @@ void add_product(const std::shared_ptr<GradSlot>& slot, const Shape& shape, DTyp
   if (!in_place) accumulate_grad(slot, result);
 }
 
+void add_weight_gradient(const std::shared_ptr<GradSlot>& slot, const Shape& shape, const MatrixView& g,
+                         const MatrixView& x) {
+  // oneDNN's product made for this is up to a quarter faster than that of the transpose, but adds to nothing.
+  if (slot->value || g.dtype != DType::bf16) return add_product(slot, shape, DType::f32, g.transposed(), x);
+  Tensor result = Tensor::empty(shape);
+  weight_gradient(g, x, result);
+  accumulate_grad(slot, result);
+}
+
 // Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the optimiser
 // adds up.
 void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight,
@@ -25,7 +34,7 @@ void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weig
   const Tensor g = cast(gradient, x.dtype());
   const MatrixView g_rows{g.raw(), g.dtype(), x.shape().rows(), weight.size(0), weight.size(0), 1};
   if (dx) add_product(dx, x.shape(), x.dtype(), g_rows, as_matrix(weight));
-  if (dweight) add_product(dweight, weight.shape(), DType::f32, g_rows.transposed(), as_matrix(x));
+  if (dweight) add_weight_gradient(dweight, weight.shape(), g_rows, as_matrix(x));
   if (dbias) accumulate_grad(dbias, sum_rows(g.reshape({x.shape().rows(), weight.size(0)})));
 }
 

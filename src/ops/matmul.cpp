@@ -141,6 +141,45 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
           wrap(describe(c), c.data));
 }
 
+namespace {
+
+dnnl::inner_product_backward_weights make_weight_gradient(const memory::desc& x, const memory::desc& dw,
+                                                          const memory::desc& g) {
+  const memory::desc weight({g.dims()[1], x.dims()[1]}, memory::data_type::bf16, memory::format_tag::any);
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x, weight, g);
+  return {{engine(), x, dw, g, forward}};
+#else
+  const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, weight, g}, engine());
+  return {{{x, dw, g}, engine(), forward}};
+#endif
+}
+
+}  // namespace
+
+void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
+  check(g.rows == x.rows && g.dtype == DType::bf16 && x.dtype == DType::bf16 && into.dtype() == DType::f32,
+        "a weight's gradient is f32 and comes of bf16 with as many rows");
+  check_output(into, g.columns, x.columns, {});
+  const memory::desc x_desc = describe(x), g_desc = describe(g);
+  const memory::desc into_desc({g.columns, x.columns}, memory::data_type::f32, memory::format_tag::ab);
+  using GradientKey = std::tuple<int64_t, int64_t, int64_t, int>;
+  static std::mutex mutex;
+  static auto* const primitives = new std::map<GradientKey, dnnl::inner_product_backward_weights>;
+  dnnl::inner_product_backward_weights primitive;
+  {
+    const std::scoped_lock lock(mutex);
+    if (primitives->size() > 1024) primitives->clear();
+    auto& slot = (*primitives)[{g.rows, g.columns, x.columns, threads()}];
+    if (!slot) slot = make_weight_gradient(x_desc, into_desc, g_desc);
+    primitive = slot;
+  }
+  primitive.execute(stream(), {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
+                               {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
+                               {DNNL_ARG_DIFF_WEIGHTS, wrap(into_desc, into.mutable_raw())}});
+  stream().wait();
+}
+
 struct PackedWeight::State {
   Tensor weight;  // (out, in), in the product type; freed once packed
   DType dtype;

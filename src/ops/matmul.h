@@ -49,6 +49,9 @@ class PackedWeight {
   std::shared_ptr<State> state_;
 };
 
+/// into (out, in) f32 = gᵀ·x for dense bf16 g (rows, out) and x (rows, in): the gradient of a linear layer's weight.
+void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
+
 /// Fastest product type that the CPU really has instructions for: bf16 or f32.
 DType fastest_product_dtype();
 
