@@ -7,6 +7,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "pipeline/picture_text.h"
+#include "store/dit_weights.h"
 #include "verbs.h"
 
 namespace linnet::app {
@@ -48,24 +49,23 @@ std::string in_bytes(double bytes) {
 
 // How many numbers are learned, of which types: "3.54 M in f32 (14.2 MB)". A checkpoint keeps each of them four
 // times.
-std::string describe_parameters(const SafetensorsFile& file, std::string_view prefix) {
+std::string describe_parameters(const Weights& weights, std::string_view prefix) {
   int64_t count = 0;
   size_t bytes = 0;
   std::vector<std::string> types;
-  for (const std::string& name : file.names()) {
-    if (!name.starts_with(prefix) || name == "pos_embed") continue;
-    const auto& entry = file.entry(name);
-    count += entry.shape.numel();
-    bytes += entry.end - entry.begin;
-    const std::string type = entry.dtype ? std::string(name_of(*entry.dtype)) : printable(entry.dtype_name);
+  for (const Weights::Item& item : weights.items()) {
+    if (!item.name.starts_with(prefix) || item.name == "pos_embed") continue;
+    count += item.shape.numel();
+    bytes += item.bytes();
+    const std::string type = item.dtype ? std::string(name_of(*item.dtype)) : printable(item.dtype_name);
     if (std::ranges::find(types, type) == types.end()) types.push_back(type);
   }
   return fmt::format("{} in {} ({})", in_millions(count), fmt::join(types, ", "),
                      in_bytes(static_cast<double>(bytes)));
 }
 
-std::string describe_classes(const SafetensorsFile& file, const DiTConfig& config) {
-  const std::vector<std::string> names = read_class_names(file, config);
+std::string describe_classes(const Weights& weights, const DiTConfig& config) {
+  const std::vector<std::string> names = read_class_names(weights, config);
   if (names.empty()) return fmt::format("{}, without names", config.num_classes);
   const size_t shown = std::min<size_t>(names.size(), 6);
   const std::string first = fmt::format("{}", fmt::join(std::span(names).first(shown), ", "));
@@ -79,57 +79,55 @@ void show_config(const DiTConfig& config) {
   show("cost", fmt::format("{:.3g} GMACs a picture and step", static_cast<double>(count_macs(config)) * 1e-9));
   show("guidance", config.null_class() ? "possible" : "not possible (classes were never dropped)");
   show("variance", config.learn_sigma ? "learned" : "fixed");
+  show("predicts", config.prediction == Prediction::v ? "v" : "the noise");
 }
 
-void show_model(const SafetensorsFile& file) {
-  const DiTConfig config = read_model_config(file);
-  const std::string classes = describe_classes(file, config);
+void show_model(const Weights& weights) {
+  const DiTConfig config = read_model_config(weights);
+  const std::string classes = describe_classes(weights, config);
   fmt::print("Model: {}\n", describe_model(config));
   show_config(config);
-  show("parameters", describe_parameters(file, ""));
+  show("parameters", describe_parameters(weights, ""));
   show("classes", classes);
 }
 
-void show_checkpoint(const SafetensorsFile& file) {
-  const DiTConfig config = dit_config_from_json(file.metadata().at("linnet.checkpoint"));
+void show_checkpoint(const Weights& weights) {
+  const DiTConfig config = dit_config_from_json(weights.metadata().at("linnet.checkpoint"));
   fmt::print("Training checkpoint: {}\n", describe_model(config));
   show_config(config);
-  show("parameters", describe_parameters(file, "model."));
+  show("parameters", describe_parameters(weights, "model."));
 }
 
-void show_tensors(const SafetensorsFile& file) {
+void show_tensors(const Weights& weights) {
   size_t width = 0;
-  for (const std::string& name : file.names()) width = std::max(width, printable(name).size());
-  for (const std::string& name : file.names()) {
-    const auto& entry = file.entry(name);
-    fmt::print("  {:<{}}  {:<5} {}\n", printable(name), width, printable(entry.dtype_name),
-               to_string(entry.shape));
-  }
+  for (const Weights::Item& item : weights.items()) width = std::max(width, printable(item.name).size());
+  for (const Weights::Item& item : weights.items())
+    fmt::print("  {:<{}}  {:<5} {}\n", printable(item.name), width, printable(item.dtype_name), to_string(item.shape));
 }
 
-void show_safetensors(const SafetensorsFile& file, bool tensors) {
-  const auto& metadata = file.metadata();
+void show_weights(const Weights& weights, bool tensors) {
+  const auto& metadata = weights.metadata();
   if (metadata.contains("linnet.checkpoint"))
-    show_checkpoint(file);
-  else if (metadata.contains("linnet.config"))
-    show_model(file);
+    show_checkpoint(weights);
+  else if (metadata.contains("linnet.config") || looks_like_dit(weights))
+    show_model(weights);
   else {
-    fmt::print("Safetensors, no model of Linnet's\n");
-    show("numbers", describe_parameters(file, ""));
+    fmt::print("Tensors, no model that Linnet knows\n");
+    show("numbers", describe_parameters(weights, ""));
   }
   if (const auto step = metadata.find("linnet.step"); step != metadata.end())
     show("step", printable(step->second));
-  show("tensors", std::to_string(file.names().size()));
+  show("tensors", std::to_string(weights.items().size()));
   for (const auto& [key, value] : metadata)
-    if (!key.starts_with("linnet.")) show(printable(key), printable(value));
-  if (tensors) show_tensors(file);
+    if (!key.starts_with("linnet.") && key != folder_config_key) show(printable(key), printable(value));
+  if (tensors) show_tensors(weights);
 }
 
 void run(const Options& options) {
-  if (options.file != "builtin" && is_png(options.file))
+  if (options.file != "builtin" && !std::filesystem::is_directory(options.file) && is_png(options.file))
     show_picture(options.file);
   else
-    show_safetensors(open_weights(options.file), options.tensors);
+    show_weights(open_weights(options.file), options.tensors);
 }
 
 }  // namespace
@@ -137,7 +135,7 @@ void run(const Options& options) {
 void add_info(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
-  verb->add_option("file", options->file, "Safetensors or PNG file, or builtin")->required();
+  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a PNG file, or builtin")->required();
   verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
   verb->callback([options] { run(*options); });
 }

@@ -7,8 +7,8 @@
 
 namespace linnet::app {
 
-SafetensorsFile open_weights(const std::string& model) {
-  return model == "builtin" ? builtin_model() : SafetensorsFile::open(model);
+Weights open_weights(const std::string& model, Choice choice) {
+  return model == "builtin" ? Weights::of(builtin_model()) : open_model_weights(model, choice);
 }
 
 std::string short_name(const std::string& model) {

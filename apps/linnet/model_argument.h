@@ -7,8 +7,8 @@
 
 namespace linnet::app {
 
-/// A file, or "builtin".
-SafetensorsFile open_weights(const std::string& model);
+/// Of a file or folder, or "builtin", as load_model takes them.
+Weights open_weights(const std::string& model, Choice choice = Choice::ema);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 

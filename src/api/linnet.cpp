@@ -63,7 +63,7 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
 Model Model::builtin(Precision precision) {
-  return Model(std::make_unique<State>(State{ready_to_paint(load_model(builtin_model()), precision)}));
+  return Model(std::make_unique<State>(State{ready_to_paint(load_model(Weights::of(builtin_model())), precision)}));
 }
 
 const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }

@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "io/text.h"
+#include "store/dit_weights.h"
 
 namespace linnet {
 namespace {
@@ -31,52 +32,58 @@ uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
 
 }  // namespace
 
-LoadedModel load_model(const SafetensorsFile& file) {
+LoadedModel load_model(const Weights& weights) {
   LoadedModel result;
-  result.metadata = file.metadata();
-  const DiTConfig config = read_model_config(file);
-  result.class_names = read_class_names(file, config);
+  result.metadata = weights.metadata();
+  const DiTConfig config = read_model_config(weights);
+  result.class_names = read_class_names(weights, config);
   result.model = std::make_unique<DiT>(config);
   std::set<std::string> left_over;
-  for (const std::string& name : file.names()) left_over.insert(name);
+  for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
   result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
     left_over.erase(name);
     if (!parameter.learned()) return;
-    check(file.contains(name), "{}: tensor \"{}\" is missing", file.source(), name);
+    check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
     try {
-      nn::assign(name, parameter, file.tensor(name));
+      nn::assign(name, parameter, weights.tensor(name));
     } catch (const Error& error) {
-      fail("{}: {}", file.source(), error.what());
+      fail("{}: {}", weights.source(), error.what());
     }
   });
-  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", file.source(),
+  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
         left_over.empty() ? "" : printable(*left_over.begin()));
   return result;
 }
 
-LoadedModel load_model(const std::filesystem::path& path) { return load_model(SafetensorsFile::open(path)); }
+LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
+  return load_model(open_model_weights(path, choice));
+}
 
-DiTConfig read_model_config(const SafetensorsFile& file) {
-  const auto& metadata = file.metadata();
+Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
+  const Weights all = Weights::open(path);
+  if (all.metadata().contains(config_key) || all.metadata().contains("linnet.checkpoint")) return all;
+  Weights model = model_weights(all, choice);
+  return has_diffusers_names(model) ? with_original_names(model) : model;
+}
+
+DiTConfig read_model_config(const Weights& weights) {
+  const auto& metadata = weights.metadata();
   const auto found = metadata.find(config_key);
   check(found != metadata.end() || !metadata.contains("linnet.checkpoint"),
-        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors", file.source());
-  check(found != metadata.end(), "{}: no model configuration in this file (metadata \"{}\")", file.source(),
-        config_key);
+        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors", weights.source());
+  if (found == metadata.end()) return infer_dit_config(weights);
   try {
     return dit_config_from_json(found->second);
   } catch (const Error& error) {
-    fail("{}: {}", file.source(), error.what());
+    fail("{}: {}", weights.source(), error.what());
   }
 }
 
-DiTConfig read_model_config(const std::filesystem::path& path) {
-  return read_model_config(SafetensorsFile::open(path));
-}
+DiTConfig read_model_config(const std::filesystem::path& path) { return read_model_config(open_model_weights(path)); }
 
-std::vector<std::string> read_class_names(const SafetensorsFile& file, const DiTConfig& config) {
-  const auto found = file.metadata().find(classes_key);
-  if (found == file.metadata().end()) return {};
+std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config) {
+  const auto found = weights.metadata().find(classes_key);
+  if (found == weights.metadata().end()) return {};
   const auto json = nlohmann::json::parse(found->second, nullptr, false);
   std::vector<std::string> names;
   bool valid = json.is_array();
@@ -84,9 +91,9 @@ std::vector<std::string> read_class_names(const SafetensorsFile& file, const DiT
     valid = json[i].is_string();
     if (valid) names.push_back(json[i].get<std::string>());
   }
-  check(valid, "{}: the metadata \"{}\" is no list of names", file.source(), classes_key);
+  check(valid, "{}: the metadata \"{}\" is no list of names", weights.source(), classes_key);
   check(static_cast<int64_t>(names.size()) == config.num_classes, "{}: {} class names for {} classes",
-        file.source(), names.size(), config.num_classes);
+        weights.source(), names.size(), config.num_classes);
   return names;
 }
 

@@ -1,12 +1,13 @@
-// Models on disk: a safetensors file whose metadata "linnet.config" holds the configuration as JSON.
+// Models on disk. Linnet's own are safetensors files whose metadata "linnet.config" holds the configuration as JSON;
+// others' are understood by names and shapes (store/dit_weights.h).
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <memory>
 
-#include "io/safetensors.h"
 #include "models/dit.h"
+#include "store/weights.h"
 
 namespace linnet {
 
@@ -17,16 +18,19 @@ struct LoadedModel {
   std::vector<std::string> class_names;  ///< by index; empty if the file names none
 };
 /// Throws Error naming file and tensor when one is missing, left over, or of another shape.
-LoadedModel load_model(const SafetensorsFile& file);
-LoadedModel load_model(const std::filesystem::path& path);
+LoadedModel load_model(const Weights& weights);
+LoadedModel load_model(const std::filesystem::path& path, Choice choice = Choice::ema);
 
-/// The configuration alone.
-DiTConfig read_model_config(const SafetensorsFile& file);
+/// A file's weights by the original's names, without the optimiser's and others': what load_model takes.
+Weights open_model_weights(const std::filesystem::path& path, Choice choice = Choice::ema);
+
+/// The configuration alone: the one that the file states, else what names and shapes tell.
+DiTConfig read_model_config(const Weights& weights);
 DiTConfig read_model_config(const std::filesystem::path& path);
 
 /// The names in the metadata "linnet.classes"; empty if there are none. Throws Error unless there are as many as
 /// the model has classes.
-std::vector<std::string> read_class_names(const SafetensorsFile& file, const DiTConfig& config);
+std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config);
 
 /// Sixteen hexadecimal digits that say which weights a model has: a function of the learned tensors' names, types
 /// and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.

@@ -1,0 +1,108 @@
+#include "store/weights.h"
+
+#include <algorithm>
+#include <array>
+
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+// By preference, in the folder itself or in "transformer".
+constexpr std::array folder_files = {
+    "model.safetensors.index.json", "model.safetensors", "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin"};
+
+fs::path file_in(const fs::path& folder) {
+  for (const fs::path& place : {folder, folder / "transformer"})
+    for (const char* name : folder_files)
+      if (fs::exists(place / name)) return place / name;
+  fail("{}: this folder holds no weights that Linnet knows (such as diffusion_pytorch_model.safetensors)",
+       printable(folder.string()));
+}
+
+Weights of_index(const fs::path& path) {
+  const auto files = std::make_shared<const TensorFiles>(TensorFiles::open(path));
+  Weights result(printable(path.string()), files->metadata());
+  for (const std::string& name : files->names()) {
+    const SafetensorsEntry& entry = files->entry(name);
+    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [files, name] { return files->tensor(name); }});
+  }
+  return result;
+}
+
+Weights of_file(const fs::path& path) {
+  if (path.extension() == ".json") return of_index(path);
+  const auto mapped = MappedFile::open(path);
+  const std::string name = printable(path.string());
+  if (TorchFile::is_torch_file(mapped->bytes())) return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
+  return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));
+}
+
+}  // namespace
+
+Weights Weights::open(const fs::path& given) {
+  const bool folder = fs::is_directory(given);
+  const fs::path path = folder ? file_in(given) : given;
+  if (!folder) return of_file(path);
+  Weights result = of_file(path);
+  if (const fs::path config = path.parent_path() / "config.json"; fs::exists(config))
+    result.metadata_.emplace(folder_config_key, read_text_file(config, 1 << 20));
+  return result;
+}
+
+Weights Weights::of(const SafetensorsFile& file) {
+  const auto shared = std::make_shared<const SafetensorsFile>(file);
+  Weights result(file.source(), file.metadata());
+  for (const std::string& name : file.names()) {
+    const SafetensorsEntry& entry = file.entry(name);
+    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
+  }
+  return result;
+}
+
+Weights Weights::of(const TorchFile& file) {
+  const auto shared = std::make_shared<const TorchFile>(file);
+  Weights result(file.source());
+  for (const std::string& name : file.names()) {
+    const TorchFile::Entry& entry = file.entry(name);
+    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
+  }
+  return result;
+}
+
+const Weights::Item& Weights::item(std::string_view name) const {
+  const auto found = places_.find(name);
+  check(found != places_.end(), "{}: tensor '{}' is missing", source_, printable(name));
+  return items_[found->second];
+}
+
+void Weights::add(Item item) {
+  check(places_.emplace(item.name, items_.size()).second, "{}: tensor '{}' is there twice", source_,
+        printable(item.name));
+  items_.push_back(std::move(item));
+}
+
+Weights model_weights(const Weights& all, Choice choice) {
+  using Groups = std::vector<std::string_view>;
+  const Groups averaged = {"ema/", "state_dict_ema/"}, raw = {"model/", "state_dict/", "module/"};
+  Groups order = choice == Choice::ema ? averaged : raw;
+  const Groups& second = choice == Choice::ema ? raw : averaged;
+  order.insert(order.end(), second.begin(), second.end());
+  const auto group = std::ranges::find_if(order, [&](std::string_view prefix) {
+    return std::ranges::any_of(all.items(), [&](const Weights::Item& item) { return item.name.starts_with(prefix); });
+  });
+  const std::string_view prefix = group == order.end() ? "" : *group;
+  Weights result(all.source(), all.metadata());
+  for (Weights::Item item : all.items()) {
+    if (!item.name.starts_with(prefix)) continue;
+    item.name.erase(0, prefix.size());
+    if (item.name.starts_with("module.")) item.name.erase(0, std::string_view("module.").size());  // of parallel training
+    result.add(std::move(item));
+  }
+  return result;
+}
+
+}  // namespace linnet

@@ -1,0 +1,73 @@
+// A model's tensors by name, whatever file they come from: safetensors (one file, or many with an index), PyTorch's
+// files, or a folder as the Hub lays it out. Nothing is read before it is asked for, so a set of weights can be
+// filtered, renamed and joined at no cost.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "io/torch_file.h"
+
+namespace linnet {
+
+/// Under this metadata key stands a folder's "config.json".
+inline constexpr const char* folder_config_key = "folder.config";
+
+class Weights {
+ public:
+  struct Item {
+    std::string name;
+    std::string dtype_name;      ///< as the file calls it
+    std::optional<DType> dtype;  ///< none if Linnet has no such element type
+    Shape shape;
+    std::function<Tensor()> read;
+
+    /// 0 if the type is unknown.
+    size_t bytes() const { return dtype ? static_cast<size_t>(shape.numel()) * size_of(*dtype) : 0; }
+  };
+
+  /// source names the file in messages.
+  explicit Weights(std::string source, std::map<std::string, std::string> metadata = {})
+      : source_(std::move(source)), metadata_(std::move(metadata)) {}
+
+  /// What is at a path: a file by its contents, a folder by its "model.safetensors", "diffusion_pytorch_model.*" or
+  /// "pytorch_model.bin", itself or in "transformer/". Throws Error naming what was found instead.
+  static Weights open(const std::filesystem::path& path);
+  static Weights of(const SafetensorsFile& file);
+  static Weights of(const TorchFile& file);
+
+  const std::string& source() const { return source_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// In the file's order.
+  const std::vector<Item>& items() const { return items_; }
+  bool contains(std::string_view name) const { return places_.contains(name); }
+  /// Throws Error when there is no such tensor.
+  const Item& item(std::string_view name) const;
+  const Shape& shape(std::string_view name) const { return item(name).shape; }
+  Tensor tensor(std::string_view name) const { return item(name).read(); }
+
+  /// Throws Error when the name is taken.
+  void add(Item item);
+
+ private:
+  std::string source_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<Item> items_;
+  std::map<std::string, size_t, std::less<>> places_;
+};
+
+/// Which of a training checkpoint's two sets of weights is wanted.
+enum class Choice : uint8_t { ema, raw };
+
+/// The model's own weights out of a training checkpoint that holds more: those under "ema" or "state_dict_ema" (or,
+/// wanted raw or for want of these, "model", "state_dict" or "module"), by their plain names. Weights that are plain
+/// already come back as they are.
+Weights model_weights(const Weights& all, Choice choice);
+
+}  // namespace linnet

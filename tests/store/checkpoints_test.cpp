@@ -1,0 +1,115 @@
+// Checkpoints as others write them, against what PyTorch computes from the same weights
+// (tests/reference/make_checkpoints.py): names, shapes and configurations are understood without being told.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "store/dit_weights.h"
+#include "store/model_file.h"
+#include "support/compare.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+std::string checkpoint(const char* name) { return fmt::format("{}/checkpoints/{}", LINNET_TEST_DATA, name); }
+std::string reference(std::string_view name, const char* kind) {
+  return fmt::format("{}/reference/{}.{}.safetensors", LINNET_TEST_DATA, name, kind);
+}
+
+double forward_error(const DiT& model, std::string_view expected) {
+  const auto io = SafetensorsFile::open(reference(expected, "io"));
+  return test::relative_error(model.forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("out"));
+}
+
+TEST(Checkpoint, OfATrainingGivesItsMovingAverage) {
+  EXPECT_LT(forward_error(*load_model(checkpoint("lit.pt")).model, "dit_lit"), 1e-4);
+}
+
+TEST(Checkpoint, OfATrainingGivesItsRawWeightsWhenAsked) {
+  const Weights raw = open_model_weights(checkpoint("lit.pt"), Choice::raw);
+  for (const Weights::Item& item : raw.items())
+    for (const float value : raw.tensor(item.name).values<float>()) ASSERT_EQ(value, 0.0f) << item.name;
+}
+
+TEST(Checkpoint, OfAPlainStateDictionaryIsTheModel) {
+  EXPECT_LT(forward_error(*load_model(checkpoint("lit-plain.pt")).model, "dit_lit"), 1e-4);
+}
+
+TEST(Checkpoint, OfDiffusersIsTheOriginalModel) {
+  EXPECT_LT(forward_error(*load_model(checkpoint("diffusers")).model, "dit_softmax"), 1e-4);
+}
+
+TEST(Checkpoint, KeepsEveryWeightThroughDiffusersNamesAndBack) {
+  const Weights original = open_model_weights(reference("dit_softmax", "model"));
+  const Weights again = with_original_names(with_diffusers_names(original, read_model_config(original)));
+  EXPECT_EQ(again.items().size() + 1, original.items().size());  // pos_embed is computed
+  for (const Weights::Item& item : again.items()) {
+    const Tensor a = again.tensor(item.name), b = original.tensor(item.name);
+    ASSERT_EQ(a.shape(), b.shape()) << item.name;
+    EXPECT_EQ(std::memcmp(a.raw(), b.raw(), a.bytes()), 0) << item.name;
+  }
+}
+
+// What shapes can tell must be what the configuration says.
+TEST(Checkpoint, TellsItsConfigurationByItsShapes) {
+  for (const char* name : {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd", "dit_no_sigma"}) {
+    const Weights weights = Weights::open(reference(name, "model"));
+    DiTConfig stated = read_model_config(weights), inferred = infer_dit_config(weights);
+    EXPECT_EQ(inferred.mixer, stated.mixer) << name;
+    if (stated.mixer != nn::Mixer::lit) inferred.num_heads = stated.num_heads;
+    EXPECT_EQ(inferred, stated) << name << ": " << to_json(inferred) << " instead of " << to_json(stated);
+  }
+}
+
+TEST(Checkpoint, OfPublishedSizesGetsThePublishedHeads) {
+  for (const char* name : {"DiT-S/2", "DiT-B/4", "DiT-L/2", "DiT-XL/2", "LiT-S/2", "LiT-B/2", "LiT-L/4", "LiT-XL/2"}) {
+    DiTConfig config = dit_preset(name);
+    config.depth = 1;
+    DiT model(config);
+    Weights weights(name);
+    model.visit("", [&](const std::string& tensor, nn::Parameter& parameter) {
+      weights.add({tensor, "F32", DType::f32, parameter.shape, [] { return Tensor(); }});
+    });
+    EXPECT_EQ(infer_dit_config(weights), config) << name;
+  }
+}
+
+Weights without(const Weights& all, std::string_view left_out) {
+  Weights result(all.source());
+  for (const Weights::Item& item : all.items())
+    if (item.name != left_out) result.add(item);
+  return result;
+}
+
+std::string refusal(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(Checkpoint, NamesTheTensorThatIsMissing) {
+  const Weights plain = open_model_weights(checkpoint("lit-plain.pt"));
+  const char* name = "blocks.1.attn.kv.bias";
+  EXPECT_NE(refusal([&] { load_model(without(plain, name)); }).find(name), std::string::npos);
+  const Weights diffusers = Weights::open(checkpoint("diffusers"));
+  name = "transformer_blocks.1.attn1.to_k.weight";
+  EXPECT_NE(refusal([&] { with_original_names(without(diffusers, name)); }).find(name), std::string::npos);
+}
+
+TEST(Checkpoint, OfNoDiTIsRefused) {
+  Weights other("bert.safetensors");
+  other.add({"embeddings.word", "F32", DType::f32, {3, 4}, [] { return Tensor::zeros({3, 4}); }});
+  EXPECT_EQ(refusal([&] { load_model(other); }), "bert.safetensors: these are not the weights of a DiT or LiT");
+}
+
+TEST(Checkpoint, InAFolderWithoutWeightsIsRefused) {
+  const TemporaryFolder folder;
+  EXPECT_NE(refusal([&] { Weights::open(folder / "."); }).find("this folder holds no weights"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace linnet
