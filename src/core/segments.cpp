@@ -28,7 +28,8 @@ bool Segments::grow(size_t size) {
   if (size > SIZE_MAX / 2) return false;
   size = std::max(smallest_segment, (size + huge_page - 1) / huge_page * huge_page);
   // Room for an aligned start; what lies beside it goes back at once.
-  void* const mapped = mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const mapped =
+      mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return false;
   const auto from = reinterpret_cast<Address>(mapped), at = (from + huge_page - 1) / huge_page * huge_page;
   if (at > from) munmap(mapped, at - from);

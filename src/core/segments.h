@@ -1,6 +1,6 @@
-// Large blocks of memory, cut from segments that the system gives: best fit, and neighbours joined again when they
-// are free. One big segment serves any mixture of sizes without going back to the system, whose fresh pages cost a
-// fault and a clearing each; segments ask for huge pages, which makes both rarer.
+// Large blocks of memory, cut from segments that the system gives: best fit, and neighbours joined again when
+// they are free. One big segment serves any mixture of sizes without going back to the system, whose fresh
+// pages cost a fault and a clearing each; segments ask for huge pages, which makes both rarer.
 #pragma once
 
 #include <cstddef>

@@ -16,7 +16,8 @@ Tensor noise_from_v(const NoiseSchedule& schedule, const Tensor& prediction, con
   Tensor result = prediction.clone();
   const int64_t n = x.size(0), values = x.numel() / n, stride = prediction.numel() / n;
   for (int64_t b = 0; b < n; ++b) {
-    const auto step = static_cast<size_t>(std::clamp<float>(t.data<float>()[b], 0, static_cast<float>(schedule.steps() - 1)));
+    const auto step =
+        static_cast<size_t>(std::clamp<float>(t.data<float>()[b], 0, static_cast<float>(schedule.steps() - 1)));
     const auto kept = static_cast<float>(std::sqrt(schedule.alpha_bar[step]));
     const auto lost = static_cast<float>(std::sqrt(1.0 - schedule.alpha_bar[step]));
     float* out = result.mutable_data<float>() + b * stride;

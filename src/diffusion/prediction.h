@@ -9,7 +9,7 @@ namespace linnet {
 
 enum class Prediction : uint8_t {
   epsilon,  ///< the noise ε: DiT, LiT and PixArt
-  v,        ///< √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022), which weighs a picture's coarse form more
+  v,  ///< √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022), which weighs a picture's coarse form more
 };
 
 std::string_view name_of(Prediction prediction);

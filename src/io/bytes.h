@@ -46,7 +46,8 @@ class ByteReader {
   template <class T>
   T number() {
     T value;
-    std::memcpy(&value, take(sizeof(T)).data(), sizeof(T));  // little-endian, as every machine that Linnet runs on
+    std::memcpy(&value, take(sizeof(T)).data(),
+                sizeof(T));  // little-endian, as every machine that Linnet runs on
     return value;
   }
 

@@ -10,6 +10,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
+// clang-format off
 enum Opcode : uint8_t {
   MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2',
   NONE = 'N', NEWTRUE = 0x88, NEWFALSE = 0x89,
@@ -24,6 +25,7 @@ enum Opcode : uint8_t {
   GLOBAL = 'c', STACK_GLOBAL = 0x93, REDUCE = 'R', NEWOBJ = 0x81, BUILD = 'b', BINPERSID = 'Q',
   PROTO = 0x80, FRAME = 0x95,
 };
+// clang-format on
 
 constexpr std::string_view ordered_dictionary = "collections.OrderedDict";
 
@@ -89,9 +91,9 @@ class PickleMachine {
   // Into a list, a set, or (by pairs) a dictionary that lies on top.
   void add(Kind kind, std::span<const PickleValue* const> items) {
     PickleValue* const target = top();
-    check(target->is(kind), "{}: the pickle in it adds items to {}", source_,
-          describe(*target));
-    check(!target->is(Kind::dictionary) || items.size() % 2 == 0, "{}: the pickle in it has a key without a value", source_);
+    check(target->is(kind), "{}: the pickle in it adds items to {}", source_, describe(*target));
+    check(!target->is(Kind::dictionary) || items.size() % 2 == 0,
+          "{}: the pickle in it has a key without a value", source_);
     target->items.insert(target->items.end(), items.begin(), items.end());
   }
 
@@ -161,35 +163,73 @@ void PickleMachine::step(uint8_t opcode) {
   switch (opcode) {
     case PROTO: {
       const auto protocol = reader_.number<uint8_t>();
-      check(protocol >= 2 && protocol <= 5, "{}: the pickle in it is of protocol {}; 2 to 5 are known", source_, protocol);
+      check(protocol >= 2 && protocol <= 5, "{}: the pickle in it is of protocol {}; 2 to 5 are known", source_,
+            protocol);
       return;
     }
-    case FRAME: reader_.take(8); return;
-    case MARK: marks_.push_back(stack_.size()); return;
-    case POP: pop(); return;
-    case POP_MARK: pop_to_mark(); return;
-    case DUP: push(top()); return;
-    case NONE: push(Kind::none); return;
-    case NEWTRUE: push(Kind::boolean)->integer = 1; return;
-    case NEWFALSE: push(Kind::boolean); return;
-    case BININT: return push_integer(reader_.number<int32_t>());
-    case BININT1: return push_integer(reader_.number<uint8_t>());
-    case BININT2: return push_integer(reader_.number<uint16_t>());
-    case LONG1: return push_long(reader_.number<uint8_t>());
-    case LONG4: return push_long(reader_.number<uint32_t>());
-    case BINFLOAT: push(Kind::real)->real = big_endian_real(); return;
+    case FRAME:
+      reader_.take(8);
+      return;
+    case MARK:
+      marks_.push_back(stack_.size());
+      return;
+    case POP:
+      pop();
+      return;
+    case POP_MARK:
+      pop_to_mark();
+      return;
+    case DUP:
+      push(top());
+      return;
+    case NONE:
+      push(Kind::none);
+      return;
+    case NEWTRUE:
+      push(Kind::boolean)->integer = 1;
+      return;
+    case NEWFALSE:
+      push(Kind::boolean);
+      return;
+    case BININT:
+      return push_integer(reader_.number<int32_t>());
+    case BININT1:
+      return push_integer(reader_.number<uint8_t>());
+    case BININT2:
+      return push_integer(reader_.number<uint16_t>());
+    case LONG1:
+      return push_long(reader_.number<uint8_t>());
+    case LONG4:
+      return push_long(reader_.number<uint32_t>());
+    case BINFLOAT:
+      push(Kind::real)->real = big_endian_real();
+      return;
     case SHORT_BINSTRING:
-    case SHORT_BINUNICODE: return push_text(Kind::text, reader_.number<uint8_t>());
+    case SHORT_BINUNICODE:
+      return push_text(Kind::text, reader_.number<uint8_t>());
     case BINSTRING:
-    case BINUNICODE: return push_text(Kind::text, reader_.number<uint32_t>());
-    case BINUNICODE8: return push_text(Kind::text, reader_.number<uint64_t>());
-    case SHORT_BINBYTES: return push_text(Kind::bytes, reader_.number<uint8_t>());
-    case BINBYTES: return push_text(Kind::bytes, reader_.number<uint32_t>());
-    case BINBYTES8: return push_text(Kind::bytes, reader_.number<uint64_t>());
-    case EMPTY_LIST: push(Kind::list); return;
-    case EMPTY_TUPLE: push(Kind::tuple); return;
-    case EMPTY_DICT: push(Kind::dictionary); return;
-    case EMPTY_SET: push(Kind::set); return;
+    case BINUNICODE:
+      return push_text(Kind::text, reader_.number<uint32_t>());
+    case BINUNICODE8:
+      return push_text(Kind::text, reader_.number<uint64_t>());
+    case SHORT_BINBYTES:
+      return push_text(Kind::bytes, reader_.number<uint8_t>());
+    case BINBYTES:
+      return push_text(Kind::bytes, reader_.number<uint32_t>());
+    case BINBYTES8:
+      return push_text(Kind::bytes, reader_.number<uint64_t>());
+    case EMPTY_LIST:
+      push(Kind::list);
+      return;
+    case EMPTY_TUPLE:
+      push(Kind::tuple);
+      return;
+    case EMPTY_DICT:
+      push(Kind::dictionary);
+      return;
+    case EMPTY_SET:
+      push(Kind::set);
+      return;
     case LIST: {
       auto items = pop_to_mark();
       push(Kind::list)->items = std::move(items);
@@ -210,49 +250,65 @@ void PickleMachine::step(uint8_t opcode) {
       push(Kind::dictionary);
       return add(Kind::dictionary, items);
     }
-    case TUPLE1: return push_tuple(1);
-    case TUPLE2: return push_tuple(2);
-    case TUPLE3: return push_tuple(3);
+    case TUPLE1:
+      return push_tuple(1);
+    case TUPLE2:
+      return push_tuple(2);
+    case TUPLE3:
+      return push_tuple(3);
     case APPEND: {
       const PickleValue* const item = pop();
       return add(Kind::list, {&item, 1});
     }
-    case APPENDS: return add(Kind::list, pop_to_mark());
-    case ADDITEMS: return add(Kind::set, pop_to_mark());
+    case APPENDS:
+      return add(Kind::list, pop_to_mark());
+    case ADDITEMS:
+      return add(Kind::set, pop_to_mark());
     case SETITEM: {
       const PickleValue* const value = pop();
       const PickleValue* const pair[] = {pop(), value};
       return add(Kind::dictionary, pair);
     }
-    case SETITEMS: return add(Kind::dictionary, pop_to_mark());
-    case BINPUT: return remember(reader_.number<uint8_t>());
-    case LONG_BINPUT: return remember(reader_.number<uint32_t>());
-    case MEMOIZE: return remember(memo_.size());
-    case BINGET: return recall(reader_.number<uint8_t>());
-    case LONG_BINGET: return recall(reader_.number<uint32_t>());
+    case SETITEMS:
+      return add(Kind::dictionary, pop_to_mark());
+    case BINPUT:
+      return remember(reader_.number<uint8_t>());
+    case LONG_BINPUT:
+      return remember(reader_.number<uint32_t>());
+    case MEMOIZE:
+      return remember(memo_.size());
+    case BINGET:
+      return recall(reader_.number<uint8_t>());
+    case LONG_BINGET:
+      return recall(reader_.number<uint32_t>());
     case GLOBAL: {
       const std::string_view module = reader_.line();
       return push_global(module, reader_.line());
     }
     case STACK_GLOBAL: {
       const PickleValue *const name = pop(), *const module = pop();
-      check(name->is(Kind::text) && module->is(Kind::text), "{}: the pickle in it names an object by {}", source_,
-            describe(*name));
+      check(name->is(Kind::text) && module->is(Kind::text), "{}: the pickle in it names an object by {}",
+            source_, describe(*name));
       return push_global(module->text, name->text);
     }
     case REDUCE:
-    case NEWOBJ: return call();
-    case BUILD: return build();
+    case NEWOBJ:
+      return call();
+    case BUILD:
+      return build();
     case BINPERSID: {
       const PickleValue* const identifier = pop();
       push(Kind::persistent)->items = {identifier};
       return;
     }
-    default: fail("{}: the pickle in it has the opcode 0x{:02x}, which PyTorch's files do not use", source_, opcode);
+    default:
+      fail("{}: the pickle in it has the opcode 0x{:02x}, which PyTorch's files do not use", source_, opcode);
   }
 }
 
-Pickle Pickle::read(ByteReader& reader, const std::string& source) { return PickleMachine(reader, source).run(); }
+Pickle Pickle::read(ByteReader& reader, const std::string& source) {
+  return PickleMachine(reader, source).run();
+}
 
 const PickleValue* PickleValue::find(std::string_view key) const {
   if (kind != Kind::dictionary) return nullptr;
@@ -263,19 +319,32 @@ const PickleValue* PickleValue::find(std::string_view key) const {
 
 std::string describe(const PickleValue& value) {
   switch (value.kind) {
-    case Kind::none: return "None";
-    case Kind::boolean: return value.integer ? "True" : "False";
-    case Kind::integer: return fmt::format("the number {}", value.integer);
-    case Kind::real: return fmt::format("the number {}", value.real);
-    case Kind::text: return fmt::format("the text '{}'", printable(value.text));
-    case Kind::bytes: return "bytes";
-    case Kind::list: return "a list";
-    case Kind::tuple: return "a tuple";
-    case Kind::set: return "a set";
-    case Kind::dictionary: return "a dictionary";
-    case Kind::global: return fmt::format("the object {}", printable(value.name));
-    case Kind::call: return fmt::format("a call of {}", printable(value.items[0]->name));
-    case Kind::persistent: return "a stored object";
+    case Kind::none:
+      return "None";
+    case Kind::boolean:
+      return value.integer ? "True" : "False";
+    case Kind::integer:
+      return fmt::format("the number {}", value.integer);
+    case Kind::real:
+      return fmt::format("the number {}", value.real);
+    case Kind::text:
+      return fmt::format("the text '{}'", printable(value.text));
+    case Kind::bytes:
+      return "bytes";
+    case Kind::list:
+      return "a list";
+    case Kind::tuple:
+      return "a tuple";
+    case Kind::set:
+      return "a set";
+    case Kind::dictionary:
+      return "a dictionary";
+    case Kind::global:
+      return fmt::format("the object {}", printable(value.name));
+    case Kind::call:
+      return fmt::format("a call of {}", printable(value.items[0]->name));
+    case Kind::persistent:
+      return "a stored object";
   }
   return "nothing";
 }

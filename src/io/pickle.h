@@ -1,6 +1,6 @@
-// Python pickles as data: an interpreter of the opcodes that PyTorch's files use, which runs nothing. A class or a
-// function in a pickle becomes a name, a call of it a node that says what would have been called with what; readers
-// above decide which names they understand and refuse the rest. Format: Python's pickletools.
+// Python pickles as data: an interpreter of the opcodes that PyTorch's files use, which runs nothing. A class
+// or a function in a pickle becomes a name, a call of it a node that says what would have been called with
+// what; readers above decide which names they understand and refuse the rest. Format: Python's pickletools.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,12 @@ namespace linnet {
 
 struct PickleValue {
   enum class Kind : uint8_t {
-    none, boolean, integer, real, text, bytes,
+    none,
+    boolean,
+    integer,
+    real,
+    text,
+    bytes,
     list,        ///< items
     tuple,       ///< items
     set,         ///< items
@@ -26,7 +31,7 @@ struct PickleValue {
     persistent,  ///< items: the identifier that the writer gave instead of an object
   };
   Kind kind = Kind::none;
-  int64_t integer = 0;    ///< of a boolean too; integers beyond 64 bits are refused
+  int64_t integer = 0;  ///< of a boolean too; integers beyond 64 bits are refused
   double real = 0;
   std::string_view text;  ///< of texts and bytes, in the pickle's memory
   std::string name;       ///< of a global
@@ -40,8 +45,8 @@ struct PickleValue {
 /// What a pickle holds. Values may refer to each other in circles; they live as long as this does.
 class Pickle {
  public:
-  /// Reads one pickle and leaves the reader behind it. Throws Error, one sentence beginning with source, on what is
-  /// damaged or no such pickle.
+  /// Reads one pickle and leaves the reader behind it. Throws Error, one sentence beginning with source, on
+  /// what is damaged or no such pickle.
   static Pickle read(ByteReader& reader, const std::string& source);
 
   const PickleValue& root() const { return *root_; }

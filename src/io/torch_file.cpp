@@ -21,10 +21,15 @@ constexpr std::string_view legacy_magic = {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9
 // What may be called, and then means: a tensor, or plain data that no model needs.
 constexpr std::string_view rebuild_tensor = "torch._utils._rebuild_tensor_v2",
                            rebuild_parameter = "torch._utils._rebuild_parameter";
-constexpr std::array allowed_calls = {rebuild_tensor, rebuild_parameter, std::string_view("argparse.Namespace"),
-                                      std::string_view("torch.Size"), std::string_view("torch.device"),
-                                      std::string_view("collections.Counter"), std::string_view("numpy.dtype"),
-                                      std::string_view("numpy.core.multiarray.scalar"), std::string_view("_codecs.encode")};
+constexpr std::array allowed_calls = {rebuild_tensor,
+                                      rebuild_parameter,
+                                      std::string_view("argparse.Namespace"),
+                                      std::string_view("torch.Size"),
+                                      std::string_view("torch.device"),
+                                      std::string_view("collections.Counter"),
+                                      std::string_view("numpy.dtype"),
+                                      std::string_view("numpy.core.multiarray.scalar"),
+                                      std::string_view("_codecs.encode")};
 
 struct ElementType {
   std::string_view name;  // of torch.<Name>Storage, in lower case
@@ -32,16 +37,17 @@ struct ElementType {
   std::optional<DType> dtype;
 };
 constexpr ElementType element_types[] = {
-    {"double", 8, DType::f64},      {"float", 4, DType::f32}, {"half", 2, DType::f16}, {"bfloat16", 2, DType::bf16},
-    {"long", 8, DType::i64},        {"int", 4, DType::i32},   {"short", 2, {}},        {"char", 1, DType::i8},
-    {"byte", 1, DType::u8},         {"bool", 1, DType::u8},   {"complexfloat", 8, {}}, {"complexdouble", 16, {}},
+    {"double", 8, DType::f64}, {"float", 4, DType::f32}, {"half", 2, DType::f16}, {"bfloat16", 2, DType::bf16},
+    {"long", 8, DType::i64},   {"int", 4, DType::i32},   {"short", 2, {}},        {"char", 1, DType::i8},
+    {"byte", 1, DType::u8},    {"bool", 1, DType::u8},   {"complexfloat", 8, {}}, {"complexdouble", 16, {}},
 };
 
 }  // namespace
 
 class TorchFileReader {
  public:
-  TorchFileReader(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const std::string& source)
+  TorchFileReader(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                  const std::string& source)
       : bytes_(bytes), source_(source) {
     file_.source_ = source;
     file_.owner_ = std::move(owner);
@@ -55,9 +61,8 @@ class TorchFileReader {
  private:
   void read_zip_file() {
     const ZipFiles files = read_zip(bytes_, source_);
-    const auto found = std::ranges::find_if(files, [](const auto& file) {
-      return file.first == "data.pkl" || file.first.ends_with("/data.pkl");
-    });
+    const auto found = std::ranges::find_if(
+        files, [](const auto& file) { return file.first == "data.pkl" || file.first.ends_with("/data.pkl"); });
     check(found != files.end(), "{}: this zip archive is no PyTorch file (it has no data.pkl)", source_);
     const std::string root = found->first.substr(0, found->first.size() - std::string_view("data.pkl").size());
     if (const auto order = files.find(root + "byteorder"); order != files.end()) {
@@ -69,19 +74,21 @@ class TorchFileReader {
     find_storage_ = [this, &files, root](std::string_view key, const ElementType& type, uint64_t count) {
       const auto data = files.find(root + "data/" + std::string(key));
       check(data != files.end(), "{}: the storage '{}' is missing", source_, printable(key));
-      check(data->second.size() / type.bytes >= count, "{}: the storage '{}' is too short", source_, printable(key));
+      check(data->second.size() / type.bytes >= count, "{}: the storage '{}' is too short", source_,
+            printable(key));
       return data->second;
     };
     read_tensors();
   }
 
-  // Magic number, protocol, system and the objects, each a pickle; the storages' keys; then, in their order, the
-  // number of elements and the elements of each.
+  // Magic number, protocol, system and the objects, each a pickle; the storages' keys; then, in their order,
+  // the number of elements and the elements of each.
   void read_legacy() {
     ByteReader reader(bytes_, source_);
     reader.take(legacy_magic.size());
     const PickleValue protocol = Pickle::read(reader, source_).root();
-    check(protocol.is(Kind::integer) && protocol.integer == 1001, "{}: this is no PyTorch file of a known version", source_);
+    check(protocol.is(Kind::integer) && protocol.integer == 1001,
+          "{}: this is no PyTorch file of a known version", source_);
     const Pickle system = Pickle::read(reader, source_);
     const PickleValue* const little = system.root().find("little_endian");
     check(!little || little->integer == 1, "{}: its numbers are big-endian", source_);
@@ -102,13 +109,15 @@ class TorchFileReader {
       const auto type = types.find(key->text);
       check(type != types.end(), "{}: nothing refers to the storage '{}'", source_, printable(key->text));
       const auto count = reader.number<uint64_t>();
-      check(count <= reader.left() / type->second.bytes, "{}: the storage '{}' is cut off", source_, printable(key->text));
+      check(count <= reader.left() / type->second.bytes, "{}: the storage '{}' is cut off", source_,
+            printable(key->text));
       storages.emplace(key->text, reader.take(count * type->second.bytes));
     }
     find_storage_ = [this, &storages](std::string_view key, const ElementType& type, uint64_t count) {
       const auto data = storages.find(key);
       check(data != storages.end(), "{}: the storage '{}' is missing", source_, printable(key));
-      check(data->second.size() / type.bytes >= count, "{}: the storage '{}' is too short", source_, printable(key));
+      check(data->second.size() / type.bytes >= count, "{}: the storage '{}' is too short", source_,
+            printable(key));
       return data->second;
     };
     read_tensors();
@@ -127,7 +136,8 @@ class TorchFileReader {
                       tuple.items[1]->is(Kind::global) && tuple.items[2]->is(Kind::text) &&
                       tuple.items[4]->is(Kind::integer) && tuple.items[4]->integer >= 0;
     check(fits, "{}: a reference to a storage is damaged", source_);
-    return {tuple.items[2]->text, element_type(tuple.items[1]->name), static_cast<uint64_t>(tuple.items[4]->integer)};
+    return {tuple.items[2]->text, element_type(tuple.items[1]->name),
+            static_cast<uint64_t>(tuple.items[4]->integer)};
   }
 
   // "torch.BFloat16Storage"
@@ -171,7 +181,8 @@ class TorchFileReader {
     if (value.items[0]->name == rebuild_tensor) return &value;
     const auto& arguments = value.items[1]->items;
     return value.items[0]->name == rebuild_parameter && !arguments.empty() && arguments[0] != &value
-               ? (arguments[0]->is(Kind::call) && arguments[0]->items[0]->name == rebuild_tensor ? arguments[0] : nullptr)
+               ? (arguments[0]->is(Kind::call) && arguments[0]->items[0]->name == rebuild_tensor ? arguments[0]
+                                                                                                 : nullptr)
                : nullptr;
   }
 
@@ -188,8 +199,8 @@ class TorchFileReader {
 
   void add(const std::string& name, const PickleValue& call) {
     const auto& arguments = call.items[1]->items;  // storage, offset, shape, strides, wants a gradient, hooks
-    const bool fits = arguments.size() >= 4 && arguments[0]->is(Kind::persistent) && arguments[1]->is(Kind::integer) &&
-                      arguments[1]->integer >= 0;
+    const bool fits = arguments.size() >= 4 && arguments[0]->is(Kind::persistent) &&
+                      arguments[1]->is(Kind::integer) && arguments[1]->integer >= 0;
     check(fits, "{}: tensor '{}' is damaged", source_, printable(name));
     const Identifier storage = read_identifier(*arguments[0]);
     TorchFile::Entry entry;
@@ -204,32 +215,38 @@ class TorchFileReader {
     entry.offset = static_cast<size_t>(arguments[1]->integer);
     entry.storage = find_storage_(storage.key, storage.type, storage.count);
     check_bounds(name, entry, entry.storage.size() / storage.type.bytes);
-    check(file_.entries_.emplace(name, entry).second, "{}: tensor '{}' is in it twice", source_, printable(name));
+    check(file_.entries_.emplace(name, entry).second, "{}: tensor '{}' is in it twice", source_,
+          printable(name));
     file_.names_.push_back(name);
   }
 
   void check_bounds(const std::string& name, const TorchFile::Entry& entry, uint64_t elements) const {
-    check(entry.strides.size() == static_cast<size_t>(entry.shape.rank()), "{}: tensor '{}' has {} strides for shape {}",
-          source_, printable(name), entry.strides.size(), to_string(entry.shape));
+    check(entry.strides.size() == static_cast<size_t>(entry.shape.rank()),
+          "{}: tensor '{}' has {} strides for shape {}", source_, printable(name), entry.strides.size(),
+          to_string(entry.shape));
     uint64_t furthest = entry.offset;
     bool inside = furthest <= elements;
     for (int i = 0; i < entry.shape.rank() && inside; ++i) {
       if (entry.shape[i] == 0) return;
-      const auto steps = static_cast<uint64_t>(entry.shape[i] - 1), stride = static_cast<uint64_t>(entry.strides[static_cast<size_t>(i)]);
+      const auto steps = static_cast<uint64_t>(entry.shape[i] - 1),
+                 stride = static_cast<uint64_t>(entry.strides[static_cast<size_t>(i)]);
       inside = steps == 0 || stride <= elements / steps;
       if (inside) furthest += steps * stride;
       inside = inside && furthest <= elements;
     }
-    // Elements used more than once (a stride of 0) may make a tensor larger than the file; no weight is like that.
+    // Elements used more than once (a stride of 0) may make a tensor larger than the file; no weight is like
+    // that.
     inside = inside && furthest < elements && static_cast<uint64_t>(entry.shape.numel()) <= elements;
-    check(inside, "{}: tensor '{}' of shape {} lies outside its storage", source_, printable(name), to_string(entry.shape));
+    check(inside, "{}: tensor '{}' of shape {} lies outside its storage", source_, printable(name),
+          to_string(entry.shape));
   }
 
   std::span<const std::byte> bytes_;
   const std::string& source_;
   TorchFile file_;
   Pickle pickle_;
-  std::function<std::span<const std::byte>(std::string_view key, const ElementType& type, uint64_t count)> find_storage_;
+  std::function<std::span<const std::byte>(std::string_view key, const ElementType& type, uint64_t count)>
+      find_storage_;
   int64_t visited_ = 0;
 };
 
@@ -274,7 +291,8 @@ void gather(const TorchFile::Entry& entry, size_t bytes, int d, size_t at, std::
     return;
   }
   const auto stride = static_cast<size_t>(entry.strides[static_cast<size_t>(d)]);
-  for (int64_t i = 0; i < entry.shape[d]; ++i) gather(entry, bytes, d + 1, at + static_cast<size_t>(i) * stride, out);
+  for (int64_t i = 0; i < entry.shape[d]; ++i)
+    gather(entry, bytes, d + 1, at + static_cast<size_t>(i) * stride, out);
 }
 
 }  // namespace

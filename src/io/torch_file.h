@@ -20,8 +20,8 @@ class TorchFile {
  public:
   /// A tensor as a view of a storage, which may be shared and have gaps.
   struct Entry {
-    std::string dtype_name;        ///< "float", "bfloat16", "complexfloat", ...
-    std::optional<DType> dtype;    ///< none if Linnet has no such element type
+    std::string dtype_name;      ///< "float", "bfloat16", "complexfloat", ...
+    std::optional<DType> dtype;  ///< none if Linnet has no such element type
     Shape shape;
     std::vector<int64_t> strides;  ///< in elements
     size_t offset = 0;             ///< of the first element in the storage, in elements

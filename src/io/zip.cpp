@@ -35,7 +35,8 @@ size_t find_end(std::span<const std::byte> archive, const std::string& source) {
   fail("{}: this zip archive has no directory; it is cut off or damaged", source);
 }
 
-std::optional<Directory> find_directory64(std::span<const std::byte> archive, size_t end, const std::string& source) {
+std::optional<Directory> find_directory64(std::span<const std::byte> archive, size_t end,
+                                          const std::string& source) {
   if (end < locator64_size) return std::nullopt;
   ByteReader reader(archive, source);
   reader.seek(end - locator64_size);
@@ -63,7 +64,8 @@ Directory find_directory(std::span<const std::byte> archive, const std::string& 
   return result;
 }
 
-// Sizes and places that do not fit 32 bits stand in an extra field, in this order, where the usual one is all ones.
+// Sizes and places that do not fit 32 bits stand in an extra field, in this order, where the usual one is all
+// ones.
 void read_large_numbers(std::span<const std::byte> extra, Entry& entry, const std::string& source) {
   ByteReader fields(extra, source);
   while (fields.left() >= 4) {
@@ -86,7 +88,8 @@ Entry read_entry(ByteReader& reader, const std::string& source) {
   reader.take(8);  // time, date, checksum
   entry.compressed = reader.number<uint32_t>();
   entry.size = reader.number<uint32_t>();
-  const auto name = reader.number<uint16_t>(), extra = reader.number<uint16_t>(), comment = reader.number<uint16_t>();
+  const auto name = reader.number<uint16_t>(), extra = reader.number<uint16_t>(),
+             comment = reader.number<uint16_t>();
   reader.take(8);  // disk, attributes
   entry.offset = reader.number<uint32_t>();
   entry.name = reader.text(name);
@@ -95,7 +98,8 @@ Entry read_entry(ByteReader& reader, const std::string& source) {
   return entry;
 }
 
-std::span<const std::byte> contents(std::span<const std::byte> archive, const Entry& entry, const std::string& source) {
+std::span<const std::byte> contents(std::span<const std::byte> archive, const Entry& entry,
+                                    const std::string& source) {
   const std::string name = printable(entry.name);
   check((entry.flags & 1) == 0, "{}: the file '{}' in it is encrypted", source, name);
   check(entry.method == 0 && entry.compressed == entry.size,
@@ -126,8 +130,8 @@ ZipFiles read_zip(std::span<const std::byte> archive, const std::string& source)
   ZipFiles files;
   for (uint64_t i = 0; i < directory.entries; ++i) {
     const Entry entry = read_entry(reader, source);
-    check(files.emplace(entry.name, contents(archive, entry, source)).second, "{}: the file '{}' is in it twice",
-          source, printable(entry.name));
+    check(files.emplace(entry.name, contents(archive, entry, source)).second,
+          "{}: the file '{}' is in it twice", source, printable(entry.name));
   }
   return files;
 }

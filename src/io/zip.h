@@ -1,5 +1,5 @@
-// Zip archives whose files are stored, not compressed, as PyTorch writes them: found by the central directory, each
-// file a view of the archive's memory. Zip64 included. Format: PKWARE's APPNOTE.TXT 6.3.
+// Zip archives whose files are stored, not compressed, as PyTorch writes them: found by the central directory,
+// each file a view of the archive's memory. Zip64 included. Format: PKWARE's APPNOTE.TXT 6.3.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@ using ZipFiles = std::map<std::string, std::span<const std::byte>, std::less<>>;
 /// True if the bytes begin as a zip archive does.
 bool is_zip(std::span<const std::byte> archive);
 
-/// All files by name. Throws Error, one sentence beginning with source, when the directory is damaged, a file lies
-/// outside the archive, is compressed or encrypted, or a name appears twice.
+/// All files by name. Throws Error, one sentence beginning with source, when the directory is damaged, a file
+/// lies outside the archive, is compressed or encrypted, or a name appears twice.
 ZipFiles read_zip(std::span<const std::byte> archive, const std::string& source);
 
 }  // namespace linnet

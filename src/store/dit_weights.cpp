@@ -11,16 +11,21 @@
 namespace linnet {
 namespace {
 
-// Diffusers' name and the original's, of what is one tensor in both. In blocks after "transformer_blocks.N." and
-// "blocks.N.".
+// Diffusers' name and the original's, of what is one tensor in both. In blocks after "transformer_blocks.N."
+// and "blocks.N.".
 using NamePair = std::pair<std::string_view, std::string_view>;
 constexpr NamePair block_names[] = {
-    {"norm1.linear.weight", "adaLN_modulation.1.weight"}, {"norm1.linear.bias", "adaLN_modulation.1.bias"},
-    {"attn1.to_out.0.weight", "attn.proj.weight"},        {"attn1.to_out.0.bias", "attn.proj.bias"},
-    {"ff.net.0.proj.weight", "mlp.fc1.weight"},           {"ff.net.0.proj.bias", "mlp.fc1.bias"},
-    {"ff.net.2.weight", "mlp.fc2.weight"},                {"ff.net.2.bias", "mlp.fc2.bias"},
+    {"norm1.linear.weight", "adaLN_modulation.1.weight"},
+    {"norm1.linear.bias", "adaLN_modulation.1.bias"},
+    {"attn1.to_out.0.weight", "attn.proj.weight"},
+    {"attn1.to_out.0.bias", "attn.proj.bias"},
+    {"ff.net.0.proj.weight", "mlp.fc1.weight"},
+    {"ff.net.0.proj.bias", "mlp.fc1.bias"},
+    {"ff.net.2.weight", "mlp.fc2.weight"},
+    {"ff.net.2.bias", "mlp.fc2.bias"},
 };
-constexpr NamePair embedder_names[] = {  // below "transformer_blocks.N.norm1.emb."
+constexpr NamePair embedder_names[] = {
+    // below "transformer_blocks.N.norm1.emb."
     {"timestep_embedder.linear_1.weight", "t_embedder.mlp.0.weight"},
     {"timestep_embedder.linear_1.bias", "t_embedder.mlp.0.bias"},
     {"timestep_embedder.linear_2.weight", "t_embedder.mlp.2.weight"},
@@ -76,7 +81,8 @@ class Renaming {
     for (const std::string& name : names) {
       const Weights::Item& part = from_.item(name);
       check(part.shape == item.shape && part.dtype_name == item.dtype_name && part.shape.rank() > 0,
-            "{}: tensors '{}' and '{}' differ in shape or type", from_.source(), printable(names[0]), printable(name));
+            "{}: tensors '{}' and '{}' differ in shape or type", from_.source(), printable(names[0]),
+            printable(name));
       rows += part.shape[0];
       reads.push_back(part.read);
       left_.erase(name);
@@ -95,8 +101,9 @@ class Renaming {
   void split(const std::string& name, const std::vector<std::string>& new_names) {
     const Weights::Item& whole = from_.item(name);
     const auto parts = static_cast<int64_t>(new_names.size()), rows = whole.shape[0] / parts;
-    check(whole.shape.rank() > 0 && whole.shape[0] == rows * parts, "{}: tensor '{}' of shape {} has no {} equal parts",
-          from_.source(), printable(name), to_string(whole.shape), parts);
+    check(whole.shape.rank() > 0 && whole.shape[0] == rows * parts,
+          "{}: tensor '{}' of shape {} has no {} equal parts", from_.source(), printable(name),
+          to_string(whole.shape), parts);
     std::vector<int64_t> extents(whole.shape.begin(), whole.shape.end());
     extents[0] = rows;
     for (int64_t i = 0; i < parts; ++i)
@@ -126,11 +133,15 @@ int64_t side_of(const Weights& weights, int64_t tokens) {
 
 int64_t published_heads(int64_t width, bool linear) {
   switch (width) {
-    case 384: return linear ? 2 : 6;
-    case 768: return linear ? 3 : 12;
+    case 384:
+      return linear ? 2 : 6;
+    case 768:
+      return linear ? 3 : 12;
     case 1024:
-    case 1152: return linear ? 4 : 16;
-    default: return std::max<int64_t>(1, width / 64);
+    case 1152:
+      return linear ? 4 : 16;
+    default:
+      return std::max<int64_t>(1, width / 64);
   }
 }
 
@@ -183,7 +194,8 @@ Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
   names.drop("pos_embed");
   for (int64_t i = 0; i < config.depth; ++i) {
     const std::string from = fmt::format("blocks.{}.", i), to = fmt::format("transformer_blocks.{}.", i);
-    for (const auto& [theirs, ours] : embedder_names) names.move(std::string(ours), fmt::format("{}norm1.emb.{}", to, theirs));
+    for (const auto& [theirs, ours] : embedder_names)
+      names.move(std::string(ours), fmt::format("{}norm1.emb.{}", to, theirs));
     for (const auto& [theirs, ours] : block_names)
       names.move(fmt::format("{}{}", from, ours), fmt::format("{}{}", to, theirs));
     for (const char* kind : {"weight", "bias"})
@@ -202,24 +214,28 @@ DiTConfig infer_dit_config(const Weights& weights) {
   config.in_channels = patches[1];
   config.patch_size = patches[2];
   config.depth = std::max<int64_t>(1, count_blocks(weights, "blocks.{}.attn.proj.weight"));
-  config.mlp_ratio = static_cast<double>(matrix(weights, "blocks.0.mlp.fc1.weight", 2)[0]) / static_cast<double>(config.hidden_size);
+  config.mlp_ratio = static_cast<double>(matrix(weights, "blocks.0.mlp.fc1.weight", 2)[0]) /
+                     static_cast<double>(config.hidden_size);
   // Published models all were trained with a row for "no class".
   config.num_classes = matrix(weights, "y_embedder.embedding_table.weight", 2)[0] - 1;
   const int64_t outputs = matrix(weights, "final_layer.linear.weight", 2)[0];
   config.learn_sigma = outputs == 2 * config.in_channels * config.patch_size * config.patch_size;
   const bool linear = weights.contains("blocks.0.attn.kv.weight");
-  config.mixer = !linear ? nn::Mixer::softmax
-                         : weights.contains("blocks.0.attn.dwc.weight") ? nn::Mixer::lit : nn::Mixer::linear;
-  config.num_heads = config.mixer == nn::Mixer::lit
-                         ? config.hidden_size / std::max<int64_t>(1, matrix(weights, "blocks.0.attn.dwc.weight", 4)[0])
-                         : published_heads(config.hidden_size, linear);
+  config.mixer = !linear                                        ? nn::Mixer::softmax
+                 : weights.contains("blocks.0.attn.dwc.weight") ? nn::Mixer::lit
+                                                                : nn::Mixer::linear;
+  config.num_heads =
+      config.mixer == nn::Mixer::lit
+          ? config.hidden_size / std::max<int64_t>(1, matrix(weights, "blocks.0.attn.dwc.weight", 4)[0])
+          : published_heads(config.hidden_size, linear);
   config.input_size = weights.contains("pos_embed")
                           ? side_of(weights, matrix(weights, "pos_embed", 3)[1]) * config.patch_size
                           : 32;
   if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end()) {
     const auto json = nlohmann::json::parse(stated->second, nullptr, false);
     const auto take = [&](const char* key, int64_t& value) {
-      if (json.is_object() && json.contains(key) && json[key].is_number_integer()) value = json[key].get<int64_t>();
+      if (json.is_object() && json.contains(key) && json[key].is_number_integer())
+        value = json[key].get<int64_t>();
     };
     take("num_attention_heads", config.num_heads);
     take("sample_size", config.input_size);

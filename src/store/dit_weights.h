@@ -1,5 +1,5 @@
-// DiT and LiT checkpoints of others: the names that diffusers gives the weights, and the configuration that names and
-// shapes tell.
+// DiT and LiT checkpoints of others: the names that diffusers gives the weights, and the configuration that
+// names and shapes tell.
 #pragma once
 
 #include "models/dit.h"
@@ -13,17 +13,16 @@ bool looks_like_dit(const Weights& weights);
 /// True if the weights have the names of diffusers' DiTTransformer2DModel.
 bool has_diffusers_names(const Weights& weights);
 
-/// The same weights by the original's names; q, k and v joined, the embedders that every block repeats taken from the
-/// first. Throws Error naming a tensor that is missing or has no place.
+/// The same weights by the original's names; q, k and v joined, the embedders that every block repeats taken
+/// from the first. Throws Error naming a tensor that is missing or has no place.
 Weights with_original_names(const Weights& weights);
 /// The other way, for a softmax DiT.
 Weights with_diffusers_names(const Weights& weights, const DiTConfig& config);
 
-/// The configuration of weights with the original's names: sizes from shapes, the mixer from the attention's names.
-/// What shapes do not tell: the heads of an attention without a convolution and the size of the input without pos_embed.
-/// They are taken from a folder's config.json, else as published for this width (or one head for every 64 channels), and
-/// as 32. Throws Error naming the tensor
-/// that fits no DiT.
+/// The configuration of weights with the original's names: sizes from shapes, the mixer from the attention's
+/// names. What shapes do not tell: the heads of an attention without a convolution and the size of the input
+/// without pos_embed. They are taken from a folder's config.json, else as published for this width (or one head
+/// for every 64 channels), and as 32. Throws Error naming the tensor that fits no DiT.
 DiTConfig infer_dit_config(const Weights& weights);
 
 }  // namespace linnet

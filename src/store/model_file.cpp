@@ -70,7 +70,8 @@ DiTConfig read_model_config(const Weights& weights) {
   const auto& metadata = weights.metadata();
   const auto found = metadata.find(config_key);
   check(found != metadata.end() || !metadata.contains("linnet.checkpoint"),
-        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors", weights.source());
+        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors",
+        weights.source());
   if (found == metadata.end()) return infer_dit_config(weights);
   try {
     return dit_config_from_json(found->second);
@@ -79,7 +80,9 @@ DiTConfig read_model_config(const Weights& weights) {
   }
 }
 
-DiTConfig read_model_config(const std::filesystem::path& path) { return read_model_config(open_model_weights(path)); }
+DiTConfig read_model_config(const std::filesystem::path& path) {
+  return read_model_config(open_model_weights(path));
+}
 
 std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config) {
   const auto found = weights.metadata().find(classes_key);
@@ -102,13 +105,15 @@ std::string fingerprint(DiT& model) {
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (!parameter.learned() || !parameter.value.defined()) return;
     const Tensor& value = parameter.value;
-    sum += hash_bytes(value.raw(), value.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(value.dtype())));
+    sum +=
+        hash_bytes(value.raw(), value.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(value.dtype())));
   });
   return fmt::format("{:016x}", sum);
 }
 
 std::string fingerprint(const Tensor& tensor) {
-  return fmt::format("{:016x}", hash_bytes(tensor.raw(), tensor.bytes(), static_cast<uint64_t>(tensor.dtype())));
+  return fmt::format("{:016x}",
+                     hash_bytes(tensor.raw(), tensor.bytes(), static_cast<uint64_t>(tensor.dtype())));
 }
 
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,

@@ -1,5 +1,5 @@
-// Models on disk. Linnet's own are safetensors files whose metadata "linnet.config" holds the configuration as JSON;
-// others' are understood by names and shapes (store/dit_weights.h).
+// Models on disk. Linnet's own are safetensors files whose metadata "linnet.config" holds the configuration as
+// JSON; others' are understood by names and shapes (store/dit_weights.h).
 #pragma once
 
 #include <filesystem>
@@ -28,18 +28,18 @@ Weights open_model_weights(const std::filesystem::path& path, Choice choice = Ch
 DiTConfig read_model_config(const Weights& weights);
 DiTConfig read_model_config(const std::filesystem::path& path);
 
-/// The names in the metadata "linnet.classes"; empty if there are none. Throws Error unless there are as many as
-/// the model has classes.
+/// The names in the metadata "linnet.classes"; empty if there are none. Throws Error unless there are as many
+/// as the model has classes.
 std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config);
 
-/// Sixteen hexadecimal digits that say which weights a model has: a function of the learned tensors' names, types
-/// and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
+/// Sixteen hexadecimal digits that say which weights a model has: a function of the learned tensors' names,
+/// types and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
 std::string fingerprint(DiT& model);
 /// The same of one tensor's values.
 std::string fingerprint(const Tensor& tensor);
 
-/// Writes atomically; learned weights in dtype (f32, bf16 or f16), positions left out if with_positions is false.
-/// `extra` joins the metadata.
+/// Writes atomically; learned weights in dtype (f32, bf16 or f16), positions left out if with_positions is
+/// false. `extra` joins the metadata.
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra = {}, bool with_positions = true);
 

@@ -11,9 +11,12 @@ namespace {
 namespace fs = std::filesystem;
 
 // By preference, in the folder itself or in "transformer".
-constexpr std::array folder_files = {
-    "model.safetensors.index.json", "model.safetensors", "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin"};
+constexpr std::array folder_files = {"model.safetensors.index.json",
+                                     "model.safetensors",
+                                     "diffusion_pytorch_model.safetensors.index.json",
+                                     "diffusion_pytorch_model.safetensors",
+                                     "diffusion_pytorch_model.bin",
+                                     "pytorch_model.bin"};
 
 fs::path file_in(const fs::path& folder) {
   for (const fs::path& place : {folder, folder / "transformer"})
@@ -28,7 +31,8 @@ Weights of_index(const fs::path& path) {
   Weights result(printable(path.string()), files->metadata());
   for (const std::string& name : files->names()) {
     const SafetensorsEntry& entry = files->entry(name);
-    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [files, name] { return files->tensor(name); }});
+    result.add(
+        {name, entry.dtype_name, entry.dtype, entry.shape, [files, name] { return files->tensor(name); }});
   }
   return result;
 }
@@ -37,7 +41,8 @@ Weights of_file(const fs::path& path) {
   if (path.extension() == ".json") return of_index(path);
   const auto mapped = MappedFile::open(path);
   const std::string name = printable(path.string());
-  if (TorchFile::is_torch_file(mapped->bytes())) return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
+  if (TorchFile::is_torch_file(mapped->bytes()))
+    return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
   return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));
 }
 
@@ -58,7 +63,8 @@ Weights Weights::of(const SafetensorsFile& file) {
   Weights result(file.source(), file.metadata());
   for (const std::string& name : file.names()) {
     const SafetensorsEntry& entry = file.entry(name);
-    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
+    result.add(
+        {name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
   }
   return result;
 }
@@ -68,7 +74,8 @@ Weights Weights::of(const TorchFile& file) {
   Weights result(file.source());
   for (const std::string& name : file.names()) {
     const TorchFile::Entry& entry = file.entry(name);
-    result.add({name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
+    result.add(
+        {name, entry.dtype_name, entry.dtype, entry.shape, [shared, name] { return shared->tensor(name); }});
   }
   return result;
 }
@@ -85,6 +92,12 @@ void Weights::add(Item item) {
   items_.push_back(std::move(item));
 }
 
+Choice choice_from_name(std::string_view name) {
+  if (name == "ema") return Choice::ema;
+  if (name == "raw") return Choice::raw;
+  throw UsageError(fmt::format("a checkpoint's weights are \"ema\" or \"raw\", not \"{}\"", printable(name)));
+}
+
 Weights model_weights(const Weights& all, Choice choice) {
   using Groups = std::vector<std::string_view>;
   const Groups averaged = {"ema/", "state_dict_ema/"}, raw = {"model/", "state_dict/", "module/"};
@@ -92,14 +105,16 @@ Weights model_weights(const Weights& all, Choice choice) {
   const Groups& second = choice == Choice::ema ? raw : averaged;
   order.insert(order.end(), second.begin(), second.end());
   const auto group = std::ranges::find_if(order, [&](std::string_view prefix) {
-    return std::ranges::any_of(all.items(), [&](const Weights::Item& item) { return item.name.starts_with(prefix); });
+    return std::ranges::any_of(all.items(),
+                               [&](const Weights::Item& item) { return item.name.starts_with(prefix); });
   });
   const std::string_view prefix = group == order.end() ? "" : *group;
   Weights result(all.source(), all.metadata());
   for (Weights::Item item : all.items()) {
     if (!item.name.starts_with(prefix)) continue;
     item.name.erase(0, prefix.size());
-    if (item.name.starts_with("module.")) item.name.erase(0, std::string_view("module.").size());  // of parallel training
+    if (item.name.starts_with("module."))
+      item.name.erase(0, std::string_view("module.").size());  // of parallel training
     result.add(std::move(item));
   }
   return result;

@@ -1,6 +1,6 @@
-// A model's tensors by name, whatever file they come from: safetensors (one file, or many with an index), PyTorch's
-// files, or a folder as the Hub lays it out. Nothing is read before it is asked for, so a set of weights can be
-// filtered, renamed and joined at no cost.
+// A model's tensors by name, whatever file they come from: safetensors (one file, or many with an index),
+// PyTorch's files, or a folder as the Hub lays it out. Nothing is read before it is asked for, so a set of
+// weights can be filtered, renamed and joined at no cost.
 #pragma once
 
 #include <filesystem>
@@ -36,8 +36,9 @@ class Weights {
   explicit Weights(std::string source, std::map<std::string, std::string> metadata = {})
       : source_(std::move(source)), metadata_(std::move(metadata)) {}
 
-  /// What is at a path: a file by its contents, a folder by its "model.safetensors", "diffusion_pytorch_model.*" or
-  /// "pytorch_model.bin", itself or in "transformer/". Throws Error naming what was found instead.
+  /// What is at a path: a file by its contents, a folder by its "model.safetensors",
+  /// "diffusion_pytorch_model.*" or "pytorch_model.bin", itself or in "transformer/". Throws Error naming what
+  /// was found instead.
   static Weights open(const std::filesystem::path& path);
   static Weights of(const SafetensorsFile& file);
   static Weights of(const TorchFile& file);
@@ -65,9 +66,12 @@ class Weights {
 /// Which of a training checkpoint's two sets of weights is wanted.
 enum class Choice : uint8_t { ema, raw };
 
-/// The model's own weights out of a training checkpoint that holds more: those under "ema" or "state_dict_ema" (or,
-/// wanted raw or for want of these, "model", "state_dict" or "module"), by their plain names. Weights that are plain
-/// already come back as they are.
+/// "ema" or "raw"; throws UsageError on others.
+Choice choice_from_name(std::string_view name);
+
+/// The model's own weights out of a training checkpoint that holds more: those under "ema" or "state_dict_ema"
+/// (or, wanted raw or for want of these, "model", "state_dict" or "module"), by their plain names. Weights that
+/// are plain already come back as they are.
 Weights model_weights(const Weights& all, Choice choice);
 
 }  // namespace linnet

@@ -18,8 +18,9 @@ Tensor v_of(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise
   const int64_t each = x0.numel() / x0.size(0);
   for (int64_t i = 0; i < x0.numel(); ++i) {
     const double kept = schedule.alpha_bar[static_cast<size_t>(t.data<int64_t>()[i / each])];
-    v.mutable_data<float>()[i] = static_cast<float>(std::sqrt(kept) * static_cast<double>(noise.data<float>()[i]) -
-                                                    std::sqrt(1.0 - kept) * static_cast<double>(x0.data<float>()[i]));
+    v.mutable_data<float>()[i] =
+        static_cast<float>(std::sqrt(kept) * static_cast<double>(noise.data<float>()[i]) -
+                           std::sqrt(1.0 - kept) * static_cast<double>(x0.data<float>()[i]));
   }
   return v;
 }
@@ -34,13 +35,16 @@ TEST_P(LossGradient, AgreesWithFiniteDifferences) {
   for (int64_t i = 0; i < x0.numel(); ++i) x0.mutable_data<float>()[i] = std::tanh(x0.data<float>()[i]);
   x0.mutable_data<float>()[0] = -1.0f;  // both outermost bins
   x0.mutable_data<float>()[1] = 1.0f;
-  const Tensor noise = generator.normal(pictures), t = Tensor::from(std::vector<int64_t>{std::get<0>(GetParam())});
+  const Tensor noise = generator.normal(pictures),
+               t = Tensor::from(std::vector<int64_t>{std::get<0>(GetParam())});
   const Prediction kind = std::get<1>(GetParam());
-  const Tensor xt = add_noise(schedule, x0, noise, t), target = kind == Prediction::v ? v_of(schedule, x0, noise, t) : noise;
+  const Tensor xt = add_noise(schedule, x0, noise, t),
+               target = kind == Prediction::v ? v_of(schedule, x0, noise, t) : noise;
   // A prediction near the truth: far from it the likelihood of the first step is clamped and flat.
   Tensor prediction = Tensor::empty({1, 4, 3, 3});
   for (int64_t i = 0; i < prediction.numel(); ++i)
-    prediction.mutable_data<float>()[i] = i < 18 ? target.data<float>()[i] + 0.01f * generator.uniform() : generator.uniform() - 0.5f;
+    prediction.mutable_data<float>()[i] =
+        i < 18 ? target.data<float>()[i] + 0.01f * generator.uniform() : generator.uniform() - 0.5f;
 
   const auto loss_of = [&](const Tensor& p) {
     const DiffusionLoss loss = diffusion_loss(schedule, kind, p, x0, xt, noise, t);
@@ -55,22 +59,26 @@ TEST_P(LossGradient, AgreesWithFiniteDifferences) {
     Tensor up = prediction.detach().clone(), down = prediction.detach().clone();
     up.mutable_data<float>()[i] += h;
     down.mutable_data<float>()[i] -= h;
-    // The bound's mean is held fixed: target channels feel the square error alone, variance channels the bound alone.
+    // The bound's mean is held fixed: target channels feel the square error alone, variance channels the bound
+    // alone.
     const bool is_target = i < 18;
-    const double rise = is_target ? loss_of(up).first - loss_of(down).first : loss_of(up).second - loss_of(down).second;
+    const double rise =
+        is_target ? loss_of(up).first - loss_of(down).first : loss_of(up).second - loss_of(down).second;
     const double expected = rise / (2.0 * static_cast<double>(h));
     EXPECT_NEAR(gradient.data<float>()[i], expected, 1e-2 * std::abs(expected) + 1e-5) << "element " << i;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient, testing::Combine(testing::Values(0, 1, 17, 500, 999),
+INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient,
+                         testing::Combine(testing::Values(0, 1, 17, 500, 999),
                                           testing::Values(Prediction::epsilon, Prediction::v)));
 
 TEST(Prediction, TheNoiseIsFoundAgainInV) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
   Generator generator(5);
   const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
-  const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}), times = Tensor::from(std::vector<float>{0, 400, 999});
+  const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}),
+               times = Tensor::from(std::vector<float>{0, 400, 999});
   const Tensor xt = add_noise(schedule, x0, noise, t), v = v_of(schedule, x0, noise, t);
   const Tensor found = noise_from_v(schedule, v, xt, times);
   for (int64_t i = 0; i < noise.numel(); ++i) EXPECT_NEAR(found.data<float>()[i], noise.data<float>()[i], 1e-5);
@@ -81,7 +89,8 @@ TEST(Prediction, OfTheTruthCostsNoSquareError) {
   Generator generator(6);
   const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
   const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}), xt = add_noise(schedule, x0, noise, t);
-  for (const double mse : diffusion_loss(schedule, Prediction::v, v_of(schedule, x0, noise, t), x0, xt, noise, t).mse)
+  for (const double mse :
+       diffusion_loss(schedule, Prediction::v, v_of(schedule, x0, noise, t), x0, xt, noise, t).mse)
     EXPECT_LT(mse, 1e-12);
 }
 

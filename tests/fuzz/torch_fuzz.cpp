@@ -18,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const std::string& name : file.names()) {
       if (!file.entry(name).dtype) continue;
       const linnet::Tensor tensor = file.tensor(name);
-      for (size_t i = 0; i < tensor.bytes(); ++i) sink = sink + static_cast<const unsigned char*>(tensor.raw())[i];
+      for (size_t i = 0; i < tensor.bytes(); ++i)
+        sink = sink + static_cast<const unsigned char*>(tensor.raw())[i];
     }
   } catch (const linnet::Error& error) {
     const std::string text = error.what();

@@ -1,4 +1,5 @@
-// Reading PyTorch's files: what PyTorch wrote, in both formats, and refusals. The files: tests/reference/make_torch_files.py
+// Reading PyTorch's files: what PyTorch wrote, in both formats, and refusals. The files:
+// tests/reference/make_torch_files.py
 #include "io/torch_file.h"
 
 #include <gtest/gtest.h>
@@ -28,13 +29,16 @@ std::vector<float> count(size_t n, float first = 0) {
 
 class TorchFiles : public testing::TestWithParam<const char*> {
  protected:
-  TorchFile open(const char* name) const { return TorchFile::open(data_folder / (std::string(name) + GetParam())); }
+  TorchFile open(const char* name) const {
+    return TorchFile::open(data_folder / (std::string(name) + GetParam()));
+  }
 };
 
 TEST_P(TorchFiles, TensorsOfEveryTypeComeAsTheyWere) {
   const TorchFile file = open("state");
-  EXPECT_EQ(file.names(), (std::vector<std::string>{"plain", "half", "brain", "double", "long", "short", "bool", "scalar",
-                                                    "empty", "parameter", "base", "transposed", "part"}));
+  EXPECT_EQ(file.names(),
+            (std::vector<std::string>{"plain", "half", "brain", "double", "long", "short", "bool", "scalar",
+                                      "empty", "parameter", "base", "transposed", "part"}));
   EXPECT_EQ(file.tensor("plain").shape(), (Shape{2, 3}));
   EXPECT_EQ(values_of(file, "plain"), count(6));
   EXPECT_EQ(file.tensor("half").dtype(), DType::f16);
@@ -68,7 +72,8 @@ TEST_P(TorchFiles, AnElementTypeThatLinnetLacksIsNamed) {
     (void)file.tensor("short");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("'short' has the element type short"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("'short' has the element type short"), std::string::npos)
+        << error.what();
   }
 }
 
@@ -79,8 +84,9 @@ TEST_P(TorchFiles, DictionariesInDictionariesAreNamedByBothKeys) {
   EXPECT_EQ(values_of(file, "ema/w"), count(2, 10));
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, TorchFiles, testing::Values(".pt", "-legacy.pt"),
-                         [](const auto& format) { return std::string(format.param) == ".pt" ? "zip" : "legacy"; });
+INSTANTIATE_TEST_SUITE_P(Formats, TorchFiles, testing::Values(".pt", "-legacy.pt"), [](const auto& format) {
+  return std::string(format.param) == ".pt" ? "zip" : "legacy";
+});
 
 TEST(TorchFile, DenseTensorsAreViewsOfTheFile) {
   const auto mapped = MappedFile::open(data_folder / "state.pt");
@@ -100,14 +106,16 @@ TEST_P(BrokenTorchFile, IsRefusedWithOneSentence) {
   } catch (const Error& error) {
     const std::string text = error.what();
     EXPECT_NE(text.find(GetParam() + ".pt: "), std::string::npos) << text;
-    EXPECT_TRUE(std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) >= 0x20; })) << text;
+    EXPECT_TRUE(std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) >= 0x20; }))
+        << text;
     RecordProperty("sentence", text);
   }
 }
 
 std::vector<std::string> broken_files() {
   std::vector<std::string> names;
-  for (const auto& file : fs::directory_iterator(data_folder / "broken")) names.push_back(file.path().stem().string());
+  for (const auto& file : fs::directory_iterator(data_folder / "broken"))
+    names.push_back(file.path().stem().string());
   std::ranges::sort(names);
   return names;
 }
@@ -125,8 +133,10 @@ std::string refusal(const char* name) {
 }
 
 TEST(TorchFile, SaysWhatAFileWantedToCall) {
-  EXPECT_NE(refusal("system_call.pt").find("it wants to call posix.system"), std::string::npos) << refusal("system_call.pt");
-  EXPECT_NE(refusal("eval_call.pt").find("it wants to call builtins.eval"), std::string::npos) << refusal("eval_call.pt");
+  EXPECT_NE(refusal("system_call.pt").find("it wants to call posix.system"), std::string::npos)
+      << refusal("system_call.pt");
+  EXPECT_NE(refusal("eval_call.pt").find("it wants to call builtins.eval"), std::string::npos)
+      << refusal("eval_call.pt");
 }
 
 }  // namespace

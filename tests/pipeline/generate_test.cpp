@@ -10,7 +10,8 @@
 namespace linnet {
 namespace {
 
-// A fresh model predicts 0 everywhere (its last layer starts at 0), so one DDIM step gives the x₀ of that prediction.
+// A fresh model predicts 0 everywhere (its last layer starts at 0), so one DDIM step gives the x₀ of that
+// prediction.
 TEST(Generate, OneStepGivesThePictureThatThePredictionMeans) {
   DiTConfig config;
   config.input_size = 4;
@@ -32,7 +33,8 @@ TEST(Generate, OneStepGivesThePictureThatThePredictionMeans) {
     // ε = 0: x₀ = x/√ᾱ; v = 0: x₀ = √ᾱ·x.
     const double factor = kind == Prediction::v ? std::sqrt(kept) : 1.0 / std::sqrt(kept);
     for (int64_t i = 0; i < x.numel(); ++i)
-      EXPECT_NEAR(picture.data<float>()[i], factor * static_cast<double>(x.data<float>()[i]), 1e-4) << name_of(kind);
+      EXPECT_NEAR(picture.data<float>()[i], factor * static_cast<double>(x.data<float>()[i]), 1e-4)
+          << name_of(kind);
   }
 }
 

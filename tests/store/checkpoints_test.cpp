@@ -53,7 +53,8 @@ TEST(Checkpoint, KeepsEveryWeightThroughDiffusersNamesAndBack) {
 
 // What shapes can tell must be what the configuration says.
 TEST(Checkpoint, TellsItsConfigurationByItsShapes) {
-  for (const char* name : {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd", "dit_no_sigma"}) {
+  for (const char* name :
+       {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd", "dit_no_sigma"}) {
     const Weights weights = Weights::open(reference(name, "model"));
     DiTConfig stated = read_model_config(weights), inferred = infer_dit_config(weights);
     EXPECT_EQ(inferred.mixer, stated.mixer) << name;
@@ -63,7 +64,8 @@ TEST(Checkpoint, TellsItsConfigurationByItsShapes) {
 }
 
 TEST(Checkpoint, OfPublishedSizesGetsThePublishedHeads) {
-  for (const char* name : {"DiT-S/2", "DiT-B/4", "DiT-L/2", "DiT-XL/2", "LiT-S/2", "LiT-B/2", "LiT-L/4", "LiT-XL/2"}) {
+  for (const char* name :
+       {"DiT-S/2", "DiT-B/4", "DiT-L/2", "DiT-XL/2", "LiT-S/2", "LiT-B/2", "LiT-L/4", "LiT-XL/2"}) {
     DiTConfig config = dit_preset(name);
     config.depth = 1;
     DiT model(config);
@@ -108,7 +110,8 @@ TEST(Checkpoint, OfNoDiTIsRefused) {
 
 TEST(Checkpoint, InAFolderWithoutWeightsIsRefused) {
   const TemporaryFolder folder;
-  EXPECT_NE(refusal([&] { Weights::open(folder / "."); }).find("this folder holds no weights"), std::string::npos);
+  EXPECT_NE(refusal([&] { Weights::open(folder / "."); }).find("this folder holds no weights"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ class DiTReference : public testing::TestWithParam<const char*> {
     const auto io = SafetensorsFile::open(file("io"));
     loaded.model->set_product_dtype(dtype);
     if (frozen) nn::freeze(*loaded.model);
-    return relative_error(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("out"));
+    return relative_error(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")),
+                          io.tensor("out"));
   }
 };
 
@@ -30,8 +31,8 @@ TEST_P(DiTReference, ForwardAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, fals
 TEST_P(DiTReference, ForwardOnPackedWeightsAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, true), 2e-2); }
 
 INSTANTIATE_TEST_SUITE_P(All, DiTReference,
-                         testing::Values("dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_softmax_odd",
-                                         "dit_lit_odd", "dit_no_sigma"),
+                         testing::Values("dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4",
+                                         "dit_softmax_odd", "dit_lit_odd", "dit_no_sigma"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

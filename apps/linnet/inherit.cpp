@@ -1,0 +1,101 @@
+// linnet inherit: a linear model that starts from a softmax DiT's weights.
+#include "store/inherit.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <regex>
+
+#include "io/file.h"
+#include "io/text.h"
+#include "model_argument.h"
+#include "store/model_file.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+struct Options {
+  std::string from, output, mixer = "lit", also, weights = "ema";
+  int64_t heads = 0, seed = 0;
+};
+
+// "blocks.3.mlp.fc1.weight" as "blocks.*.mlp.fc1.weight": what happened is the same in every block.
+std::string without_number(const std::string& text) {
+  static const std::regex block("blocks\\.[0-9]+\\.");
+  return std::regex_replace(text, block, "blocks.*.");
+}
+
+std::string why(const Inherited& row) {
+  if (!row.source.empty()) return row.source;
+  return row.tensor.find(".dwc.") != std::string::npos ? "fresh: the teacher has no convolution"
+                                                       : "fresh: another attention learns its own";
+}
+
+void show(const std::vector<Inherited>& report) {
+  struct Line {
+    std::string tensor, what;
+    int64_t count = 0;
+  };
+  std::vector<Line> lines;
+  std::map<std::string, size_t> places;
+  for (const Inherited& row : report) {
+    const std::string tensor = without_number(row.tensor);
+    const auto [place, added] = places.emplace(tensor, lines.size());
+    if (added) lines.push_back({tensor, without_number(why(row))});
+    ++lines[place->second].count;
+  }
+  size_t width = 0;
+  for (const Line& line : lines) width = std::max(width, line.tensor.size());
+  for (const Line& line : lines)
+    fmt::print("  {:<{}}  {:>3}x  {}\n", printable(line.tensor), width, line.count,
+               line.what == line.tensor ? "copied" : printable(line.what));
+}
+
+// The paper's choice for the published widths.
+int64_t heads_for(int64_t width) { return width <= 384 ? 2 : width <= 768 ? 3 : 4; }
+
+void run(const Options& options) {
+  check_writable(options.output);
+  const Weights teacher = open_weights(options.from, choice_from_name(options.weights));
+  const DiTConfig config = read_model_config(teacher);
+  const int64_t heads = options.heads > 0 ? options.heads : heads_for(config.hidden_size);
+  DiT student(student_of(config, nn::mixer_from_name(options.mixer), heads));
+  const auto report =
+      inherit(student, teacher, also_inherit_from_name(options.also), static_cast<uint64_t>(options.seed));
+  std::map<std::string, std::string> metadata;
+  if (const auto classes = teacher.metadata().find("linnet.classes"); classes != teacher.metadata().end())
+    metadata.insert(*classes);
+  save_model(options.output, student, DType::f32, metadata);
+  fmt::print("from {}\nto   {}\n", describe_model(config), describe_model(student.config()));
+  show(report);
+  int64_t copied = 0;
+  for (const Inherited& row : report) copied += !row.source.empty();
+  fmt::print("{} of {} tensors inherited: {}\n", copied, report.size(), options.output);
+}
+
+}  // namespace
+
+void add_inherit(CLI::App& app) {
+  CLI::App* verb =
+      app.add_subcommand("inherit", "Make a linear model that starts from a softmax DiT's weights");
+  auto options = std::make_shared<Options>();
+  verb->add_option("--from", options->from, "Teacher: weights of a DiT, of any kind that `linnet info` knows")
+      ->required()
+      ->type_name("FILE");
+  verb->add_option("-o,--output", options->output, "Safetensors file to write")->required()->type_name("FILE");
+  verb->add_option("--mixer", options->mixer, "Attention of the student: lit, linear or softmax")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->add_option("--heads", options->heads, "Heads of the student; 0: 2, 3 or 4, as published for the width")
+      ->capture_default_str();
+  verb->add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")
+      ->type_name("LETTERS");
+  verb->add_option("--seed", options->seed, "Of what starts afresh")->capture_default_str();
+  verb->add_option("--weights", options->weights, "Of a training checkpoint: ema or raw")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app
