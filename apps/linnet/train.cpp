@@ -1,6 +1,8 @@
 // linnet train: trains a model as a TOML file says.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "interrupt.h"
 #include "io/sheet.h"
 #include "model_argument.h"
@@ -15,6 +17,7 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
+  std::string init, teacher;
   bool resume = false;
 };
 
@@ -55,8 +58,14 @@ void say_what_follows(const TrainConfig& config) {
   std::fflush(stdout);
 }
 
+// A path as a TOML text.
+std::string quoted(const std::string& path) { return nlohmann::json(path).dump(); }
+
 void run(const Options& options) {
-  const TrainConfig config = read_train_config(options.config, options.overrides);
+  std::vector<std::string> settings = options.overrides;
+  if (!options.init.empty()) settings.push_back("train.init=" + quoted(options.init));
+  if (!options.teacher.empty()) settings.push_back("distil.teacher=" + quoted(options.teacher));
+  const TrainConfig config = read_train_config(options.config, settings);
   catch_interrupts();
   say_what_follows(config);
   Progress progress;
@@ -80,6 +89,8 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<Options>();
   train->add_option("config", options->config, "TOML file; see configs/")->required();
   train->add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
+  train->add_option("--init", options->init, "Weights to start from (train.init)")->type_name("FILE");
+  train->add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)")->type_name("FILE");
   train->add_flag("--resume", options->resume, "Go on from the run's checkpoint");
   train->callback([options] { run(*options); });
 }

@@ -57,6 +57,17 @@ struct Coefficients {
   }
 };
 
+// Mean square of what two predictions differ by; adds its derivative by the first, times weight, to d.
+double distance(const float* student, const float* teacher, int64_t n, double weight, float* d) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double difference = static_cast<double>(student[i]) - static_cast<double>(teacher[i]);
+    sum += difference * difference;
+    if (d) d[i] += static_cast<float>(weight * 2.0 * difference / static_cast<double>(n));
+  }
+  return sum / static_cast<double>(n);
+}
+
 // One picture's losses; sets d(mse + bound)/d(prediction) where gradient is not null.
 struct Picture {
   const float *predicted, *variance, *x0, *xt, *noise;  // variance: null unless it is learned
@@ -94,11 +105,14 @@ struct Picture {
 }  // namespace
 
 DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction, const Tensor& x0,
-                             const Tensor& xt, const Tensor& noise, const Tensor& t) {
+                             const Tensor& xt, const Tensor& noise, const Tensor& t, const Teaching& teaching) {
   const int64_t batch = x0.size(0), channels = x0.size(1), n = x0.numel() / batch;
   const bool learned = prediction.size(1) == 2 * channels;
   check(learned || prediction.size(1) == channels, "a prediction of shape {} does not belong to pictures of shape {}",
         to_string(prediction.shape()), to_string(x0.shape()));
+  const bool taught = teaching.prediction.defined();
+  check(!taught || teaching.prediction.shape() == prediction.shape(), "the teacher's prediction has shape {}, the student's {}",
+        to_string(teaching.prediction.shape()), to_string(prediction.shape()));
   const bool record = wants_grad(prediction);
   Tensor gradient = record ? Tensor::empty(prediction.shape()) : Tensor();
   float* dprediction = record ? gradient.mutable_data<float>() : nullptr;
@@ -106,6 +120,9 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, con
   DiffusionLoss loss;
   loss.mse.resize(static_cast<size_t>(batch));
   loss.bound.resize(learned ? static_cast<size_t>(batch) : 0);
+  loss.noise_distance.resize(taught ? static_cast<size_t>(batch) : 0);
+  loss.variance_distance.resize(taught && learned ? static_cast<size_t>(batch) : 0);
+  const float* taught_data = taught ? teaching.prediction.data<float>() : nullptr;
   const int64_t stride = learned ? 2 * n : n;
   parallel_for(batch, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
@@ -118,11 +135,19 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, con
       const Coefficients c(kind, schedule.alpha_bar[step]);
       loss.mse[static_cast<size_t>(b)] = picture.square_error(c, weight);
       if (learned) loss.bound[static_cast<size_t>(b)] = picture.variational_bound(schedule, c, step, weight);
+      if (!taught) continue;
+      const float* teacher = taught_data + b * stride;
+      loss.noise_distance[static_cast<size_t>(b)] = distance(p, teacher, n, weight * teaching.noise, d);
+      if (learned)
+        loss.variance_distance[static_cast<size_t>(b)] =
+            distance(p + n, teacher + n, n, weight * teaching.variance, d ? d + n : nullptr);
     }
   });
   double total = 0;
   for (const double value : loss.mse) total += value;
   for (const double value : loss.bound) total += value;
+  for (const double value : loss.noise_distance) total += teaching.noise * value;
+  for (const double value : loss.variance_distance) total += teaching.variance * value;
   loss.total = Tensor::full({1}, static_cast<float>(total / static_cast<double>(batch)));
   if (record)
     record_backward(loss.total, [gradient, slot = prediction.grad_slot()](const Tensor& g) mutable {

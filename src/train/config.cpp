@@ -141,6 +141,7 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   section.take("timesteps_deviation", train.timesteps_deviation);
   section.take("precision", train.precision);
   section.take("checkpointing", train.checkpointing);
+  section.take("init", train.init);
   section.take("seed", train.seed);
   section.take("threads", train.threads);
   section.done();
@@ -177,7 +178,7 @@ void read_output(toml::table& root, OutputConfig& output) {
 TrainConfig parse_train_config(const std::string& text, const std::vector<std::string>& overrides) {
   toml::table root = parse(text, "configuration");
   for (const std::string& override_text : overrides) apply_override(root, override_text);
-  const std::vector<std::string> tables = {"model", "data", "train", "output"};
+  const std::vector<std::string> tables = {"model", "data", "train", "distil", "output"};
   for (const auto& [key, value] : root)
     if (std::find(tables.begin(), tables.end(), std::string(key.str())) == tables.end())
       throw UsageError(fmt::format("configuration: there is no table \"{}\"{}", key.str(),
@@ -191,6 +192,12 @@ TrainConfig parse_train_config(const std::string& text, const std::vector<std::s
   data.done();
   require(config.data.path.empty() != config.data.replay.empty(), "give either data.path or data.replay");
   read_optimizer(root, config.train);
+  Section distil(root, "distil");
+  distil.take("teacher", config.distil.teacher);
+  distil.take("noise", config.distil.noise);
+  distil.take("variance", config.distil.variance);
+  distil.done();
+  require(config.distil.noise >= 0 && config.distil.variance >= 0, "distil.noise and variance are not negative");
   read_output(root, config.output);
   std::ostringstream out;
   out << root;

@@ -16,6 +16,12 @@ struct DataConfig {
   bool flip = false;   ///< mirror every other picture at random
 };
 
+/// LiT's hybrid distillation.
+struct DistilConfig {
+  std::string teacher;  ///< weights of any kind that load_model takes; empty: none
+  double noise = 0.5, variance = 0.05;  ///< λ₁, λ₂
+};
+
 struct OptimizerConfig {
   int64_t steps = 400000, batch = 256;
   int64_t accumulate = 1;  ///< the batch is worked on in this many parts
@@ -29,6 +35,7 @@ struct OptimizerConfig {
   double timesteps_mean = 0, timesteps_deviation = 1;
   std::string precision = "auto";  ///< products in bf16, f32, or what the CPU does fastest
   bool checkpointing = false;
+  std::string init;  ///< weights to start from instead of drawn ones (`linnet inherit` makes such)
   int64_t seed = 0;
   int64_t threads = 0;  ///< 0: all
 };
@@ -45,6 +52,7 @@ struct TrainConfig {
   DiTConfig model;
   DataConfig data;
   OptimizerConfig train;
+  DistilConfig distil;
   OutputConfig output;
   std::string toml;  ///< the whole configuration as TOML, overrides included
 };

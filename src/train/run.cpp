@@ -7,6 +7,7 @@
 
 #include "core/parallel.h"
 #include "io/file.h"
+#include "store/model_file.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -36,12 +37,16 @@ void keep_metrics_until(const fs::path& path, int64_t step) {
 
 class Metrics {
  public:
-  explicit Metrics(const fs::path& path) : path_(path), file_(path, std::ios::app) {
+  Metrics(const fs::path& path, bool taught) : path_(path), taught_(taught), file_(path, std::ios::app) {
     check(file_.good(), "{}: cannot be written", path.string());
   }
   void add(const StepMetrics& m, double seconds) {
     nlohmann::ordered_json json{{"step", m.step}, {"loss", m.loss},   {"mse", m.mse},      {"bound", m.bound},
                                 {"gradient_norm", m.gradient_norm},   {"lr", m.lr},        {"seconds", seconds}};
+    if (taught_) {
+      json["noise_distance"] = m.noise_distance;
+      json["variance_distance"] = m.variance_distance;
+    }
     file_ << json.dump() << '\n';
     file_.flush();
     check(file_.good(), "{}: cannot be written (disk full?)", path_.string());
@@ -49,6 +54,7 @@ class Metrics {
 
  private:
   fs::path path_;
+  bool taught_;
   std::ofstream file_;
 };
 
@@ -64,13 +70,17 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
 
   const auto data = open_data(config);
   Trainer trainer(config, *data);
-  if (resume) trainer.load_checkpoint(checkpoint);
+  if (!config.distil.teacher.empty()) trainer.learn_from(std::move(load_model(config.distil.teacher).model));
+  if (resume)
+    trainer.load_checkpoint(checkpoint);
+  else if (!config.train.init.empty())
+    trainer.start_from(*load_model(config.train.init).model);
   std::error_code error;
   fs::create_directories(dir, error);
   check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
   write_text(dir / "config.toml", config.toml + "\n");
   if (resume) keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
-  Metrics metrics(dir / "metrics.jsonl");
+  Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
 
   const auto save = [&] {
     trainer.save_checkpoint(checkpoint);

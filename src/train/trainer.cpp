@@ -56,6 +56,22 @@ void Trainer::start_from(DiT& source) {
   }
 }
 
+void Trainer::learn_from(std::unique_ptr<DiT> teacher) {
+  const DiTConfig &theirs = teacher->config(), &ours = config_.model;
+  const bool same_input = theirs.input_size == ours.input_size && theirs.in_channels == ours.in_channels;
+  check(same_input, "the teacher takes {1}x{1} in {0} channels, the student {3}x{3} in {2}", theirs.in_channels,
+        theirs.input_size, ours.in_channels, ours.input_size);
+  check(theirs.num_classes == ours.num_classes && theirs.null_class() == ours.null_class(),
+        "the teacher knows {} classes{}, the student {}{}", theirs.num_classes, theirs.null_class() ? " and none" : "",
+        ours.num_classes, ours.null_class() ? " and none" : "");
+  check(theirs.prediction == ours.prediction && theirs.learn_sigma == ours.learn_sigma,
+        "the teacher predicts {}{}, the student {}{}", name_of(theirs.prediction), theirs.learn_sigma ? " and variance" : "",
+        name_of(ours.prediction), ours.learn_sigma ? " and variance" : "");
+  teacher_ = std::move(teacher);
+  teacher_->set_product_dtype(model_.product_dtype());
+  nn::freeze(*teacher_);
+}
+
 StepMetrics Trainer::step(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
   for (Slot& slot : slots_) slot.parameter->value.clear_grad();
@@ -66,13 +82,19 @@ StepMetrics Trainer::step(const Batch& batch) {
     const Tensor xt = add_noise(schedule_, x0, noise, t);
     Tensor times = Tensor::empty({n});
     for (int64_t i = 0; i < n; ++i) times.mutable_data<float>()[i] = static_cast<float>(t.data<int64_t>()[i]);
+    const Tensor y = of(batch.y);
+    const Teaching teaching{teacher_ ? teacher_->forward(xt, times, y) : Tensor(), config_.distil.noise,
+                            config_.distil.variance};
     Tape tape;
-    const Tensor prediction = model_.forward(xt, times, of(batch.y));
-    const DiffusionLoss loss = diffusion_loss(schedule_, config_.model.prediction, prediction, x0, xt, noise, t);
+    const Tensor prediction = model_.forward(xt, times, y);
+    const DiffusionLoss loss =
+        diffusion_loss(schedule_, config_.model.prediction, prediction, x0, xt, noise, t, teaching);
     const double share = 1.0 / static_cast<double>(parts);
     metrics.loss += share * static_cast<double>(loss.total.item());
     metrics.mse += share * mean_of(loss.mse);
     metrics.bound += share * mean_of(loss.bound);
+    metrics.noise_distance += share * mean_of(loss.noise_distance);
+    metrics.variance_distance += share * mean_of(loss.variance_distance);
     tape.backward(loss.total, Tensor::full({1}, static_cast<float>(share)));
   }
   check(std::isfinite(metrics.loss), "the loss is no longer a number at step {}; a lower train.lr or train.clip may help",

@@ -14,6 +14,7 @@ namespace linnet {
 struct StepMetrics {
   int64_t step = 0;  ///< counted from 1: how many steps have been done
   double loss = 0, mse = 0, bound = 0, gradient_norm = 0, lr = 0;
+  double noise_distance = 0, variance_distance = 0;  ///< from the teacher, unweighted
 };
 
 class Trainer {
@@ -31,6 +32,9 @@ class Trainer {
 
   /// Replaces all weights (and the average) by those of a model of the same configuration.
   void start_from(DiT& source);
+  /// From here on also learns what the teacher predicts, weighted as config.distil says. The teacher may be wider or
+  /// deeper, but must take the same input, know the same classes, and predict the same; throws Error otherwise.
+  void learn_from(std::unique_ptr<DiT> teacher);
 
   /// Both write atomically.
   void save_checkpoint(const std::filesystem::path& path);
@@ -52,6 +56,7 @@ class Trainer {
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
   DiT model_, ema_;
+  std::unique_ptr<DiT> teacher_;
   std::vector<Slot> slots_;
   int64_t steps_done_ = 0;
 };

@@ -73,6 +73,44 @@ INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient,
                          testing::Combine(testing::Values(0, 1, 17, 500, 999),
                                           testing::Values(Prediction::epsilon, Prediction::v)));
 
+// The teacher's two terms alone: with the same prediction, x and t, what they add to the loss and to its gradient.
+TEST(Distillation, AddsItsWeightedDistancesAndTheirGradients) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(9);
+  const Shape pictures{2, 3, 2, 2}, predictions{2, 6, 2, 2};
+  const Tensor x0 = generator.normal(pictures), noise = generator.normal(pictures);
+  const Tensor t = Tensor::from(std::vector<int64_t>{3, 700}), xt = add_noise(schedule, x0, noise, t);
+  const Teaching teaching{generator.normal(predictions), 0.5, 0.05};
+  Tensor prediction = generator.normal(predictions);
+  const auto gradient_with = [&](const Teaching& wanted, double& total) {
+    Tensor leaf = prediction.clone();
+    leaf.set_requires_grad(true);
+    Tape tape;
+    const DiffusionLoss loss = diffusion_loss(schedule, Prediction::epsilon, leaf, x0, xt, noise, t, wanted);
+    total = static_cast<double>(loss.total.item());
+    tape.backward(loss.total);
+    return leaf.grad();
+  };
+  double with = 0, without = 0, expected = 0;
+  const Tensor taught = gradient_with(teaching, with), alone = gradient_with({}, without);
+  for (int64_t i = 0; i < prediction.numel(); ++i) {
+    const double difference = static_cast<double>(prediction.data<float>()[i]) -
+                              static_cast<double>(teaching.prediction.data<float>()[i]);
+    const double share = (i / 12 % 2 == 0 ? 0.5 : 0.05) / 12 / 2;  // 12 values a half, 2 pictures
+    expected += share * difference * difference;
+    EXPECT_NEAR(taught.data<float>()[i] - alone.data<float>()[i], 2 * share * difference, 1e-5) << i;
+  }
+  EXPECT_NEAR(with - without, expected, 1e-4);
+}
+
+TEST(Distillation, RefusesATeacherThatPredictsSomethingElse) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  const Tensor x = Tensor::zeros({1, 3, 2, 2}), t = Tensor::from(std::vector<int64_t>{3});
+  EXPECT_THROW(diffusion_loss(schedule, Prediction::epsilon, Tensor::zeros({1, 6, 2, 2}), x, x, x, t,
+                              {Tensor::zeros({1, 3, 2, 2}), 0.5, 0.05}),
+               Error);
+}
+
 TEST(Prediction, TheNoiseIsFoundAgainInV) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
   Generator generator(5);
