@@ -52,15 +52,13 @@ void show(const std::vector<Inherited>& report) {
                line.what == line.tensor ? "copied" : printable(line.what));
 }
 
-// The paper's choice for the published widths.
-int64_t heads_for(int64_t width) { return width <= 384 ? 2 : width <= 768 ? 3 : 4; }
-
 void run(const Options& options) {
   check_writable(options.output);
   const Weights teacher = open_weights(options.from, choice_from_name(options.weights));
   const DiTConfig config = read_model_config(teacher);
-  const int64_t heads = options.heads > 0 ? options.heads : heads_for(config.hidden_size);
-  DiT student(student_of(config, nn::mixer_from_name(options.mixer), heads));
+  const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
+  const int64_t heads = options.heads > 0 ? options.heads : usual_heads(mixer, config.hidden_size);
+  DiT student(student_of(config, mixer, heads));
   const auto report =
       inherit(student, teacher, also_inherit_from_name(options.also), static_cast<uint64_t>(options.seed));
   std::map<std::string, std::string> metadata;
@@ -87,7 +85,7 @@ void add_inherit(CLI::App& app) {
   verb->add_option("--mixer", options->mixer, "Attention of the student: lit, linear or softmax")
       ->capture_default_str()
       ->type_name("NAME");
-  verb->add_option("--heads", options->heads, "Heads of the student; 0: 2, 3 or 4, as published for the width")
+  verb->add_option("--heads", options->heads, "Heads of the student; 0: as published for the width")
       ->capture_default_str();
   verb->add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")
       ->type_name("LETTERS");

@@ -27,6 +27,9 @@ enum Opcode : uint8_t {
 };
 // clang-format on
 
+// A value takes a hundred times the byte that makes it; checkpoints of the largest models have some ten thousand.
+constexpr size_t most_values = 4'000'000;
+
 constexpr std::string_view ordered_dictionary = "collections.OrderedDict";
 
 }  // namespace
@@ -50,6 +53,7 @@ class PickleMachine {
 
  private:
   PickleValue* make(Kind kind) {
+    check(values_->size() < most_values, "{}: the pickle in it has too many values", source_);
     PickleValue& value = values_->emplace_back();
     value.kind = kind;
     return &value;

@@ -40,6 +40,10 @@ struct DiTConfig {
 /// "LiT-XL/2", "DiT-B/4", … on 256² pixels' latents; throws UsageError listing the known names.
 DiTConfig dit_preset(std::string_view name);
 
+/// Heads of that attention as published for this width; of other widths, one for every 64 channels of softmax attention
+/// and two of a linear one.
+int64_t usual_heads(nn::Mixer mixer, int64_t width);
+
 /// The JSON object that a checkpoint carries.
 std::string to_json(const DiTConfig& config);
 /// Throws Error on anything that is not a valid configuration.

@@ -53,6 +53,13 @@ DiTConfig dit_preset(std::string_view name) {
   throw UsageError(fmt::format("there is no model \"{}\"; known: {}", name, fmt::join(known, ", ")));
 }
 
+int64_t usual_heads(nn::Mixer mixer, int64_t width) {
+  const bool softmax = mixer == nn::Mixer::softmax;
+  for (const Size& size : sizes)
+    if (size.width == width) return softmax ? size.dit_heads : size.lit_heads;
+  return softmax ? std::max<int64_t>(1, width / 64) : 2;
+}
+
 std::string to_json(const DiTConfig& config) {
   nlohmann::ordered_json json;
   json["model"] = "dit";

@@ -3,7 +3,6 @@
 #include <dnnl.hpp>
 
 #include <cstring>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -82,9 +81,11 @@ void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, co
 // What a primitive depends on: shapes, strides, types, what is fused, and the threads it was made for.
 using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, bool, int, bool, int>;
 
-dnnl::matmul cached_matmul(const Key& key, const std::function<dnnl::matmul()>& make) {
+// Primitives are dear to make: each is kept under its key.
+template <class Primitive, class PrimitiveKey, class Make>
+Primitive cached(const PrimitiveKey& key, Make make) {
   static std::mutex mutex;
-  static auto* const primitives = new std::map<Key, dnnl::matmul>;
+  static auto* const primitives = new std::map<PrimitiveKey, Primitive>;
   const std::scoped_lock lock(mutex);
   if (auto found = primitives->find(key); found != primitives->end()) return found->second;
   if (primitives->size() > 4096) primitives->clear();
@@ -133,7 +134,7 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
   const Key key{a.rows, a.columns, b.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride,
                 static_cast<int>(a.dtype), static_cast<int>(b.dtype) * 16 + static_cast<int>(c.dtype),
                 options.bias.defined(), static_cast<int>(options.activation), options.accumulate, threads()};
-  const dnnl::matmul primitive = cached_matmul(key, [&] {
+  const auto primitive = cached<dnnl::matmul>(key, [&] {
     return dnnl::matmul(make_descriptor(describe(a), describe(b), bias_desc, describe(c),
                                         attributes(options.activation, options.accumulate)));
   });
@@ -163,17 +164,9 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
   check_output(into, g.columns, x.columns, {});
   const memory::desc x_desc = describe(x), g_desc = describe(g);
   const memory::desc into_desc({g.columns, x.columns}, memory::data_type::f32, memory::format_tag::ab);
-  using GradientKey = std::tuple<int64_t, int64_t, int64_t, int>;
-  static std::mutex mutex;
-  static auto* const primitives = new std::map<GradientKey, dnnl::inner_product_backward_weights>;
-  dnnl::inner_product_backward_weights primitive;
-  {
-    const std::scoped_lock lock(mutex);
-    if (primitives->size() > 1024) primitives->clear();
-    auto& slot = (*primitives)[{g.rows, g.columns, x.columns, threads()}];
-    if (!slot) slot = make_weight_gradient(x_desc, into_desc, g_desc);
-    primitive = slot;
-  }
+  const auto primitive = cached<dnnl::inner_product_backward_weights>(
+      std::tuple{g.rows, g.columns, x.columns, threads()},
+      [&] { return make_weight_gradient(x_desc, into_desc, g_desc); });
   primitive.execute(stream(), {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
                                {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
                                {DNNL_ARG_DIFF_WEIGHTS, wrap(into_desc, into.mutable_raw())}});

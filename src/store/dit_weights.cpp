@@ -112,7 +112,6 @@ class Renaming {
     left_.erase(name);
   }
 
-  const std::set<std::string>& left() const { return left_; }
   Weights done() {
     check(left_.empty(), "{}: tensor '{}' has no place in a DiT", from_.source(),
           left_.empty() ? "" : printable(*left_.begin()));
@@ -131,21 +130,8 @@ int64_t side_of(const Weights& weights, int64_t tokens) {
   return side;
 }
 
-int64_t published_heads(int64_t width, bool linear) {
-  switch (width) {
-    case 384:
-      return linear ? 2 : 6;
-    case 768:
-      return linear ? 3 : 12;
-    case 1024:
-    case 1152:
-      return linear ? 4 : 16;
-    default:
-      return std::max<int64_t>(1, width / 64);
-  }
-}
-
-const Shape& matrix(const Weights& weights, std::string_view name, int rank) {
+// Of a tensor that must be there with so many dimensions.
+const Shape& shape_of(const Weights& weights, std::string_view name, int rank) {
   const Shape& shape = weights.shape(name);
   check(shape.rank() == rank && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what a DiT has there",
         weights.source(), printable(name), to_string(shape));
@@ -166,7 +152,7 @@ Weights with_original_names(const Weights& weights) {
   Renaming names(weights);
   const int64_t depth = count_blocks(weights, "transformer_blocks.{}.attn1.to_q.weight");
   for (const auto& [theirs, ours] : outer_names) names.move(std::string(theirs), std::string(ours));
-  for (const char* buffer : {"pos_embed.pos_embed"}) names.drop(buffer);
+  names.drop("pos_embed.pos_embed");
   for (int64_t i = 0; i < depth; ++i) {
     const std::string from = fmt::format("transformer_blocks.{}.", i), to = fmt::format("blocks.{}.", i);
     for (const auto& [theirs, ours] : embedder_names) {
@@ -209,16 +195,16 @@ Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
 DiTConfig infer_dit_config(const Weights& weights) {
   check(looks_like_dit(weights), "{}: these are not the weights of a DiT or LiT", weights.source());
   DiTConfig config;
-  const Shape& patches = matrix(weights, "x_embedder.proj.weight", 4);
+  const Shape& patches = shape_of(weights, "x_embedder.proj.weight", 4);
   config.hidden_size = patches[0];
   config.in_channels = patches[1];
   config.patch_size = patches[2];
   config.depth = std::max<int64_t>(1, count_blocks(weights, "blocks.{}.attn.proj.weight"));
-  config.mlp_ratio = static_cast<double>(matrix(weights, "blocks.0.mlp.fc1.weight", 2)[0]) /
+  config.mlp_ratio = static_cast<double>(shape_of(weights, "blocks.0.mlp.fc1.weight", 2)[0]) /
                      static_cast<double>(config.hidden_size);
   // Published models all were trained with a row for "no class".
-  config.num_classes = matrix(weights, "y_embedder.embedding_table.weight", 2)[0] - 1;
-  const int64_t outputs = matrix(weights, "final_layer.linear.weight", 2)[0];
+  config.num_classes = shape_of(weights, "y_embedder.embedding_table.weight", 2)[0] - 1;
+  const int64_t outputs = shape_of(weights, "final_layer.linear.weight", 2)[0];
   config.learn_sigma = outputs == 2 * config.in_channels * config.patch_size * config.patch_size;
   const bool linear = weights.contains("blocks.0.attn.kv.weight");
   config.mixer = !linear                                        ? nn::Mixer::softmax
@@ -226,10 +212,10 @@ DiTConfig infer_dit_config(const Weights& weights) {
                                                                 : nn::Mixer::linear;
   config.num_heads =
       config.mixer == nn::Mixer::lit
-          ? config.hidden_size / std::max<int64_t>(1, matrix(weights, "blocks.0.attn.dwc.weight", 4)[0])
-          : published_heads(config.hidden_size, linear);
+          ? config.hidden_size / std::max<int64_t>(1, shape_of(weights, "blocks.0.attn.dwc.weight", 4)[0])
+          : usual_heads(config.mixer, config.hidden_size);
   config.input_size = weights.contains("pos_embed")
-                          ? side_of(weights, matrix(weights, "pos_embed", 3)[1]) * config.patch_size
+                          ? side_of(weights, shape_of(weights, "pos_embed", 3)[1]) * config.patch_size
                           : 32;
   if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end()) {
     const auto json = nlohmann::json::parse(stated->second, nullptr, false);

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "io/file.h"
+#include "io/pickle.h"
 
 namespace linnet {
 namespace {
@@ -130,6 +131,13 @@ std::string refusal(const char* name) {
     return error.what();
   }
   return "accepted";
+}
+
+// Values take a hundred times the bytes that make them: a small file must not fill the memory.
+TEST(Pickle, OfTooManyValuesIsRefused) {
+  const std::string text = "\x80\x02" + std::string(4'000'001, 'N') + ".";
+  ByteReader reader(std::as_bytes(std::span(text)), "many.pt");
+  EXPECT_THROW(Pickle::read(reader, "many.pt"), Error);
 }
 
 TEST(TorchFile, SaysWhatAFileWantedToCall) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/random.h"
+#include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
@@ -13,15 +14,10 @@ namespace {
 // A fresh model predicts 0 everywhere (its last layer starts at 0), so one DDIM step gives the x₀ of that
 // prediction.
 TEST(Generate, OneStepGivesThePictureThatThePredictionMeans) {
-  DiTConfig config;
-  config.input_size = 4;
-  config.hidden_size = 16;
-  config.depth = 1;
-  config.num_heads = 2;
-  config.num_classes = 3;
+  DiTConfig config = test::tiny_dit();
   const NoiseSchedule one = NoiseSchedule::linear().spaced(1);
   const double kept = one.alpha_bar[0];
-  const Tensor x = Generator(8).normal({2, 4, 4, 4});
+  const Tensor x = Generator(8).normal({2, 4, 8, 8});
   GenerateOptions options;
   options.steps = 1;
   options.clip_x0 = false;

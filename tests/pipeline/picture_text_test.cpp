@@ -5,21 +5,13 @@
 
 #include <cmath>
 
+#include "support/tiny_dit.h"
+
 namespace linnet {
 namespace {
 
-DiTConfig small() {
-  DiTConfig config;
-  config.input_size = 8;
-  config.hidden_size = 16;
-  config.depth = 1;
-  config.num_heads = 2;
-  config.num_classes = 3;
-  return config;
-}
-
 TEST(PictureText, SeedsCountUpAndClassesAreCycledThrough) {
-  const DiT model(small());
+  const DiT model(test::tiny_dit());
   PaintRequest request;
   request.count = 3;
   request.seed = 18446744073709551615u;
@@ -47,7 +39,7 @@ TEST(PaintRequest, WhatNoModelCanDoIsRefused) {
     PaintRequest request;
     change(request);
     try {
-      check_request(request, small());
+      check_request(request, test::tiny_dit());
     } catch (const UsageError&) {
       return true;
     }

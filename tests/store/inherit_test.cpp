@@ -6,6 +6,7 @@
 #include <map>
 
 #include "store/model_file.h"
+#include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
@@ -24,12 +25,9 @@ class Inherit : public testing::Test {
     }
   }
   static DiTConfig config() {
-    DiTConfig config;
-    config.input_size = 8;
-    config.hidden_size = 16;
+    DiTConfig config = test::tiny_dit();
     config.depth = 2;
     config.num_heads = 4;
-    config.num_classes = 3;
     return config;
   }
   static std::vector<float> values(DiT& model, const std::string& name) {

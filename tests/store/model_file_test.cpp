@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/temporary_folder.h"
+#include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
@@ -11,30 +12,20 @@ namespace {
 class ModelFile : public testing::Test {
  protected:
   ModelFile() { nn::initialize(model_, 1); }
-  static DiTConfig small() {
-    DiTConfig config;
-    config.input_size = 8;
-    config.hidden_size = 16;
-    config.depth = 1;
-    config.num_heads = 2;
-    config.num_classes = 3;
-    return config;
-  }
-
   TemporaryFolder folder_;
-  DiT model_{small()};
+  DiT model_{test::tiny_dit()};
 };
 
 TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
   for (const Prediction prediction : {Prediction::epsilon, Prediction::v}) {
-    DiTConfig config = small();
+    DiTConfig config = test::tiny_dit();
     config.prediction = prediction;
     DiT model(config);
     nn::initialize(model, 1);
     save_model(folder_ / "m", model, DType::f32);
     EXPECT_EQ(load_model(folder_ / "m").model->config(), config);
   }
-  std::string json = to_json(small());
+  std::string json = to_json(test::tiny_dit());
   json.insert(json.size() - 1, R"(, "prediction": "x0")");
   EXPECT_THROW(dit_config_from_json(json), Error);
 }
