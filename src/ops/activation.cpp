@@ -4,47 +4,19 @@
 
 #include "core/parallel.h"
 #include "core/tape.h"
+#include "ops/activation-inl.h"
 #include "ops/activation.h"
 #include "ops/element.h"
-#include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 namespace {
 
-// Both are x·σ(z): SiLU with z = x, GELU-tanh with z = 2√(2/π)(x + 0.044715x³), since ½(1 + tanh u) = σ(2u).
-struct Silu {
-  template <class D>
-  static HWY_INLINE Vec<D> argument(D, Vec<D> x) {
-    return x;
-  }
-  template <class D>
-  static HWY_INLINE Vec<D> slope(D d, Vec<D>) {
-    return hn::Set(d, 1.0f);
-  }
-};
-
-struct GeluTanh {
-  static constexpr float c = 1.5957691216057308f, cubic = 0.044715f;
-  template <class D>
-  static HWY_INLINE Vec<D> argument(D d, Vec<D> x) {
-    const auto inner = hn::MulAdd(hn::Mul(x, x), hn::Set(d, c * cubic), hn::Set(d, c));
-    return hn::Mul(x, inner);
-  }
-  template <class D>
-  static HWY_INLINE Vec<D> slope(D d, Vec<D> x) {
-    return hn::MulAdd(hn::Mul(x, x), hn::Set(d, 3.0f * c * cubic), hn::Set(d, c));
-  }
-};
-
 template <class F>
 void forward(const void* in, DType in_type, void* out, DType out_type, int64_t n) {
   with_type(in, in_type, [&](auto* x) HWY_ATTR {
     with_type(out, out_type, [&](auto* y) HWY_ATTR {
-      for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-        const auto v = load(d, x + i);
-        store(hn::Mul(v, sigmoid(d, F::argument(d, v))), d, y + i);
-      });
+      for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(activate<F>(d, load(d, x + i)), d, y + i); });
     });
   });
 }

@@ -1,7 +1,5 @@
 #include "ops/matmul.h"
 
-#include <dnnl.hpp>
-
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -9,11 +7,12 @@
 
 #include "core/parallel.h"
 #include "ops/cast.h"
+#include "ops/onednn.h"
 
 namespace linnet::ops {
 namespace {
 
-using dnnl::memory;
+using namespace onednn;
 
 memory::data_type dnnl_type(DType dtype) {
   switch (dtype) {
@@ -21,16 +20,6 @@ memory::data_type dnnl_type(DType dtype) {
     case DType::bf16: return memory::data_type::bf16;
     default: fail("matrix products are in f32 or bf16, not {}", name_of(dtype));
   }
-}
-
-const dnnl::engine& engine() {
-  static const dnnl::engine instance(dnnl::engine::kind::cpu, 0);
-  return instance;
-}
-
-dnnl::stream& stream() {
-  thread_local dnnl::stream instance(engine());
-  return instance;
 }
 
 memory::desc describe(const MatrixView& view) {
@@ -52,23 +41,10 @@ dnnl::primitive_attr attributes(Activation activation, bool accumulate) {
   return result;
 }
 
-dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
-                                             const memory::desc& c, const dnnl::primitive_attr& attr) {
-#if DNNL_VERSION_MAJOR >= 3
-  if (bias.get_ndims() > 0) return {engine(), a, b, bias, c, attr};
-  return {engine(), a, b, c, attr};
-#else
-  if (!bias.is_zero()) return {dnnl::matmul::desc(a, b, bias, c), attr, engine()};
-  return {dnnl::matmul::desc(a, b, c), attr, engine()};
-#endif
-}
-
 memory::desc describe_bias(const Tensor& bias, int64_t columns) {
   if (!bias.defined()) return {};
   return {{1, columns}, memory::data_type::f32, {columns, 1}};
 }
-
-memory wrap(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
 
 void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, const Tensor& bias,
              const memory::desc& bias_desc, const memory& c) {
@@ -234,12 +210,7 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
   execute(primitive, wrap(describe(x), x.data), state.packed, options.bias, bias_desc, wrap(describe(c), c.data));
 }
 
-DType fastest_product_dtype() {
-  // The instruction sets are sets of bits: what a newer one includes is set in it too.
-  const auto have = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  return (have & needed) == needed ? DType::bf16 : DType::f32;
-}
+DType fastest_product_dtype() { return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32; }
 
 std::string matmul_engine_name() {
   const dnnl_version_t* version = dnnl_version();
