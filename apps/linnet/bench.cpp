@@ -33,10 +33,11 @@ double load_average() {
 DType BenchOptions::product_dtype() const {
   if (dtype == "f32") return DType::f32;
   if (dtype == "bf16") return DType::bf16;
+  if (dtype == "int8") return DType::i8;
   return ops::fastest_product_dtype();
 }
 
-void add_bench_options(CLI::App& app, BenchOptions& options) {
+void add_bench_options(CLI::App& app, BenchOptions& options, std::vector<std::string> dtypes) {
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
       ->check(CLI::Range(0.001, 86400.0))
       ->capture_default_str();
@@ -46,8 +47,10 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
   app.add_option("--threads", options.threads, "Threads; 0: all")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  app.add_option("--dtype", options.dtype, "Type of the products: f32, bf16, or auto, the fastest here")
-      ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+  app.add_option(
+         "--dtype", options.dtype,
+         fmt::format("Type of the products: {} (auto: f32 or bf16, the faster here)", fmt::join(dtypes, ", ")))
+      ->check(CLI::IsMember(dtypes))
       ->capture_default_str();
   app.add_option("--json", options.json, "Also write everything to this file");
 }

@@ -22,7 +22,8 @@ struct BenchOptions {
   DType product_dtype() const;
 };
 
-void add_bench_options(CLI::App& app, BenchOptions& options);
+void add_bench_options(CLI::App& app, BenchOptions& options,
+                       std::vector<std::string> dtypes = {"auto", "f32", "bf16"});
 
 /// Sets the number of threads and begins the report with the machine. `settings` is an object, to which the
 /// shared options are added. Says so when the machine is busy with something else.

@@ -28,10 +28,10 @@ dnnl::matmul::primitive_desc descriptor(const dnnl::engine& engine, const memory
 }
 
 // Random values: zeros would save power, and with it time.
-void fill(dnnl::stream& stream, const memory& into, int64_t rows, int64_t columns, DType dtype) {
-  const Tensor values = random_tensor({rows, columns}, 0.5f, dtype);
-  const auto type = dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
-  memory plain({{rows, columns}, type, memory::format_tag::ab}, into.get_engine(),
+void fill(dnnl::stream& stream, const memory& into, int64_t rows, int64_t columns, memory::data_type type) {
+  const bool integers = type == memory::data_type::u8 || type == memory::data_type::s8;
+  const Tensor values = random_tensor({rows, columns}, integers ? 100.0f : 0.5f);
+  memory plain({{rows, columns}, memory::data_type::f32, memory::format_tag::ab}, into.get_engine(),
                const_cast<void*>(values.raw()));
   memory target = into;
   dnnl::reorder(plain, target).execute(stream, plain, target);
@@ -49,6 +49,22 @@ void copy_streaming(float* target, const float* source, int64_t count) {
 #endif
 }
 
+struct Types {
+  memory::data_type a, b, c;
+};
+
+Types types_of(DType dtype) {
+  using enum memory::data_type;
+  switch (dtype) {
+    case DType::i8:
+      return {u8, s8, s32};
+    case DType::bf16:
+      return {bf16, bf16, bf16};
+    default:
+      return {f32, f32, f32};
+  }
+}
+
 }  // namespace
 
 struct MatmulCeiling::State {
@@ -61,16 +77,16 @@ struct MatmulCeiling::State {
 MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
     : rows_(rows), in_(in), out_(out), dtype_(dtype), state_(std::make_shared<State>()) {
   State& s = *state_;
-  const auto type = dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const Types types = types_of(dtype);
   const auto any = memory::format_tag::any;
   const auto chosen =
-      descriptor(s.engine, {{rows, in}, type, any}, {{in, out}, type, any}, {{rows, out}, type, any});
+      descriptor(s.engine, {{rows, in}, types.a, any}, {{in, out}, types.b, any}, {{rows, out}, types.c, any});
   s.primitive = dnnl::matmul(chosen);
   s.a = memory(chosen.src_desc(), s.engine);
   s.b = memory(chosen.weights_desc(), s.engine);
   s.c = memory(chosen.dst_desc(), s.engine);
-  fill(s.stream, s.a, rows, in, dtype);
-  fill(s.stream, s.b, in, out, dtype);
+  fill(s.stream, s.a, rows, in, types.a);
+  fill(s.stream, s.b, in, out, types.b);
 }
 
 Work MatmulCeiling::work(double least) const {

@@ -10,7 +10,8 @@
 
 namespace linnet::app {
 
-/// (rows, in)·(in, out) in f32 or bf16 with every operand laid out as oneDNN likes it best.
+/// (rows, in)·(in, out) in f32, bf16 or i8 (unsigned by signed, sums left as 32-bit integers) with every
+/// operand laid out as oneDNN likes it best.
 class MatmulCeiling {
  public:
   MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype);

@@ -1,11 +1,14 @@
 // linnet bench model: one forward pass, its speed beside oneDNN's, its memory, and where its time goes.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "bench.h"
 #include "bench_breakdown.h"
 #include "bench_ceilings.h"
 #include "bench_random.h"
 #include "core/memory.h"
+#include "ops/matmul.h"
 
 namespace linnet::app {
 namespace {
@@ -52,6 +55,29 @@ Table model_facts(const Options& o, const DiTConfig& config, DiT& model, double 
   return table;
 }
 
+Table eight_bits(const Samples& int8, const Samples& floats, DType dtype, double difference) {
+  Table table("int8", fmt::format("8 bits beside {}", name_of(dtype)),
+              {{"other_best_ms", fmt::format("{} best ms", name_of(dtype)), 1},
+               {"other_median_ms", "median ms", 1},
+               {"faster", "8 bits faster by", 2},
+               {"faster_median", "by medians", 2},
+               {"difference", "relative difference of outputs", 4}});
+  table.add({floats.best() * 1e3, floats.median() * 1e3, floats.best() / int8.best(),
+             floats.median() / int8.median(), difference});
+  return table;
+}
+
+// ‖a − b‖ / ‖b‖
+double relative_difference(const Tensor& a, const Tensor& b) {
+  double difference = 0, norm = 0;
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const double x = static_cast<double>(a.data<float>()[i]), y = static_cast<double>(b.data<float>()[i]);
+    difference += (x - y) * (x - y);
+    norm += y * y;
+  }
+  return std::sqrt(difference / norm);
+}
+
 Table speed(const Whole& whole, double flops, size_t memory, const std::string& ceiling) {
   Table table("forward", "Forward pass",
               {{"best_ms", "best ms", 1},
@@ -75,10 +101,15 @@ void run(const Options& o) {
   const DiTConfig config = config_for(o.model, o.size);
   const DType dtype = o.product_dtype();
   Report report = begin_report("model", o, {{"model", o.model}, {"size", o.size}, {"batch", o.batch}});
-  DiT model(config);
-  fill_module(model);
-  nn::freeze(model);
-  model.set_product_dtype(dtype);
+  const auto make = [&](DType products) {
+    auto model = std::make_unique<DiT>(config);
+    fill_module(*model);
+    model->set_product_dtype(products);
+    nn::freeze(*model);
+    return model;
+  };
+  const std::unique_ptr<DiT> made = make(dtype);
+  DiT& model = *made;
   const double flops = gemm_flops(config) * static_cast<double>(o.batch);
   report.facts(model_facts(o, config, model, flops));
 
@@ -89,10 +120,20 @@ void run(const Options& o) {
   const auto operations = o.no_breakdown ? std::vector<Operation>{} : block_operations(config, o.batch, dtype);
   std::vector<Work> works{matmul.work(0.2), {.run = forward}, copy.work(0.05)};
   for (const Operation& operation : operations) works.push_back(inference_work(operation, 0.05));
+  // A model in 8 bits is held against the same one in the fastest floating-point type.
+  std::unique_ptr<DiT> floats;
+  if (dtype == DType::i8) {
+    floats = make(ops::fastest_product_dtype());
+    works.push_back({.run = [&] { floats->forward(input.x, input.t, input.y); }});
+  }
   const auto samples = interleave(o.budget, works);
 
   const Whole whole{samples[1], samples[0], samples[2], matmul.flops(), copy.bytes()};
   report.measured(speed(whole, flops, activation_bytes(forward), matmul.name()));
+  if (floats)
+    report.measured(eight_bits(samples[1], samples.back(), floats->product_dtype(),
+                               relative_difference(model.forward(input.x, input.t, input.y),
+                                                   floats->forward(input.x, input.t, input.y))));
   if (o.no_breakdown) return report.save(o.json);
   std::vector<Part> parts;
   for (size_t i = 0; i < operations.size(); ++i) {
@@ -117,7 +158,7 @@ void add_bench_model(CLI::App& bench) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
   app->add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
-  add_bench_options(*app, *options);
+  add_bench_options(*app, *options, {"auto", "f32", "bf16", "int8"});
   app->callback([options] { run(*options); });
 }
 

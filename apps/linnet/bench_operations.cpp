@@ -21,13 +21,22 @@ constexpr double beyond_caches = 96.0 * (1 << 20);
 
 struct Shapes {
   int64_t batch, tokens, width, heads, grid, depth;
-  DType dtype;
+  DType dtype;  // of what goes into products
+  bool int8;    // matrices in 8 bits
   double elements() const { return static_cast<double>(batch * tokens * width); }
   double type_bytes() const { return static_cast<double>(size_of(dtype)); }
 };
 
 Shapes shapes_of(const DiTConfig& config, int64_t batch, DType dtype) {
-  return {batch, config.tokens(), config.hidden_size, config.num_heads, config.grid(), config.depth, dtype};
+  const bool int8 = dtype == DType::i8;
+  return {batch,
+          config.tokens(),
+          config.hidden_size,
+          config.num_heads,
+          config.grid(),
+          config.depth,
+          int8 ? ops::fastest_product_dtype() : dtype,
+          int8};
 }
 
 Tensor leaf(Tensor tensor, std::vector<Tensor>& leaves) {
@@ -60,11 +69,11 @@ Operation linear_operation(const LinearCase& c, const Shapes& s) {
   op.flops = 2 * rows * in * out;
   op.backward_flops = 2 * op.flops;
   op.in_products = true;
-  op.bytes = s.type_bytes() * (rows * in + in * out) + static_cast<double>(size_of(c.out_dtype)) * rows * out;
+  const double weight_bytes = (s.int8 ? 1.0 : s.type_bytes()) * in * out;
+  op.bytes = s.type_bytes() * rows * in + weight_bytes + static_cast<double>(size_of(c.out_dtype)) * rows * out;
   op.backward_bytes = s.type_bytes() * (2 * rows * in + in * out + rows * out) + 4 * in * out;
   const auto ring = std::make_shared<LayerRing>();
-  const auto count =
-      std::clamp<int64_t>(static_cast<int64_t>(beyond_caches / (s.type_bytes() * in * out)), 1, s.depth);
+  const auto count = std::clamp<int64_t>(static_cast<int64_t>(beyond_caches / weight_bytes), 1, s.depth);
   for (int64_t i = 0; i < count; ++i) {
     nn::Linear& layer = ring->layers.emplace_back(c.in, c.out);
     for (nn::Parameter* parameter : {&layer.weight, &layer.bias}) {
@@ -73,6 +82,7 @@ Operation linear_operation(const LinearCase& c, const Shapes& s) {
       leaf(parameter->value, op.leaves);
       parameter->value = op.leaves.back();
     }
+    if (s.int8) nn::quantize(layer.weight);
   }
   const Tensor x = leaf(random_tensor({c.rows, c.in}, 1.0f, s.dtype), op.leaves);
   op.forward = [ring, x, c] { return ring->take().forward(x, c.out_dtype, c.activation); };
@@ -193,18 +203,18 @@ std::vector<Operation> block_operations(const DiTConfig& config, int64_t batch, 
   list.push_back(linear_operation({"adaLN", batch, d, 6 * d, Activation::none, DType::f32}, s));
   list.push_back(norm_operation(s));
   if (config.mixer == nn::Mixer::softmax) {
-    list.push_back(linear_operation({"attention, qkv", rows, d, 3 * d, Activation::none, dtype}, s));
+    list.push_back(linear_operation({"attention, qkv", rows, d, 3 * d, Activation::none, s.dtype}, s));
     list.push_back(softmax_attention_operation(s));
   } else {
-    list.push_back(linear_operation({"attention, q", rows, d, d, Activation::none, dtype}, s));
-    list.push_back(linear_operation({"attention, kv", rows, d, 2 * d, Activation::none, dtype}, s));
+    list.push_back(linear_operation({"attention, q", rows, d, d, Activation::none, s.dtype}, s));
+    list.push_back(linear_operation({"attention, kv", rows, d, 2 * d, Activation::none, s.dtype}, s));
     list.push_back(linear_attention_operation(s));
     if (config.mixer == nn::Mixer::lit) list.push_back(conv_operation(s));
   }
-  list.push_back(linear_operation({"attention, out", rows, d, d, Activation::none, dtype}, s));
+  list.push_back(linear_operation({"attention, out", rows, d, d, Activation::none, s.dtype}, s));
   list.push_back(residual_operation(s));
-  list.push_back(linear_operation({"MLP in + GELU", rows, d, hidden, Activation::gelu_tanh, dtype}, s));
-  list.push_back(linear_operation({"MLP out", rows, hidden, d, Activation::none, dtype}, s));
+  list.push_back(linear_operation({"MLP in + GELU", rows, d, hidden, Activation::gelu_tanh, s.dtype}, s));
+  list.push_back(linear_operation({"MLP out", rows, hidden, d, Activation::none, s.dtype}, s));
   return list;
 }
 

@@ -17,8 +17,8 @@ struct Options {
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
-  const DType dtype = product_dtype(options.dtype);
   const LoadedModel loaded = load_model(open_weights(options.model));
+  const DType dtype = product_dtype(options.dtype, *loaded.model);
   loaded.model->set_product_dtype(dtype);
   nn::freeze(*loaded.model);
   const Tensor out = forward_file(*loaded.model, SafetensorsFile::open(options.input));
@@ -38,10 +38,7 @@ void add_forward(CLI::App& app) {
   verb->add_option("-o,--output", options->output, "Safetensors file to write: out (n, c or 2c, h, w)")
       ->required()
       ->type_name("FILE");
-  verb->add_option("--dtype", options->dtype,
-                   "Type of products: f32, bf16, or auto (what this CPU does fastest)")
-      ->capture_default_str()
-      ->type_name("NAME");
+  add_dtype_option(*verb, options->dtype);
   add_threads_option(*verb, options->threads);
   verb->callback([options] { run(*options); });
 }

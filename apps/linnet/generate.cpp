@@ -209,9 +209,9 @@ void run(const Options& options) {
   PaintRequest request = request_from(options);
   check_outputs(options);
   use_threads(options.threads);
-  const DType dtype = product_dtype(options.dtype);
   LoadedModel loaded = load_model(open_weights(options.model));
   DiT& model = *loaded.model;
+  const DType dtype = product_dtype(options.dtype, model);
   complete(request, options, loaded);
   model.set_product_dtype(dtype);
   nn::freeze(model);
@@ -279,9 +279,7 @@ void add_generate(CLI::App& app) {
                    "Keep predicted pictures in -1..1: on, off, or auto (on for pixels, not latents)")
       ->capture_default_str()
       ->type_name("NAME");
-  verb->add_option("--dtype", o->dtype, "Type of products: f32, bf16, or auto (what this CPU does fastest)")
-      ->capture_default_str()
-      ->type_name("NAME");
+  add_dtype_option(*verb, o->dtype);
   verb->add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size")
       ->capture_default_str();
   add_threads_option(*verb, o->threads);

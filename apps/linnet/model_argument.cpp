@@ -19,7 +19,21 @@ DType product_dtype(const std::string& name) {
   if (name == "auto") return ops::fastest_product_dtype();
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
-  throw UsageError(fmt::format("--dtype is auto, f32 or bf16, not \"{}\"", printable(name)));
+  if (name == "int8") return DType::i8;
+  throw UsageError(fmt::format("--dtype is auto, f32, bf16 or int8, not \"{}\"", printable(name)));
+}
+
+DType product_dtype(const std::string& name, const DiT& model) {
+  return name == "auto" ? model.natural_product_dtype() : product_dtype(name);
+}
+
+void add_dtype_option(CLI::App& verb, std::string& dtype) {
+  verb.add_option("--dtype", dtype,
+                  "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), or auto: int8 if "
+                  "the file's "
+                  "weights are, else what this CPU does fastest of the others")
+      ->capture_default_str()
+      ->type_name("NAME");
 }
 
 void add_threads_option(CLI::App& verb, int& threads) {
@@ -33,7 +47,8 @@ void use_threads(int threads) {
 }
 
 std::string describe_products(DType dtype) {
-  return fmt::format("products in {} ({})", name_of(dtype), ops::matmul_engine_name());
+  const std::string_view name = dtype == DType::i8 ? "int8" : name_of(dtype);
+  return fmt::format("products in {} ({})", name, ops::matmul_engine_name());
 }
 
 std::string describe_model(const DiTConfig& config) {

@@ -12,8 +12,11 @@ Weights open_weights(const std::string& model, Choice choice = Choice::ema);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 
-/// "auto", "f32" or "bf16" as a type for products; auto is what this CPU does fastest.
+/// "auto", "f32", "bf16" or "int8" as a type for products; auto is what this CPU does fastest, or, given a
+/// model, what that model as stored runs best in.
 DType product_dtype(const std::string& name);
+DType product_dtype(const std::string& name, const DiT& model);
+void add_dtype_option(CLI::App& verb, std::string& dtype);
 
 /// Adds --threads; use_threads() applies it (0: all).
 void add_threads_option(CLI::App& verb, int& threads);

@@ -5,6 +5,7 @@
 #include "ops/arrange.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
+#include "ops/matmul.h"
 
 namespace linnet {
 namespace {
@@ -60,7 +61,7 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
 
   Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);  // (batch, tokens, width)
   const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
-  const Tensor conditioning = ops::silu(c, product_dtype_);
+  const Tensor conditioning = ops::silu(c, hidden_dtype());
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
       h = checkpoint([&block, grid](const std::vector<Tensor>& in) { return block.forward(in[0], in[1], grid); },
@@ -71,6 +72,25 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
   const auto m = ops::chunk(final_adaln_.forward(ops::silu(c, DType::f32), DType::f32), 2);  // shift, scale
   h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);
   return ops::unpatchify(h, grid, grid, config_.patch_size);
+}
+
+void DiT::set_product_dtype(DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::i8,
+        "products are in f32, bf16 or i8, not {}", name_of(dtype));
+  product_dtype_ = dtype;
+  for (DiTBlock& block : blocks_)
+    block.visit("", [dtype](const std::string&, nn::Parameter& parameter) {
+      if (parameter.shape.rank() != 2 || !parameter.value.defined()) return;
+      dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
+    });
+}
+
+DType DiT::natural_product_dtype() const {
+  return blocks_.front().stored_in_8_bits() ? DType::i8 : ops::fastest_product_dtype();
+}
+
+DType DiT::hidden_dtype() const {
+  return product_dtype_ == DType::i8 ? ops::fastest_product_dtype() : product_dtype_;
 }
 
 void DiT::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

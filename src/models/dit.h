@@ -62,6 +62,7 @@ class DiTBlock {
   /// x (batch, tokens, width) f32, conditioning (batch, width) in the product type.
   Tensor forward(const Tensor& x, const Tensor& conditioning, int64_t grid) const;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
+  bool stored_in_8_bits() const { return fc1_.weight.scale.defined(); }
 
  private:
   std::unique_ptr<nn::TokenMixer> attn_;
@@ -80,13 +81,19 @@ class DiT {
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
 
   const DiTConfig& config() const { return config_; }
-  /// Type of the large products: f32 or bf16. Embeddings, the final layer and all reductions stay f32.
-  void set_product_dtype(DType dtype) { product_dtype_ = dtype; }
+  /// Type of the large products: f32, bf16, or, for inference, i8, which rounds the blocks' matrices to 8 bits
+  /// (others give them back as f32). Embeddings, the final layer and all reductions stay f32.
+  void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
+  /// What a model as it is runs best in: i8 if its weights were stored so, else what the CPU does fastest.
+  DType natural_product_dtype() const;
   /// In training, keep only each block's input and compute the rest again (less memory, a third more time).
   void set_checkpointing(bool on) { checkpointing_ = on; }
 
  private:
+  /// What goes into the blocks' products, and between them.
+  DType hidden_dtype() const;
+
   DiTConfig config_;
   DType product_dtype_ = DType::f32;
   bool checkpointing_ = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "nn/parameter.h"
+#include "ops/int8_linear.h"
 #include "ops/linear.h"
 
 namespace linnet::nn {
@@ -12,8 +13,9 @@ class Linear {
   Linear(int64_t in, int64_t out, Init weight_init = Init::xavier_uniform())
       : weight({out, in}, weight_init), bias({out}, Init::zero()) {}
 
-  /// x (..., in) → (..., out), the product in x's type. Once frozen, and while nothing is recorded, it runs on a
-  /// packed copy of the weight.
+  /// x (..., in) → (..., out), the product in x's type, or in 8 bits if the weight is and the CPU can. Once
+  /// frozen, and while nothing is recorded, it runs on a packed copy of the weight. A weight in 8 bits must be
+  /// frozen.
   Tensor forward(const Tensor& x, DType out_dtype, ops::Activation activation = ops::Activation::none) const;
 
   void visit(const std::string& prefix, const ParameterVisitor& visitor) {
@@ -24,7 +26,10 @@ class Linear {
   Parameter weight, bias;
 
  private:
+  void pack(DType dtype) const;
+
   mutable ops::PackedWeight packed_;
+  mutable ops::PackedInt8Weight packed_int8_;
   mutable Tensor frozen_bias_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/int8_linear.h"
+
 namespace linnet::nn {
 
 void draw(Parameter& parameter, Generator& generator) {
@@ -34,13 +36,38 @@ uint64_t hash_name(const std::string& name) {
   return hash;
 }
 
-void assign(const std::string& name, Parameter& parameter, const Tensor& value) {
+void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale) {
   check(value.shape() == parameter.shape, "tensor \"{}\" has shape {}, the model wants {}", name,
         to_string(value.shape()), to_string(parameter.shape));
-  check(value.dtype() == DType::f32 || value.dtype() == DType::bf16 || value.dtype() == DType::f16 ||
-            value.dtype() == DType::f64,
-        "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype()));
+  if (value.dtype() == DType::i8) {
+    check(value.shape().rank() == 2 && scale.defined(),
+          "tensor \"{}\" is of type i8, which a model takes of matrices that come with a scale for each row",
+          name);
+    check(scale.dtype() == DType::f32 && scale.shape() == Shape{value.size(0), 1},
+          "tensor \"{}_scale\" is {} of {}, not f32 of ({}, 1)", name, name_of(scale.dtype()),
+          to_string(scale.shape()), value.size(0));
+  } else {
+    check(value.dtype() == DType::f32 || value.dtype() == DType::bf16 || value.dtype() == DType::f16 ||
+              value.dtype() == DType::f64,
+          "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype()));
+    check(!scale.defined(), "tensor \"{}\" is of type {} and has no use for \"{}_scale\"", name,
+          name_of(value.dtype()), name);
+  }
   parameter.value = value;
+  parameter.scale = scale;
+}
+
+void quantize(Parameter& parameter) {
+  if (parameter.value.dtype() == DType::i8) return;
+  const ops::Int8Matrix rounded = ops::quantize(parameter.value);
+  parameter.value = rounded.values;
+  parameter.scale = rounded.scale;
+}
+
+void dequantize(Parameter& parameter) {
+  if (parameter.value.dtype() != DType::i8) return;
+  parameter.value = ops::dequantize({parameter.value, parameter.scale}, DType::f32);
+  parameter.scale = {};
 }
 
 }  // namespace linnet::nn

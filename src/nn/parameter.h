@@ -33,6 +33,7 @@ struct Parameter {
   Shape shape;
   Init init;
   Tensor value;         ///< undefined until initialised or loaded
+  Tensor scale;         ///< of an i8 value: (rows, 1) f32, see ops/int8_linear.h
   bool frozen = false;  ///< will not change any more: layers may keep it converted and packed
 
   bool learned() const { return init.kind != Init::Kind::computed; }
@@ -78,7 +79,12 @@ std::vector<std::pair<std::string, Parameter*>> learned_parameters(Module& modul
   return list;
 }
 
-/// Checks a tensor found for a parameter and takes it (no copy). Throws Error naming the tensor and both shapes.
-void assign(const std::string& name, Parameter& parameter, const Tensor& value);
+/// Checks a tensor found for a parameter and takes it (no copy); an i8 matrix comes with its rows' scales,
+/// which files keep under the name "<name>_scale". Throws Error naming the tensor and both shapes.
+void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale = {});
+
+/// A matrix in 8 bits (see ops/int8_linear.h) and back, in f32; nothing happens to one that already is.
+void quantize(Parameter& parameter);
+void dequantize(Parameter& parameter);
 
 }  // namespace linnet::nn

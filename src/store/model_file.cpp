@@ -41,11 +41,14 @@ LoadedModel load_model(const Weights& weights) {
   std::set<std::string> left_over;
   for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
   result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    const std::string scale = name + "_scale";
     left_over.erase(name);
+    left_over.erase(scale);
     if (!parameter.learned()) return;
     check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
     try {
-      nn::assign(name, parameter, weights.tensor(name));
+      nn::assign(name, parameter, weights.tensor(name),
+                 weights.contains(scale) ? weights.tensor(scale) : Tensor());
     } catch (const Error& error) {
       fail("{}: {}", weights.source(), error.what());
     }
@@ -104,9 +107,10 @@ std::string fingerprint(DiT& model) {
   uint64_t sum = 0;
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (!parameter.learned() || !parameter.value.defined()) return;
-    const Tensor& value = parameter.value;
-    sum +=
-        hash_bytes(value.raw(), value.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(value.dtype())));
+    for (const Tensor& part : {parameter.value, parameter.scale})
+      if (part.defined())
+        sum +=
+            hash_bytes(part.raw(), part.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(part.dtype())));
   });
   return fmt::format("{:016x}", sum);
 }
@@ -122,6 +126,11 @@ void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (!parameter.learned() && !with_positions) return;
     check(parameter.value.defined(), "tensor \"{}\" has no value to save", name);
+    if (parameter.scale.defined()) {
+      tensors.emplace_back(name, parameter.value);
+      tensors.emplace_back(name + "_scale", parameter.scale);
+      return;
+    }
     tensors.emplace_back(name, parameter.value.to(dtype));
   });
   std::map<std::string, std::string> metadata = extra;

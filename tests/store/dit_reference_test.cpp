@@ -30,6 +30,8 @@ TEST_P(DiTReference, ForwardOnPackedWeightsAgreesInF32) { EXPECT_LT(error_in(DTy
 TEST_P(DiTReference, ForwardAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, false), 2e-2); }
 TEST_P(DiTReference, ForwardOnPackedWeightsAgreesInBf16) { EXPECT_LT(error_in(DType::bf16, true), 2e-2); }
 
+TEST_P(DiTReference, ForwardInEightBitsStaysNear) { EXPECT_LT(error_in(DType::i8, true), 5e-2); }
+
 INSTANTIATE_TEST_SUITE_P(All, DiTReference,
                          testing::Values("dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4",
                                          "dit_softmax_odd", "dit_lit_odd", "dit_no_sigma"),
