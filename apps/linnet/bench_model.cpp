@@ -11,7 +11,7 @@ namespace linnet::app {
 namespace {
 
 struct Options : BenchOptions {
-  std::string model = "LiT-XL/2";
+  std::string model = "LiT-XL/2", mixer;
   int64_t size = 256, batch = 2;
   bool no_breakdown = false;
 };
@@ -72,9 +72,10 @@ Table speed(const Whole& whole, double flops, size_t memory, const std::string& 
 }
 
 void run(const Options& o) {
-  const DiTConfig config = config_for(o.model, o.size);
+  const DiTConfig config = config_for(o.model, o.size, o.mixer);
   const DType dtype = o.product_dtype();
-  Report report = begin_report("model", o, {{"model", o.model}, {"size", o.size}, {"batch", o.batch}});
+  Report report = begin_report(
+      "model", o, {{"model", o.model}, {"mixer", name_of(config.mixer)}, {"size", o.size}, {"batch", o.batch}});
   DiT model(config);
   fill_module(model);
   nn::freeze(model);
@@ -112,6 +113,7 @@ void add_bench_model(CLI::App& bench) {
       bench.add_subcommand("model", "One forward pass: time, share of oneDNN's peak, memory, breakdown");
   auto options = std::make_shared<Options>();
   app->add_option("--model", options->model, "LiT-XL/2, DiT-S/2, ...")->capture_default_str();
+  add_mixer_option(*app, options->mixer);
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures in one pass")
       ->check(CLI::Range(1, 65536))

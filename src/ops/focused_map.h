@@ -1,6 +1,5 @@
 // The focused feature map (FLatten Transformer, Han et al. 2023, arXiv 2308.00442, with focusing factor 3). It
-// turns queries and keys to the axes that they lie nearest to, so that linear attention tells them apart
-// better.
+// turns queries and keys to the axes that they lie nearest to, so that linear attention tells them apart.
 //
 //   u = x + position,  y = (act(u) + 1e-6) / softplus(scale),  x̂ = y³·‖y‖/‖y³‖
 //
