@@ -55,6 +55,11 @@ void add_bench_options(CLI::App& app, BenchOptions& options, std::vector<std::st
   app.add_option("--json", options.json, "Also write everything to this file");
 }
 
+void add_mixer_option(CLI::App& app, std::string& mixer) {
+  app.add_option("--mixer", mixer, "Token mixer in place of the model's own: " + nn::known_mixers())
+      ->type_name("NAME");
+}
+
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings) {
   if (options.threads > 0) set_threads(options.threads);
   settings["dtype"] = name_of(options.product_dtype());
@@ -74,8 +79,9 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
   return report;
 }
 
-DiTConfig config_for(const std::string& model, int64_t pixels) {
+DiTConfig config_for(const std::string& model, int64_t pixels, const std::string& mixer) {
   DiTConfig config = dit_preset(model);
+  if (!mixer.empty()) config.mixer = nn::mixer_from_name(mixer);
   const int64_t step = 8 * config.patch_size;
   if (pixels <= 0 || pixels % step != 0)
     throw UsageError(

@@ -24,13 +24,16 @@ struct BenchOptions {
 
 void add_bench_options(CLI::App& app, BenchOptions& options,
                        std::vector<std::string> dtypes = {"auto", "f32", "bf16"});
+/// Of verbs that measure a preset: another mixer in place of its own.
+void add_mixer_option(CLI::App& app, std::string& mixer);
 
 /// Sets the number of threads and begins the report with the machine. `settings` is an object, to which the
 /// shared options are added. Says so when the machine is busy with something else.
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings);
 
-/// A preset on the latents of pictures of size × size pixels (8 pixels a latent value). Throws UsageError.
-DiTConfig config_for(const std::string& model, int64_t pixels);
+/// A preset on the latents of pictures of size × size pixels (8 pixels a latent value), with that mixer in
+/// place of its own unless the name is empty. Throws UsageError.
+DiTConfig config_for(const std::string& model, int64_t pixels, const std::string& mixer);
 
 /// Floating-point operations of one token mixer in matrix products, on one picture; attention's sums as
 /// computed.

@@ -13,9 +13,8 @@ namespace {
 
 using nn::Mixer;
 
-constexpr Mixer mixers[] = {Mixer::softmax, Mixer::linear, Mixer::lit};
-
 struct Options : BenchOptions {
+  std::vector<std::string> mixers{"softmax", "linear", "lit"};
   int64_t width = 384, heads = 0, softmax_heads = 0, batch = 1;
   std::vector<int64_t> sizes{256, 512, 1024, 2048, 4096};
   double limit = 30;
@@ -39,21 +38,25 @@ void complete(Options& o) {
   std::ranges::sort(o.sizes);
 }
 
-struct Module {
-  Mixer kind;
+struct Kind {
+  Mixer mixer;
   int64_t heads;
-  std::unique_ptr<nn::TokenMixer> mixer;
 };
 
-std::vector<Module> make_modules(const Options& o) {
-  std::vector<Module> modules;
-  for (const Mixer kind : mixers) {
-    const int64_t heads = kind == Mixer::softmax ? o.softmax_heads : o.heads;
-    modules.push_back({kind, heads, nn::make_mixer(kind, o.width, heads)});
-    fill_module(*modules.back().mixer);
-    nn::freeze(*modules.back().mixer);
+std::vector<Kind> kinds_of(const Options& o) {
+  std::vector<Kind> kinds;
+  for (const std::string& name : o.mixers) {
+    const Mixer mixer = nn::mixer_from_name(name);
+    kinds.push_back({mixer, mixer == Mixer::softmax ? o.softmax_heads : o.heads});
   }
-  return modules;
+  return kinds;
+}
+
+std::shared_ptr<nn::TokenMixer> make_module(const Options& o, const Kind& kind, int64_t tokens) {
+  std::shared_ptr<nn::TokenMixer> module = nn::make_mixer(kind.mixer, o.width, kind.heads, tokens);
+  fill_module(*module);
+  nn::freeze(*module);
+  return module;
 }
 
 // What one size gave: nothing for a module that was left out.
@@ -65,6 +68,13 @@ struct Row {
   std::vector<size_t> memory;
 };
 
+// Softmax's best time; nothing if it was left out or not asked for.
+std::optional<double> softmax_seconds(const std::vector<Kind>& kinds, const Row& row) {
+  for (size_t i = 0; i < kinds.size(); ++i)
+    if (kinds[i].mixer == Mixer::softmax && row.samples[i]) return row.samples[i]->best();
+  return {};
+}
+
 size_t activation_bytes(const std::function<void()>& forward) {
   const size_t before = memory_stats().in_use;
   reset_peak_memory();
@@ -73,15 +83,15 @@ size_t activation_bytes(const std::function<void()>& forward) {
 }
 
 // Judged by a smaller picture; softmax alone grows so fast that it may have to be left out.
-bool too_long(const Options& o, const Module& softmax, const Row& smaller, int64_t tokens) {
-  if (!smaller.samples[0]) return true;
+bool too_long(const Options& o, std::optional<double> seconds, int64_t smaller, int64_t tokens) {
+  if (!seconds) return true;
   const auto macs = [&](int64_t n) {
-    return static_cast<double>(nn::mixer_macs(Mixer::softmax, o.width, softmax.heads, n));
+    return static_cast<double>(nn::mixer_macs(Mixer::softmax, o.width, o.softmax_heads, n));
   };
-  return smaller.samples[0]->best() * macs(tokens) / macs(smaller.tokens) > o.limit;
+  return *seconds * macs(tokens) / macs(smaller) > o.limit;
 }
 
-Row measure(const Options& o, const std::vector<Module>& modules, int64_t size, const Row* previous) {
+Row measure(const Options& o, const std::vector<Kind>& kinds, int64_t size, const Row* previous) {
   const int64_t grid = size / 16, tokens = grid * grid;
   const DType dtype = o.product_dtype();
   const MatmulCeiling matmul(o.batch * tokens, o.width, 4 * o.width, dtype);
@@ -89,12 +99,14 @@ Row measure(const Options& o, const std::vector<Module>& modules, int64_t size, 
   Row row{size, tokens, {}, matmul.flops(), {}, {}};
   std::vector<Work> works{matmul.work(0.1)};
   std::vector<size_t> chosen;
-  for (size_t i = 0; i < modules.size(); ++i) {
-    const Module& module = modules[i];
+  for (size_t i = 0; i < kinds.size(); ++i) {
     row.samples.emplace_back();
     row.memory.push_back(0);
-    if (module.kind == Mixer::softmax && previous && too_long(o, module, *previous, tokens)) continue;
-    works.push_back({.run = [&module, &x, grid] { module.mixer->forward(x, grid, grid); }, .least = 0.05});
+    if (kinds[i].mixer == Mixer::softmax && previous &&
+        too_long(o, softmax_seconds(kinds, *previous), previous->tokens, tokens))
+      continue;
+    const auto run = [module = make_module(o, kinds[i], tokens), &x, grid] { module->forward(x, grid, grid); };
+    works.push_back({.run = run, .least = 0.05});
     chosen.push_back(i);
   }
   const auto samples = interleave(o.budget, works);
@@ -105,12 +117,12 @@ Row measure(const Options& o, const std::vector<Module>& modules, int64_t size, 
 }
 
 // One quick run at a small size, for what is known of the first.
-Row probe(Options o, const std::vector<Module>& modules) {
+Row probe(Options o, const std::vector<Kind>& kinds) {
   o.budget = {0.0, 1};
-  return measure(o, modules, std::min<int64_t>(256, o.sizes.front()), nullptr);
+  return measure(o, kinds, std::min<int64_t>(256, o.sizes.front()), nullptr);
 }
 
-Table facts(const Options& o, const std::vector<Module>& modules) {
+Table facts(const Options& o, const std::vector<Kind>& kinds) {
   Table table("modules", fmt::format("Self-attention of width {}, batch {}", o.width, o.batch),
               {{"size", "pixels"},
                {"tokens", "tokens"},
@@ -120,17 +132,17 @@ Table facts(const Options& o, const std::vector<Module>& modules) {
                {"gemm_gflop", "GEMM GFLOP", 3}});
   const auto batch = static_cast<double>(o.batch);
   for (const int64_t size : o.sizes)
-    for (const Module& m : modules) {
+    for (const Kind& kind : kinds) {
       const int64_t tokens = size / 16 * (size / 16);
-      table.add({static_cast<double>(size), static_cast<double>(tokens), std::string(nn::name_of(m.kind)),
-                 static_cast<double>(m.heads),
-                 batch * static_cast<double>(nn::mixer_macs(m.kind, o.width, m.heads, tokens)) * 1e-9,
-                 batch * mixer_flops(m.kind, o.width, m.heads, tokens) * 1e-9});
+      table.add({static_cast<double>(size), static_cast<double>(tokens), std::string(nn::name_of(kind.mixer)),
+                 static_cast<double>(kind.heads),
+                 batch * static_cast<double>(nn::mixer_macs(kind.mixer, o.width, kind.heads, tokens)) * 1e-9,
+                 batch * mixer_flops(kind.mixer, o.width, kind.heads, tokens) * 1e-9});
     }
   return table;
 }
 
-Table figures(const Options& o, const std::vector<Module>& modules, const std::vector<Row>& rows) {
+Table figures(const Options& o, const std::vector<Kind>& kinds, const std::vector<Row>& rows) {
   Table table("attention", "Time and memory",
               {{"size", "pixels"},
                {"mixer", "mixer"},
@@ -143,17 +155,18 @@ Table figures(const Options& o, const std::vector<Module>& modules, const std::v
                {"ratio", "% of ceiling", 0},
                {"speedup", "softmax is slower by", 2}});
   for (const Row& row : rows)
-    for (size_t i = 0; i < modules.size(); ++i) {
-      const Module& m = modules[i];
-      const Cell size = static_cast<double>(row.size), name = std::string(nn::name_of(m.kind));
+    for (size_t i = 0; i < kinds.size(); ++i) {
+      const auto& [mixer, heads] = kinds[i];
+      const Cell size = static_cast<double>(row.size), name = std::string(nn::name_of(mixer));
       const double ceiling = row.matmul_flops / row.matmul.best();
       if (!row.samples[i]) {
         table.add({size, name, {}, {}, {}, {}, {}, ceiling * 1e-9, {}, {}});
         continue;
       }
       const double best = row.samples[i]->best(), tokens = static_cast<double>(o.batch * row.tokens);
-      const double flops = static_cast<double>(o.batch) * mixer_flops(m.kind, o.width, m.heads, row.tokens);
-      const Cell speedup = row.samples[0] ? Cell(row.samples[0]->best() / best) : Cell();
+      const double flops = static_cast<double>(o.batch) * mixer_flops(mixer, o.width, heads, row.tokens);
+      const auto softmax = softmax_seconds(kinds, row);
+      const Cell speedup = softmax ? Cell(*softmax / best) : Cell();
       table.add({size, name, best * 1e3, row.samples[i]->median() * 1e3, best / tokens * 1e6,
                  static_cast<double>(row.memory[i]) * 1e-6, flops / best * 1e-9, ceiling * 1e-9,
                  100 * flops / best / ceiling, speedup});
@@ -175,23 +188,26 @@ std::string flatness(const Options& o, const std::vector<Row>& rows, size_t modu
 
 void run(Options o) {
   complete(o);
-  const std::vector<Module> modules = make_modules(o);
+  const std::vector<Kind> kinds = kinds_of(o);
+  const bool with_softmax =
+      std::ranges::any_of(kinds, [](const Kind& kind) { return kind.mixer == Mixer::softmax; });
   Report report = begin_report(
-      "attention", o, {{"width", o.width}, {"batch", o.batch}, {"sizes", o.sizes}, {"limit", o.limit}});
-  report.facts(facts(o, modules));
+      "attention", o,
+      {{"mixers", o.mixers}, {"width", o.width}, {"batch", o.batch}, {"sizes", o.sizes}, {"limit", o.limit}});
+  report.facts(facts(o, kinds));
   std::vector<Row> rows;
   std::vector<std::string> left_out;
-  const Row first = probe(o, modules);
+  const Row first = probe(o, kinds);
   for (const int64_t size : o.sizes) {
-    rows.push_back(measure(o, modules, size, rows.empty() ? &first : &rows.back()));
-    if (!rows.back().samples[0])
+    rows.push_back(measure(o, kinds, size, rows.empty() ? &first : &rows.back()));
+    if (with_softmax && !softmax_seconds(kinds, rows.back()))
       left_out.push_back(fmt::format(
           "softmax at {} pixels is left out: one run would take more than {} s (--limit).", size, o.limit));
   }
-  report.measured(figures(o, modules, rows));
+  report.measured(figures(o, kinds, rows));
   for (const std::string& sentence : left_out) report.note(sentence);
-  for (size_t i = 1; i < modules.size() && rows.size() > 1; ++i)
-    report.note(flatness(o, rows, i, nn::name_of(modules[i].kind)));
+  for (size_t i = 0; i < kinds.size() && rows.size() > 1; ++i)
+    if (kinds[i].mixer != Mixer::softmax) report.note(flatness(o, rows, i, nn::name_of(kinds[i].mixer)));
   report.save(o.json);
 }
 
@@ -201,8 +217,11 @@ void add_bench_attention(CLI::App& bench) {
   CLI::App* app =
       bench.add_subcommand("attention", "Self-attention modules over picture sizes: time, memory, ratios");
   auto options = std::make_shared<Options>();
+  app->add_option("--mixers", options->mixers, "Some of " + nn::known_mixers())
+      ->delimiter(',')
+      ->capture_default_str();
   app->add_option("--width", options->width, "Channels")->check(CLI::Range(1, 16384))->capture_default_str();
-  app->add_option("--heads", options->heads, "Heads of linear and lit; 0: LiT's at this width")
+  app->add_option("--heads", options->heads, "Heads of all but softmax; 0: LiT's at this width")
       ->check(CLI::Range(0, 16384))
       ->capture_default_str();
   app->add_option("--softmax-heads", options->softmax_heads, "Heads of softmax; 0: DiT's at this width")

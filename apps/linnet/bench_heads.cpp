@@ -27,7 +27,7 @@ class Stack {
   Stack(const DiTConfig& config, int64_t heads) : depth_(config.depth), grid_(config.grid()) {
     constexpr int64_t layers = 4;
     for (int64_t i = 0; i < layers; ++i) {
-      mixers_.push_back(nn::make_mixer(config.mixer, config.hidden_size, heads));
+      mixers_.push_back(nn::make_mixer(config.mixer, config.hidden_size, heads, config.tokens()));
       fill_module(*mixers_.back());
       nn::freeze(*mixers_.back());
     }
@@ -53,9 +53,7 @@ std::vector<int64_t> heads_to_try(const Options& o, const std::string& model, co
 }
 
 DiTConfig config_of(const Options& o, const std::string& model) {
-  DiTConfig config = config_for(fmt::format("LiT-{}/2", model), o.size);
-  config.mixer = nn::mixer_from_name(o.mixer);
-  return config;
+  return config_for(fmt::format("LiT-{}/2", model), o.size, o.mixer);
 }
 
 Table facts(const Options& o) {
@@ -134,7 +132,7 @@ void add_bench_heads(CLI::App& bench) {
   app->add_option("--models", options->models, "Sizes: S, B, L, XL")->delimiter(',')->capture_default_str();
   app->add_option("--heads", options->heads, "Numbers of heads; by default from 1 to half the width")
       ->delimiter(',');
-  app->add_option("--mixer", options->mixer, "lit, linear or softmax")->capture_default_str();
+  app->add_option("--mixer", options->mixer, nn::known_mixers())->capture_default_str();
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures at once")
       ->check(CLI::Range(1, 65536))

@@ -14,7 +14,7 @@ namespace linnet::app {
 namespace {
 
 struct Options : BenchOptions {
-  std::string model = "LiT-XL/2";
+  std::string model = "LiT-XL/2", mixer;
   int64_t size = 256, batch = 2;
   bool no_breakdown = false;
 };
@@ -98,9 +98,10 @@ Table speed(const Whole& whole, double flops, size_t memory, const std::string& 
 }
 
 void run(const Options& o) {
-  const DiTConfig config = config_for(o.model, o.size);
+  const DiTConfig config = config_for(o.model, o.size, o.mixer);
   const DType dtype = o.product_dtype();
-  Report report = begin_report("model", o, {{"model", o.model}, {"size", o.size}, {"batch", o.batch}});
+  Report report = begin_report(
+      "model", o, {{"model", o.model}, {"mixer", name_of(config.mixer)}, {"size", o.size}, {"batch", o.batch}});
   const auto make = [&](DType products) {
     auto model = std::make_unique<DiT>(config);
     fill_module(*model);
@@ -153,6 +154,7 @@ void add_bench_model(CLI::App& bench) {
       bench.add_subcommand("model", "One forward pass: time, share of oneDNN's peak, memory, breakdown");
   auto options = std::make_shared<Options>();
   app->add_option("--model", options->model, "LiT-XL/2, DiT-S/2, ...")->capture_default_str();
+  add_mixer_option(*app, options->mixer);
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures in one pass")
       ->check(CLI::Range(1, 65536))

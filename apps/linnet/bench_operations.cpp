@@ -8,6 +8,7 @@
 #include "ops/adamw.h"
 #include "ops/cast.h"
 #include "ops/depthwise_conv_cpu.h"
+#include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
 #include "ops/linear_attention.h"
@@ -113,7 +114,24 @@ Operation residual_operation(const Shapes& s) {
   return op;
 }
 
-Operation linear_attention_operation(const Shapes& s) {
+// On q, or on k and the values behind it.
+Operation focused_operation(const std::string& name, const Shapes& s, int64_t channels, nn::Mixer mixer) {
+  Operation op{.name = name, .shape = fmt::format("{}×{}×{}", s.batch, s.tokens, channels)};
+  op.calls = static_cast<double>(s.depth);
+  const double bytes = s.type_bytes() * static_cast<double>(s.batch * s.tokens * channels);
+  op.bytes = 2 * bytes;
+  op.backward_bytes = 3 * bytes;
+  const auto activation =
+      mixer == nn::Mixer::focused_gelu ? ops::FocusedActivation::gelu : ops::FocusedActivation::relu;
+  const Tensor x = leaf(random_tensor({s.batch, s.tokens, channels}, 1.0f, s.dtype), op.leaves);
+  const Tensor scale = leaf(random_tensor({1, 1, s.width}, 0.1f), op.leaves);
+  const Tensor positions =
+      channels == s.width ? Tensor() : leaf(random_tensor({1, s.tokens, s.width}, 0.1f), op.leaves);
+  op.forward = [=] { return ops::focused_map(x, scale, positions, activation); };
+  return op;
+}
+
+Operation linear_attention_operation(const Shapes& s, ops::FeatureMap map) {
   Operation op{.name = "linear attention, sums",
                .shape = fmt::format("{}×{}×{}, {} heads", s.batch, s.tokens, s.width, s.heads)};
   op.calls = static_cast<double>(s.depth);
@@ -124,7 +142,7 @@ Operation linear_attention_operation(const Shapes& s) {
   op.backward_bytes = 7 * s.type_bytes() * s.elements();
   const Tensor q = leaf(random_tensor({s.batch, s.tokens, s.width}, 1.0f, s.dtype), op.leaves);
   const Tensor kv = leaf(random_tensor({s.batch, s.tokens, 2 * s.width}, 1.0f, s.dtype), op.leaves);
-  op.forward = [=] { return ops::linear_attention(q, kv, s.heads); };
+  op.forward = [=] { return ops::linear_attention(q, kv, s.heads, map); };
   return op;
 }
 
@@ -208,8 +226,13 @@ std::vector<Operation> block_operations(const DiTConfig& config, int64_t batch, 
   } else {
     list.push_back(linear_operation({"attention, q", rows, d, d, Activation::none, s.dtype}, s));
     list.push_back(linear_operation({"attention, kv", rows, d, 2 * d, Activation::none, s.dtype}, s));
-    list.push_back(linear_attention_operation(s));
-    if (config.mixer == nn::Mixer::lit) list.push_back(conv_operation(s));
+    const bool focused = nn::is_focused(config.mixer);
+    if (focused) {
+      list.push_back(focused_operation("focused map, q", s, d, config.mixer));
+      list.push_back(focused_operation("focused map, kv", s, 2 * d, config.mixer));
+    }
+    list.push_back(linear_attention_operation(s, focused ? ops::FeatureMap::none : ops::FeatureMap::relu));
+    if (nn::has_convolution(config.mixer)) list.push_back(conv_operation(s));
   }
   list.push_back(linear_operation({"attention, out", rows, d, d, Activation::none, s.dtype}, s));
   list.push_back(residual_operation(s));

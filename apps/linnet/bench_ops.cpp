@@ -10,6 +10,7 @@ namespace {
 
 struct Options : BenchOptions {
   std::vector<std::string> models{"LiT-S/2", "LiT-XL/2"};
+  std::string mixer;
   int64_t size = 256, batch = 8;
 };
 
@@ -51,7 +52,7 @@ std::vector<Operation> operations_of(const DiTConfig& config, const Options& o) 
 }
 
 void measure(const Options& o, const std::string& model, Table& facts, Table& figures) {
-  const DiTConfig config = config_for(model, o.size);
+  const DiTConfig config = config_for(model, o.size, o.mixer);
   const auto operations = operations_of(config, o);
   const auto list = directions(operations);
   const MatmulCeiling matmul(o.batch * config.tokens(), config.hidden_size, config.mlp_size(),
@@ -89,8 +90,10 @@ void measure(const Options& o, const std::string& model, Table& facts, Table& fi
 }
 
 void run(const Options& o) {
-  for (const std::string& model : o.models) config_for(model, o.size);  // wrong names are refused first
-  Report report = begin_report("ops", o, {{"models", o.models}, {"size", o.size}, {"batch", o.batch}});
+  for (const std::string& model : o.models)
+    config_for(model, o.size, o.mixer);  // wrong names are refused first
+  Report report =
+      begin_report("ops", o, {{"models", o.models}, {"mixer", o.mixer}, {"size", o.size}, {"batch", o.batch}});
   Table facts("operations", fmt::format("Operations at {} pixels, batch {}", o.size, o.batch),
               {{"model", "model"},
                {"operation", "operation"},
@@ -123,6 +126,7 @@ void add_bench_ops(CLI::App& bench) {
   app->add_option("--models", options->models, "Models whose shapes to take")
       ->delimiter(',')
       ->capture_default_str();
+  add_mixer_option(*app, options->mixer);
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures at once")
       ->check(CLI::Range(1, 65536))

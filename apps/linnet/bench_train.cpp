@@ -13,7 +13,7 @@ namespace linnet::app {
 namespace {
 
 struct Options : BenchOptions {
-  std::string model = "LiT-S/2";
+  std::string model = "LiT-S/2", mixer;
   int64_t size = 256, batch = 16;
   bool checkpointing = false, no_breakdown = false;
 };
@@ -48,13 +48,14 @@ TrainConfig train_config(const Options& o, const DiTConfig& model) {
 Table facts(const Options& o, const DiTConfig& config, Trainer& trainer, double flops) {
   Table table("model", "Model",
               {{"model", "model"},
+               {"mixer", "mixer"},
                {"batch", "batch"},
                {"size", "pixels"},
                {"tokens", "tokens"},
                {"parameters_m", "M parameters", 2},
                {"gemm_gflop", "GEMM GFLOP a step", 1}});
-  table.add({o.model, static_cast<double>(o.batch), static_cast<double>(o.size),
-             static_cast<double>(config.tokens()),
+  table.add({o.model, std::string(name_of(config.mixer)), static_cast<double>(o.batch),
+             static_cast<double>(o.size), static_cast<double>(config.tokens()),
              static_cast<double>(nn::count_parameters(trainer.model())) * 1e-6, flops * 1e-9});
   return table;
 }
@@ -111,10 +112,13 @@ std::vector<Timed> timed_parts(const DiTConfig& config, const Options& o, int64_
 }
 
 void run(const Options& o) {
-  const DiTConfig config = config_for(o.model, o.size);
-  Report report = begin_report(
-      "train", o,
-      {{"model", o.model}, {"size", o.size}, {"batch", o.batch}, {"checkpointing", o.checkpointing}});
+  const DiTConfig config = config_for(o.model, o.size, o.mixer);
+  Report report = begin_report("train", o,
+                               {{"model", o.model},
+                                {"mixer", name_of(config.mixer)},
+                                {"size", o.size},
+                                {"batch", o.batch},
+                                {"checkpointing", o.checkpointing}});
   Memory memory;
   const SyntheticData data(config, o.batch);
   const size_t before = memory_stats().in_use;
@@ -158,6 +162,7 @@ void add_bench_train(CLI::App& bench) {
       bench.add_subcommand("train", "One training step: time, share of oneDNN's peak, memory, breakdown");
   auto options = std::make_shared<Options>();
   app->add_option("--model", options->model, "LiT-S/2, DiT-S/2, ...")->capture_default_str();
+  add_mixer_option(*app, options->mixer);
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures a step")
       ->check(CLI::Range(1, 65536))

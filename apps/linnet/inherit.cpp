@@ -82,7 +82,7 @@ void add_inherit(CLI::App& app) {
       ->required()
       ->type_name("FILE");
   verb->add_option("-o,--output", options->output, "Safetensors file to write")->required()->type_name("FILE");
-  verb->add_option("--mixer", options->mixer, "Attention of the student: lit, linear or softmax")
+  verb->add_option("--mixer", options->mixer, "Attention of the student: " + nn::known_mixers())
       ->capture_default_str()
       ->type_name("NAME");
   verb->add_option("--heads", options->heads, "Heads of the student; 0: as published for the width")

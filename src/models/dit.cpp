@@ -15,7 +15,7 @@ constexpr float norm_epsilon = 1e-6f;
 }  // namespace
 
 DiTBlock::DiTBlock(const DiTConfig& config)
-    : attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads)),
+    : attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads, config.tokens())),
       fc1_(config.hidden_size, config.mlp_size()),
       fc2_(config.mlp_size(), config.hidden_size),
       adaln_(config.hidden_size, 6 * config.hidden_size, nn::Init::zero()) {}

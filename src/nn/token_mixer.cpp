@@ -1,8 +1,9 @@
 #include "nn/token_mixer.h"
 
 #include <array>
-#include <cmath>
+#include <optional>
 
+#include "ops/focused_map.h"
 #include "ops/linear_attention.h"
 #include "ops/softmax_attention.h"
 
@@ -30,11 +31,42 @@ class SoftmaxAttention : public TokenMixer {
   Linear qkv_, proj_;
 };
 
-// Names as the official LiT: q, kv, proj and, with the convolution, dwc.
+// What focused attention learns about its features. Names and initial values as the official FLatten.
+class Focus {
+ public:
+  Focus(Mixer mixer, int64_t width, int64_t tokens)
+      : activation_(mixer == Mixer::focused_gelu ? ops::FocusedActivation::gelu : ops::FocusedActivation::relu),
+        scale_({1, 1, width}, Init::zero()),
+        positions_({1, tokens, width}, Init::zero()) {}
+
+  // The few learned values are f32, however the file stores them.
+  Tensor queries(const Tensor& q) const {
+    return ops::focused_map(q, scale_.value.to(DType::f32), {}, activation_);
+  }
+  Tensor keys(const Tensor& kv) const {
+    return ops::focused_map(kv, scale_.value.to(DType::f32), positions_.value.to(DType::f32), activation_);
+  }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) {
+    visitor(prefix + "scale", scale_);
+    visitor(prefix + "positional_encoding", positions_);
+  }
+
+ private:
+  ops::FocusedActivation activation_;
+  Parameter scale_, positions_;
+};
+
+// All linear attentions. Names as the official LiT: q, kv, proj and, with the convolution, dwc.
 class LinearAttention : public TokenMixer {
  public:
-  LinearAttention(int64_t width, int64_t heads, bool conv)
-      : heads_(heads), conv_(conv), q_(width, width), kv_(width, 2 * width), proj_(width, width) {
+  LinearAttention(Mixer mixer, int64_t width, int64_t heads, int64_t tokens)
+      : heads_(heads),
+        conv_(has_convolution(mixer)),
+        q_(width, width),
+        kv_(width, 2 * width),
+        proj_(width, width) {
+    if (is_focused(mixer)) focus_.emplace(mixer, width, tokens);
     const int64_t head_size = width / heads;
     const auto bound = 1.0f / static_cast<float>(conv_kernel);  // PyTorch's Conv2d: 1/√fan_in
     dwc_weight_ = {{head_size, 1, conv_kernel, conv_kernel}, Init::uniform(bound)};
@@ -42,12 +74,19 @@ class LinearAttention : public TokenMixer {
   }
 
   Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const override {
-    const Tensor q = q_.forward(x, x.dtype());    // (batch, tokens, width)
-    const Tensor kv = kv_.forward(x, x.dtype());  // (batch, tokens, 2·width)
-    // The few weights of the convolution are f32, however the file stores them (to() is no copy of what is f32).
-    const Tensor mixed = conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value.to(DType::f32),
-                                                            dwc_bias_.value.to(DType::f32), heads_, rows, columns)
-                               : ops::linear_attention(q, kv, heads_);
+    Tensor q = q_.forward(x, x.dtype());    // (batch, tokens, width)
+    Tensor kv = kv_.forward(x, x.dtype());  // (batch, tokens, 2·width)
+    auto map = ops::FeatureMap::relu;
+    if (focus_) {
+      q = focus_->queries(q);
+      kv = focus_->keys(kv);
+      map = ops::FeatureMap::none;
+    }
+    // The few weights of the convolution are f32, however the file stores them (to() copies no f32).
+    const Tensor mixed =
+        conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value.to(DType::f32),
+                                           dwc_bias_.value.to(DType::f32), heads_, rows, columns, map)
+              : ops::linear_attention(q, kv, heads_, map);
     return proj_.forward(mixed, x.dtype());
   }
 
@@ -55,6 +94,7 @@ class LinearAttention : public TokenMixer {
     q_.visit(prefix + "q.", visitor);
     kv_.visit(prefix + "kv.", visitor);
     proj_.visit(prefix + "proj.", visitor);
+    if (focus_) focus_->visit(prefix, visitor);
     if (!conv_) return;
     visitor(prefix + "dwc.weight", dwc_weight_);
     visitor(prefix + "dwc.bias", dwc_bias_);
@@ -64,10 +104,11 @@ class LinearAttention : public TokenMixer {
   int64_t heads_;
   bool conv_;
   Linear q_, kv_, proj_;
+  std::optional<Focus> focus_;
   Parameter dwc_weight_, dwc_bias_;
 };
 
-constexpr std::array<std::string_view, 3> mixer_names = {"softmax", "linear", "lit"};
+constexpr std::array<std::string_view, 5> mixer_names = {"softmax", "linear", "lit", "focused", "focused_gelu"};
 
 }  // namespace
 
@@ -76,25 +117,23 @@ std::string_view name_of(Mixer mixer) { return mixer_names[static_cast<size_t>(m
 Mixer mixer_from_name(std::string_view name) {
   for (size_t i = 0; i < mixer_names.size(); ++i)
     if (mixer_names[i] == name) return static_cast<Mixer>(i);
-  throw UsageError(fmt::format("there is no token mixer \"{}\"; known: {}", name, fmt::join(mixer_names, ", ")));
+  throw UsageError(fmt::format("there is no token mixer \"{}\"; known: {}", name, known_mixers()));
 }
 
-std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads) {
+std::string known_mixers() { return fmt::format("{}", fmt::join(mixer_names, ", ")); }
+
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
   if (heads <= 0 || width % heads != 0)
     throw UsageError(fmt::format("{} heads cannot share a width of {} evenly", heads, width));
   if (mixer == Mixer::softmax) return std::make_unique<SoftmaxAttention>(width, heads);
-  return std::make_unique<LinearAttention>(width, heads, mixer == Mixer::lit);
+  return std::make_unique<LinearAttention>(mixer, width, heads, tokens);
 }
 
 int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
   const int64_t projections = 4 * tokens * width * width;
-  switch (mixer) {
-    case Mixer::softmax: return projections + 2 * tokens * tokens * width;
-    case Mixer::linear: return projections + 3 * tokens * width * width / heads;
-    case Mixer::lit:
-      return projections + 3 * tokens * width * width / heads + conv_kernel * conv_kernel * tokens * width;
-  }
-  return 0;
+  if (mixer == Mixer::softmax) return projections + 2 * tokens * tokens * width;
+  const int64_t convolution = has_convolution(mixer) ? conv_kernel * conv_kernel * tokens * width : 0;
+  return projections + 3 * tokens * width * width / heads + convolution;
 }
 
 }  // namespace linnet::nn

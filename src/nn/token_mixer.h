@@ -1,7 +1,8 @@
-// Token mixers: the interchangeable part of a block that lets tokens see each other. LiT is DiT with another one.
+// Token mixers: the interchangeable part of a block that lets tokens see each other. LiT is DiT with another.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "nn/linear.h"
@@ -9,14 +10,21 @@
 namespace linnet::nn {
 
 enum class Mixer : uint8_t {
-  softmax,  ///< multi-head self-attention, as DiT
-  linear,   ///< ReLU linear attention
-  lit,      ///< ReLU linear attention + depth-wise convolution of the values
+  softmax,       ///< multi-head self-attention, as DiT
+  linear,        ///< ReLU linear attention
+  lit,           ///< ReLU linear attention + depth-wise convolution of the values
+  focused,       ///< FLatten's: lit with a sharper feature map and learned positions of the keys
+  focused_gelu,  ///< the same with GELU in place of ReLU
 };
+
+constexpr bool is_focused(Mixer mixer) { return mixer == Mixer::focused || mixer == Mixer::focused_gelu; }
+constexpr bool has_convolution(Mixer mixer) { return mixer == Mixer::lit || is_focused(mixer); }
 
 std::string_view name_of(Mixer mixer);
 /// Throws UsageError naming the known mixers.
 Mixer mixer_from_name(std::string_view name);
+/// "softmax, linear, lit, focused, focused_gelu"
+std::string known_mixers();
 
 class TokenMixer {
  public:
@@ -26,10 +34,11 @@ class TokenMixer {
   virtual void visit(const std::string& prefix, const ParameterVisitor& visitor) = 0;
 };
 
-std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads);
+/// tokens is how many the mixer will see: the focused ones learn a position for each.
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
 
 /// Multiply-adds of one mixer on one picture of n tokens, projections included, as LiT's figure 5 counts them:
-/// softmax 4nd² + 2n²d, linear 4nd² + 3nd²/heads, lit that + 25nd.
+/// softmax 4nd² + 2n²d, linear 4nd² + 3nd²/heads, lit and focused that + 25nd (feature maps count nothing).
 int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
 
 }  // namespace linnet::nn

@@ -20,24 +20,24 @@ struct Result {
   Tensor out, state;
 };
 
-Result forward(const Tensor& q, const Tensor& kv, int64_t heads) {
+Result forward(const Tensor& q, const Tensor& kv, int64_t heads, FeatureMap map) {
   const int64_t head_size = q.size(2) / heads;
   Result result{Tensor::empty(q.shape(), q.dtype()),
                 Tensor::empty({q.size(0) * heads, head_size + 1, pad_tile(head_size)})};
-  cpu::linear_attention_forward(q, kv, heads, result.out, result.state);
+  cpu::linear_attention_forward(q, kv, heads, map, result.out, result.state);
   return result;
 }
 
 }  // namespace
 
-Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads) {
+Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads, FeatureMap map) {
   check_shapes(q, kv, heads);
-  auto [out, state] = forward(q, kv, heads);
+  auto [out, state] = forward(q, kv, heads, map);
   if (wants_grad(q, kv))
-    record_backward(out, [q = q.detach(), kv = kv.detach(), state = state, heads, dq_slot = q.grad_slot(),
+    record_backward(out, [q = q.detach(), kv = kv.detach(), state = state, heads, map, dq_slot = q.grad_slot(),
                           dkv_slot = kv.grad_slot()](const Tensor& g) {
       Tensor dq = Tensor::empty(q.shape(), q.dtype()), dkv = Tensor::empty(kv.shape(), kv.dtype());
-      cpu::linear_attention_backward(g, q, kv, state, heads, dq, dkv);
+      cpu::linear_attention_backward(g, q, kv, state, heads, map, dq, dkv);
       accumulate_grad(dq_slot, dq);
       accumulate_grad(dkv_slot, dkv);
     });
@@ -45,7 +45,7 @@ Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads) {
 }
 
 Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& weight, const Tensor& bias,
-                             int64_t heads, int64_t rows, int64_t columns) {
+                             int64_t heads, int64_t rows, int64_t columns, FeatureMap map) {
   check_shapes(q, kv, heads);
   const int64_t head_size = q.size(2) / heads, k = weight.size(-1);
   check(rows > 0 && columns > 0 && rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows, columns, q.size(1));
@@ -54,16 +54,16 @@ Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& we
         to_string(bias.shape()), head_size);
   check(weight.dtype() == DType::f32 && bias.dtype() == DType::f32,
         "depth-wise convolution: weight and bias are f32, not {} and {}", name_of(weight.dtype()), name_of(bias.dtype()));
-  auto [out, state] = forward(q, kv, heads);
+  auto [out, state] = forward(q, kv, heads, map);
   const cpu::TokenGrid grid{rows, columns};
   cpu::depthwise_conv_add(kv, weight, bias, grid, out);
   if (wants_grad(q, kv, weight, bias))
-    record_backward(out, [q = q.detach(), kv = kv.detach(), weight = weight.detach(), state = state, heads, grid,
+    record_backward(out, [q = q.detach(), kv = kv.detach(), weight = weight.detach(), state = state, heads, map, grid,
                           dq_slot = q.grad_slot(), dkv_slot = kv.grad_slot(), dweight_slot = weight.grad_slot(),
                           dbias_slot = bias.grad_slot()](const Tensor& g) {
       Tensor dq = Tensor::empty(q.shape(), q.dtype()), dkv = Tensor::empty(kv.shape(), kv.dtype());
       Tensor dweight = Tensor::empty(weight.shape()), dbias = Tensor::empty({weight.size(0)});
-      cpu::linear_attention_backward(g, q, kv, state, heads, dq, dkv);
+      cpu::linear_attention_backward(g, q, kv, state, heads, map, dq, dkv);
       cpu::depthwise_conv_backward(g, kv, weight, grid, dkv, dweight, dbias);
       accumulate_grad(dq_slot, dq);
       accumulate_grad(dkv_slot, dkv);

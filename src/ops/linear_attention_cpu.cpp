@@ -30,6 +30,8 @@ struct Part {
   float* scratch;              // scratch_blocks blocks of (block_tokens, padded)
   DType dtype, g_dtype;
   bool pairs;                  // products of pairs of bf16
+  FeatureMap map;
+  float guard;                 // how far the denominator stays from 0
   int64_t tokens, head_size, padded, q_stride, kv_stride;
 };
 
@@ -60,11 +62,12 @@ HWY_INLINE T* offset(T* p, DType dtype, int64_t elements) {
   return static_cast<Byte*>(p) + elements * static_cast<int64_t>(size_of(dtype));
 }
 
-// Loads a block and applies relu + epsilon; the padding stays 0. NaN stays NaN, which a maximum with 0 would hide.
+// Loads a block of q or k and maps it; the padding stays 0. NaN stays NaN, which a maximum with 0 would hide.
 template <class Step>
-HWY_INLINE void load_feature_map(const void* in, DType dtype, int64_t stride, int64_t rows, int64_t n,
-                                 int64_t padded, float* out) {
-  load_tile(in, dtype, stride, rows, n, padded, out);
+HWY_INLINE void load_features(const Part& part, const void* in, int64_t stride, int64_t rows, float* out) {
+  const int64_t n = part.head_size, padded = part.padded;
+  load_tile(in, part.dtype, stride, rows, n, padded, out);
+  if (part.map == FeatureMap::none) return;  // as exact as their type, which is bf16 if they will be rounded to it
   for (int64_t r = 0; r < rows; ++r)
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       float* p = out + r * padded + i;
@@ -75,7 +78,8 @@ HWY_INLINE void load_feature_map(const void* in, DType dtype, int64_t stride, in
 }
 
 // The feature map's derivative: where it was flat (value still epsilon), the gradient is 0.
-HWY_INLINE void mask_flat(const float* mapped, int64_t count, float* gradient) {
+HWY_INLINE void mask_flat(const Part& part, const float* mapped, int64_t count, float* gradient) {
+  if (part.map == FeatureMap::none) return;
   for_lanes(count, [&](auto d, int64_t i) HWY_ATTR {
     const auto rising = hn::Gt(load(d, mapped + i), hn::Set(d, epsilon));
     store(hn::IfThenElseZero(rising, load(d, gradient + i)), d, gradient + i);
@@ -84,6 +88,12 @@ HWY_INLINE void mask_flat(const float* mapped, int64_t count, float* gradient) {
 
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
   return sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load(d, a + i), load(d, b + i)); });
+}
+
+// q̂·Σk̂ of one query, away from 0.
+HWY_INLINE float denominator(const Part& part, const float* q) {
+  const float z = dot(q, part.total, part.padded);
+  return z < 0.0f ? z - part.guard : z + part.guard;
 }
 
 HWY_INLINE void add_scaled(const float* x, float factor, int64_t n, float* sum) {
@@ -142,29 +152,29 @@ void gather_keys_as(const Part& part) {
   for (int64_t i = 0; i < padded; ++i) total[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map<Step>(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
+    load_features<Step>(part, offset(part.k, part.dtype, t * part.kv_stride), part.kv_stride, rows, k);
     load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
     gather(Step(), part, k, v, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) add_scaled(k + r * padded, 1.0f, padded, total);
   }
 }
 
-// out = q̂·Σk̂ᵀv / (q̂·Σk̂)
+// out = q̂·Σk̂ᵀv / z with z = q̂·Σk̂, guarded
 template <class Step>
 void answer_queries_as(const Part& part) {
   const int64_t n = part.head_size, padded = part.padded;
   float *q = part.scratch, *o = q + block_tokens * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map<Step>(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
+    load_features<Step>(part, offset(part.q, part.dtype, t * part.q_stride), part.q_stride, rows, q);
     multiply(Step(), part, q, part.matrix, rows, o);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / dot(q + r * padded, part.total, padded), padded, o + r * padded);
+      scale_row(1.0f / denominator(part, q + r * padded), padded, o + r * padded);
     store_tile(o, padded, rows, n, offset(part.out, part.dtype, t * part.q_stride), part.dtype, part.q_stride);
   }
 }
 
-// With z = q̂·Σk̂ and ĝ = g/z:  dq̂ = ĝ·(Σk̂ᵀv)ᵀ + dz·Σk̂, dz = −q̂·(ĝ·(Σk̂ᵀv)ᵀ)/z.
+// With that z and ĝ = g/z:  dq̂ = ĝ·(Σk̂ᵀv)ᵀ + dz·Σk̂, dz = −q̂·(ĝ·(Σk̂ᵀv)ᵀ)/z.
 // Gathers in sums the state's gradient: q̂ᵀĝ and, as last row, Σ dz·q̂.
 template <class Step>
 void backward_queries_as(const Part& part) {
@@ -174,19 +184,19 @@ void backward_queries_as(const Part& part) {
   for (int64_t i = 0; i < padded; ++i) dtotal[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map<Step>(offset(part.q, part.dtype, t * part.q_stride), part.dtype, part.q_stride, rows, n, padded, q);
+    load_features<Step>(part, offset(part.q, part.dtype, t * part.q_stride), part.q_stride, rows, q);
     load_tile(offset(part.g, part.g_dtype, t * part.q_stride), part.g_dtype, part.q_stride, rows, n, padded, g);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / dot(q + r * padded, part.total, padded), padded, g + r * padded);
+      scale_row(1.0f / denominator(part, q + r * padded), padded, g + r * padded);
     multiply(Step(), part, g, part.transposed, rows, dq);
     gather(Step(), part, q, g, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) {
       const float* q_row = q + r * padded;
-      const float dz = -dot(q_row, dq + r * padded, padded) / dot(q_row, part.total, padded);
+      const float dz = -dot(q_row, dq + r * padded, padded) / denominator(part, q_row);
       add_scaled(part.total, dz, padded, dq + r * padded);
       add_scaled(q_row, dz, padded, dtotal);
     }
-    mask_flat(q, rows * padded, dq);
+    mask_flat(part, q, rows * padded, dq);
     store_tile(dq, padded, rows, n, offset(part.dq, part.dtype, t * part.q_stride), part.dtype, part.q_stride);
   }
 }
@@ -199,12 +209,12 @@ void backward_keys_as(const Part& part) {
         *dv = dk + block_tokens * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_feature_map<Step>(offset(part.k, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, k);
+    load_features<Step>(part, offset(part.k, part.dtype, t * part.kv_stride), part.kv_stride, rows, k);
     load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
     multiply(Step(), part, v, part.transposed, rows, dk);
     multiply(Step(), part, k, part.matrix, rows, dv);
     for (int64_t r = 0; r < rows; ++r) add_scaled(part.total, 1.0f, padded, dk + r * padded);
-    mask_flat(k, rows * padded, dk);
+    mask_flat(part, k, rows * padded, dk);
     store_tile(dk, padded, rows, n, offset(part.dk, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
     store_tile(dv, padded, rows, n, offset(part.dv, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
   }
@@ -238,11 +248,12 @@ HWY_EXPORT(prepare_state);
 namespace {
 
 constexpr int64_t part_tokens = 1024;
+constexpr float guard_per_token = 1e-6f;
 
 // How tokens are cut into parts, and where each part's values lie.
 struct Layout {
-  Layout(const Tensor& q_in, const Tensor& kv_in, int64_t heads_in)
-      : q(q_in), kv(kv_in), heads(heads_in), tokens(q.size(1)), width(q.size(2)), head_size(width / heads),
+  Layout(const Tensor& q_in, const Tensor& kv_in, int64_t heads_in, FeatureMap map_in)
+      : q(q_in), kv(kv_in), heads(heads_in), map(map_in), tokens(q.size(1)), width(q.size(2)), head_size(width / heads),
         padded(pad_tile(head_size)), pairs(q.dtype() == DType::bf16 && head_size % 2 == 0 && have_pair_dot()),
         parts(std::max<int64_t>(1, (tokens + part_tokens - 1) / part_tokens)) {}
 
@@ -266,6 +277,8 @@ struct Layout {
     result.scratch = scratch;
     result.dtype = q.dtype();
     result.pairs = pairs;
+    result.map = map;
+    result.guard = map == FeatureMap::none ? guard_per_token * static_cast<float>(tokens) : 0.0f;
     result.tokens = std::min(part_tokens, tokens - first_token(task));
     result.head_size = head_size;
     result.padded = padded;
@@ -275,7 +288,9 @@ struct Layout {
   }
 
   const Tensor &q, &kv;
-  int64_t heads, tokens, width, head_size, padded;
+  int64_t heads;
+  FeatureMap map;
+  int64_t tokens, width, head_size, padded;
   bool pairs;
   int64_t parts;
 };
@@ -345,8 +360,9 @@ class Operands {
 
 }  // namespace
 
-void linear_attention_forward(const Tensor& q, const Tensor& kv, int64_t heads, Tensor& out, Tensor& state) {
-  const Layout layout(q, kv, heads);
+void linear_attention_forward(const Tensor& q, const Tensor& kv, int64_t heads, FeatureMap map, Tensor& out,
+                              Tensor& state) {
+  const Layout layout(q, kv, heads, map);
   Tensor shares = shares_of(layout, state);
   float* share = shares.mutable_data<float>();
   for_parts(layout, [&](int64_t task, Part part) {
@@ -363,8 +379,8 @@ void linear_attention_forward(const Tensor& q, const Tensor& kv, int64_t heads, 
 }
 
 void linear_attention_backward(const Tensor& g, const Tensor& q, const Tensor& kv, const Tensor& state,
-                               int64_t heads, Tensor& dq, Tensor& dkv) {
-  const Layout layout(q, kv, heads);
+                               int64_t heads, FeatureMap map, Tensor& dq, Tensor& dkv) {
+  const Layout layout(q, kv, heads, map);
   Tensor dstate = Tensor::empty(state.shape());
   Tensor shares = shares_of(layout, dstate);
   float* share = shares.mutable_data<float>();

@@ -124,18 +124,30 @@ class Renaming {
   std::set<std::string> left_;
 };
 
-int64_t side_of(const Weights& weights, int64_t tokens) {
-  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(tokens))));
-  check(side * side == tokens, "{}: pos_embed has {} tokens, which make no square", weights.source(), tokens);
-  return side;
-}
-
 // Of a tensor that must be there with so many dimensions.
 const Shape& shape_of(const Weights& weights, std::string_view name, int rank) {
   const Shape& shape = weights.shape(name);
   check(shape.rank() == rank && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what a DiT has there",
         weights.source(), printable(name), to_string(shape));
   return shape;
+}
+
+// How many tokens a side those positions (1, tokens, width) have.
+int64_t side_of(const Weights& weights, std::string_view positions) {
+  const int64_t tokens = shape_of(weights, positions, 3)[1];
+  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(tokens))));
+  check(side * side == tokens, "{}: {} has {} tokens, which make no square", weights.source(), positions,
+        tokens);
+  return side;
+}
+
+constexpr const char* convolution = "blocks.0.attn.dwc.weight";
+
+// focused_gelu has the names of focused, which it is taken for.
+nn::Mixer mixer_of(const Weights& weights) {
+  if (!weights.contains("blocks.0.attn.kv.weight")) return nn::Mixer::softmax;
+  if (weights.contains("blocks.0.attn.scale")) return nn::Mixer::focused;
+  return weights.contains(convolution) ? nn::Mixer::lit : nn::Mixer::linear;
 }
 
 }  // namespace
@@ -206,17 +218,12 @@ DiTConfig infer_dit_config(const Weights& weights) {
   config.num_classes = shape_of(weights, "y_embedder.embedding_table.weight", 2)[0] - 1;
   const int64_t outputs = shape_of(weights, "final_layer.linear.weight", 2)[0];
   config.learn_sigma = outputs == 2 * config.in_channels * config.patch_size * config.patch_size;
-  const bool linear = weights.contains("blocks.0.attn.kv.weight");
-  config.mixer = !linear                                        ? nn::Mixer::softmax
-                 : weights.contains("blocks.0.attn.dwc.weight") ? nn::Mixer::lit
-                                                                : nn::Mixer::linear;
-  config.num_heads =
-      config.mixer == nn::Mixer::lit
-          ? config.hidden_size / std::max<int64_t>(1, shape_of(weights, "blocks.0.attn.dwc.weight", 4)[0])
-          : usual_heads(config.mixer, config.hidden_size);
-  config.input_size = weights.contains("pos_embed")
-                          ? side_of(weights, shape_of(weights, "pos_embed", 3)[1]) * config.patch_size
-                          : 32;
+  config.mixer = mixer_of(weights);
+  config.num_heads = weights.contains(convolution)
+                         ? config.hidden_size / std::max<int64_t>(1, shape_of(weights, convolution, 4)[0])
+                         : usual_heads(config.mixer, config.hidden_size);
+  for (const char* positions : {"blocks.0.attn.positional_encoding", "pos_embed"})
+    if (weights.contains(positions)) config.input_size = side_of(weights, positions) * config.patch_size;
   if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end()) {
     const auto json = nlohmann::json::parse(stated->second, nullptr, false);
     const auto take = [&](const char* key, int64_t& value) {

@@ -20,9 +20,10 @@ Weights with_original_names(const Weights& weights);
 Weights with_diffusers_names(const Weights& weights, const DiTConfig& config);
 
 /// The configuration of weights with the original's names: sizes from shapes, the mixer from the attention's
-/// names. What shapes do not tell: the heads of an attention without a convolution and the size of the input
-/// without pos_embed. They are taken from a folder's config.json, else as published for this width (or one head
-/// for every 64 channels), and as 32. Throws Error naming the tensor that fits no DiT.
+/// names. What these do not tell: the heads of an attention without a convolution, the size of the input where
+/// neither pos_embed nor focused attention's positions are there, and which activation focused attention has.
+/// They are taken from a folder's config.json, else as published for this width (or one head for every 64
+/// channels), as 32, and as ReLU. Throws Error naming the tensor that fits no DiT.
 DiTConfig infer_dit_config(const Weights& weights);
 
 }  // namespace linnet

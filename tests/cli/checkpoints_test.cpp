@@ -48,6 +48,16 @@ TEST(InheritVerb, WritesAModelThatPaints) {
   EXPECT_TRUE(succeeded(run({"forward", lit, io, "-o", folder / "out.safetensors"})));
 }
 
+TEST(InheritVerb, KnowsEveryMixer) {
+  const TemporaryFolder folder;
+  const std::string teacher = data_file("checkpoints/diffusers"), student = folder / "student.safetensors";
+  for (const char* mixer : {"softmax", "linear", "lit", "focused", "focused_gelu"}) {
+    EXPECT_TRUE(succeeded(run({"inherit", "--from", teacher, "--mixer", mixer, "-o", student})));
+    const Result info = run({"info", student});
+    EXPECT_TRUE(says(info, fmt::format("(mixer {})", mixer))) << info.out;
+  }
+}
+
 TEST(InheritVerb, RefusesWhatMakesNoSense) {
   const TemporaryFolder folder;
   const std::string teacher = data_file("checkpoints/diffusers"), lit = folder / "lit.safetensors";

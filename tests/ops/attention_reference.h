@@ -2,6 +2,7 @@
 // slow.
 #pragma once
 
+#include "ops/linear_attention.h"
 #include "ops/support.h"
 
 namespace linnet::ops::test {
@@ -49,13 +50,18 @@ struct HeadGradients {
 
 /// o = q̂ (k̂ᵀv) / (q̂ · Σk̂) and its gradients for an output gradient g (no gradients when g is empty).
 inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, const Values& g, int64_t n,
-                                           int64_t d) {
+                                           int64_t d, FeatureMap map) {
+  const bool relu = map == FeatureMap::relu;
   const Values q_in = q, k_in = k;
-  for (double& x : q) x = std::max(x, 0.0) + 1e-6;
-  for (double& x : k) x = std::max(x, 0.0) + 1e-6;
+  if (relu) {
+    for (double& x : q) x = std::max(x, 0.0) + 1e-6;
+    for (double& x : k) x = std::max(x, 0.0) + 1e-6;
+  }
   const Values state = product(k, v, d, n, d, true, false), ones(static_cast<size_t>(n), 1.0);
   const Values total = product(ones, k, 1, n, d, false, false);
-  const Values z = product(q, total, n, d, 1, false, false);
+  Values z = product(q, total, n, d, 1, false, false);
+  if (!relu)
+    for (double& x : z) x += std::copysign(1e-6 * static_cast<double>(n), x);
   HeadGradients result;
   result.out = product(q, state, n, d, d, false, false);
   for (size_t i = 0; i < result.out.size(); ++i) result.out[i] /= z[i / static_cast<size_t>(d)];
@@ -73,8 +79,8 @@ inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, 
   result.dv = product(k, dstate, n, d, d, false, false);
   for (size_t i = 0; i < g.size(); ++i) {
     const size_t t = i / static_cast<size_t>(d), c = i % static_cast<size_t>(d);
-    result.dq[i] = q_in[i] > 0 ? result.dq[i] + dz[t] * total[c] : 0.0;
-    result.dk[i] = k_in[i] > 0 ? result.dk[i] + dtotal[c] : 0.0;
+    result.dq[i] = !relu || q_in[i] > 0 ? result.dq[i] + dz[t] * total[c] : 0.0;
+    result.dk[i] = !relu || k_in[i] > 0 ? result.dk[i] + dtotal[c] : 0.0;
   }
   return result;
 }
@@ -110,13 +116,27 @@ inline HeadGradients softmax_attention_head(const Values& q, const Values& k, co
   return result;
 }
 
+/// Features of which half are negative, though too small to cancel the others: sums near 0 have no digits to
+/// compare.
+inline Tensor random_features(const Shape& shape, uint64_t seed, DType dtype) {
+  Tensor result = random(shape, seed);
+  for (float& x : std::span(result.mutable_data<float>(), static_cast<size_t>(result.numel())))
+    x = x > 0 ? 0.1f + x * x * x : 0.005f * x;
+  return result.to(dtype);
+}
+
+/// q or kv for attention with that feature map.
+inline Tensor random_for(FeatureMap map, const Shape& shape, uint64_t seed, DType dtype) {
+  return map == FeatureMap::relu ? random(shape, seed, dtype) : random_features(shape, seed, dtype);
+}
+
 /// out (batch, tokens, width), and gradients laid out like q and kv.
 struct LinearAttention {
   Values out, dq, dkv;
 };
 
 inline LinearAttention linear_attention_reference(const AttentionShape& s, const Values& q, const Values& kv,
-                                                  const Values& g) {
+                                                  const Values& g, FeatureMap map = FeatureMap::relu) {
   LinearAttention result{Values(q.size()), Values(q.size()), Values(kv.size())};
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t h = 0; h < s.heads; ++h) {
@@ -124,7 +144,7 @@ inline LinearAttention linear_attention_reference(const AttentionShape& s, const
       const auto head =
           linear_attention_head(head_of(q, s, b, s.width, first), head_of(kv, s, b, 2 * s.width, first),
                                 head_of(kv, s, b, 2 * s.width, s.width + first),
-                                g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens, s.head_size());
+                                g.empty() ? g : head_of(g, s, b, s.width, first), s.tokens, s.head_size(), map);
       put_head(head.out, s, b, s.width, first, result.out);
       if (g.empty()) continue;
       put_head(head.dq, s, b, s.width, first, result.dq);

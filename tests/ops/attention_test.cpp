@@ -18,15 +18,15 @@ std::string name_of_case(const AttentionShape& s, DType dtype) {
 
 double norm_of(const Tensor& x) { return std::sqrt(sum_of_squares(x.to(DType::f32))); }
 
-void expect_linear_attention_right(const AttentionShape& s, DType dtype) {
-  SCOPED_TRACE(name_of_case(s, dtype));
-  const Tensor q = random({s.batch, s.tokens, s.width}, 1, dtype);
-  const Tensor kv = random({s.batch, s.tokens, 2 * s.width}, 2, dtype);
+void expect_linear_attention_right(const AttentionShape& s, DType dtype, FeatureMap map = FeatureMap::relu) {
+  SCOPED_TRACE(name_of_case(s, dtype) + (map == FeatureMap::none ? " features" : ""));
+  const Tensor q = random_for(map, {s.batch, s.tokens, s.width}, 1, dtype);
+  const Tensor kv = random_for(map, {s.batch, s.tokens, 2 * s.width}, 2, dtype);
   const Tensor g = random(q.shape(), 3, dtype);
-  const auto expected = linear_attention_reference(s, values_of(q), values_of(kv), values_of(g));
+  const auto expected = linear_attention_reference(s, values_of(q), values_of(kv), values_of(g), map);
   each_instruction_set([&] {
     const Result result =
-        run([&](const Inputs& in) { return linear_attention(in[0], in[1], s.heads); }, {q, kv}, g);
+        run([&](const Inputs& in) { return linear_attention(in[0], in[1], s.heads, map); }, {q, kv}, g);
     EXPECT_EQ(result.output.dtype(), dtype);
     EXPECT_LT(relative_error(result.output, expected.out), tolerance(dtype));
     // With one token, o = v whatever q is: dq is 0, and has no size of its own to compare with.
@@ -51,18 +51,35 @@ void expect_softmax_attention_right(const AttentionShape& s, DType dtype, float 
   });
 }
 
+const std::vector<AttentionShape> linear_shapes{{1, 1, 3, 1},     {2, 3, 9, 3},     {5, 17, 24, 1},
+                                                {1, 65, 36, 2},   {2, 100, 72, 6},  {2, 64, 130, 1},
+                                                {1, 1024, 32, 2}, {2, 1025, 24, 2}, {1, 2050, 36, 3}};
+
 TEST(LinearAttention, FollowsItsFormulaOverOddShapes) {
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const AttentionShape& s : std::vector<AttentionShape>{{1, 1, 3, 1},
-                                                               {2, 3, 9, 3},
-                                                               {5, 17, 24, 1},
-                                                               {1, 65, 36, 2},
-                                                               {2, 100, 72, 6},
-                                                               {2, 64, 130, 1},
-                                                               {1, 1024, 32, 2},
-                                                               {2, 1025, 24, 2},
-                                                               {1, 2050, 36, 3}})
-      expect_linear_attention_right(s, dtype);
+    for (const AttentionShape& s : linear_shapes) expect_linear_attention_right(s, dtype);
+}
+
+TEST(LinearAttention, TakesFeaturesThatWereMappedBefore) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const AttentionShape& s : linear_shapes) expect_linear_attention_right(s, dtype, FeatureMap::none);
+}
+
+// With q = 1 and v = 3: 3z/z' for z = Σk of 4 tokens and a denominator z' = z ± 4e-6.
+TEST(LinearAttention, KeepsTheDenominatorOfFeaturesAwayFromZero) {
+  const Tensor q = Tensor::full({1, 4, 1}, 1.0f);
+  const auto answer = [&](float k) {
+    Tensor kv = Tensor::full({1, 4, 2}, 3.0f);
+    for (int64_t t = 0; t < 4; ++t) kv.mutable_data<float>()[2 * t] = k;
+    return linear_attention(q, kv, 1, FeatureMap::none).data<float>()[0];
+  };
+  each_instruction_set([&] {
+    EXPECT_NEAR(answer(0.0f), 0.0f, 1e-5f);
+    EXPECT_NEAR(answer(1e-6f), 1.5f, 1e-5f);
+    EXPECT_NEAR(answer(-1e-6f), 1.5f, 1e-5f);  // where z + 4e-6 would be 0
+    EXPECT_NEAR(answer(2.0f), 3.0f, 1e-5f);
+    EXPECT_NEAR(answer(-2.0f), 3.0f, 1e-5f);
+  });
 }
 
 TEST(SoftmaxAttention, FollowsItsFormulaOverOddShapes) {

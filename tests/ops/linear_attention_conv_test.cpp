@@ -34,8 +34,9 @@ struct Expected {
 };
 
 Expected reference(const AttentionShape& s, Grid grid, int64_t kernel, const Values& q, const Values& kv,
-                   const Values& weight, const Values& bias, const Values& g) {
-  auto attention = linear_attention_reference(s, q, kv, g);
+                   const Values& weight, const Values& bias, const Values& g,
+                   FeatureMap map = FeatureMap::relu) {
+  auto attention = linear_attention_reference(s, q, kv, g, map);
   Expected result{attention.out, attention.dq, attention.dkv, Values(weight.size()), Values(bias.size())};
   for (size_t i = 0; i < result.out.size(); ++i) {
     const size_t channel = i % at(s.width) % at(s.head_size());
@@ -50,20 +51,21 @@ Expected reference(const AttentionShape& s, Grid grid, int64_t kernel, const Val
   return result;
 }
 
-void expect_right(const AttentionShape& s, Grid grid, int64_t kernel, DType dtype) {
+void expect_right(const AttentionShape& s, Grid grid, int64_t kernel, DType dtype,
+                  FeatureMap map = FeatureMap::relu) {
   SCOPED_TRACE(fmt::format("batch {} grid {}x{} width {} heads {} kernel {} {}", s.batch, grid.rows,
                            grid.columns, s.width, s.heads, kernel, name_of(dtype)));
   const int64_t c = s.head_size();
-  const Tensor q = random({s.batch, s.tokens, s.width}, 1, dtype);
-  const Tensor kv = random({s.batch, s.tokens, 2 * s.width}, 2, dtype);
+  const Tensor q = random_for(map, {s.batch, s.tokens, s.width}, 1, dtype);
+  const Tensor kv = random_for(map, {s.batch, s.tokens, 2 * s.width}, 2, dtype);
   const Tensor weight = random({c, 1, kernel, kernel}, 3), bias = random({c}, 4),
                g = random(q.shape(), 5, dtype);
-  const Expected expected =
-      reference(s, grid, kernel, values_of(q), values_of(kv), values_of(weight), values_of(bias), values_of(g));
+  const Expected expected = reference(s, grid, kernel, values_of(q), values_of(kv), values_of(weight),
+                                      values_of(bias), values_of(g), map);
   each_instruction_set([&] {
     const Result result = run(
         [&](const Inputs& in) {
-          return linear_attention_conv(in[0], in[1], in[2], in[3], s.heads, grid.rows, grid.columns);
+          return linear_attention_conv(in[0], in[1], in[2], in[3], s.heads, grid.rows, grid.columns, map);
         },
         {q, kv, weight, bias}, g);
     EXPECT_LT(relative_error(result.output, expected.out), tolerance(dtype));
@@ -86,6 +88,12 @@ TEST(LinearAttentionConv, FollowsItsFormulaOverOddWidthsAndHeads) {
     for (const auto& [width, heads] : {std::pair{3, 1}, std::pair{9, 3}, std::pair{24, 1}, std::pair{36, 2},
                                        std::pair{72, 6}, std::pair{130, 1}, std::pair{144, 2}})
       expect_right({1, 35, width, heads}, {5, 7}, 5, dtype);
+}
+
+TEST(LinearAttentionConv, TakesFeaturesThatWereMappedBefore) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const Grid grid : {Grid{1, 3}, Grid{17, 1}, Grid{5, 13}})
+      expect_right({2, grid.rows * grid.columns, 18, 2}, grid, 5, dtype, FeatureMap::none);
 }
 
 // Grids of more than 32 rows are cut into strips; more than 1,024 tokens into parts.

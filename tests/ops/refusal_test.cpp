@@ -2,6 +2,7 @@
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/cast.h"
+#include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
 #include "ops/linear.h"
@@ -103,6 +104,23 @@ TEST(Refusals, Attention) {
   expect_refused("4 heads cannot share qkv of shape (1, 2, 18)", [] { softmax_attention(of({1, 2, 18}), 4); });
   expect_refused("(1, 2, 17)", [] { softmax_attention(of({1, 2, 17}), 1); });
   expect_refused("not f16", [] { softmax_attention(of({1, 2, 18}, f16), 1); });
+}
+
+TEST(Refusals, FocusedMap) {
+  const auto map = [](const Tensor& x, const Tensor& scale, const Tensor& positions) {
+    return [=] { focused_map(x, scale, positions, FocusedActivation::relu); };
+  };
+  expect_refused("a tensor is missing", map({}, of({1, 1, 6}), {}));
+  expect_refused("scale (1, 1, 7) does not fit the channels of x (1, 2, 6)",
+                 map(of({1, 2, 6}), of({1, 1, 7}), {}));
+  expect_refused("scale (6)", map(of({1, 2, 6}), of({6}), {}));
+  expect_refused("x (2, 6)", map(of({2, 6}), of({1, 1, 6}), {}));
+  expect_refused("positions (1, 3, 6) do not fit 2 tokens of 6 channels",
+                 map(of({1, 2, 6}), of({1, 1, 6}), of({1, 3, 6})));
+  expect_refused("positions (1, 2, 12) do not fit", map(of({1, 2, 12}), of({1, 1, 6}), of({1, 2, 12})));
+  expect_refused("f32, not bf16", map(of({1, 2, 6}), of({1, 1, 6}, bf16), {}));
+  expect_refused("f32, not bf16", map(of({1, 2, 6}), of({1, 1, 6}), of({1, 2, 6}, bf16)));
+  expect_refused("works in f32 or bf16, not f16", map(of({1, 2, 6}, f16), of({1, 1, 6}), {}));
 }
 
 TEST(Refusals, DepthwiseConvolution) {

@@ -1,6 +1,7 @@
 // Results do not depend on the number of threads: the same bytes with one, two and three. (oneDNN's products
 // are exempt.)
 #include "ops/activation.h"
+#include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
 #include "ops/linear_attention.h"
@@ -44,6 +45,20 @@ TEST(ThreadCount, DoesNotChangeLinearAttentionConv) {
         {random({2, 2050, 36}, 1, dtype), random({2, 2050, 72}, 2, dtype), random({12, 1, 5, 5}, 3),
          random({12}, 4)},
         {2, 2050, 36});
+}
+
+TEST(ThreadCount, DoesNotChangeFocusedAttention) {
+  for (const DType dtype : {f32, bf16})
+    for (const auto activation : {FocusedActivation::relu, FocusedActivation::gelu}) {
+      expect_same_bytes([=](const Inputs& in) { return focused_map(in[0], in[1], in[2], activation); },
+                        {random({2, 1030, 72}, 1, dtype), random({1, 1, 36}, 2), random({1, 1030, 36}, 3)},
+                        {2, 1030, 72});
+      expect_same_bytes([=](const Inputs& in) { return focused_map(in[0], in[1], {}, activation); },
+                        {random({300, 7, 24}, 1, dtype), random({1, 1, 24}, 2)}, {300, 7, 24});
+    }
+  for (const DType dtype : {f32, bf16})
+    expect_same_bytes([](const Inputs& in) { return linear_attention(in[0], in[1], 2, FeatureMap::none); },
+                      {random({2, 2050, 24}, 1, dtype), random({2, 2050, 48}, 2, dtype)}, {2, 2050, 24});
 }
 
 TEST(ThreadCount, DoesNotChangeSoftmaxAttention) {

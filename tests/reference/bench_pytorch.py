@@ -17,7 +17,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from dit_reference import Config, DiT
+from dit_reference import MIXERS, Config, DiT
 
 SIZES = {  # width, depth, heads of DiT, heads of LiT
     "S": (384, 12, 6, 2),
@@ -137,12 +137,12 @@ def processor(device):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=SIZES, default=["S", "XL"])
-    parser.add_argument("--mixers", nargs="+", choices=["softmax", "linear", "lit"], default=["softmax", "lit"])
+    parser.add_argument("--mixers", nargs="+", choices=MIXERS, default=["softmax", "lit"])
     parser.add_argument("--pixels", nargs="+", type=int, default=[256], help="side in pixels, 8 a latent value")
     parser.add_argument("--dtypes", nargs="+", choices=["f32", "bf16"], default=["f32", "bf16"])
     parser.add_argument("--tasks", nargs="+", choices=["forward", "train"], default=["forward", "train"])
     parser.add_argument("--train-models", nargs="+", choices=SIZES, default=["S"])
-    parser.add_argument("--train-mixers", nargs="+", choices=["softmax", "linear", "lit"], default=["lit"])
+    parser.add_argument("--train-mixers", nargs="+", choices=MIXERS, default=["lit"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--train-batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -179,7 +179,7 @@ def main():
         reset_peak(args.device)
         run, batch = (time_forward, args.batch) if task == "forward" else (time_training, args.train_batch)
         duration, precision = run(args, size, mixer, pixels, dtype)
-        name = f"{'DiT' if mixer == 'softmax' else 'Linear' if mixer == 'linear' else 'LiT'}-{size}/2"
+        name = f"{{'softmax': 'DiT', 'lit': 'LiT'}.get(mixer, mixer.title())}-{size}/2"
         memory = peak_megabytes(args.device)
         print(f"{task:8} {name:10} {pixels:6} {batch:5} {precision:14} {duration * 1e3:10.2f} "
               f"{batch / duration:9.2f} {memory:7.0f}", flush=True)

@@ -2,7 +2,8 @@
 
 Not a training code base: no weight initialisation, no mixed precision, no checkpoint formats beyond names.
 Names, shapes and numerics follow DiT (Peebles and Xie, arXiv 2212.09748) as its authors released it; the linear
-attention follows LiT (arXiv 2501.12976): the ReLU feature map of section 3.1 and the depth-wise convolution on v.
+attention follows LiT (arXiv 2501.12976): the ReLU feature map of section 3.1 and the depth-wise convolution on v;
+the focused feature map follows FLatten (arXiv 2308.00442).
 """
 
 import json
@@ -15,6 +16,7 @@ from torch import nn
 
 FREQUENCIES = 256  # width of the sinusoidal timestep embedding
 KERNEL = 5  # depth-wise convolution, padding 2
+MIXERS = ("softmax", "linear", "lit", "focused", "focused_gelu")
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Config:
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     learn_sigma: bool = True
-    mixer: str = "softmax"  # softmax | linear | lit
+    mixer: str = "softmax"  # one of MIXERS
     class_dropout: float = 0.1
 
     @property
@@ -108,15 +110,20 @@ class LinearAttention(nn.Module):
 
     def forward(self, x):
         k, v = self.kv(x).chunk(2, dim=2)
-        q = self.split(F.relu(self.q(x)) + 1e-6)
-        k = self.split(F.relu(k) + 1e-6)
-        v = self.split(v)
+        q, k = self.features(self.q(x), k)
+        q, k, v = self.split(q), self.split(k), self.split(v)
         memory = k.transpose(2, 3) @ v  # (batch, heads, head channels of k, head channels of v)
-        normaliser = q @ k.sum(dim=2)[..., None]  # (batch, heads, tokens, 1)
+        normaliser = self.guard(q @ k.sum(dim=2)[..., None], x.shape[1])  # (batch, heads, tokens, 1)
         o = q @ memory / normaliser
         if hasattr(self, "dwc"):
             o = o + self.convolve(v)
         return self.proj(o.transpose(1, 2).flatten(2))
+
+    def features(self, q, k):
+        return F.relu(q) + 1e-6, F.relu(k) + 1e-6
+
+    def guard(self, normaliser, tokens):
+        return normaliser
 
     def convolve(self, v):
         batch, heads, tokens, channels = v.shape
@@ -124,11 +131,36 @@ class LinearAttention(nn.Module):
         return self.dwc(image).permute(0, 2, 3, 1).reshape(batch, heads, tokens, channels)
 
 
+class FocusedAttention(LinearAttention):
+    """x -> x^3 |x| / |x^3| with x = (act(x) + 1e-6) / softplus(scale), norms over all heads' channels together."""
+
+    def __init__(self, width, heads, grid, activation):
+        super().__init__(width, heads, grid, dwc=True)
+        self.activation = activation
+        self.scale = nn.Parameter(torch.zeros(1, 1, width))
+        self.positional_encoding = nn.Parameter(torch.zeros(1, grid * grid, width))
+
+    def features(self, q, k):
+        return self.focus(q), self.focus(k + self.positional_encoding)
+
+    def focus(self, x):
+        x = (self.activation(x) + 1e-6) / F.softplus(self.scale)
+        cube = x**3
+        return cube * (x.norm(dim=2, keepdim=True) / cube.norm(dim=2, keepdim=True))
+
+    def guard(self, normaliser, tokens):
+        """Official: the mean over the tokens + 1e-6. With GELU it may be negative: away from 0 on that side too."""
+        return normaliser + torch.copysign(torch.full_like(normaliser, 1e-6 * tokens), normaliser)
+
+
 def make_mixer(config):
     if config.mixer == "softmax":
         return SoftmaxAttention(config.hidden_size, config.num_heads)
     if config.mixer in ("linear", "lit"):
         return LinearAttention(config.hidden_size, config.num_heads, config.grid, dwc=config.mixer == "lit")
+    if config.mixer in ("focused", "focused_gelu"):
+        activation = F.relu if config.mixer == "focused" else F.gelu
+        return FocusedAttention(config.hidden_size, config.num_heads, config.grid, activation)
     raise ValueError(f"unknown mixer {config.mixer}")
 
 
@@ -239,6 +271,8 @@ def randomise(model, seed):
         if name.endswith("bias"):
             scale = 0.1
         elif "embedding_table" in name:
+            scale = 0.5
+        elif name.endswith(("attn.scale", "attn.positional_encoding")):
             scale = 0.5
         elif "adaLN_modulation" in name:
             scale = 1.5 / math.sqrt(parameter.shape[1])  # gates around 0.5: every branch counts

@@ -25,6 +25,9 @@ MODELS = {
     "dit_lit_odd": Config(10, 2, 4, 36, 3, 4, num_classes=6, mixer="lit"),
     "dit_softmax_odd": Config(10, 2, 4, 36, 2, 3, num_classes=6),
     "dit_no_sigma": Config(8, 2, 4, 24, 1, 2, num_classes=5, mixer="lit", learn_sigma=False),
+    # head widths 10 and 14: learned positions, norms over all heads together, features of either sign
+    "dit_focused": Config(8, 2, 4, 20, 1, 2, num_classes=5, mixer="focused"),
+    "dit_focused_gelu": Config(10, 2, 4, 28, 1, 2, num_classes=5, mixer="focused_gelu"),
 }
 
 
@@ -43,9 +46,10 @@ def random_model(config, seed):
     return randomise(DiT(config), seed).eval()
 
 
-@torch.no_grad()
-def dump_models(folder):
-    for seed, (name, config) in enumerate(MODELS.items(), start=1):
+def dump_models(folder, names):
+    for seed, (name, config) in enumerate(MODELS.items(), start=1):  # a model added at the end changes no other
+        if name not in names:
+            continue
         model = random_model(config, seed)
         generator = torch.Generator().manual_seed(1000 + seed)
         shape = (4, config.in_channels, config.input_size, config.input_size)
@@ -54,8 +58,18 @@ def dump_models(folder):
         y = torch.tensor([0, config.num_classes, config.num_classes - 1, 2])  # the second is the null class
         trace = {}
         out = model(x, t, y, trace)
+        if config.mixer.startswith("focused"):
+            trace |= attention_gradients(model, out, generator)
         save_model(folder / f"{name}.model.safetensors", model)
         save(folder / f"{name}.io.safetensors", {"x": x, "t": t, "y": y, "out": out, **trace})
+
+
+def attention_gradients(model, out, generator):
+    """Of the sum of out * g; the other mixers' gradients are in the training files."""
+    g = torch.randn(out.shape, generator=generator)
+    (out * g).sum().backward()
+    named = {f"grad.{name}": p.grad for name, p in model.named_parameters() if ".attn." in name}
+    return {"g": g, **named}
 
 
 def dump_random(folder):
@@ -159,13 +173,16 @@ def main():
     here = pathlib.Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, default=here.parent / "data" / "reference")
-    folder = parser.parse_args().folder
+    parser.add_argument("--only", nargs="+", choices=MODELS, help="these models and nothing else")
+    args = parser.parse_args()
+    folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    dump_models(folder)
-    dump_random(folder)
-    dump_training(folder)
-    dump_sampling(folder)
+    dump_models(folder, args.only or MODELS)
+    if not args.only:
+        dump_random(folder)
+        dump_training(folder)
+        dump_sampling(folder)
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     print(f"{total / 1e6:.2f} MB in {folder}")
 

@@ -53,12 +53,12 @@ TEST(Checkpoint, KeepsEveryWeightThroughDiffusersNamesAndBack) {
 
 // What shapes can tell must be what the configuration says.
 TEST(Checkpoint, TellsItsConfigurationByItsShapes) {
-  for (const char* name :
-       {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd", "dit_no_sigma"}) {
+  for (const char* name : {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd",
+                           "dit_no_sigma", "dit_focused"}) {
     const Weights weights = Weights::open(reference(name, "model"));
     DiTConfig stated = read_model_config(weights), inferred = infer_dit_config(weights);
     EXPECT_EQ(inferred.mixer, stated.mixer) << name;
-    if (stated.mixer != nn::Mixer::lit) inferred.num_heads = stated.num_heads;
+    if (!nn::has_convolution(stated.mixer)) inferred.num_heads = stated.num_heads;
     EXPECT_EQ(inferred, stated) << name << ": " << to_json(inferred) << " instead of " << to_json(stated);
   }
 }
@@ -82,6 +82,24 @@ Weights without(const Weights& all, std::string_view left_out) {
   for (const Weights::Item& item : all.items())
     if (item.name != left_out) result.add(item);
   return result;
+}
+
+TEST(Checkpoint, OfFocusedAttentionTellsItsInputByThePositionsOfItsKeys) {
+  const Weights weights = Weights::open(reference("dit_focused", "model"));
+  DiTConfig other = read_model_config(weights);
+  other.input_size = 24;
+  DiT model(other);
+  Weights larger("larger.pt");
+  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    larger.add({name, "F32", DType::f32, parameter.shape, [] { return Tensor(); }});
+  });
+  EXPECT_EQ(infer_dit_config(without(larger, "pos_embed")), other);
+}
+
+TEST(Checkpoint, OfGeluIsTakenForReluUnlessItSaysSo) {
+  const Weights weights = Weights::open(reference("dit_focused_gelu", "model"));
+  EXPECT_EQ(infer_dit_config(weights).mixer, nn::Mixer::focused);
+  EXPECT_EQ(read_model_config(weights).mixer, nn::Mixer::focused_gelu);
 }
 
 std::string refusal(const std::function<void()>& body) {

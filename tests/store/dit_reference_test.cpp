@@ -1,6 +1,7 @@
 // DiT and LiT against dumps of a PyTorch reference (tests/reference) on random weights.
 #include <gtest/gtest.h>
 
+#include "core/tape.h"
 #include "io/safetensors.h"
 #include "store/model_file.h"
 #include "support/compare.h"
@@ -34,7 +35,31 @@ TEST_P(DiTReference, ForwardInEightBitsStaysNear) { EXPECT_LT(error_in(DType::i8
 
 INSTANTIATE_TEST_SUITE_P(All, DiTReference,
                          testing::Values("dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4",
-                                         "dit_softmax_odd", "dit_lit_odd", "dit_no_sigma"),
+                                         "dit_softmax_odd", "dit_lit_odd", "dit_no_sigma", "dit_focused",
+                                         "dit_focused_gelu"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+// The other mixers' gradients are compared in ten training steps.
+class FocusedReference : public DiTReference {
+ protected:
+  void expect_gradients(DType dtype, double tolerance) const {
+    const LoadedModel loaded = load_model(file("model"));
+    const auto io = SafetensorsFile::open(file("io"));
+    loaded.model->set_product_dtype(dtype);
+    auto parameters = nn::learned_parameters(*loaded.model);
+    for (auto& [name, parameter] : parameters) parameter->value.set_requires_grad(true);
+    Tape tape;
+    tape.backward(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("g"));
+    for (const auto& [name, parameter] : parameters)
+      if (name.find(".attn.") != std::string::npos)
+        EXPECT_LT(relative_error(parameter->value.grad(), io.tensor("grad." + name)), tolerance) << name;
+  }
+};
+
+TEST_P(FocusedReference, GradientsAgreeInF32) { expect_gradients(DType::f32, 1e-4); }
+TEST_P(FocusedReference, GradientsAgreeInBf16) { expect_gradients(DType::bf16, 2e-2); }
+
+INSTANTIATE_TEST_SUITE_P(All, FocusedReference, testing::Values("dit_focused", "dit_focused_gelu"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

@@ -91,6 +91,21 @@ TEST_F(Inherit, ReportsEveryTensor) {
   EXPECT_EQ(sources["blocks.0.mlp.fc1.weight"], "blocks.0.mlp.fc1.weight");
 }
 
+TEST_F(Inherit, StartsWhatFocusedAttentionLearnsAfresh) {
+  for (const nn::Mixer mixer : {nn::Mixer::focused, nn::Mixer::focused_gelu}) {
+    DiT model(student_of(config(), mixer, 2));
+    std::map<std::string, std::string> sources;
+    for (const Inherited& row : inherit(model, teacher_, also_inherit_from_name("qkvo"), 7))
+      sources[row.tensor] = row.source;
+    EXPECT_EQ(sources.at("blocks.1.attn.kv.weight"),
+              "blocks.1.attn.qkv.weight, rows 16 to 31; blocks.1.attn.qkv.weight, rows 32 to 47");
+    for (const char* name : {"scale", "positional_encoding", "dwc.weight", "dwc.bias"})
+      EXPECT_EQ(sources.at(fmt::format("blocks.1.attn.{}", name)), "") << name;
+    EXPECT_EQ(values(model, "blocks.1.attn.scale"), std::vector<float>(16, 0.0f));
+    EXPECT_EQ(values(model, "blocks.1.attn.positional_encoding"), std::vector<float>(16 * 16, 0.0f));
+  }
+}
+
 TEST_F(Inherit, NamesWhatDoesNotFit) {
   const auto refusal = [&](DiTConfig config) -> std::string {
     try {

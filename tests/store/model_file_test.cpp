@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/compare.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
 
@@ -28,6 +29,26 @@ TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
   std::string json = to_json(test::tiny_dit());
   json.insert(json.size() - 1, R"(, "prediction": "x0")");
   EXPECT_THROW(dit_config_from_json(json), Error);
+}
+
+TEST_F(ModelFile, EveryMixerWorksFromBf16) {
+  using nn::Mixer;
+  for (const Mixer mixer : {Mixer::softmax, Mixer::linear, Mixer::lit, Mixer::focused, Mixer::focused_gelu}) {
+    DiTConfig config = test::tiny_dit();
+    config.mixer = mixer;
+    DiT model(config);
+    for (auto& [name, parameter] : nn::learned_parameters(model))
+      parameter->value = Generator(nn::hash_name(name)).normal(parameter->shape).to(DType::bf16);
+    save_model(folder_ / "m", model, DType::bf16);
+    const LoadedModel loaded = load_model(folder_ / "m");
+    EXPECT_EQ(loaded.model->config(), config);
+    const Tensor x = Generator(1).normal({2, 4, 8, 8}), t = Tensor::full({2}, 500.0f);
+    const Tensor y = Tensor::from<int64_t>({0, 2});
+    const Tensor again = loaded.model->forward(x, t, y);
+    for (auto& [name, parameter] : nn::learned_parameters(model))
+      parameter->value = parameter->value.to(DType::f32);
+    EXPECT_LT(test::relative_error(again, model.forward(x, t, y)), 1e-6) << nn::name_of(mixer);
+  }
 }
 
 TEST_F(ModelFile, ClassNamesComeBack) {
