@@ -1,5 +1,5 @@
 // linnet bench train: one training step (forward, backward, AdamW and moving average) on synthetic data, its
-// share of oneDNN's speed, its memory, and where its time goes.
+// share of oneDNN's speed, its memory, where its time goes, and what a teacher adds to it.
 #include <fmt/format.h>
 
 #include "bench.h"
@@ -13,7 +13,7 @@ namespace linnet::app {
 namespace {
 
 struct Options : BenchOptions {
-  std::string model = "LiT-S/2", mixer;
+  std::string model = "LiT-S/2", mixer, teacher;
   int64_t size = 256, batch = 16;
   bool checkpointing = false, no_breakdown = false;
 };
@@ -40,7 +40,7 @@ TrainConfig train_config(const Options& o, const DiTConfig& model) {
   TrainConfig config;
   config.model = model;
   config.train.batch = o.batch;
-  config.train.precision = name_of(o.product_dtype());
+  config.train.precision = config.distil.precision = name_of(o.product_dtype());
   config.train.checkpointing = o.checkpointing;
   return config;
 }
@@ -88,6 +88,48 @@ Table speed(const Options& o, const Whole& whole, double flops, const Memory& me
   return table;
 }
 
+std::shared_ptr<DiT> make_teacher(const Options& o) {
+  if (o.teacher.empty()) return nullptr;
+  auto teacher = std::make_shared<DiT>(config_for(o.teacher, o.size, ""));
+  fill_module(*teacher);
+  return teacher;
+}
+
+// A step with the teacher, and the teacher's pass alone.
+std::vector<Work> teacher_works(Trainer& trainer, const std::shared_ptr<DiT>& teacher, const Batch& batch) {
+  if (!teacher) return {};
+  const Tensor times = Tensor::full({batch.x0.size(0)}, 500.0f);
+  trainer.learn_from(teacher);  // which freezes it, and says if it does not fit
+  trainer.learn_from(nullptr);
+  return {{.run = [&] { trainer.step(batch); },
+           .prepare = [&trainer, teacher] { trainer.learn_from(teacher); },
+           .finish = [&trainer] { trainer.learn_from(nullptr); }},
+          {.run = [teacher, times, &batch] { teacher->forward(batch.x0, times, batch.y); }}};
+}
+
+Table distillation(const Options& o, DiT& teacher, const Whole& whole, const Samples& distilled,
+                   const Samples& alone) {
+  Table table("distillation", "The same step with a teacher",
+              {{"teacher", "teacher"},
+               {"teacher_parameters_m", "M parameters", 2},
+               {"dtype", "its products"},
+               {"plain_ms", "step ms", 1},
+               {"distilled_ms", "with teacher ms", 1},
+               {"teacher_ms", "teacher ms", 1},
+               {"slowdown", "slower by", 2},
+               {"teacher_share", "teacher's %", 1},
+               {"teacher_share_median", "by medians", 1},
+               {"teacher_ratio", "its % of ceiling", 1}});
+  const double plain = whole.samples.best(), taught = distilled.best();
+  const double flops = gemm_flops(teacher.config()) * static_cast<double>(o.batch);
+  const Ratio ratio = reached(alone, flops, whole.matmul, whole.matmul_flops);
+  table.add({o.teacher, static_cast<double>(nn::count_parameters(teacher)) * 1e-6,
+             std::string(name_of(teacher.product_dtype())), plain * 1e3, taught * 1e3, alone.best() * 1e3,
+             taught / plain, 100 * alone.best() / taught, 100 * alone.median() / distilled.median(),
+             100 * ratio.best});
+  return table;
+}
+
 // A part to be timed: one direction of an operation, or the optimiser.
 struct Timed {
   Part part;
@@ -118,7 +160,8 @@ void run(const Options& o) {
                                 {"mixer", name_of(config.mixer)},
                                 {"size", o.size},
                                 {"batch", o.batch},
-                                {"checkpointing", o.checkpointing}});
+                                {"checkpointing", o.checkpointing},
+                                {"teacher", o.teacher}});
   Memory memory;
   const SyntheticData data(config, o.batch);
   const size_t before = memory_stats().in_use;
@@ -135,6 +178,8 @@ void run(const Options& o) {
   auto parts =
       o.no_breakdown ? std::vector<Timed>{} : timed_parts(config, o, nn::count_parameters(trainer.model()));
   for (const Timed& timed : parts) works.push_back(timed.work);
+  const auto teacher = make_teacher(o);
+  for (Work& work : teacher_works(trainer, teacher, batch)) works.push_back(std::move(work));
   const auto samples = interleave(o.budget, works);
   const size_t at_rest = memory_stats().in_use;
   reset_peak_memory();
@@ -143,6 +188,8 @@ void run(const Options& o) {
 
   const Whole whole{samples[1], samples[0], samples[2], matmul.flops(), copy.bytes()};
   report.measured(speed(o, whole, flops, memory, matmul.name()));
+  if (teacher)
+    report.measured(distillation(o, *teacher, whole, samples[samples.size() - 2], samples[samples.size() - 1]));
   if (o.no_breakdown) return report.save(o.json);
   std::vector<Part> timed;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -163,6 +210,9 @@ void add_bench_train(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   app->add_option("--model", options->model, "LiT-S/2, DiT-S/2, ...")->capture_default_str();
   add_mixer_option(*app, options->mixer);
+  app->add_option("--teacher", options->teacher,
+                  "Measure also a step that learns from this model: DiT-XL/2, ...")
+      ->type_name("NAME");
   app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
   app->add_option("--batch", options->batch, "Pictures a step")
       ->check(CLI::Range(1, 65536))

@@ -1,13 +1,17 @@
-// linnet train: trains a model as a TOML file says.
+// linnet train: trains a model as a preset, a TOML file and settings say.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <regex>
 
+#include "bench_report.h"
 #include "interrupt.h"
 #include "io/sheet.h"
+#include "io/text.h"
 #include "model_argument.h"
 #include "pipeline/generate.h"
 #include "terminal.h"
+#include "train/presets.h"
 #include "train/trainer.h"
 #include "verbs.h"
 
@@ -17,9 +21,33 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
-  std::string init, teacher;
-  bool resume = false;
+  std::string preset, init, teacher;
+  bool resume = false, list = false, print = false;
 };
+
+void list_presets() {
+  Table table("presets", "Presets: linnet train --preset NAME data.replay=FILE",
+              {{"name", "name"},
+               {"model", "model"},
+               {"heads", "heads"},
+               {"pixels", "pixels"},
+               {"batch", "batch"},
+               {"steps", "steps"},
+               {"lr", "lr"},
+               {"lambdas", "noise/variance"},
+               {"init", "init from"},
+               {"teacher", "teacher"},
+               {"source", "source"}});
+  for (const Preset& p : presets()) {
+    const auto text = [](std::string_view name) { return name.empty() ? Cell() : Cell(std::string(name)); };
+    const auto number = [](int64_t value) { return Cell(static_cast<double>(value)); };
+    const Cell lambdas = p.teacher.empty() ? Cell() : Cell(fmt::format("{:.2f}/{:.2f}", p.noise, p.variance));
+    table.add({text(p.name), text(p.model), number(dit_preset(p.model).num_heads), number(p.pixels),
+               number(p.batch), number(p.steps), Preset::lr, lambdas, text(p.ancestor), text(p.teacher),
+               text(p.source)});
+  }
+  fmt::print("{}", table.text());
+}
 
 // One picture of each of up to 64 classes, evenly chosen.
 void write_samples(Trainer& trainer, const TrainConfig& config) {
@@ -44,8 +72,15 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
   write_png(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
 }
 
-std::string describe(const StepMetrics& m, double rate, double left) {
-  return fmt::format("step {}  loss {:.4f}  mse {:.4f}  {:.2f} steps/s  {} left", m.step, m.loss, m.mse, rate, duration(left));
+// The loss, how long it will take, and the terms that the loss is made of; docs/training.md says what they are.
+std::string describe(const TrainConfig& config, const StepMetrics& m, double rate, double left) {
+  std::string text = fmt::format("step {}  loss {:.4f}  {:.2f} steps/s  {} left  mse {:.4f}", m.step, m.loss,
+                                 rate, duration(left), m.mse);
+  const bool taught = !config.distil.teacher.empty(), variance = config.model.learn_sigma;
+  if (variance) text += fmt::format("  bound {:.4f}", m.bound);
+  if (taught) text += fmt::format("  noise {:.4f}", m.noise_distance);
+  if (taught && variance) text += fmt::format("  variance {:.4f}", m.variance_distance);
+  return text;
 }
 
 void say_what_follows(const TrainConfig& config) {
@@ -53,26 +88,50 @@ void say_what_follows(const TrainConfig& config) {
   fmt::print("{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe_model(config.model),
              in_millions(nn::count_parameters(probe)), static_cast<double>(count_macs(config.model)) * 1e-9,
              describe_products(product_dtype(config.train.precision)));
-  fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps, config.train.batch,
-             config.output.dir, config.output.save_every);
+  if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
+    fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
+               printable(distil.teacher),
+               describe_model(read_model_config(std::filesystem::path(distil.teacher))),
+               name_of(product_dtype(distil.precision)), distil.noise, distil.variance);
+  fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps,
+             config.train.batch, config.output.dir, config.output.save_every);
   std::fflush(stdout);
 }
 
 // A path as a TOML text.
 std::string quoted(const std::string& path) { return nlohmann::json(path).dump(); }
 
+// The first argument may be a setting already, where a preset stands for the file.
+bool is_setting(const std::string& argument) {
+  static const std::regex beginning("\\w+\\.\\w+=");
+  return std::regex_search(argument, beginning, std::regex_constants::match_continuous);
+}
+
+ConfigSource source_of(const Options& options) {
+  ConfigSource source{options.preset, options.config, options.overrides, options.resume};
+  if (is_setting(options.config)) {
+    source.file.clear();
+    source.overrides.insert(source.overrides.begin(), options.config);
+  }
+  if (source.file.empty() && source.preset.empty())
+    throw UsageError("give a configuration file, or --preset with a name that \"linnet train --list\" shows");
+  if (!options.init.empty()) source.overrides.push_back("train.init=" + quoted(options.init));
+  if (!options.teacher.empty()) source.overrides.push_back("distil.teacher=" + quoted(options.teacher));
+  return source;
+}
+
 void run(const Options& options) {
-  std::vector<std::string> settings = options.overrides;
-  if (!options.init.empty()) settings.push_back("train.init=" + quoted(options.init));
-  if (!options.teacher.empty()) settings.push_back("distil.teacher=" + quoted(options.teacher));
-  const TrainConfig config = read_train_config(options.config, settings);
+  if (options.list) return list_presets();
+  if (options.print) return fmt::print("{}", to_toml(find_preset(options.preset)));
+  const TrainConfig config = read_train_config(source_of(options));
   catch_interrupts();
   say_what_follows(config);
   Progress progress;
   RunCallbacks callbacks;
   callbacks.on_step = [&](const StepMetrics& m, double rate, double left) {
-    progress.show(static_cast<double>(m.step), static_cast<double>(config.train.steps), describe(m, rate, left));
-    if (!on_terminal() && m.step % config.output.log_every == 0) progress.line(describe(m, rate, left));
+    progress.show(static_cast<double>(m.step), static_cast<double>(config.train.steps),
+                  describe(config, m, rate, left));
+    if (!on_terminal() && m.step % config.output.log_every == 0) progress.line(describe(config, m, rate, left));
   };
   callbacks.on_sample = [&](Trainer& trainer) { write_samples(trainer, config); };
   callbacks.stop_requested = [] { return interrupted(); };
@@ -85,12 +144,20 @@ void run(const Options& options) {
 }  // namespace
 
 void add_train(CLI::App& app) {
-  CLI::App* train = app.add_subcommand("train", "Train a model as a configuration file says");
+  CLI::App* train = app.add_subcommand("train", "Train a model as a configuration file or a preset says");
   auto options = std::make_shared<Options>();
-  train->add_option("config", options->config, "TOML file; see configs/")->required();
-  train->add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
+  auto* config = train->add_option("config", options->config, "TOML file; see configs/");
+  auto* settings =
+      train->add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
+  auto* preset = train->add_option("--preset", options->preset, "Model of a paper, under the file's settings")
+                     ->type_name("NAME");
+  train->add_flag("--list", options->list, "List the presets");
+  train->add_flag("--print", options->print, "Print the preset as a file to copy and change")
+      ->needs(preset)
+      ->excludes(config, settings);
   train->add_option("--init", options->init, "Weights to start from (train.init)")->type_name("FILE");
-  train->add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)")->type_name("FILE");
+  train->add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)")
+      ->type_name("FILE");
   train->add_flag("--resume", options->resume, "Go on from the run's checkpoint");
   train->callback([options] { run(*options); });
 }

@@ -171,10 +171,11 @@ Tensor embedding(const Tensor& table, const Tensor& indices) {
   for (int64_t i = 0; i < n; ++i)
     check(index[i] >= 0 && index[i] < count, "embedding: index {} is outside a table of {} rows", index[i], count);
   Tensor y = Tensor::empty({n, d});
-  const Tensor table32 = table.detach().to(DType::f32);
-  const float* rows = table32.data<float>();
   float* out = y.mutable_data<float>();
-  for (int64_t i = 0; i < n; ++i) std::copy_n(rows + index[i] * d, d, out + i * d);
+  for (int64_t i = 0; i < n; ++i) {  // converted row by row: a table is large, and few of its rows are wanted
+    const Tensor row = table.rows(index[i], index[i] + 1).to(DType::f32);
+    std::copy_n(row.data<float>(), d, out + i * d);
+  }
   if (wants_grad(table))
     record_backward(y, [indices, slot = table.grad_slot(), shape = table.shape(), n, d](const Tensor& g) {
       Tensor dtable = Tensor::zeros(shape);

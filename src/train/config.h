@@ -1,8 +1,9 @@
-// Everything a training run can be told: a TOML file, and key=value on top. Unknown keys are refused with the
-// nearest known one, so that a misspelt setting never passes silently.
+// Everything a training run can be told: a preset, over it a TOML file, over both key=value. Unknown keys are
+// refused with the nearest known one, so that a misspelt setting never passes silently.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,9 @@ struct DataConfig {
 
 /// LiT's hybrid distillation.
 struct DistilConfig {
-  std::string teacher;  ///< weights of any kind that load_model takes; empty: none
+  std::string teacher;                  ///< weights of any kind that load_model takes; empty: none
   double noise = 0.5, variance = 0.05;  ///< λ₁, λ₂
+  std::string precision = "auto";       ///< of the teacher's products, as train.precision
 };
 
 struct OptimizerConfig {
@@ -30,8 +32,8 @@ struct OptimizerConfig {
   int64_t warmup = 0;
   double clip = 0;  ///< largest norm of the gradient; 0: no limit
   double ema = 0.9999;
-  std::string timesteps = "uniform";  ///< or "logit_normal": 1000·σ(N(timesteps_mean, timesteps_deviation)), which
-                                      ///< spends more on some noise levels (Esser et al. 2024)
+  std::string timesteps = "uniform";  ///< or "logit_normal": 1000·σ(N(timesteps_mean, timesteps_deviation)),
+                                      ///< which spends more on some noise levels (Esser et al. 2024)
   double timesteps_mean = 0, timesteps_deviation = 1;
   std::string precision = "auto";  ///< products in bf16, f32, or what the CPU does fastest
   bool checkpointing = false;
@@ -57,9 +59,29 @@ struct TrainConfig {
   std::string toml;  ///< the whole configuration as TOML, overrides included
 };
 
-/// Throws UsageError naming file, line or key. `overrides` are "table.key=value".
-TrainConfig read_train_config(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+/// Where settings come from; what stands later in this list overrides what stands earlier.
+struct ConfigSource {
+  std::string preset;                  ///< its name (train/presets.h); empty: none
+  std::filesystem::path file;          ///< TOML; empty: none
+  std::vector<std::string> overrides;  ///< "table.key=value"
+  bool resume = false;                 ///< the run is to go on from its checkpoint
+};
+
+/// Settings of the model that are not said are those of the weights that training starts from: of the run's
+/// checkpoint on resuming, else of train.init, with which those that are said must agree. Throws UsageError
+/// naming file, line or key, and Error when those weights cannot be read.
+TrainConfig read_train_config(const ConfigSource& source);
 TrainConfig parse_train_config(const std::string& toml, const std::vector<std::string>& overrides);
+
+/// The teacher of a run, as the configuration that its checkpoint keeps says; empty: none.
+std::string teacher_of(const std::string& toml);
+
+/// The first setting by which the weights of one model do not fit another, and its two values as JSON. How
+/// often classes are dropped is no such setting, only whether there is a row for "no class".
+struct Difference {
+  std::string setting, first, second;
+};
+std::optional<Difference> first_difference(const DiTConfig& a, const DiTConfig& b);
 
 /// The learning rate of a step, counted from 0.
 double learning_rate(const OptimizerConfig& config, int64_t step);

@@ -33,6 +33,10 @@ class FolderData : public BatchSource {
  public:
   explicit FolderData(const TrainConfig& config) : config_(config) {
     const std::filesystem::path root = config.data.path;
+    const int64_t channels = config.model.in_channels;
+    check(channels == 3,
+          "{}: pictures have 3 channels, but the model takes latents of {}, which for now come only through data.replay",
+          root.string(), channels);
     check(std::filesystem::is_directory(root), "{}: there is no such folder of pictures", root.string());
     std::set<std::filesystem::path> folders;
     for (const auto& entry : std::filesystem::directory_iterator(root))
@@ -48,7 +52,6 @@ class FolderData : public BatchSource {
     const auto classes = static_cast<int64_t>(names_.size());
     check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}", root.string(),
           classes, config.model.num_classes);
-    check(config.model.in_channels == 3, "pictures have 3 channels, the model is configured for {}", config.model.in_channels);
   }
 
   Batch batch(int64_t step) const override {

@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "io/file.h"
 #include "store/model_file.h"
+#include "train/checkpoint.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -16,7 +17,9 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 void write_text(const fs::path& path, const std::string& text) {
   write_file_atomically(path, [&](std::FILE* file) {
@@ -30,7 +33,8 @@ void keep_metrics_until(const fs::path& path, int64_t step) {
   std::ostringstream kept;
   for (std::string line; std::getline(in, line);) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_object() && json.value("step", int64_t{0}) <= step && json.contains("step")) kept << line << '\n';
+    if (json.is_object() && json.value("step", int64_t{0}) <= step && json.contains("step"))
+      kept << line << '\n';
   }
   write_text(path, kept.str());
 }
@@ -41,8 +45,13 @@ class Metrics {
     check(file_.good(), "{}: cannot be written", path.string());
   }
   void add(const StepMetrics& m, double seconds) {
-    nlohmann::ordered_json json{{"step", m.step}, {"loss", m.loss},   {"mse", m.mse},      {"bound", m.bound},
-                                {"gradient_norm", m.gradient_norm},   {"lr", m.lr},        {"seconds", seconds}};
+    nlohmann::ordered_json json{{"step", m.step},
+                                {"loss", m.loss},
+                                {"mse", m.mse},
+                                {"bound", m.bound},
+                                {"gradient_norm", m.gradient_norm},
+                                {"lr", m.lr},
+                                {"seconds", seconds}};
     if (taught_) {
       json["noise_distance"] = m.noise_distance;
       json["variance_distance"] = m.variance_distance;
@@ -58,14 +67,27 @@ class Metrics {
   std::ofstream file_;
 };
 
+// Whether the run may begin, or go on, in its folder.
+void check_folder(const TrainConfig& config, bool resume, const fs::path& checkpoint) {
+  const std::string& dir = config.output.dir;
+  if (!resume && fs::exists(checkpoint))
+    throw UsageError(
+        fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir));
+  if (!resume) return;
+  if (!fs::exists(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
+  const std::string teacher = teacher_of(open_checkpoint(checkpoint).toml);
+  if (!teacher.empty() && config.distil.teacher.empty())
+    throw UsageError(
+        fmt::format("{0}: this run learns from a teacher; go on with --teacher {1}, or begin another run "
+                    "without one by --init {0}/model.safetensors",
+                    dir, teacher));
+}
+
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
-  const fs::path dir = config.output.dir, checkpoint = dir / "checkpoint.safetensors";
-  if (!resume && fs::exists(checkpoint))
-    throw UsageError(fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir.string()));
-  if (resume && !fs::exists(checkpoint))
-    throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir.string()));
+  const fs::path dir = config.output.dir, checkpoint = dir / checkpoint_name;
+  check_folder(config, resume, checkpoint);
   if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
 
   const auto data = open_data(config);
@@ -100,7 +122,8 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
       save();
       saved = m.step;
     }
-    const bool sample = config.output.sample_every > 0 && (m.step % config.output.sample_every == 0 || m.step == last);
+    const bool sample =
+        config.output.sample_every > 0 && (m.step % config.output.sample_every == 0 || m.step == last);
     if (sample && callbacks.on_sample) callbacks.on_sample(trainer);
     if (callbacks.stop_requested && callbacks.stop_requested()) break;
   }

@@ -6,15 +6,16 @@
 
 #include "core/tape.h"
 #include "diffusion/loss.h"
-#include "io/safetensors.h"
 #include "ops/adamw.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
 #include "store/model_file.h"
+#include "train/checkpoint.h"
 
 namespace linnet {
 namespace {
 
+// What train.precision and distil.precision mean.
 DType product_dtype(const std::string& precision) {
   if (precision == "auto") return ops::fastest_product_dtype();
   return precision == "bf16" ? DType::bf16 : DType::f32;
@@ -26,10 +27,33 @@ double mean_of(const std::vector<double>& values) {
   return values.empty() ? 0 : sum / static_cast<double>(values.size());
 }
 
+void check_teacher(const DiTConfig& theirs, const TrainConfig& config) {
+  const DiTConfig& ours = config.model;
+  const std::string& name = config.distil.teacher;
+  const auto input = [](const DiTConfig& c) {
+    return fmt::format("{0}x{0} in {1} channels", c.input_size, c.in_channels);
+  };
+  const auto classes = [](const DiTConfig& c) {
+    return fmt::format("{} classes{}", c.num_classes, c.null_class() ? " and none" : "");
+  };
+  const auto output = [](const DiTConfig& c) {
+    return fmt::format("{}{}", name_of(c.prediction), c.learn_sigma ? " and variance" : "");
+  };
+  check(input(theirs) == input(ours), "{}: the teacher takes {}, the student {}", name, input(theirs),
+        input(ours));
+  check(classes(theirs) == classes(ours), "{}: the teacher knows {}, the student {}", name, classes(theirs),
+        classes(ours));
+  check(output(theirs) == output(ours), "{}: the teacher predicts {}, the student {}", name, output(theirs),
+        output(ours));
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
-    : config_(config), class_names_(data.class_names()), schedule_(NoiseSchedule::linear()), model_(config.model),
+    : config_(config),
+      class_names_(data.class_names()),
+      schedule_(NoiseSchedule::linear()),
+      model_(config.model),
       ema_(config.model) {
   model_.set_product_dtype(product_dtype(config.train.precision));
   model_.set_checkpointing(config.train.checkpointing);
@@ -40,13 +64,15 @@ Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
     nn::Parameter& p = *parameters[i].second;
     averages[i].second->value = p.value.clone();
     p.value.set_requires_grad(true);
-    slots_.push_back({parameters[i].first, &p, averages[i].second, Tensor::zeros(p.shape), Tensor::zeros(p.shape)});
+    slots_.push_back(
+        {parameters[i].first, &p, averages[i].second, Tensor::zeros(p.shape), Tensor::zeros(p.shape)});
   }
 }
 
 void Trainer::start_from(DiT& source) {
-  check(source.config() == config_.model, "the weights to start from belong to another model: {} instead of {}",
-        to_json(source.config()), to_json(config_.model));
+  if (const auto other = first_difference(source.config(), config_.model))
+    fail("the weights to start from belong to another model: their {} is {}, the configured {}", other->setting,
+         other->first, other->second);
   const auto from = nn::learned_parameters(source);
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Tensor value = from[i].second->value.to(DType::f32).detach();
@@ -56,62 +82,69 @@ void Trainer::start_from(DiT& source) {
   }
 }
 
-void Trainer::learn_from(std::unique_ptr<DiT> teacher) {
-  const DiTConfig &theirs = teacher->config(), &ours = config_.model;
-  const bool same_input = theirs.input_size == ours.input_size && theirs.in_channels == ours.in_channels;
-  check(same_input, "the teacher takes {1}x{1} in {0} channels, the student {3}x{3} in {2}", theirs.in_channels,
-        theirs.input_size, ours.in_channels, ours.input_size);
-  check(theirs.num_classes == ours.num_classes && theirs.null_class() == ours.null_class(),
-        "the teacher knows {} classes{}, the student {}{}", theirs.num_classes, theirs.null_class() ? " and none" : "",
-        ours.num_classes, ours.null_class() ? " and none" : "");
-  check(theirs.prediction == ours.prediction && theirs.learn_sigma == ours.learn_sigma,
-        "the teacher predicts {}{}, the student {}{}", name_of(theirs.prediction), theirs.learn_sigma ? " and variance" : "",
-        name_of(ours.prediction), ours.learn_sigma ? " and variance" : "");
+void Trainer::learn_from(std::shared_ptr<DiT> teacher) {
+  if (teacher) {
+    check_teacher(teacher->config(), config_);
+    teacher->set_product_dtype(product_dtype(config_.distil.precision));
+    nn::freeze(*teacher);
+  }
   teacher_ = std::move(teacher);
-  teacher_->set_product_dtype(model_.product_dtype());
-  nn::freeze(*teacher_);
 }
 
 StepMetrics Trainer::step(const Batch& batch) {
+  StepMetrics metrics = gather_gradients(batch);
+  check(std::isfinite(metrics.loss),
+        "the loss is no longer a number at step {}; a lower train.lr or train.clip may help", steps_done_ + 1);
+  update(metrics);
+  metrics.step = steps_done_;
+  return metrics;
+}
+
+StepMetrics Trainer::gather_gradients(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
   for (Slot& slot : slots_) slot.parameter->value.clear_grad();
   StepMetrics metrics;
   for (int64_t part = 0; part < parts; ++part) {
     const auto of = [&](const Tensor& all) { return all.rows(part * n, (part + 1) * n); };
-    const Tensor x0 = of(batch.x0), noise = of(batch.noise), t = of(batch.t);
-    const Tensor xt = add_noise(schedule_, x0, noise, t);
-    Tensor times = Tensor::empty({n});
-    for (int64_t i = 0; i < n; ++i) times.mutable_data<float>()[i] = static_cast<float>(t.data<int64_t>()[i]);
-    const Tensor y = of(batch.y);
-    const Teaching teaching{teacher_ ? teacher_->forward(xt, times, y) : Tensor(), config_.distil.noise,
-                            config_.distil.variance};
-    Tape tape;
-    const Tensor prediction = model_.forward(xt, times, y);
-    const DiffusionLoss loss =
-        diffusion_loss(schedule_, config_.model.prediction, prediction, x0, xt, noise, t, teaching);
-    const double share = 1.0 / static_cast<double>(parts);
-    metrics.loss += share * static_cast<double>(loss.total.item());
-    metrics.mse += share * mean_of(loss.mse);
-    metrics.bound += share * mean_of(loss.bound);
-    metrics.noise_distance += share * mean_of(loss.noise_distance);
-    metrics.variance_distance += share * mean_of(loss.variance_distance);
-    tape.backward(loss.total, Tensor::full({1}, static_cast<float>(share)));
+    gather_part({of(batch.x0), of(batch.noise), of(batch.t), of(batch.y)}, 1.0 / static_cast<double>(parts),
+                metrics);
   }
-  check(std::isfinite(metrics.loss), "the loss is no longer a number at step {}; a lower train.lr or train.clip may help",
-        steps_done_ + 1);
+  return metrics;
+}
+
+void Trainer::gather_part(const Batch& batch, double share, StepMetrics& metrics) {
+  const Tensor xt = add_noise(schedule_, batch.x0, batch.noise, batch.t);
+  Tensor times = Tensor::empty(batch.t.shape());
+  for (int64_t i = 0; i < times.numel(); ++i)
+    times.mutable_data<float>()[i] = static_cast<float>(batch.t.data<int64_t>()[i]);
+  // Before there is a tape: the teacher records nothing, and its layers run on packed weights.
+  const Teaching teaching{teacher_ ? teacher_->forward(xt, times, batch.y) : Tensor(), config_.distil.noise,
+                          config_.distil.variance};
+  Tape tape;
+  const Tensor prediction = model_.forward(xt, times, batch.y);
+  const DiffusionLoss loss = diffusion_loss(schedule_, config_.model.prediction, prediction, batch.x0, xt,
+                                            batch.noise, batch.t, teaching);
+  metrics.loss += share * static_cast<double>(loss.total.item());
+  metrics.mse += share * mean_of(loss.mse);
+  metrics.bound += share * mean_of(loss.bound);
+  metrics.noise_distance += share * mean_of(loss.noise_distance);
+  metrics.variance_distance += share * mean_of(loss.variance_distance);
+  tape.backward(loss.total, Tensor::full({1}, static_cast<float>(share)));
+}
+
+void Trainer::update(StepMetrics& metrics) {
   metrics.lr = learning_rate(config_.train, steps_done_);
   const OptimizerConfig& o = config_.train;
-  const ops::AdamWStep settings{static_cast<float>(metrics.lr), static_cast<float>(o.beta1),
-                                static_cast<float>(o.beta2), static_cast<float>(o.epsilon),
-                                static_cast<float>(o.weight_decay), steps_done_ + 1,
-                                static_cast<float>(clip_scale(metrics)), static_cast<float>(o.ema)};
+  const ops::AdamWStep settings{
+      static_cast<float>(metrics.lr),          static_cast<float>(o.beta1),        static_cast<float>(o.beta2),
+      static_cast<float>(o.epsilon),           static_cast<float>(o.weight_decay), steps_done_ + 1,
+      static_cast<float>(clip_scale(metrics)), static_cast<float>(o.ema)};
   for (Slot& slot : slots_) {
     ops::adamw_step(settings, slot.parameter->value, slot.parameter->value.grad(), slot.mean, slot.square,
                     slot.average->value);
     slot.parameter->value.clear_grad();
   }
-  metrics.step = ++steps_done_;
-  return metrics;
+  ++steps_done_;
 }
 
 double Trainer::clip_scale(StepMetrics& metrics) const {
@@ -135,9 +168,7 @@ std::vector<std::pair<std::string, Tensor>> Trainer::state() const {
 }
 
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
-  write_safetensors(path, state(), {{"linnet.step", std::to_string(steps_done_)},
-                                    {"linnet.train", config_.toml},
-                                    {"linnet.checkpoint", to_json(config_.model)}});
+  write_checkpoint(path, state(), steps_done_, config_.model, config_.toml);
 }
 
 void Trainer::save_averaged(const std::filesystem::path& path) {
@@ -147,24 +178,19 @@ void Trainer::save_averaged(const std::filesystem::path& path) {
 }
 
 void Trainer::load_checkpoint(const std::filesystem::path& path) {
-  const auto file = SafetensorsFile::open(path);
-  const auto& metadata = file.metadata();
-  check(metadata.contains("linnet.step") && metadata.contains("linnet.checkpoint"), "{}: this is no training checkpoint",
-        path.string());
-  check(metadata.at("linnet.checkpoint") == to_json(config_.model), "{}: this checkpoint is of another model ({}) than configured ({})",
-        path.string(), metadata.at("linnet.checkpoint"), to_json(config_.model));
+  const Checkpoint checkpoint = open_checkpoint(path);
+  if (const auto other = first_difference(checkpoint.model, config_.model))
+    fail("{}: this checkpoint is of another model than configured: its {} is {}, not {}", path.string(),
+         other->setting, other->first, other->second);
   for (auto& [name, tensor] : state()) {
-    check(file.contains(name), "{}: tensor \"{}\" is missing", path.string(), name);
-    const Tensor saved = file.tensor(name);
-    check(saved.shape() == tensor.shape() && saved.dtype() == DType::f32, "{}: tensor \"{}\" has shape {}, not {}",
-          path.string(), name, to_string(saved.shape()), to_string(tensor.shape()));
+    check(checkpoint.file.contains(name), "{}: tensor \"{}\" is missing", path.string(), name);
+    const Tensor saved = checkpoint.file.tensor(name);
+    check(saved.shape() == tensor.shape() && saved.dtype() == DType::f32,
+          "{}: tensor \"{}\" has shape {}, not {}", path.string(), name, to_string(saved.shape()),
+          to_string(tensor.shape()));
     std::copy_n(saved.data<float>(), saved.numel(), tensor.mutable_data<float>());
   }
-  try {
-    steps_done_ = std::stoll(metadata.at("linnet.step"));
-  } catch (const std::exception&) {
-    fail("{}: the step \"{}\" is no number", path.string(), metadata.at("linnet.step"));
-  }
+  steps_done_ = checkpoint.step;
 }
 
 }  // namespace linnet

@@ -24,6 +24,8 @@ class Trainer {
 
   /// One optimiser step on the next batch.
   StepMetrics step(const Batch& batch);
+  /// Its first half: the losses of a batch, and their gradient in the parameters instead of what was there.
+  StepMetrics gather_gradients(const Batch& batch);
   int64_t steps_done() const { return steps_done_; }
 
   DiT& model() { return model_; }
@@ -32,9 +34,11 @@ class Trainer {
 
   /// Replaces all weights (and the average) by those of a model of the same configuration.
   void start_from(DiT& source);
-  /// From here on also learns what the teacher predicts, weighted as config.distil says. The teacher may be wider or
-  /// deeper, but must take the same input, know the same classes, and predict the same; throws Error otherwise.
-  void learn_from(std::unique_ptr<DiT> teacher);
+  /// From here on also learns what the teacher predicts of the very same x_t, timesteps and (dropped or kept)
+  /// classes, weighted as config.distil says; from null, from nobody. The teacher may be wider or deeper, but
+  /// must take the same input, know the same classes, and predict the same; throws Error otherwise. It is
+  /// frozen: its layers keep their weights converted and packed, once.
+  void learn_from(std::shared_ptr<DiT> teacher);
 
   /// Both write atomically.
   void save_checkpoint(const std::filesystem::path& path);
@@ -49,6 +53,8 @@ class Trainer {
     Tensor mean, square;
   };
 
+  void gather_part(const Batch& batch, double share, StepMetrics& metrics);
+  void update(StepMetrics& metrics);
   double clip_scale(StepMetrics& metrics) const;
   std::vector<std::pair<std::string, Tensor>> state() const;
 
@@ -56,7 +62,7 @@ class Trainer {
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
   DiT model_, ema_;
-  std::unique_ptr<DiT> teacher_;
+  std::shared_ptr<DiT> teacher_;
   std::vector<Slot> slots_;
   int64_t steps_done_ = 0;
 };
@@ -68,8 +74,9 @@ struct RunCallbacks {
   std::function<bool()> stop_requested;  ///< asked after every step; true: save and return
 };
 
-/// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint; without, refuses a
-/// folder that holds one (UsageError). Returns the number of steps done in all.
+/// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint, but not
+/// without the teacher it had (UsageError); without, refuses a folder that holds one (UsageError). Returns the
+/// number of steps done in all.
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
 
 }  // namespace linnet

@@ -1,4 +1,5 @@
-"""DiT's diffusion in plain PyTorch: the training loss, DDPM and DDIM, guidance, and ten exact training steps.
+"""DiT's diffusion in plain PyTorch: the training loss, LiT's distillation, DDPM and DDIM, guidance, and ten exact
+training steps.
 
 The Gaussian process of Ho et al. (arXiv 2006.11239) with the learned range of variances, the hybrid loss and the
 respacing of Nichol and Dhariwal (arXiv 2102.09672); DDIM is Song et al. (arXiv 2010.02502), equation 12.
@@ -103,27 +104,34 @@ def variational_bound(schedule, x0, x_t, t, eps, raw_variance):
     return torch.where(t == 0, nll, kl)
 
 
-def training_losses(model, schedule, x0, t, noise, y):
-    """(mse, vb), each (batch,); the loss is the mean of their sum. The bound teaches the variance only."""
+def training_losses(model, schedule, x0, t, noise, y, teacher=None):
+    """By name, each (batch,). The bound teaches the variance only. With a teacher, which sees the same x_t, t and y,
+    also the mean square by which the student's eps and raw variance differ from its (LiT, arXiv 2501.12976)."""
     x_t = schedule.noisy(x0, noise, t)
     out = model(x_t, t, y)
-    eps = out[:, : x0.shape[1]]
-    mse = sample_mean((noise - eps) ** 2)
-    if out.shape[1] == eps.shape[1]:
-        return mse, torch.zeros_like(mse)
-    return mse, variational_bound(schedule, x0, x_t, t, eps.detach(), out[:, x0.shape[1] :])
+    eps, raw = out[:, : x0.shape[1]], out[:, x0.shape[1] :]
+    losses = {"mse": sample_mean((noise - eps) ** 2), "vb": torch.zeros(len(x0))}
+    if raw.shape[1]:
+        losses["vb"] = variational_bound(schedule, x0, x_t, t, eps.detach(), raw)
+    if teacher is not None:
+        with torch.no_grad():
+            taught = teacher(x_t, t, y)
+        losses["noise_distance"] = sample_mean((taught[:, : x0.shape[1]] - eps) ** 2)
+        losses["variance_distance"] = sample_mean((taught[:, x0.shape[1] :] - raw) ** 2)
+    return losses
 
 
-def train(model, data, decay=0.9, lr=1e-3):
-    """AdamW steps over data (x0, t, noise, y: (steps, batch, ...)); returns what a test compares."""
+def train(model, data, decay=0.9, lr=1e-3, teacher=None, weights=None):
+    """AdamW steps over data (x0, t, noise, y: (steps, batch, ...)); returns what a test compares. weights: by the name
+    of a loss, where it is not 1."""
     schedule = Schedule()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     ema = {name: p.detach().clone() for name, p in trained.items()}
     optimiser = torch.optim.AdamW(trained.values(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)
-    curve, gradients = {"loss": [], "mse": [], "vb": []}, {}
+    curve, gradients = {}, {}
     for x0, t, noise, y in zip(data["x0"], data["t"], data["noise"], data["y"]):
-        mse, vb = training_losses(model, schedule, x0, t, noise, y)
-        loss = (mse + vb).mean()
+        losses = training_losses(model, schedule, x0, t, noise, y, teacher)
+        loss = sum((weights or {}).get(name, 1) * value for name, value in losses.items()).mean()
         optimiser.zero_grad()
         loss.backward()
         gradients = gradients or {name: p.grad.clone() for name, p in trained.items()}
@@ -131,8 +139,8 @@ def train(model, data, decay=0.9, lr=1e-3):
         with torch.no_grad():
             for name, p in trained.items():
                 ema[name].mul_(decay).add_(p, alpha=1 - decay)
-        for name, value in (("loss", loss), ("mse", mse.mean()), ("vb", vb.mean())):
-            curve[name].append(value.detach())
+        for name, value in {"loss": loss, **{name: value.mean() for name, value in losses.items()}}.items():
+            curve.setdefault(name, []).append(value.detach())
     return {
         **{name: torch.stack(values) for name, values in curve.items()},
         **{f"grad0.{name}": value for name, value in gradients.items()},

@@ -115,6 +115,26 @@ def dump_training(folder):
         save(folder / f"training.{mixer}.safetensors", {**data, **results})
 
 
+@torch.no_grad()
+def dump_distillation(folder):
+    """The student, its pictures, noise, timesteps and (partly dropped) classes are those of training.lit; the teacher is
+    wider, deeper and of softmax attention. Its file is in bf16, which its weights are rounded to, to be small."""
+    teacher = random_model(Config(8, 2, 4, 24, 3, 3, num_classes=3), 24)
+    teacher.final_layer.linear.weight *= 0.2
+    for parameter in teacher.parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameter.bfloat16())
+    weights = {name: value.bfloat16() for name, value in teacher.named_parameters() if value.requires_grad}
+    save(folder / "training.distilled.teacher.safetensors", weights, {"linnet.config": teacher.config.json()})
+    student = random_model(Config(8, 2, 4, 16, 2, 2, num_classes=3, mixer="lit"), 21)
+    student.final_layer.linear.weight *= 0.2
+    data = training_data(10, 3, 3, 21)
+    with torch.enable_grad():
+        results = train(student, data, teacher=teacher, weights={"noise_distance": 0.5, "variance_distance": 0.05})
+    kept = {name: value for name, value in results.items() if not name.startswith("ema.")}
+    save(folder / "training.distilled.safetensors", kept)
+
+
 def sampling_model(learn_sigma, seed):
     """Trained for a moment: samples of a random model grow a hundredfold and hide errors in their size.
 
@@ -182,6 +202,7 @@ def main():
     if not args.only:
         dump_random(folder)
         dump_training(folder)
+        dump_distillation(folder)
         dump_sampling(folder)
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     print(f"{total / 1e6:.2f} MB in {folder}")

@@ -60,25 +60,73 @@ TEST_F(Inherit, CopiesAllButTheAttention) {
   }
 }
 
-TEST_F(Inherit, TakesTheProjectionsThatAreAskedFor) {
-  DiT fresh = student(""), kv = student("kv"), v = student("v"), q = student("q"), o = student("o"),
-      all = student("qkv");
-  const std::string block = "blocks.1.attn.";
-  for (const char* kind : {"weight", "bias"}) {
-    const std::string joined = block + "qkv." + kind;
-    const auto of_q = rows_of_teacher(joined, 0, 16), of_kv = rows_of_teacher(joined, 16, 32),
-               of_v = rows_of_teacher(joined, 32, 16);
-    EXPECT_EQ(values(kv, block + "kv." + kind), of_kv);
-    EXPECT_EQ(values(all, block + "kv." + kind), of_kv);
-    EXPECT_EQ(values(all, block + "q." + kind), of_q);
-    EXPECT_EQ(values(q, block + "q." + kind), of_q);
-    EXPECT_EQ(values(q, block + "kv." + kind), values(fresh, block + "kv." + kind));
-    EXPECT_EQ(values(o, block + "proj." + kind), rows_of_teacher(block + "proj." + kind, 0, 16));
-    EXPECT_EQ(values(all, block + "proj." + kind), values(fresh, block + "proj." + kind));
-    const auto half = values(v, block + "kv." + kind);
-    EXPECT_EQ(std::vector<float>(half.begin() + static_cast<ptrdiff_t>(half.size() / 2), half.end()), of_v);
+// Every row of every attention tensor: the teacher's row of the same projection, or what was drawn.
+class InheritProjections : public Inherit, public testing::WithParamInterface<std::string> {
+ protected:
+  static constexpr int64_t width = 16;
+
+  // Projection 0, 1, 2: q, k, v. Where its rows lie in the teacher's attn.qkv, and whether they are asked for.
+  std::vector<float> of_teacher(const std::string& block, int projection, const std::string& kind) const {
+    return rows_of_teacher(block + "qkv." + kind, projection * width, width);
+  }
+  static bool asked_for(char projection) { return GetParam().find(projection) != std::string::npos; }
+
+  // `name` holds these projections one after the other.
+  void expect_projections(DiT& student, DiT& fresh, const std::string& block, const std::string& layer,
+                          const std::vector<int>& projections) const {
+    for (const std::string kind : {"weight", "bias"}) {
+      const std::string name = block + layer + "." + kind;
+      const auto found = values(student, name), drawn = values(fresh, name);
+      const auto part = static_cast<ptrdiff_t>(found.size() / projections.size());
+      for (size_t i = 0; i < projections.size(); ++i) {
+        const auto first = static_cast<ptrdiff_t>(i) * part;
+        const std::vector<float> rows(found.begin() + first, found.begin() + first + part);
+        const std::vector<float> before(drawn.begin() + first, drawn.begin() + first + part);
+        const int projection = projections[i];
+        const bool taken = asked_for("qkv"[projection]);
+        EXPECT_EQ(rows, taken ? of_teacher(block, projection, kind) : before)
+            << name << ", projection " << projection;
+      }
+    }
+  }
+  void expect_output(DiT& student, DiT& fresh, const std::string& block) const {
+    for (const std::string kind : {"weight", "bias"}) {
+      const std::string name = block + "proj." + kind;
+      EXPECT_EQ(values(student, name), asked_for('o') ? rows_of_teacher(name, 0, width) : values(fresh, name))
+          << name;
+    }
+  }
+};
+
+TEST_P(InheritProjections, AreTheTeachersOrFreshWhateverTheMixerAndTheHeads) {
+  for (const auto& [mixer, heads] : {std::pair{nn::Mixer::lit, 1},
+                                     {nn::Mixer::lit, 2},
+                                     {nn::Mixer::linear, 8},
+                                     {nn::Mixer::softmax, 4},
+                                     {nn::Mixer::softmax, 2}}) {
+    DiT student(student_of(config(), mixer, heads)), fresh(student.config());
+    inherit(student, teacher_, also_inherit_from_name(GetParam()), 7);
+    nn::initialize(fresh, 7);
+    for (const std::string block : {"blocks.0.attn.", "blocks.1.attn."}) {
+      if (mixer == nn::Mixer::softmax) {
+        expect_projections(student, fresh, block, "qkv", {0, 1, 2});
+      } else {
+        expect_projections(student, fresh, block, "q", {0});
+        expect_projections(student, fresh, block, "kv", {1, 2});
+      }
+      expect_output(student, fresh, block);
+      for (const std::string kind : {"dwc.weight", "dwc.bias"})
+        EXPECT_EQ(values(student, block + kind), values(fresh, block + kind)) << kind;
+    }
+    EXPECT_EQ(values(student, "blocks.1.mlp.fc1.weight"),
+              rows_of_teacher("blocks.1.mlp.fc1.weight", 0, 4 * width));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Also, InheritProjections, testing::Values("", "qkv", "kv", "v", "q", "k", "o", "qkvo"),
+                         [](const auto& instance) {
+                           return instance.param.empty() ? "nothing" : instance.param;
+                         });
 
 TEST_F(Inherit, ReportsEveryTensor) {
   DiT model(student_of(config(), nn::Mixer::lit, 2));

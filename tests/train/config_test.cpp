@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
+#include "store/model_file.h"
+#include "support/temporary_folder.h"
+#include "support/tiny_dit.h"
+
 namespace linnet {
 namespace {
 
@@ -25,8 +31,9 @@ TEST(TrainConfig, TakesAPresetAndWhatTheFileChangesInIt) {
 }
 
 TEST(TrainConfig, OverridesBeatTheFile) {
-  const TrainConfig config = parse_train_config(minimal, {"train.lr=2e-4", "train.steps=7", "data.path=other/place",
-                                                          "model.mixer=linear", "model.prediction=v", "data.flip=true"});
+  const TrainConfig config =
+      parse_train_config(minimal, {"train.lr=2e-4", "train.steps=7", "data.path=other/place",
+                                   "model.mixer=linear", "model.prediction=v", "data.flip=true"});
   EXPECT_DOUBLE_EQ(config.train.lr, 2e-4);
   EXPECT_EQ(config.train.steps, 7);
   EXPECT_EQ(config.data.path, "other/place");
@@ -59,8 +66,68 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal(minimal, {"model.num_heads=5"}), "accepted");
   EXPECT_NE(refusal(minimal, {"model.depth=100000000"}), "accepted");
   EXPECT_NE(refusal(minimal, {"nonsense"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"distil.noise=-1"}), "accepted");
+  EXPECT_NE(
+      refusal(minimal, {"distil.precision=f16"}).find("distil.precision is \"auto\", \"f32\" or \"bf16\""),
+      std::string::npos);
   EXPECT_NE(refusal("[model\n"), "accepted");
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
+}
+
+TEST(TrainConfig, AFileLiesOverAPreset) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "own.toml")
+      << "[data]\npath = 'pictures'\n[train]\nbatch = 32\n[model]\ninput_size = 64\n";
+  const TrainConfig config = read_train_config(
+      {.preset = "lit-xl-2-imagenet256", .file = folder / "own.toml", .overrides = {"train.steps=5"}});
+  EXPECT_EQ(config.train.batch, 32);
+  EXPECT_EQ(config.train.steps, 5);
+  EXPECT_EQ(config.model.input_size, 64);
+  EXPECT_EQ(config.model.depth, 28);
+  EXPECT_EQ(config.data.path, "pictures");
+}
+
+// Weights to start from, of a model that no default describes.
+class WithInit : public testing::Test {
+ protected:
+  WithInit() {
+    DiT model(config_);
+    nn::initialize(model, 1);
+    save_model(folder_ / "init.safetensors", model, DType::f32);
+  }
+  std::string toml(const std::string& model = "") const {
+    return fmt::format("[data]\npath = 'pictures'\n[train]\ninit = '{}'\n{}",
+                       (folder_ / "init.safetensors").string(), model);
+  }
+
+  TemporaryFolder folder_;
+  const DiTConfig config_ = test::tiny_dit();
+};
+
+TEST_F(WithInit, TheModelIsThatOfTheFile) {
+  const TrainConfig config = parse_train_config(toml(), {});
+  EXPECT_EQ(config.model, config_);
+  EXPECT_EQ(parse_train_config(config.toml, {}).model, config_);
+}
+
+TEST_F(WithInit, WhatIsSaidMustAgree) {
+  EXPECT_EQ(parse_train_config(toml("[model]\nhidden_size = 16\ndepth = 1\n"), {}).model, config_);
+  EXPECT_NE(refusal(toml("[model]\ndepth = 2\n")).find("model.depth is 2, but 1 in "), std::string::npos);
+  EXPECT_NE(refusal(toml("[model]\nmixer = 'lit'\n")).find("model.mixer is \"lit\", but \"softmax\" in "),
+            std::string::npos);
+  EXPECT_NE(refusal(toml("[model]\npreset = 'LiT-S/2'\n")).find("model.hidden_size is 384, but 16 in "),
+            std::string::npos);
+}
+
+TEST_F(WithInit, HowOftenClassesAreDroppedMayChangeButNotWhetherTheyAre) {
+  EXPECT_DOUBLE_EQ(parse_train_config(toml("[model]\nclass_dropout = 0.3\n"), {}).model.class_dropout, 0.3);
+  EXPECT_NE(refusal(toml("[model]\nclass_dropout = 0.0\n")).find("model.class_dropout is 0.0, but 0.1 in "),
+            std::string::npos);
+}
+
+TEST(TrainConfig, KnowsTheTeacherOfAWrittenConfiguration) {
+  EXPECT_EQ(teacher_of(parse_train_config(minimal, {"distil.teacher=DiT.pt"}).toml), "DiT.pt");
+  EXPECT_EQ(teacher_of(parse_train_config(minimal, {}).toml), "");
 }
 
 TEST(LearningRate, WarmsUpThenStaysOrFalls) {

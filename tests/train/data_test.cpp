@@ -69,6 +69,15 @@ TEST_F(FolderData, ClassesAreNamedByTheirFolders) {
 }
 
 TEST_F(FolderData, RefusesAModelForOtherClasses) { EXPECT_THROW(open_data(config({"model.num_classes=10"})), Error); }
+TEST_F(FolderData, SaysHowLatentsAreGivenForNow) {
+  try {
+    open_data(config({"model.in_channels=4"}));
+    FAIL() << "pictures were taken for latents";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("latents of 4, which for now come only through data.replay"), std::string::npos)
+        << error.what();
+  }
+}
 TEST_F(FolderData, RefusesAMissingFolder) { EXPECT_THROW(open_data(config({"data.path=/nowhere"})), Error); }
 
 TEST_F(FolderData, ABrokenPictureIsNamed) {

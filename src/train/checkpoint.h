@@ -1,0 +1,27 @@
+// A training checkpoint on disk: tensors of the run's state, and as metadata the step, the model's
+// configuration and the whole configuration that the run had. Trainer writes it.
+#pragma once
+
+#include "io/safetensors.h"
+#include "models/dit.h"
+
+namespace linnet {
+
+/// Its name in a run's folder.
+inline constexpr const char* checkpoint_name = "checkpoint.safetensors";
+
+struct Checkpoint {
+  SafetensorsFile file;
+  int64_t step = 0;
+  DiTConfig model;
+  std::string toml;  ///< the run's configuration
+};
+
+/// Throws Error naming the file unless it is a training checkpoint. Reads no tensor.
+Checkpoint open_checkpoint(const std::filesystem::path& path);
+
+void write_checkpoint(const std::filesystem::path& path,
+                      const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
+                      const DiTConfig& model, const std::string& toml);
+
+}  // namespace linnet
