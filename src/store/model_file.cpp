@@ -32,26 +32,39 @@ uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
 
 }  // namespace
 
+void read_parameters(const nn::ParameterList& parameters, const Weights& weights) {
+  std::set<std::string> left_over;
+  for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
+  for (const auto& [name, parameter] : parameters) {
+    left_over.erase(name);
+    if (!parameter->learned()) continue;
+    check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
+    try {
+      nn::assign(name, *parameter, weights.tensor(name));
+    } catch (const Error& error) {
+      fail("{}: {}", weights.source(), error.what());
+    }
+  }
+  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
+        left_over.empty() ? "" : printable(*left_over.begin()));
+}
+
+std::vector<std::pair<std::string, Tensor>> values_of(const nn::ParameterList& parameters, DType dtype) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const auto& [name, parameter] : parameters) {
+    check(parameter->value.defined(), "tensor \"{}\" has no value to save", name);
+    tensors.emplace_back(name, parameter->value.to(dtype));
+  }
+  return tensors;
+}
+
 LoadedModel load_model(const Weights& weights) {
   LoadedModel result;
   result.metadata = weights.metadata();
   const DiTConfig config = read_model_config(weights);
-  result.class_names = read_class_names(weights, config);
+  result.class_names = read_class_names(weights, config.num_classes);
   result.model = std::make_unique<DiT>(config);
-  std::set<std::string> left_over;
-  for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
-  result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    left_over.erase(name);
-    if (!parameter.learned()) return;
-    check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
-    try {
-      nn::assign(name, parameter, weights.tensor(name));
-    } catch (const Error& error) {
-      fail("{}: {}", weights.source(), error.what());
-    }
-  });
-  check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
-        left_over.empty() ? "" : printable(*left_over.begin()));
+  read_parameters(nn::all_parameters(*result.model), weights);
   return result;
 }
 
@@ -84,7 +97,7 @@ DiTConfig read_model_config(const std::filesystem::path& path) {
   return read_model_config(open_model_weights(path));
 }
 
-std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config) {
+std::vector<std::string> read_class_names(const Weights& weights, int64_t num_classes) {
   const auto found = weights.metadata().find(classes_key);
   if (found == weights.metadata().end()) return {};
   const auto json = nlohmann::json::parse(found->second, nullptr, false);
@@ -95,19 +108,19 @@ std::vector<std::string> read_class_names(const Weights& weights, const DiTConfi
     if (valid) names.push_back(json[i].get<std::string>());
   }
   check(valid, "{}: the metadata \"{}\" is no list of names", weights.source(), classes_key);
-  check(static_cast<int64_t>(names.size()) == config.num_classes, "{}: {} class names for {} classes",
-        weights.source(), names.size(), config.num_classes);
+  check(static_cast<int64_t>(names.size()) == num_classes, "{}: {} class names for {} classes",
+        weights.source(), names.size(), num_classes);
   return names;
 }
 
-std::string fingerprint(DiT& model) {
+std::string fingerprint(const nn::ParameterList& parameters) {
   uint64_t sum = 0;
-  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned() || !parameter.value.defined()) return;
-    const Tensor& value = parameter.value;
+  for (const auto& [name, parameter] : parameters) {
+    const Tensor& value = parameter->value;
+    if (!value.defined()) continue;
     sum +=
         hash_bytes(value.raw(), value.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(value.dtype())));
-  });
+  }
   return fmt::format("{:016x}", sum);
 }
 
@@ -118,15 +131,11 @@ std::string fingerprint(const Tensor& tensor) {
 
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra, bool with_positions) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned() && !with_positions) return;
-    check(parameter.value.defined(), "tensor \"{}\" has no value to save", name);
-    tensors.emplace_back(name, parameter.value.to(dtype));
-  });
   std::map<std::string, std::string> metadata = extra;
   metadata[config_key] = to_json(model.config());
-  write_safetensors(path, tensors, metadata);
+  write_safetensors(
+      path, values_of(with_positions ? nn::all_parameters(model) : nn::learned_parameters(model), dtype),
+      metadata);
 }
 
 }  // namespace linnet
