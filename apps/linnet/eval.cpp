@@ -1,81 +1,101 @@
-// linnet eval shapes: how many pictures of a folder show what they should.
+// linnet eval SAMPLES REFERENCE: how alike two sets of pictures are, by the Fréchet distance of a classifier's
+// features.
+#include "eval.h"
+
 #include <fmt/format.h>
 
-#include "eval/shapes_judge.h"
-#include "io/file.h"
+#include <nlohmann/json.hpp>
+
+#include "eval/features.h"
+#include "interrupt.h"
+#include "io/text.h"
+#include "model_argument.h"
+#include "terminal.h"
 #include "verbs.h"
 
 namespace linnet::app {
 namespace {
 
+namespace fs = std::filesystem;
+
 struct Options {
-  std::string dir, json;
+  std::string samples, reference, features, json, statistics;
+  int threads = 0;
 };
 
-// "100", " 97", "  -" where nothing was asked for.
-std::string percent(int64_t correct, int64_t count) {
-  if (count == 0) return "-";
-  return fmt::format("{:.0f}", 100.0 * static_cast<double>(correct) / static_cast<double>(count));
+FeatureStatistics look_at_folder(const LoadedClassifier& classifier, const std::string& dir) {
+  Progress progress;
+  const FolderStatistics found = folder_statistics(classifier, dir, [&](int64_t done, int64_t count) {
+    progress.show(static_cast<double>(done), static_cast<double>(count),
+                  fmt::format("{}: {} of {}", printable(dir), done, count));
+    end_if_interrupted();
+  });
+  const int64_t size = classifier.model->config().input_size;
+  if (found.resized > 0)
+    progress.line(fmt::format("{}: {} of {} pictures were scaled and cropped to {}x{}", printable(dir),
+                              found.resized, found.features.count(), size, size));
+  return found.features;
 }
 
-struct Tally {
-  int64_t correct = 0, count = 0;
-  void add(const ShapesScore& score, int shapes_class) {
-    correct += score.class_correct[static_cast<size_t>(shapes_class)];
-    count += score.class_count[static_cast<size_t>(shapes_class)];
-  }
-};
+// A folder of pictures, or a file of statistics saved before.
+FeatureStatistics look_at_reference(const LoadedClassifier& classifier, const std::string& path) {
+  return fs::is_regular_file(path) ? load_statistics(path, classifier) : look_at_folder(classifier, path);
+}
 
-// Colours down, shapes across: percentages of pictures that show both.
-void show_table(const ShapesScore& score) {
-  fmt::print("{:>8}", "%");
-  for (const std::string& shape : shape_names()) fmt::print("{:>10}", shape);
-  fmt::print("{:>10}\n", "all");
-  std::array<Tally, shape_count> columns;
-  for (int colour = 0; colour < colour_count; ++colour) {
-    fmt::print("{:>8}", colour_names()[static_cast<size_t>(colour)]);
-    Tally row;
-    for (int shape = 0; shape < shape_count; ++shape) {
-      const int index = colour * shape_count + shape;
-      Tally cell;
-      cell.add(score, index);
-      row.add(score, index);
-      columns[static_cast<size_t>(shape)].add(score, index);
-      fmt::print("{:>10}", percent(cell.correct, cell.count));
-    }
-    fmt::print("{:>10}\n", percent(row.correct, row.count));
-  }
-  fmt::print("{:>8}", "all");
-  for (const Tally& column : columns) fmt::print("{:>10}", percent(column.correct, column.count));
-  fmt::print("{:>10}\n", percent(score.correct, score.count));
+std::string as_json(double distance, const FeatureStatistics& samples, const FeatureStatistics& reference,
+                    const LoadedClassifier& classifier) {
+  nlohmann::ordered_json json;
+  json["frechet_distance"] = distance;
+  json["samples"] = samples.count();
+  json["reference"] = reference.count();
+  json["features"] = samples.size();
+  json["classifier"] = classifier.fingerprint;
+  return json.dump(2) + "\n";
 }
 
 void run(const Options& options) {
-  if (!options.json.empty()) check_writable(options.json);
-  const ShapesScore score = score_folder(options.dir);
-  if (!options.json.empty()) write_text_file(options.json, to_json(score) + "\n");
-  show_table(score);
-  const auto share = [](int64_t n, int64_t of) {
-    return of == 0 ? 0.0 : 100.0 * static_cast<double>(n) / static_cast<double>(of);
-  };
-  fmt::print("{} pictures: {:.1f} % right; {:.1f} % well drawn, of which {:.1f} % in shape and {:.1f} % in colour as asked; "
-             "mean IoU {:.3f}\n",
-             score.count, share(score.correct, score.count), share(score.found, score.count),
-             share(score.shape_correct, score.found), share(score.colour_correct, score.found), score.mean_iou);
+  if (options.samples.empty() || options.reference.empty())
+    throw UsageError("say what is compared with what: linnet eval SAMPLES REFERENCE --features FILE");
+  if (options.features.empty())
+    throw UsageError("say whose features are compared: --features models/shapes-features.safetensors");
+  for (const std::string& file : {options.json, options.statistics})
+    if (!file.empty()) check_writable(file);
+  use_threads(options.threads);
+  catch_interrupts();
+  const LoadedClassifier classifier = load_classifier(options.features);
+  const FeatureStatistics samples = look_at_folder(classifier, options.samples);
+  const FeatureStatistics reference = look_at_reference(classifier, options.reference);
+  const double distance = frechet_distance(samples, reference);
+  if (!options.statistics.empty()) save_statistics(options.statistics, reference, classifier);
+  if (!options.json.empty()) write_text_file(options.json, as_json(distance, samples, reference, classifier));
+  fmt::print("Fréchet distance {:.4f}: {} pictures in {}, {} in {}, {} features of {}\n", distance,
+             samples.count(), printable(options.samples), reference.count(), printable(options.reference),
+             samples.size(), printable(short_name(options.features)));
 }
 
 }  // namespace
 
 void add_eval(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("eval", "Measure how good pictures are");
-  verb->require_subcommand(1);
-  CLI::App* shapes = verb->add_subcommand(
-      "shapes",
-      "Judge pictures of coloured shapes; a PNG's text, its folder or its name says what it should show");
+  verb->require_subcommand(0, 1);
   auto options = std::make_shared<Options>();
-  shapes->add_option("dir", options->dir, "Folder of pictures, sub-folders included")->required();
-  shapes->add_option("--json", options->json, "Also write the score to this file")->type_name("FILE");
-  shapes->callback([options] { run(*options); });
+  verb->add_option("samples", options->samples, "Folder of pictures to measure, sub-folders included");
+  verb->add_option(
+      "reference", options->reference,
+      "Folder of pictures that they should be like, or its statistics as --save-statistics wrote them");
+  verb->add_option("--features", options->features, "Classifier whose features are compared")
+      ->type_name("FILE");
+  verb->add_option("--json", options->json, "Also write the result to this file")->type_name("FILE");
+  verb->add_option("--save-statistics", options->statistics,
+                   "Write the reference's statistics to this file, which may then stand for it")
+      ->type_name("FILE");
+  add_threads_option(*verb, options->threads);
+  add_eval_shapes(*verb);
+  add_eval_train_classifier(*verb);
+  verb->footer("linnet eval samples data/shapes --features models/shapes-features.safetensors");
+  verb->callback([verb, options] {
+    if (verb->get_subcommands().empty()) run(*options);
+  });
 }
 
 }  // namespace linnet::app

@@ -15,6 +15,12 @@ std::vector<std::string> verbs_of(const CLI::App& app) {
   return names;
 }
 
+// Besides its verbs, as `linnet eval` takes two folders.
+bool takes_files(const CLI::App& app) {
+  return std::ranges::any_of(app.get_options(),
+                             [](const CLI::Option* option) { return option->get_positional(); });
+}
+
 std::vector<std::string> options_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options())
@@ -46,10 +52,15 @@ WrongUsage explain(const CLI::App& app, const std::vector<std::string>& argument
   for (const std::string& argument : arguments) {
     if (!chosen && !is_option(argument)) {
       const std::vector<std::string> known = verbs_of(*verb);
-      if (std::ranges::find(known, argument) == known.end())
-        return {fmt::format("\"{}\" has no verb \"{}\"{}", name, printable(argument),
-                            suggestion(argument, known)),
-                name};
+      if (std::ranges::find(known, argument) == known.end()) {
+        if (takes_files(*verb)) {
+          chosen = true;
+          continue;
+        }
+        return {
+            fmt::format("\"{}\" has no verb \"{}\"{}", name, printable(argument), suggestion(argument, known)),
+            name};
+      }
       verb = verb->get_subcommand(argument);
       name += " " + argument;
       chosen = verbs_of(*verb).empty();

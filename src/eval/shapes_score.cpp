@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/parallel.h"
+#include "eval/pictures.h"
 #include "eval/shapes_judge.h"
 
 namespace linnet {
@@ -29,12 +30,6 @@ std::optional<int> class_beginning(const std::string& name) {
   return std::nullopt;
 }
 
-std::string extension_of(const fs::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return extension;
-}
-
 int asked_class(const fs::path& path) {
   if (extension_of(path) == ".png") {
     const auto text = read_png_text(path);
@@ -44,22 +39,6 @@ int asked_class(const fs::path& path) {
   if (const auto found = class_named(path.parent_path().filename().string())) return *found;
   if (const auto found = class_beginning(path.stem().string())) return *found;
   fail("{}: neither its text, nor its folder, nor its name says which class it should show", path.string());
-}
-
-std::vector<fs::path> pictures_in(const fs::path& dir) {
-  std::error_code problem;
-  std::vector<fs::path> paths;
-  for (auto it = fs::recursive_directory_iterator(dir, problem); it != fs::recursive_directory_iterator();
-       it.increment(problem)) {
-    const std::string extension = extension_of(it->path());
-    const bool picture = extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-    if (picture && it->is_regular_file(problem)) paths.push_back(it->path());
-    if (problem) break;
-  }
-  check(!problem, "cannot read {}: {}", dir.string(), problem.message());
-  check(!paths.empty(), "there is no PNG or JPEG picture in {}", dir.string());
-  std::ranges::sort(paths);
-  return paths;
 }
 
 }  // namespace
@@ -79,7 +58,9 @@ void add(ShapesScore& score, const Verdict& verdict, int asked) {
 }
 
 std::string to_json(const ShapesScore& score) {
-  const auto share = [&](int64_t n) { return score.count == 0 ? 0.0 : static_cast<double>(n) / static_cast<double>(score.count); };
+  const auto share = [&](int64_t n) {
+    return score.count == 0 ? 0.0 : static_cast<double>(n) / static_cast<double>(score.count);
+  };
   nlohmann::ordered_json json;
   json["count"] = score.count;
   json["correct"] = score.correct;
@@ -90,7 +71,8 @@ std::string to_json(const ShapesScore& score) {
   json["mean_iou"] = score.mean_iou;
   for (size_t i = 0; i < score.class_count.size(); ++i)
     if (score.class_count[i] > 0)
-      json["classes"][class_names()[i]] = {{"count", score.class_count[i]}, {"correct", score.class_correct[i]}};
+      json["classes"][class_names()[i]] = {{"count", score.class_count[i]},
+                                           {"correct", score.class_correct[i]}};
   return json.dump(2);
 }
 

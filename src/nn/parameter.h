@@ -69,13 +69,20 @@ void freeze(Module& module) {
   module.visit("", [](const std::string&, Parameter& p) { p.frozen = true; });
 }
 
-/// Learned parameters by name, in visiting order.
+/// Parameters by name, in visiting order.
+using ParameterList = std::vector<std::pair<std::string, Parameter*>>;
+
 template <class Module>
-std::vector<std::pair<std::string, Parameter*>> learned_parameters(Module& module) {
-  std::vector<std::pair<std::string, Parameter*>> list;
-  module.visit("", [&](const std::string& name, Parameter& p) {
-    if (p.learned()) list.emplace_back(name, &p);
-  });
+ParameterList all_parameters(Module& module) {
+  ParameterList list;
+  module.visit("", [&](const std::string& name, Parameter& p) { list.emplace_back(name, &p); });
+  return list;
+}
+
+template <class Module>
+ParameterList learned_parameters(Module& module) {
+  ParameterList list = all_parameters(module);
+  std::erase_if(list, [](const auto& entry) { return !entry.second->learned(); });
   return list;
 }
 

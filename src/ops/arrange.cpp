@@ -164,6 +164,32 @@ Tensor add_positions(const Tensor& x, const Tensor& positions) {
   return y;
 }
 
+Tensor mean_tokens(const Tensor& x) {
+  check(x.shape().rank() == 3 && x.size(1) > 0, "mean_tokens wants (batch, tokens, d), not shape {}",
+        to_string(x.shape()));
+  const int64_t batch = x.size(0), tokens = x.size(1), d = x.size(2);
+  const float share = 1.0f / static_cast<float>(tokens);
+  Tensor y = Tensor::zeros({batch, d});
+  const float* in = x.data<float>();
+  float* out = y.mutable_data<float>();
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t token = 0; token < tokens; ++token)
+      for (int64_t j = 0; j < d; ++j) out[b * d + j] += in[(b * tokens + token) * d + j];
+    for (int64_t j = 0; j < d; ++j) out[b * d + j] *= share;
+  }
+  if (wants_grad(x))
+    record_backward(y, [slot = x.grad_slot(), shape = x.shape(), share, d](const Tensor& g) {
+      Tensor dx = Tensor::empty(shape);
+      const Tensor g32 = g.to(DType::f32);
+      const float* from = g32.data<float>();
+      float* to = dx.mutable_data<float>();
+      for (int64_t row = 0; row < shape[0] * shape[1]; ++row)
+        for (int64_t j = 0; j < d; ++j) to[row * d + j] = from[row / shape[1] * d + j] * share;
+      accumulate_grad(slot, dx);
+    });
+  return y;
+}
+
 Tensor embedding(const Tensor& table, const Tensor& indices) {
   check(table.shape().rank() == 2, "an embedding's table has two dimensions, not shape {}", to_string(table.shape()));
   const int64_t count = table.size(0), d = table.size(1), n = indices.numel();

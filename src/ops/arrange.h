@@ -1,5 +1,5 @@
 // Operations that move or repeat values without changing them, and plain sums: patches, chunks, rows added to
-// every sample, embeddings.
+// every sample, means over tokens, embeddings.
 #pragma once
 
 #include <vector>
@@ -23,6 +23,9 @@ Tensor add(const Tensor& a, const Tensor& b);
 
 /// x (batch, tokens, d) + rows (tokens, d), the same for every sample; f32. The gradient goes to x alone.
 Tensor add_positions(const Tensor& x, const Tensor& positions);
+
+/// x (batch, tokens, d) f32 → (batch, d): the mean over the tokens.
+Tensor mean_tokens(const Tensor& x);
 
 /// Rows of table (count, d) by index (i64); throws Error on an index outside.
 Tensor embedding(const Tensor& table, const Tensor& indices);

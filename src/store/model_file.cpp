@@ -32,29 +32,44 @@ uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
 
 }  // namespace
 
-LoadedModel load_model(const Weights& weights) {
-  LoadedModel result;
-  result.metadata = weights.metadata();
-  const DiTConfig config = read_model_config(weights);
-  result.class_names = read_class_names(weights, config);
-  result.model = std::make_unique<DiT>(config);
+void read_parameters(const nn::ParameterList& parameters, const Weights& weights) {
   std::set<std::string> left_over;
   for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
-  result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
+  for (const auto& [name, parameter] : parameters) {
     const std::string scale = name + "_scale";
     left_over.erase(name);
     left_over.erase(scale);
-    if (!parameter.learned()) return;
+    if (!parameter->learned()) continue;
     check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
     try {
-      nn::assign(name, parameter, weights.tensor(name),
+      nn::assign(name, *parameter, weights.tensor(name),
                  weights.contains(scale) ? weights.tensor(scale) : Tensor());
     } catch (const Error& error) {
       fail("{}: {}", weights.source(), error.what());
     }
-  });
+  }
   check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
         left_over.empty() ? "" : printable(*left_over.begin()));
+}
+
+std::vector<std::pair<std::string, Tensor>> values_of(const nn::ParameterList& parameters, DType dtype) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const auto& [name, parameter] : parameters) {
+    check(parameter->value.defined(), "tensor \"{}\" has no value to save", name);
+    const bool eight_bits = parameter->scale.defined();
+    tensors.emplace_back(name, eight_bits ? parameter->value : parameter->value.to(dtype));
+    if (eight_bits) tensors.emplace_back(name + "_scale", parameter->scale);
+  }
+  return tensors;
+}
+
+LoadedModel load_model(const Weights& weights) {
+  LoadedModel result;
+  result.metadata = weights.metadata();
+  const DiTConfig config = read_model_config(weights);
+  result.class_names = read_class_names(weights, config.num_classes);
+  result.model = std::make_unique<DiT>(config);
+  read_parameters(nn::all_parameters(*result.model), weights);
   return result;
 }
 
@@ -87,7 +102,7 @@ DiTConfig read_model_config(const std::filesystem::path& path) {
   return read_model_config(open_model_weights(path));
 }
 
-std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config) {
+std::vector<std::string> read_class_names(const Weights& weights, int64_t num_classes) {
   const auto found = weights.metadata().find(classes_key);
   if (found == weights.metadata().end()) return {};
   const auto json = nlohmann::json::parse(found->second, nullptr, false);
@@ -98,20 +113,18 @@ std::vector<std::string> read_class_names(const Weights& weights, const DiTConfi
     if (valid) names.push_back(json[i].get<std::string>());
   }
   check(valid, "{}: the metadata \"{}\" is no list of names", weights.source(), classes_key);
-  check(static_cast<int64_t>(names.size()) == config.num_classes, "{}: {} class names for {} classes",
-        weights.source(), names.size(), config.num_classes);
+  check(static_cast<int64_t>(names.size()) == num_classes, "{}: {} class names for {} classes",
+        weights.source(), names.size(), num_classes);
   return names;
 }
 
-std::string fingerprint(DiT& model) {
+std::string fingerprint(const nn::ParameterList& parameters) {
   uint64_t sum = 0;
-  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned() || !parameter.value.defined()) return;
-    for (const Tensor& part : {parameter.value, parameter.scale})
+  for (const auto& [name, parameter] : parameters)
+    for (const Tensor& part : {parameter->value, parameter->scale})
       if (part.defined())
         sum +=
             hash_bytes(part.raw(), part.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(part.dtype())));
-  });
   return fmt::format("{:016x}", sum);
 }
 
@@ -122,20 +135,11 @@ std::string fingerprint(const Tensor& tensor) {
 
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra, bool with_positions) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned() && !with_positions) return;
-    check(parameter.value.defined(), "tensor \"{}\" has no value to save", name);
-    if (parameter.scale.defined()) {
-      tensors.emplace_back(name, parameter.value);
-      tensors.emplace_back(name + "_scale", parameter.scale);
-      return;
-    }
-    tensors.emplace_back(name, parameter.value.to(dtype));
-  });
   std::map<std::string, std::string> metadata = extra;
   metadata[config_key] = to_json(model.config());
-  write_safetensors(path, tensors, metadata);
+  write_safetensors(
+      path, values_of(with_positions ? nn::all_parameters(model) : nn::learned_parameters(model), dtype),
+      metadata);
 }
 
 }  // namespace linnet

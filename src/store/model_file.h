@@ -30,11 +30,21 @@ DiTConfig read_model_config(const std::filesystem::path& path);
 
 /// The names in the metadata "linnet.classes"; empty if there are none. Throws Error unless there are as many
 /// as the model has classes.
-std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config);
+std::vector<std::string> read_class_names(const Weights& weights, int64_t num_classes);
+inline std::vector<std::string> read_class_names(const Weights& weights, const DiTConfig& config) {
+  return read_class_names(weights, config.num_classes);
+}
 
-/// Sixteen hexadecimal digits that say which weights a model has: a function of the learned tensors' names,
+/// Gives every learned parameter of a list the tensor of its name. Throws Error naming file and tensor when one
+/// is missing, of another shape, or left over.
+void read_parameters(const nn::ParameterList& parameters, const Weights& weights);
+/// The parameters' values in dtype, by name. Throws Error when one has none.
+std::vector<std::pair<std::string, Tensor>> values_of(const nn::ParameterList& parameters, DType dtype);
+
+/// Sixteen hexadecimal digits that say which weights a model has: a function of the tensors' names,
 /// types and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
-std::string fingerprint(DiT& model);
+std::string fingerprint(const nn::ParameterList& parameters);
+inline std::string fingerprint(DiT& model) { return fingerprint(nn::learned_parameters(model)); }
 /// The same of one tensor's values.
 std::string fingerprint(const Tensor& tensor);
 

@@ -37,11 +37,7 @@ class FolderData : public BatchSource {
     check(channels == 3,
           "{}: pictures have 3 channels, but the model takes latents of {}, which for now come only through data.replay",
           root.string(), channels);
-    check(std::filesystem::is_directory(root), "{}: there is no such folder of pictures", root.string());
-    std::set<std::filesystem::path> folders;
-    for (const auto& entry : std::filesystem::directory_iterator(root))
-      if (entry.is_directory()) folders.insert(entry.path());
-    for (const auto& folder : folders) {
+    for (const auto& folder : class_folders(root)) {
       std::set<std::filesystem::path> files;
       for (const auto& entry : std::filesystem::directory_iterator(folder))
         if (entry.is_regular_file() && is_picture(entry.path())) files.insert(entry.path());
@@ -157,6 +153,14 @@ class ReplayData : public BatchSource {
 };
 
 }  // namespace
+
+std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root) {
+  check(std::filesystem::is_directory(root), "{}: there is no such folder of pictures", root.string());
+  std::set<std::filesystem::path> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(root))
+    if (entry.is_directory()) folders.insert(entry.path());
+  return {folders.begin(), folders.end()};
+}
 
 std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
   if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config);

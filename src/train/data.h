@@ -24,6 +24,9 @@ class BatchSource {
   virtual std::vector<std::string> class_names() const { return {}; }
 };
 
+/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no such folder.
+std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root);
+
 /// Throws Error if the data cannot be read or do not fit the model.
 std::unique_ptr<BatchSource> open_data(const TrainConfig& config);
 

@@ -6,9 +6,7 @@
 
 #include "core/tape.h"
 #include "diffusion/loss.h"
-#include "ops/adamw.h"
 #include "ops/matmul.h"
-#include "ops/reduce.h"
 #include "store/model_file.h"
 #include "train/checkpoint.h"
 
@@ -25,6 +23,13 @@ double mean_of(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
   return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+// A model with parameters drawn from the seed.
+DiT fresh_model(const TrainConfig& config) {
+  DiT model(config.model);
+  nn::initialize(model, static_cast<uint64_t>(config.train.seed));
+  return model;
 }
 
 void check_teacher(const DiTConfig& theirs, const TrainConfig& config) {
@@ -53,33 +58,19 @@ Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
     : config_(config),
       class_names_(data.class_names()),
       schedule_(NoiseSchedule::linear()),
-      model_(config.model),
-      ema_(config.model) {
+      model_(fresh_model(config)),
+      ema_(config.model),
+      optimizer_(nn::learned_parameters(model_), nn::learned_parameters(ema_)) {
   model_.set_product_dtype(product_dtype(config.train.precision));
   model_.set_checkpointing(config.train.checkpointing);
   ema_.set_product_dtype(model_.product_dtype());
-  nn::initialize(model_, static_cast<uint64_t>(config.train.seed));
-  const auto parameters = nn::learned_parameters(model_), averages = nn::learned_parameters(ema_);
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    nn::Parameter& p = *parameters[i].second;
-    averages[i].second->value = p.value.clone();
-    p.value.set_requires_grad(true);
-    slots_.push_back(
-        {parameters[i].first, &p, averages[i].second, Tensor::zeros(p.shape), Tensor::zeros(p.shape)});
-  }
 }
 
 void Trainer::start_from(DiT& source) {
   if (const auto other = first_difference(source.config(), config_.model))
     fail("the weights to start from belong to another model: their {} is {}, the configured {}", other->setting,
          other->first, other->second);
-  const auto from = nn::learned_parameters(source);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const Tensor value = from[i].second->value.to(DType::f32).detach();
-    slots_[i].parameter->value = value.clone();
-    slots_[i].parameter->value.set_requires_grad(true);
-    slots_[i].average->value = value.clone();
-  }
+  optimizer_.start_from(nn::learned_parameters(source));
 }
 
 void Trainer::learn_from(std::shared_ptr<DiT> teacher) {
@@ -102,7 +93,7 @@ StepMetrics Trainer::step(const Batch& batch) {
 
 StepMetrics Trainer::gather_gradients(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
-  for (Slot& slot : slots_) slot.parameter->value.clear_grad();
+  optimizer_.clear_gradients();
   StepMetrics metrics;
   for (int64_t part = 0; part < parts; ++part) {
     const auto of = [&](const Tensor& all) { return all.rows(part * n, (part + 1) * n); };
@@ -134,41 +125,12 @@ void Trainer::gather_part(const Batch& batch, double share, StepMetrics& metrics
 
 void Trainer::update(StepMetrics& metrics) {
   metrics.lr = learning_rate(config_.train, steps_done_);
-  const OptimizerConfig& o = config_.train;
-  const ops::AdamWStep settings{
-      static_cast<float>(metrics.lr),          static_cast<float>(o.beta1),        static_cast<float>(o.beta2),
-      static_cast<float>(o.epsilon),           static_cast<float>(o.weight_decay), steps_done_ + 1,
-      static_cast<float>(clip_scale(metrics)), static_cast<float>(o.ema)};
-  for (Slot& slot : slots_) {
-    ops::adamw_step(settings, slot.parameter->value, slot.parameter->value.grad(), slot.mean, slot.square,
-                    slot.average->value);
-    slot.parameter->value.clear_grad();
-  }
+  metrics.gradient_norm = optimizer_.step(config_.train, metrics.lr, steps_done_);
   ++steps_done_;
 }
 
-double Trainer::clip_scale(StepMetrics& metrics) const {
-  double squares = 0;
-  for (const Slot& slot : slots_)
-    if (const Tensor g = slot.parameter->value.grad(); g.defined()) squares += ops::sum_of_squares(g);
-  metrics.gradient_norm = std::sqrt(squares);
-  const double limit = config_.train.clip;
-  return limit > 0 && metrics.gradient_norm > limit ? limit / (metrics.gradient_norm + 1e-6) : 1.0;
-}
-
-std::vector<std::pair<std::string, Tensor>> Trainer::state() const {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const Slot& slot : slots_) {
-    tensors.emplace_back("model." + slot.name, slot.parameter->value);
-    tensors.emplace_back("ema." + slot.name, slot.average->value);
-    tensors.emplace_back("mean." + slot.name, slot.mean);
-    tensors.emplace_back("square." + slot.name, slot.square);
-  }
-  return tensors;
-}
-
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
-  write_checkpoint(path, state(), steps_done_, config_.model, config_.toml);
+  write_checkpoint(path, optimizer_.state(), steps_done_, config_.model, config_.toml);
 }
 
 void Trainer::save_averaged(const std::filesystem::path& path) {
@@ -182,7 +144,7 @@ void Trainer::load_checkpoint(const std::filesystem::path& path) {
   if (const auto other = first_difference(checkpoint.model, config_.model))
     fail("{}: this checkpoint is of another model than configured: its {} is {}, not {}", path.string(),
          other->setting, other->first, other->second);
-  for (auto& [name, tensor] : state()) {
+  for (auto& [name, tensor] : optimizer_.state()) {
     check(checkpoint.file.contains(name), "{}: tensor \"{}\" is missing", path.string(), name);
     const Tensor saved = checkpoint.file.tensor(name);
     check(saved.shape() == tensor.shape() && saved.dtype() == DType::f32,

@@ -8,6 +8,7 @@
 
 #include "diffusion/schedule.h"
 #include "train/data.h"
+#include "train/optimizer.h"
 
 namespace linnet {
 
@@ -47,23 +48,15 @@ class Trainer {
   void load_checkpoint(const std::filesystem::path& path);
 
  private:
-  struct Slot {
-    std::string name;
-    nn::Parameter *parameter, *average;
-    Tensor mean, square;
-  };
-
   void gather_part(const Batch& batch, double share, StepMetrics& metrics);
   void update(StepMetrics& metrics);
-  double clip_scale(StepMetrics& metrics) const;
-  std::vector<std::pair<std::string, Tensor>> state() const;
 
   TrainConfig config_;
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
   DiT model_, ema_;
   std::shared_ptr<DiT> teacher_;
-  std::vector<Slot> slots_;
+  Optimizer optimizer_;
   int64_t steps_done_ = 0;
 };
 

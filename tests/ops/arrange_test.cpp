@@ -94,6 +94,19 @@ TEST(Arrange, PositionsAreAddedToEverySample) {
   EXPECT_FALSE(result.gradients[1].defined());
 }
 
+TEST(Arrange, MeanTokensFollowsItsFormula) {
+  for (const Shape& s : {Shape{1, 1, 1}, Shape{2, 3, 5}, Shape{3, 64, 20}})
+    check_row({fmt::format("mean over tokens {}", to_string(s)),
+               {random(s, 1)},
+               [](const Inputs& in) { return mean_tokens(in[0]); },
+               [s](const std::vector<Values>& in) {
+                 Values out(at(s[0] * s[2]));
+                 for (int64_t i = 0; i < s.numel(); ++i)
+                   out[at(i / (s[1] * s[2]) * s[2] + i % s[2])] += in[0][at(i)] / static_cast<double>(s[1]);
+                 return out;
+               }});
+}
+
 TEST(Arrange, EmbeddingPicksRowsAndAddsTheGradientsOfRepeatedOnes) {
   const Tensor indices = Tensor::from<int64_t>({4, 0, 4, 2, 4});
   for (const DType dtype : {DType::f32, DType::bf16})

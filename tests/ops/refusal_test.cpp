@@ -60,6 +60,7 @@ TEST(Refusals, Arranging) {
   expect_refused("cut into 3 chunks", [] { chunk(of({2, 7}), 3); });
   expect_refused("(2, 3) and (3, 2) cannot be added", [] { add(of({2, 3}), of({3, 2})); });
   expect_refused("positions (4, 4)", [] { add_positions(of({2, 3, 4}), of({4, 4})); });
+  expect_refused("mean_tokens wants (batch, tokens, d), not shape (2, 3)", [] { mean_tokens(of({2, 3})); });
   expect_refused("two dimensions, not shape (3)", [] { embedding(of({3}), Tensor::from<int64_t>({0})); });
   for (const int64_t index : {int64_t{-1}, int64_t{3}})
     expect_refused(fmt::format("index {} is outside a table of 3 rows", index), [&] {

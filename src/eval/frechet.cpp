@@ -1,0 +1,94 @@
+// The trace of (C₁C₂)^½ is the sum of the singular values of C₁^½ C₂^½. Taken so, and not as a square root of
+// the product's eigenvalues, what rounding adds to a singular covariance stays at the size of rounding instead
+// of at its root.
+#include "eval/frechet.h"
+
+#include <Eigen/Eigenvalues>
+#include <Eigen/SVD>
+
+namespace linnet {
+namespace {
+
+using Matrix = Eigen::MatrixXd;
+using ConstMatrixMap = Eigen::Map<const Matrix>;  // column-major, but what is mapped is symmetric
+using ConstVectorMap = Eigen::Map<const Eigen::VectorXd>;
+
+ConstVectorMap as_vector(const std::vector<double>& values) {
+  return {values.data(), static_cast<Eigen::Index>(values.size())};
+}
+
+// C^½ of a symmetric matrix that is positive but for rounding.
+Matrix square_root(const Matrix& covariance) {
+  const Eigen::SelfAdjointEigenSolver<Matrix> solver(covariance);
+  check(solver.info() == Eigen::Success,
+        "the eigenvalues of a covariance matrix cannot be found: it holds no numbers");
+  const Eigen::VectorXd roots = solver.eigenvalues().cwiseMax(0.0).cwiseSqrt();
+  return solver.eigenvectors() * roots.asDiagonal() * solver.eigenvectors().transpose();
+}
+
+}  // namespace
+
+FeatureStatistics::FeatureStatistics(int64_t size)
+    : mean_(static_cast<size_t>(size)), scatter_(static_cast<size_t>(size * size)) {}
+
+FeatureStatistics::FeatureStatistics(int64_t count, std::vector<double> mean, std::vector<double> covariance)
+    : count_(count), mean_(std::move(mean)), scatter_(std::move(covariance)) {
+  check(scatter_.size() == mean_.size() * mean_.size(),
+        "a covariance of {} numbers does not go with a mean of {}", scatter_.size(), mean_.size());
+  check(count >= 2, "statistics of {} pictures say nothing of how they vary", count);
+  for (double& value : scatter_) value *= static_cast<double>(count - 1);
+}
+
+void FeatureStatistics::add(const Tensor& features) {
+  check(features.shape().rank() == 2 && features.size(1) == size(),
+        "features of shape {} are not of {} numbers each", to_string(features.shape()), size());
+  const Eigen::Index n = features.size(0);
+  if (n == 0) return;
+  const Eigen::Map<const Eigen::MatrixXf> columns(features.data<float>(), size(), n);  // a picture a column
+  Matrix centred = columns.cast<double>();
+  const Eigen::VectorXd mean = centred.rowwise().mean();
+  centred.colwise() -= mean;
+  Matrix scatter = Matrix::Zero(size(), size());
+  scatter.selfadjointView<Eigen::Lower>().rankUpdate(centred);
+  scatter = Matrix(scatter.selfadjointView<Eigen::Lower>());
+  merge(n, mean.data(), scatter.data());
+}
+
+void FeatureStatistics::merge(const FeatureStatistics& other) {
+  check(other.size() == size(), "statistics of {} and of {} features cannot be merged", size(), other.size());
+  merge(other.count_, other.mean_.data(), other.scatter_.data());
+}
+
+// Chan, Golub and LeVeque 1983, equations 2.1: no difference of large sums.
+void FeatureStatistics::merge(int64_t count, const double* mean, const double* scatter) {
+  if (count == 0) return;
+  const Eigen::Index d = size();
+  const auto ours = static_cast<double>(count_), theirs = static_cast<double>(count), both = ours + theirs;
+  Eigen::Map<Eigen::VectorXd> own_mean(mean_.data(), d);
+  Eigen::Map<Matrix> own_scatter(scatter_.data(), d, d);
+  const Eigen::VectorXd apart = ConstVectorMap(mean, d) - own_mean;
+  own_scatter += ConstMatrixMap(scatter, d, d) + (ours * theirs / both) * (apart * apart.transpose());
+  own_mean += (theirs / both) * apart;
+  count_ += count;
+}
+
+std::vector<double> FeatureStatistics::covariance() const {
+  check(count_ >= 2, "statistics of {} pictures say nothing of how they vary", count_);
+  std::vector<double> result = scatter_;
+  for (double& value : result) value /= static_cast<double>(count_ - 1);
+  return result;
+}
+
+double frechet_distance(const FeatureStatistics& one, const FeatureStatistics& other) {
+  check(one.size() == other.size(), "{} features cannot be compared with {}", one.size(), other.size());
+  const Eigen::Index d = one.size();
+  const std::vector<double> first = one.covariance(), second = other.covariance();
+  const ConstMatrixMap c1(first.data(), d, d), c2(second.data(), d, d);
+  const Matrix product = square_root(c1) * square_root(c2);
+  const double root_trace = Eigen::BDCSVD<Matrix>(product).singularValues().sum();
+  const double distance = (as_vector(one.mean()) - as_vector(other.mean())).squaredNorm() + c1.trace() +
+                          c2.trace() - 2 * root_trace;
+  return std::max(0.0, distance);
+}
+
+}  // namespace linnet

@@ -1,0 +1,56 @@
+#include "eval/pictures.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "core/parallel.h"
+#include "io/resize.h"
+
+namespace linnet {
+
+namespace fs = std::filesystem;
+
+std::string extension_of(const fs::path& path) {
+  std::string extension = path.extension().string();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return extension;
+}
+
+std::vector<fs::path> pictures_in(const fs::path& dir) {
+  std::error_code problem;
+  std::vector<fs::path> paths;
+  for (auto it = fs::recursive_directory_iterator(dir, problem); it != fs::recursive_directory_iterator();
+       it.increment(problem)) {
+    const std::string extension = extension_of(it->path());
+    const bool picture = extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+    if (picture && it->is_regular_file(problem)) paths.push_back(it->path());
+    if (problem) break;
+  }
+  check(!problem, "cannot read {}: {}", dir.string(), problem.message());
+  check(!paths.empty(), "there is no PNG or JPEG picture in {}", dir.string());
+  std::ranges::sort(paths);
+  return paths;
+}
+
+int64_t read_pictures(const std::vector<fs::path>& paths, int64_t size,
+                      const std::function<void(int64_t first, const Tensor& pictures)>& on_batch) {
+  constexpr int64_t batch = 64;
+  const auto count = static_cast<int64_t>(paths.size());
+  int64_t resized = 0;
+  for (int64_t first = 0; first < count; first += batch) {
+    std::vector<Image> images(static_cast<size_t>(std::min(batch, count - first)));
+    parallel_for(static_cast<int64_t>(images.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        images[static_cast<size_t>(i)] = read_image(paths[static_cast<size_t>(first + i)]);
+    });
+    for (Image& image : images) {
+      if (image.width == size && image.height == size) continue;
+      image = center_crop(image, size);
+      ++resized;
+    }
+    on_batch(first, to_tensor(images));
+  }
+  return resized;
+}
+
+}  // namespace linnet

@@ -1,0 +1,58 @@
+#include "train/train_classifier.h"
+
+#include "core/tape.h"
+#include "ops/cross_entropy.h"
+#include "train/data.h"
+#include "train/optimizer.h"
+
+namespace linnet {
+namespace {
+
+// A diffusion model's batches serve a classifier too, if no class is ever dropped.
+std::unique_ptr<BatchSource> open_pictures(const ClassifierTraining& training) {
+  TrainConfig config;
+  config.data.path = training.data;
+  config.train = training.optimizer;
+  config.model.input_size = training.model.input_size;
+  config.model.in_channels = training.model.in_channels;
+  config.model.num_classes = training.model.num_classes;
+  config.model.class_dropout = 0;
+  return open_data(config);
+}
+
+}  // namespace
+
+ClassifierTraining::ClassifierTraining() {
+  optimizer.steps = 3000;
+  optimizer.batch = 64;
+  optimizer.lr = 1e-3;
+  optimizer.weight_decay = 0.01;
+  optimizer.schedule = "cosine";
+  optimizer.warmup = 100;
+  optimizer.clip = 1;
+  optimizer.ema = 0.99;
+}
+
+TrainedClassifier train_classifier(ClassifierTraining training,
+                                   const std::function<void(const ClassifierMetrics&)>& on_step) {
+  training.model.num_classes = static_cast<int64_t>(class_folders(training.data).size());
+  const auto data = open_pictures(training);
+  Classifier model(training.model);
+  TrainedClassifier result{std::make_unique<Classifier>(training.model), data->class_names()};
+  const OptimizerConfig& settings = training.optimizer;
+  nn::initialize(model, static_cast<uint64_t>(settings.seed));
+  Optimizer optimizer(nn::learned_parameters(model), nn::learned_parameters(*result.model));
+
+  Prefetcher batches(*data, 0);
+  for (int64_t step = 0; step < settings.steps; ++step) {
+    const Batch batch = batches.next();
+    Tape tape;
+    const Tensor loss = ops::cross_entropy(model.logits(model.features(batch.x0)), batch.y);
+    tape.backward(loss);
+    optimizer.step(settings, learning_rate(settings, step), step);
+    if (on_step) on_step({step + 1, static_cast<double>(loss.item())});
+  }
+  return result;
+}
+
+}  // namespace linnet

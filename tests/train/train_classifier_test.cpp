@@ -1,0 +1,59 @@
+// Training the classifier whose features compare pictures.
+#include "train/train_classifier.h"
+
+#include <gtest/gtest.h>
+
+#include "io/shapes.h"
+#include "store/model_file.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+class TrainClassifier : public testing::Test {
+ protected:
+  TrainClassifier() {
+    write_data_set(folder_ / "shapes", 128, 16, 1);
+    training_.data = (folder_ / "shapes").string();
+    training_.model.input_size = 16;
+    training_.model.hidden_size = 16;
+    training_.model.depth = 1;
+    training_.optimizer.steps = 30;
+    training_.optimizer.batch = 16;
+    training_.optimizer.warmup = 5;
+    training_.optimizer.lr = 5e-3;
+  }
+  std::string trained() const { return fingerprint(nn::all_parameters(*train_classifier(training_).model)); }
+  TemporaryFolder folder_;
+  ClassifierTraining training_;
+};
+
+TEST_F(TrainClassifier, LearnsTheClassesOfTheFolder) {
+  std::vector<double> losses;
+  const TrainedClassifier result =
+      train_classifier(training_, [&](const ClassifierMetrics& m) { losses.push_back(m.loss); });
+  ASSERT_EQ(losses.size(), 30u);
+  EXPECT_NEAR(losses.front(), std::log(64.0), 1.5);
+  EXPECT_LT(losses.back(), losses.front() - 0.5);
+  EXPECT_EQ(result.model->config().num_classes, 64);
+  EXPECT_EQ(result.class_names.size(), 64u);
+  EXPECT_TRUE(std::ranges::is_sorted(result.class_names));
+}
+
+TEST_F(TrainClassifier, IsAFunctionOfTheSeed) {
+  training_.optimizer.steps = 3;
+  const std::string one = trained();
+  EXPECT_EQ(trained(), one);
+  training_.optimizer.seed = 1;
+  EXPECT_NE(trained(), one);
+}
+
+TEST_F(TrainClassifier, RefusesAFolderWithoutClasses) {
+  training_.data = (folder_ / "shapes/red-star").string();
+  EXPECT_THROW(train_classifier(training_), Error);
+  training_.data = (folder_ / "nowhere").string();
+  EXPECT_THROW(train_classifier(training_), Error);
+}
+
+}  // namespace
+}  // namespace linnet
