@@ -30,12 +30,7 @@ double load_average() {
 
 }  // namespace
 
-DType BenchOptions::product_dtype() const {
-  if (dtype == "f32") return DType::f32;
-  if (dtype == "bf16") return DType::bf16;
-  if (dtype == "int8") return DType::i8;
-  return ops::fastest_product_dtype();
-}
+DType BenchOptions::product_dtype() const { return ops::product_dtype_from_name(dtype); }
 
 void add_bench_options(CLI::App& app, BenchOptions& options, std::vector<std::string> dtypes) {
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")

@@ -18,7 +18,7 @@ void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
   const LoadedModel loaded = load_model(open_weights(options.model));
-  const DType dtype = product_dtype(options.dtype, *loaded.model);
+  const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
   loaded.model->set_product_dtype(dtype);
   nn::freeze(*loaded.model);
   const Tensor out = forward_file(*loaded.model, SafetensorsFile::open(options.input));

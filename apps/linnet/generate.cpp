@@ -211,7 +211,7 @@ void run(const Options& options) {
   use_threads(options.threads);
   LoadedModel loaded = load_model(open_weights(options.model));
   DiT& model = *loaded.model;
-  const DType dtype = product_dtype(options.dtype, model);
+  const DType dtype = model.product_dtype_from_name(options.dtype);
   complete(request, options, loaded);
   model.set_product_dtype(dtype);
   nn::freeze(model);

@@ -15,18 +15,6 @@ std::string short_name(const std::string& model) {
   return model == "builtin" ? model : printable(std::filesystem::path(model).filename().string());
 }
 
-DType product_dtype(const std::string& name) {
-  if (name == "auto") return ops::fastest_product_dtype();
-  if (name == "f32") return DType::f32;
-  if (name == "bf16") return DType::bf16;
-  if (name == "int8") return DType::i8;
-  throw UsageError(fmt::format("--dtype is auto, f32, bf16 or int8, not \"{}\"", printable(name)));
-}
-
-DType product_dtype(const std::string& name, const DiT& model) {
-  return name == "auto" ? model.natural_product_dtype() : product_dtype(name);
-}
-
 void add_dtype_option(CLI::App& verb, std::string& dtype) {
   verb.add_option("--dtype", dtype,
                   "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), or auto: int8 if "

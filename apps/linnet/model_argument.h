@@ -12,10 +12,7 @@ Weights open_weights(const std::string& model, Choice choice = Choice::ema);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 
-/// "auto", "f32", "bf16" or "int8" as a type for products; auto is what this CPU does fastest, or, given a
-/// model, what that model as stored runs best in.
-DType product_dtype(const std::string& name);
-DType product_dtype(const std::string& name, const DiT& model);
+/// Adds --dtype, a name for DiT::product_dtype_from_name.
 void add_dtype_option(CLI::App& verb, std::string& dtype);
 
 /// Adds --threads; use_threads() applies it (0: all).

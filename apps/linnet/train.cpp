@@ -9,6 +9,7 @@
 #include "io/sheet.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "ops/matmul.h"
 #include "pipeline/generate.h"
 #include "terminal.h"
 #include "train/presets.h"
@@ -87,12 +88,12 @@ void say_what_follows(const TrainConfig& config) {
   DiT probe(config.model);
   fmt::print("{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe_model(config.model),
              in_millions(nn::count_parameters(probe)), static_cast<double>(count_macs(config.model)) * 1e-9,
-             describe_products(product_dtype(config.train.precision)));
+             describe_products(ops::product_dtype_from_name(config.train.precision)));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
     fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
                printable(distil.teacher),
-               describe_model(read_model_config(std::filesystem::path(distil.teacher))),
-               name_of(product_dtype(distil.precision)), distil.noise, distil.variance);
+               describe_model(read_model_config(std::filesystem::path(distil.teacher))), distil.precision,
+               distil.noise, distil.variance);
   fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps,
              config.train.batch, config.output.dir, config.output.save_every);
   std::fflush(stdout);

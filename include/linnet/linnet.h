@@ -13,8 +13,9 @@
 
 namespace linnet {
 
-/// Type of the large products. automatic: bf16 where the CPU has instructions for it, else f32.
-enum class Precision : uint8_t { automatic, f32, bf16 };
+/// Type of the large products. automatic: int8 if the file's weights are in 8 bits, else bf16 where the CPU has
+/// instructions for it, else f32.
+enum class Precision : uint8_t { automatic, f32, bf16, int8 };
 
 /// A finished picture: (height, width, 3) bytes, interleaved RGB.
 struct Picture {

@@ -4,7 +4,6 @@
 #include "builtin/builtin_model.h"
 #include "core/parallel.h"
 #include "io/image.h"
-#include "ops/matmul.h"
 #include "pipeline/classes.h"
 #include "pipeline/paint.h"
 #include "store/model_file.h"
@@ -17,19 +16,15 @@ struct Model::State {
 
 namespace {
 
-DType dtype_of(Precision precision) {
-  switch (precision) {
-    case Precision::f32: return DType::f32;
-    case Precision::bf16: return DType::bf16;
-    case Precision::automatic: break;
-  }
-  return ops::fastest_product_dtype();
+std::string_view name_of(Precision precision) {
+  constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8"};
+  return names[static_cast<size_t>(precision)];
 }
 
 LoadedModel ready_to_paint(LoadedModel loaded, Precision precision) {
   check(loaded.model->config().in_channels == 3, "this model makes latents of {} channels, which cannot be decoded yet",
         loaded.model->config().in_channels);
-  loaded.model->set_product_dtype(dtype_of(precision));
+  loaded.model->set_product_dtype(loaded.model->product_dtype_from_name(name_of(precision)));
   nn::freeze(*loaded.model);
   return loaded;
 }

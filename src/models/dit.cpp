@@ -85,8 +85,9 @@ void DiT::set_product_dtype(DType dtype) {
     });
 }
 
-DType DiT::natural_product_dtype() const {
-  return blocks_.front().stored_in_8_bits() ? DType::i8 : ops::fastest_product_dtype();
+DType DiT::product_dtype_from_name(std::string_view name) const {
+  if (name == "auto" && blocks_.front().stored_in_8_bits()) return DType::i8;
+  return ops::product_dtype_from_name(name);
 }
 
 DType DiT::hidden_dtype() const {

@@ -212,6 +212,14 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
 
 DType fastest_product_dtype() { return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32; }
 
+DType product_dtype_from_name(std::string_view name) {
+  if (name == "auto") return fastest_product_dtype();
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  if (name == "int8") return DType::i8;
+  throw UsageError(fmt::format("products are in f32, bf16, int8 or auto, not \"{}\"", name));
+}
+
 std::string matmul_engine_name() {
   const dnnl_version_t* version = dnnl_version();
   const bool bf16 = fastest_product_dtype() == DType::bf16;

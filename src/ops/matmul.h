@@ -55,6 +55,9 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
 /// Fastest product type that the CPU really has instructions for: bf16 or f32.
 DType fastest_product_dtype();
 
+/// "f32", "bf16", "int8", or "auto": fastest_product_dtype(). Throws UsageError on others.
+DType product_dtype_from_name(std::string_view name);
+
 /// "oneDNN 2.6.3, avx512_core_bf16"
 std::string matmul_engine_name();
 

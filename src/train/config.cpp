@@ -149,11 +149,6 @@ void read_model(toml::table& root, DiTConfig& model) {
   model.validate();
 }
 
-void require_precision(const std::string& key, const std::string& value) {
-  require(value == "auto" || value == "f32" || value == "bf16",
-          fmt::format("{} is \"auto\", \"f32\" or \"bf16\"", key));
-}
-
 void read_optimizer(toml::table& root, OptimizerConfig& train) {
   Section section(root, "train");
   section.take("steps", train.steps);
@@ -193,7 +188,8 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   require(train.timesteps == "uniform" || train.timesteps == "logit_normal",
           "train.timesteps is \"uniform\" or \"logit_normal\"");
   require(train.timesteps_deviation > 0, "train.timesteps_deviation is positive");
-  require_precision("train.precision", train.precision);
+  require(train.precision == "auto" || train.precision == "f32" || train.precision == "bf16",
+          "train.precision is \"auto\", \"f32\" or \"bf16\"");
 }
 
 void read_data(toml::table& root, DataConfig& data) {
@@ -213,7 +209,9 @@ void read_distil(toml::table& root, DistilConfig& distil) {
   section.take("precision", distil.precision);
   section.done();
   require(distil.noise >= 0 && distil.variance >= 0, "distil.noise and variance are not negative");
-  require_precision("distil.precision", distil.precision);
+  require(distil.precision == "auto" || distil.precision == "f32" || distil.precision == "bf16" ||
+              distil.precision == "int8",
+          "distil.precision is \"auto\", \"f32\", \"bf16\" or \"int8\"");
 }
 
 void read_output(toml::table& root, OutputConfig& output) {

@@ -21,7 +21,7 @@ struct DataConfig {
 struct DistilConfig {
   std::string teacher;                  ///< weights of any kind that load_model takes; empty: none
   double noise = 0.5, variance = 0.05;  ///< λ₁, λ₂
-  std::string precision = "auto";       ///< of the teacher's products, as train.precision
+  std::string precision = "auto";       ///< of the teacher's products; as train.precision, or int8
 };
 
 struct OptimizerConfig {

@@ -13,12 +13,6 @@
 namespace linnet {
 namespace {
 
-// What train.precision and distil.precision mean.
-DType product_dtype(const std::string& precision) {
-  if (precision == "auto") return ops::fastest_product_dtype();
-  return precision == "bf16" ? DType::bf16 : DType::f32;
-}
-
 double mean_of(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
@@ -61,7 +55,7 @@ Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
       model_(fresh_model(config)),
       ema_(config.model),
       optimizer_(nn::learned_parameters(model_), nn::learned_parameters(ema_)) {
-  model_.set_product_dtype(product_dtype(config.train.precision));
+  model_.set_product_dtype(ops::product_dtype_from_name(config.train.precision));
   model_.set_checkpointing(config.train.checkpointing);
   ema_.set_product_dtype(model_.product_dtype());
 }
@@ -70,13 +64,14 @@ void Trainer::start_from(DiT& source) {
   if (const auto other = first_difference(source.config(), config_.model))
     fail("the weights to start from belong to another model: their {} is {}, the configured {}", other->setting,
          other->first, other->second);
+  source.set_product_dtype(DType::f32);  // weights in 8 bits become floats again
   optimizer_.start_from(nn::learned_parameters(source));
 }
 
 void Trainer::learn_from(std::shared_ptr<DiT> teacher) {
   if (teacher) {
     check_teacher(teacher->config(), config_);
-    teacher->set_product_dtype(product_dtype(config_.distil.precision));
+    teacher->set_product_dtype(teacher->product_dtype_from_name(config_.distil.precision));
     nn::freeze(*teacher);
   }
   teacher_ = std::move(teacher);

@@ -61,6 +61,16 @@ TEST_F(PublicInterface, EqualRequestsGiveEqualBytesAndSeedsDiffer) {
   EXPECT_NE(model.paint(request).front().rgb, first);
 }
 
+TEST_F(PublicInterface, PaintsInEveryPrecision) {
+  const auto exact = Model(file, Precision::f32).paint(request).front().rgb;
+  for (const Precision precision : {Precision::automatic, Precision::bf16, Precision::int8}) {
+    const auto other = Model(file, precision).paint(request).front().rgb;
+    int64_t difference = 0;
+    for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(int{exact[i]} - int{other[i]});
+    EXPECT_LT(difference, 2 * static_cast<int64_t>(exact.size())) << static_cast<int>(precision);
+  }
+}
+
 TEST_F(PublicInterface, CanBeCancelledAtAnyStep) {
   int seen = 0;
   request.on_step = [&](int step, int steps) {

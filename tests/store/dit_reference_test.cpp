@@ -51,8 +51,9 @@ class FocusedReference : public DiTReference {
     Tape tape;
     tape.backward(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("g"));
     for (const auto& [name, parameter] : parameters)
-      if (name.find(".attn.") != std::string::npos)
+      if (name.find(".attn.") != std::string::npos) {
         EXPECT_LT(relative_error(parameter->value.grad(), io.tensor("grad." + name)), tolerance) << name;
+      }
   }
 };
 

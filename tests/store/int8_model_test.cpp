@@ -51,7 +51,7 @@ TEST_F(Int8Model, ComesBackFromItsFileAndGivesTheSameBytes) {
   model_.set_product_dtype(DType::i8);
   save_model(folder_ / "m", model_, DType::bf16);
   const LoadedModel loaded = load_model(folder_ / "m");
-  EXPECT_EQ(loaded.model->natural_product_dtype(), DType::i8);
+  EXPECT_EQ(loaded.model->product_dtype_from_name("auto"), DType::i8);
   loaded.model->set_product_dtype(DType::i8);
   const LoadedModel again = load_model(folder_ / "m");
   EXPECT_EQ(fingerprint(*loaded.model), fingerprint(*again.model));

@@ -46,6 +46,17 @@ TEST_F(Distillation, AStudentThatIsItsTeacherHasNothingToLearnFromIt) {
   EXPECT_NEAR(m.loss, m.mse + m.bound, 1e-5);
 }
 
+TEST_F(Distillation, AStudentStartsFromWeightsInEightBitsAsFromTheirFloats) {
+  config_.train.precision = "f32";
+  const auto rounded = load("training.lit.model"), floats = load("training.lit.model");
+  for (const auto& model : {rounded, floats}) model->set_product_dtype(DType::i8);
+  floats->set_product_dtype(DType::f32);
+  Trainer from_rounded(config_, *data_), from_floats(config_, *data_);
+  from_rounded.start_from(*rounded);
+  from_floats.start_from(*floats);
+  EXPECT_EQ(from_rounded.step(data_->batch(0)).loss, from_floats.step(data_->batch(0)).loss);
+}
+
 TEST_F(Distillation, TheLossIsTheWeightedSum) {
   Trainer trainer(config_, *data_);
   trainer.learn_from(load("training.softmax.model"));
@@ -148,6 +159,12 @@ TEST_F(DistillationReference, TenStepsAgree) {
 TEST_F(DistillationReference, InPartsAndWithATeacherInBf16TheyStayClose) {
   config_.train.accumulate = 3;
   config_.distil.precision = "bf16";
+  Trainer t = trainer();
+  for (int64_t i = 0; i < 10; ++i) expect_curve("loss", i, t.step(data_->batch(i)).loss, 2e-2);
+}
+
+TEST_F(DistillationReference, WithATeacherInEightBitsTheyStayClose) {
+  config_.distil.precision = "int8";
   Trainer t = trainer();
   for (int64_t i = 0; i < 10; ++i) expect_curve("loss", i, t.step(data_->batch(i)).loss, 2e-2);
 }
