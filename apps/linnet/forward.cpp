@@ -10,7 +10,7 @@ namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, input, output, dtype = "f32";
+  std::string model, input, output, dtype = "f32", weights = "ema";
   int threads = 0;
 };
 
@@ -18,7 +18,7 @@ void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
   const DType dtype = product_dtype(options.dtype);
-  const LoadedModel loaded = load_model(open_weights(options.model));
+  const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   loaded.model->set_product_dtype(dtype);
   nn::freeze(*loaded.model);
   const Tensor out = forward_file(*loaded.model, SafetensorsFile::open(options.input));
@@ -42,6 +42,7 @@ void add_forward(CLI::App& app) {
                    "Type of products: f32, bf16, or auto (what this CPU does fastest)")
       ->capture_default_str()
       ->type_name("NAME");
+  add_weights_option(*verb, options->weights);
   add_threads_option(*verb, options->threads);
   verb->callback([options] { run(*options); });
 }

@@ -40,6 +40,9 @@ struct DiTConfig {
 /// "LiT-XL/2", "DiT-B/4", … on 256² pixels' latents; throws UsageError listing the known names.
 DiTConfig dit_preset(std::string_view name);
 
+/// "XL/2" of a model of a published width, depth and patch size; else empty.
+std::string size_name(const DiTConfig& config);
+
 /// Heads of that attention as published for this width; of other widths, one for every 64 channels of softmax attention
 /// and two of a linear one.
 int64_t usual_heads(nn::Mixer mixer, int64_t width);

@@ -34,12 +34,15 @@ uint64_t hash_name(const std::string& name) {
   return hash;
 }
 
+void check_fits(const std::string& name, const Parameter& parameter, const Shape& shape, DType dtype) {
+  check(shape == parameter.shape, "tensor \"{}\" has shape {}, the model wants {}", name, to_string(shape),
+        to_string(parameter.shape));
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::f64,
+        "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(dtype));
+}
+
 void assign(const std::string& name, Parameter& parameter, const Tensor& value) {
-  check(value.shape() == parameter.shape, "tensor \"{}\" has shape {}, the model wants {}", name,
-        to_string(value.shape()), to_string(parameter.shape));
-  check(value.dtype() == DType::f32 || value.dtype() == DType::bf16 || value.dtype() == DType::f16 ||
-            value.dtype() == DType::f64,
-        "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype()));
+  check_fits(name, parameter, value.shape(), value.dtype());
   parameter.value = value;
 }
 

@@ -78,7 +78,10 @@ std::vector<std::pair<std::string, Parameter*>> learned_parameters(Module& modul
   return list;
 }
 
-/// Checks a tensor found for a parameter and takes it (no copy). Throws Error naming the tensor and both shapes.
+/// Throws Error naming the tensor, what it is and what the parameter wants, unless it may become its value.
+void check_fits(const std::string& name, const Parameter& parameter, const Shape& shape, DType dtype);
+
+/// Takes a tensor that fits as the parameter's value (no copy).
 void assign(const std::string& name, Parameter& parameter, const Tensor& value);
 
 }  // namespace linnet::nn

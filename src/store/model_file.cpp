@@ -12,7 +12,6 @@
 namespace linnet {
 namespace {
 
-constexpr const char* config_key = "linnet.config";
 constexpr const char* classes_key = "linnet.classes";
 
 uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
@@ -38,40 +37,63 @@ LoadedModel load_model(const Weights& weights) {
   const DiTConfig config = read_model_config(weights);
   result.class_names = read_class_names(weights, config);
   result.model = std::make_unique<DiT>(config);
+  check_model_weights(weights, *result.model);
+  result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    if (parameter.learned()) nn::assign(name, parameter, weights.tensor(name));
+  });
+  return result;
+}
+
+void check_model_weights(const Weights& weights, DiT& model) {
   std::set<std::string> left_over;
   for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
-  result.model->visit("", [&](const std::string& name, nn::Parameter& parameter) {
+  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     left_over.erase(name);
     if (!parameter.learned()) return;
     check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
+    const Weights::Item& item = weights.item(name);
+    check(item.dtype.has_value(), "{}: tensor \"{}\" has the element type {}, which Linnet does not read",
+          weights.source(), name, printable(item.dtype_name));
     try {
-      nn::assign(name, parameter, weights.tensor(name));
+      nn::check_fits(name, parameter, item.shape, *item.dtype);
     } catch (const Error& error) {
       fail("{}: {}", weights.source(), error.what());
     }
   });
   check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
         left_over.empty() ? "" : printable(*left_over.begin()));
-  return result;
 }
 
 LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
   return load_model(open_model_weights(path, choice));
 }
 
-Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
-  const Weights all = Weights::open(path);
-  if (all.metadata().contains(config_key) || all.metadata().contains("linnet.checkpoint")) return all;
-  Weights model = model_weights(all, choice);
+namespace {
+
+// Of Linnet's own checkpoint, whose names say "ema." and "model.", beside the optimiser's "mean." and
+// "square.".
+Weights of_own_checkpoint(const Weights& file, Choice choice) {
+  Weights result = part_of(file, choice == Choice::ema ? "ema." : "model.");
+  result.set_metadata(config_key, file.metadata().at(checkpoint_key));
+  return result;
+}
+
+}  // namespace
+
+Weights find_model_weights(const Weights& file, Choice choice) {
+  if (file.metadata().contains(checkpoint_key)) return of_own_checkpoint(file, choice);
+  const bool own = file.metadata().contains(config_key);
+  Weights model = own ? file : model_weights(file, choice);
   return has_diffusers_names(model) ? with_original_names(model) : model;
+}
+
+Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
+  return find_model_weights(Weights::open(path), choice);
 }
 
 DiTConfig read_model_config(const Weights& weights) {
   const auto& metadata = weights.metadata();
   const auto found = metadata.find(config_key);
-  check(found != metadata.end() || !metadata.contains("linnet.checkpoint"),
-        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors",
-        weights.source());
   if (found == metadata.end()) return infer_dit_config(weights);
   try {
     return dit_config_from_json(found->second);
@@ -118,15 +140,16 @@ std::string fingerprint(const Tensor& tensor) {
 
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra, bool with_positions) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
+  std::vector<TensorToWrite> tensors;
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (!parameter.learned() && !with_positions) return;
     check(parameter.value.defined(), "tensor \"{}\" has no value to save", name);
-    tensors.emplace_back(name, parameter.value.to(dtype));
+    tensors.push_back(
+        {name, dtype, parameter.shape, [&parameter, dtype] { return parameter.value.to(dtype); }});
   });
   std::map<std::string, std::string> metadata = extra;
   metadata[config_key] = to_json(model.config());
-  write_safetensors(path, tensors, metadata);
+  write_safetensors(path, std::move(tensors), metadata);
 }
 
 }  // namespace linnet

@@ -21,7 +21,13 @@ struct LoadedModel {
 LoadedModel load_model(const Weights& weights);
 LoadedModel load_model(const std::filesystem::path& path, Choice choice = Choice::ema);
 
-/// A file's weights by the original's names, without the optimiser's and others': what load_model takes.
+/// Checks without reading a number that the weights are those of the model. Throws Error naming the tensor that
+/// is missing, left over, or of another shape or type.
+void check_model_weights(const Weights& weights, DiT& model);
+
+/// The model among a file's weights, by the original's names and without the optimiser's and others': what
+/// load_model takes.
+Weights find_model_weights(const Weights& file, Choice choice);
 Weights open_model_weights(const std::filesystem::path& path, Choice choice = Choice::ema);
 
 /// The configuration alone: the one that the file states, else what names and shapes tell.
@@ -38,8 +44,11 @@ std::string fingerprint(DiT& model);
 /// The same of one tensor's values.
 std::string fingerprint(const Tensor& tensor);
 
-/// Writes atomically; learned weights in dtype (f32, bf16 or f16), positions left out if with_positions is
-/// false. `extra` joins the metadata.
+/// Metadata keys of Linnet's own files: a model's configuration, and that of a training checkpoint.
+inline constexpr const char *config_key = "linnet.config", *checkpoint_key = "linnet.checkpoint";
+
+/// Writes atomically and tensor by tensor; learned weights in dtype (f32, bf16 or f16), positions left out if
+/// with_positions is false. `extra` joins the metadata.
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra = {}, bool with_positions = true);
 
