@@ -109,6 +109,7 @@ void add_bench(CLI::App& app) {
   add_bench_model(*bench);
   add_bench_attention(*bench);
   add_bench_heads(*bench);
+  add_bench_load(*bench);
   add_bench_ops(*bench);
   add_bench_train(*bench);
 }

@@ -10,14 +10,14 @@ namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, input, output, dtype = "f32";
+  std::string model, input, output, dtype = "f32", weights = "ema";
   int threads = 0;
 };
 
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
-  const LoadedModel loaded = load_model(open_weights(options.model));
+  const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
   loaded.model->set_product_dtype(dtype);
   nn::freeze(*loaded.model);
@@ -39,6 +39,7 @@ void add_forward(CLI::App& app) {
       ->required()
       ->type_name("FILE");
   add_dtype_option(*verb, options->dtype);
+  add_weights_option(*verb, options->weights);
   add_threads_option(*verb, options->threads);
   verb->callback([options] { run(*options); });
 }

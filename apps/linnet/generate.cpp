@@ -24,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::vector<std::string> classes;
   std::string output, latents_output, noise;
-  std::string model = "builtin", dtype = "auto", sampler = "ddim", guided_channels = "3", clip = "auto";
+  std::string model = "builtin", weights = "ema", dtype = "auto", sampler = "ddim", guided_channels = "3",
+              clip = "auto";
   std::optional<int64_t> count;
   int64_t batch = 0, columns = 8, scale = 0;
   int steps = 50, threads = 0;
@@ -209,7 +210,7 @@ void run(const Options& options) {
   PaintRequest request = request_from(options);
   check_outputs(options);
   use_threads(options.threads);
-  LoadedModel loaded = load_model(open_weights(options.model));
+  LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   DiT& model = *loaded.model;
   const DType dtype = model.product_dtype_from_name(options.dtype);
   complete(request, options, loaded);
@@ -217,7 +218,8 @@ void run(const Options& options) {
   nn::freeze(model);
   PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
                        fingerprint(model),       "",
-                       loaded.class_names,       threads()};
+                       loaded.class_names,       threads(),
+                       options.weights == "raw"};
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
@@ -264,6 +266,7 @@ void add_generate(CLI::App& app) {
                    "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
       ->capture_default_str();
   verb->add_option("-m,--model", o->model, "Model file, or builtin")->capture_default_str()->type_name("FILE");
+  add_weights_option(*verb, o->weights);
   verb->add_option(
           "-s,--seed", o->seed,
           "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which is shown)")

@@ -14,7 +14,7 @@ namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string file;
+  std::string file, weights = "ema";
   bool tensors = false;
 };
 
@@ -42,26 +42,16 @@ void show_picture(const std::string& path) {
   if (!again.empty()) show("again", printable(again, 4000));
 }
 
-std::string in_bytes(double bytes) {
-  if (bytes < 1e6) return fmt::format("{:.1f} kB", bytes * 1e-3);
-  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes * 1e-6) : fmt::format("{:.2f} GB", bytes * 1e-9);
-}
-
-// How many numbers are learned, of which types: "3.54 M in f32 (14.2 MB)". A checkpoint keeps each of them four
-// times.
-std::string describe_parameters(const Weights& weights, std::string_view prefix) {
+// How many numbers are learned, of which types: "3.54 M in f32 (14.2 MB)".
+std::string describe_parameters(const Weights& weights) {
   int64_t count = 0;
   size_t bytes = 0;
-  std::vector<std::string> types;
   for (const Weights::Item& item : weights.items()) {
-    if (!item.name.starts_with(prefix) || item.name == "pos_embed") continue;
+    if (item.name == "pos_embed") continue;
     count += item.shape.numel();
     bytes += item.bytes();
-    const std::string type = item.dtype ? std::string(name_of(*item.dtype)) : printable(item.dtype_name);
-    if (std::ranges::find(types, type) == types.end()) types.push_back(type);
   }
-  return fmt::format("{} in {} ({})", in_millions(count), fmt::join(types, ", "),
-                     in_bytes(static_cast<double>(bytes)));
+  return fmt::format("{} in {} ({})", in_millions(count), fmt::join(types_of(weights), ", "), in_bytes(bytes));
 }
 
 std::string describe_classes(const Weights& weights, const DiTConfig& config) {
@@ -82,52 +72,65 @@ void show_config(const DiTConfig& config) {
   show("predicts", config.prediction == Prediction::v ? "v" : "the noise");
 }
 
-void show_model(const Weights& weights) {
-  const DiTConfig config = read_model_config(weights);
-  const std::string classes = describe_classes(weights, config);
-  fmt::print("Model: {}\n", describe_model(config));
-  show_config(config);
-  show("parameters", describe_parameters(weights, ""));
-  show("classes", classes);
-}
-
-void show_checkpoint(const Weights& weights) {
-  const DiTConfig config = dit_config_from_json(weights.metadata().at("linnet.checkpoint"));
-  fmt::print("Training checkpoint: {}\n", describe_model(config));
-  show_config(config);
-  show("parameters", describe_parameters(weights, "model."));
+// "PyTorch, diffusers' names; its \"ema\", also there: \"model\""
+std::string describe_file(const Weights& file, const Weights& model) {
+  std::string text = file.container();
+  if (has_diffusers_names(file)) text += ", diffusers' names";
+  if (model.part().empty()) return text;
+  std::vector<std::string> others;
+  for (const Weights::Item& item : file.items()) {
+    const std::string part = item.name.substr(0, item.name.find_first_of("/."));
+    if (part != model.part() && std::ranges::find(others, part) == others.end()) others.push_back(part);
+    if (others.size() == 8) break;  // a checkpoint has no more; a hostile file might
+  }
+  text += fmt::format(", weights \"{}\"", model.part());
+  if (!others.empty()) text += fmt::format(" (also there: {})", printable(fmt::format("{}", fmt::join(others, ", "))));
+  return text;
 }
 
 void show_tensors(const Weights& weights) {
   size_t width = 0;
   for (const Weights::Item& item : weights.items()) width = std::max(width, printable(item.name).size());
   for (const Weights::Item& item : weights.items())
-    fmt::print("  {:<{}}  {:<5} {}\n", printable(item.name), width, printable(item.dtype_name), to_string(item.shape));
+    fmt::print("  {:<{}}  {:<5} {}\n", printable(item.name), width, printable(item.dtype_name),
+               to_string(item.shape));
 }
 
-void show_weights(const Weights& weights, bool tensors) {
-  const auto& metadata = weights.metadata();
-  if (metadata.contains("linnet.checkpoint"))
-    show_checkpoint(weights);
-  else if (metadata.contains("linnet.config") || looks_like_dit(weights))
-    show_model(weights);
-  else {
+void show_model(const Weights& file, const Weights& model) {
+  const DiTConfig config = read_model_config(model);
+  const std::string classes = describe_classes(model, config);
+  const bool checkpoint = file.metadata().contains(checkpoint_key);
+  fmt::print("{}: {}\n", checkpoint ? "Training checkpoint" : "Model", describe_model(config));
+  show("file", describe_file(file, model));
+  show_config(config);
+  show("parameters", describe_parameters(model));
+  show("classes", classes);
+}
+
+void show_weights(const Weights& file, const Options& options) {
+  const Weights model = find_model_weights(file, choice_from_name(options.weights));
+  if (model.metadata().contains(config_key) || looks_like_dit(model)) {
+    show_model(file, model);
+  } else {
     fmt::print("Tensors, no model that Linnet knows\n");
-    show("numbers", describe_parameters(weights, ""));
+    show("file", describe_file(file, model));
+    show("numbers", describe_parameters(model));
   }
+  const auto& metadata = file.metadata();
   if (const auto step = metadata.find("linnet.step"); step != metadata.end())
     show("step", printable(step->second));
-  show("tensors", std::to_string(weights.items().size()));
+  const size_t here = model.items().size(), all = file.items().size();
+  show("tensors", here == all ? std::to_string(all) : fmt::format("{} of the file's {}", here, all));
   for (const auto& [key, value] : metadata)
     if (!key.starts_with("linnet.") && key != folder_config_key) show(printable(key), printable(value));
-  if (tensors) show_tensors(weights);
+  if (options.tensors) show_tensors(model);
 }
 
 void run(const Options& options) {
   if (options.file != "builtin" && !std::filesystem::is_directory(options.file) && is_png(options.file))
     show_picture(options.file);
   else
-    show_weights(open_weights(options.file), options.tensors);
+    show_weights(open_file(options.file), options);
 }
 
 }  // namespace
@@ -136,6 +139,7 @@ void add_info(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
   verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a PNG file, or builtin")->required();
+  add_weights_option(*verb, options->weights);
   verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
   verb->callback([options] { run(*options); });
 }

@@ -54,7 +54,7 @@ void show(const std::vector<Inherited>& report) {
 
 void run(const Options& options) {
   check_writable(options.output);
-  const Weights teacher = open_weights(options.from, choice_from_name(options.weights));
+  const Weights teacher = open_weights(options.from, options.weights);
   const DiTConfig config = read_model_config(teacher);
   const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
   const int64_t heads = options.heads > 0 ? options.heads : usual_heads(mixer, config.hidden_size);
@@ -90,9 +90,7 @@ void add_inherit(CLI::App& app) {
   verb->add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")
       ->type_name("LETTERS");
   verb->add_option("--seed", options->seed, "Of what starts afresh")->capture_default_str();
-  verb->add_option("--weights", options->weights, "Of a training checkpoint: ema or raw")
-      ->capture_default_str()
-      ->type_name("NAME");
+  add_weights_option(*verb, options->weights);
   verb->callback([options] { run(*options); });
 }
 

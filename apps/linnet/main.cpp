@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
   app::add_data(command);
   app::add_eval(command);
   app::add_info(command);
-  app::add_export(command);
+  app::add_convert(command);
   app::add_inherit(command);
   app::add_forward(command);
   app::add_bench(command);

@@ -7,8 +7,19 @@
 
 namespace linnet::app {
 
-Weights open_weights(const std::string& model, Choice choice) {
-  return model == "builtin" ? Weights::of(builtin_model()) : open_model_weights(model, choice);
+Weights open_file(const std::string& model) {
+  return model == "builtin" ? Weights::of(builtin_model()) : Weights::open(model);
+}
+
+Weights open_weights(const std::string& model, const std::string& choice) {
+  return find_model_weights(open_file(model), choice_from_name(choice));
+}
+
+void add_weights_option(CLI::App& verb, std::string& choice) {
+  verb.add_option("--weights", choice,
+                  "Of a training checkpoint: ema, the moving average where there is one, or raw")
+      ->capture_default_str()
+      ->type_name("NAME");
 }
 
 std::string short_name(const std::string& model) {
@@ -40,12 +51,28 @@ std::string describe_products(DType dtype) {
 }
 
 std::string describe_model(const DiTConfig& config) {
-  return fmt::format("{} (mixer {}), {} block{}, width {}, {} head{}, {} tokens",
-                     config.mixer == nn::Mixer::lit ? "LiT" : "DiT", nn::name_of(config.mixer), config.depth,
-                     config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads,
-                     config.num_heads == 1 ? "" : "s", config.tokens());
+  const std::string size = size_name(config);
+  return fmt::format("{}{}{} (mixer {}), {} block{}, width {}, {} head{}, {} tokens",
+                     config.mixer == nn::Mixer::lit ? "LiT" : "DiT", size.empty() ? "" : "-", size,
+                     nn::name_of(config.mixer), config.depth, config.depth == 1 ? "" : "s", config.hidden_size,
+                     config.num_heads, config.num_heads == 1 ? "" : "s", config.tokens());
 }
 
 std::string in_millions(int64_t count) { return fmt::format("{:.2f} M", static_cast<double>(count) * 1e-6); }
+
+std::string in_bytes(size_t bytes) {
+  const auto count = static_cast<double>(bytes);
+  if (count < 1e6) return fmt::format("{:.1f} kB", count * 1e-3);
+  return count < 1e9 ? fmt::format("{:.1f} MB", count * 1e-6) : fmt::format("{:.2f} GB", count * 1e-9);
+}
+
+std::vector<std::string> types_of(const Weights& weights) {
+  std::vector<std::string> types;
+  for (const Weights::Item& item : weights.items()) {
+    const std::string type = item.dtype ? std::string(name_of(*item.dtype)) : printable(item.dtype_name);
+    if (std::ranges::find(types, type) == types.end()) types.push_back(type);
+  }
+  return types;
+}
 
 }  // namespace linnet::app

@@ -7,8 +7,12 @@
 
 namespace linnet::app {
 
-/// Of a file or folder, or "builtin", as load_model takes them.
-Weights open_weights(const std::string& model, Choice choice = Choice::ema);
+/// All that a file or folder holds, or the model inside the program if it is "builtin".
+Weights open_file(const std::string& model);
+/// The model in it, as load_model takes it; choice is "ema" or "raw".
+Weights open_weights(const std::string& model, const std::string& choice);
+/// Adds --weights, the choice.
+void add_weights_option(CLI::App& verb, std::string& choice);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 
@@ -22,9 +26,13 @@ void use_threads(int threads);
 /// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)"
 std::string describe_products(DType dtype);
 
-/// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens"
+/// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens", and of a published size "LiT-XL/2 (mixer ...".
 std::string describe_model(const DiTConfig& config);
 /// "3.54 M"
 std::string in_millions(int64_t count);
+/// "14.2 MB"
+std::string in_bytes(size_t bytes);
+/// The tensors' element types, each once: {"f32", "i64"}.
+std::vector<std::string> types_of(const Weights& weights);
 
 }  // namespace linnet::app

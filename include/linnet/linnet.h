@@ -46,7 +46,7 @@ class Cancelled : public Error {
 /// A model ready to paint. Movable; one model may not paint on two threads at once.
 class Model {
  public:
-  /// A safetensors file made by `linnet train` or `linnet export`; its weights are mapped, not read. Throws Error when
+  /// A safetensors file made by `linnet train` or `linnet convert`; its weights are mapped, not read. Throws Error when
   /// the file cannot be read or holds no such model.
   explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic);
   /// The small model that is part of the library.

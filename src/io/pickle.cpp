@@ -29,6 +29,8 @@ enum Opcode : uint8_t {
 
 // A value takes a hundred times the byte that makes it; checkpoints of the largest models have some ten thousand.
 constexpr size_t most_values = 4'000'000;
+// Two bytes that recall a value put it into a container again, and OrderedDict copies a whole list.
+constexpr size_t most_items = 16'000'000;
 
 constexpr std::string_view ordered_dictionary = "collections.OrderedDict";
 
@@ -76,9 +78,14 @@ class PickleMachine {
     stack_.pop_back();
     return value;
   }
+  void count_items(size_t count) {
+    items_ += count;
+    check(items_ <= most_items, "{}: the containers of the pickle in it hold too many items", source_);
+  }
   // All values since the last mark.
   std::vector<const PickleValue*> pop_to_mark() {
     check(!marks_.empty(), "{}: the pickle in it is damaged (a mark is missing)", source_);
+    count_items(stack_.size() - marks_.back());
     const auto from = stack_.begin() + static_cast<ptrdiff_t>(marks_.back());
     std::vector<const PickleValue*> values(from, stack_.end());
     stack_.erase(from, stack_.end());
@@ -136,6 +143,7 @@ class PickleMachine {
     if (arguments->items.empty()) return;
     for (const PickleValue* pair : arguments->items[0]->items) {
       check(pair->items.size() == 2, "{}: the pickle in it has a damaged dictionary", source_);
+      count_items(2);
       dictionary->items.insert(dictionary->items.end(), pair->items.begin(), pair->items.end());
     }
   }
@@ -160,6 +168,7 @@ class PickleMachine {
   std::shared_ptr<std::deque<PickleValue>> values_;
   std::vector<PickleValue*> stack_;
   std::vector<size_t> marks_;
+  size_t items_ = 0;
   std::unordered_map<uint64_t, PickleValue*> memo_;
 };
 

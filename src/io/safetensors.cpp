@@ -39,17 +39,31 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
   return copy;
 }
 
-void write_safetensors(const std::filesystem::path& path, NamedTensors tensors,
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata) {
-  for (const auto& [name, tensor] : tensors)
-    check(tensor.defined(), "{}: tensor '{}' has no contents to write", printable(path.string()),
-          printable(name));
   sort_for_safetensors(tensors);
   const std::string header = make_safetensors_header(tensors, metadata);
   write_file_atomically(path, [&](std::FILE* file) {
     write_bytes(file, header.data(), header.size());
-    for (const auto& [name, tensor] : tensors) write_bytes(file, tensor.raw(), tensor.bytes());
+    for (const TensorToWrite& tensor : tensors) {
+      const Tensor values = tensor.read();
+      check(values.defined() && values.shape() == tensor.shape && values.dtype() == tensor.dtype,
+            "cannot write {}: tensor '{}' is not the {} of shape {} that it was to be",
+            printable(path.string()), printable(tensor.name), name_of(tensor.dtype), to_string(tensor.shape));
+      write_bytes(file, values.raw(), values.bytes());
+    }
   });
+}
+
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorToWrite> items;
+  for (const auto& [name, tensor] : tensors) {
+    check(tensor.defined(), "{}: tensor '{}' has no contents to write", printable(path.string()),
+          printable(name));
+    items.push_back({name, tensor.dtype(), tensor.shape(), [tensor] { return tensor; }});
+  }
+  write_safetensors(path, std::move(items), metadata);
 }
 
 }  // namespace linnet

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "io/file.h"
@@ -75,9 +76,15 @@ class TensorFiles {
 std::map<std::string, std::string> parse_safetensors_index(std::string_view text, const std::string& source);
 
 /// Writes tensors and metadata, byte for byte as the format's own library would (which writes metadata in
-/// random order; here it is sorted). Atomic; equal input gives equal bytes. Throws Error on duplicate or
-/// impossible names and when the file cannot be written.
-void write_safetensors(const std::filesystem::path& path, NamedTensors tensors,
+/// random order; here it is sorted). Each tensor is read when its turn comes and let go when it is written.
+/// Atomic; equal input gives equal bytes. Throws Error on duplicate or impossible names, when a tensor turns
+/// out not to be what its header says, and when the file cannot be written; what read() throws passes through.
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+/// The same of tensors that are there already.
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace linnet

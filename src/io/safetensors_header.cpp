@@ -283,14 +283,14 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, cons
   return header;
 }
 
-void sort_for_safetensors(NamedTensors& tensors) {
+void sort_for_safetensors(std::vector<TensorToWrite>& tensors) {
   std::ranges::stable_sort(tensors, [](const auto& a, const auto& b) {
-    const FormatType *left = find_type(a.second.dtype()), *right = find_type(b.second.dtype());
-    return left != right ? left > right : a.first < b.first;
+    const FormatType *left = find_type(a.dtype), *right = find_type(b.dtype);
+    return left != right ? left > right : a.name < b.name;
   });
 }
 
-std::string make_safetensors_header(const NamedTensors& tensors,
+std::string make_safetensors_header(const std::vector<TensorToWrite>& tensors,
                                     const std::map<std::string, std::string>& metadata) {
   std::vector<std::string> members;
   if (!metadata.empty()) {
@@ -300,14 +300,13 @@ std::string make_safetensors_header(const NamedTensors& tensors,
   }
   std::map<std::string_view, int> seen;
   size_t begin = 0;
-  for (const auto& [name, tensor] : tensors) {
-    check(name != metadata_key, "a tensor cannot be called '{}' in a safetensors file", metadata_key);
-    check(++seen[name] == 1, "two tensors are called '{}'", printable(name));
-    check(tensor.defined(), "tensor '{}' has no contents to write", printable(name));
+  for (const TensorToWrite& tensor : tensors) {
+    check(tensor.name != metadata_key, "a tensor cannot be called '{}' in a safetensors file", metadata_key);
+    check(++seen[tensor.name] == 1, "two tensors are called '{}'", printable(tensor.name));
     const size_t end = begin + tensor.bytes();
     members.push_back(fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                                  json_string(name), find_type(tensor.dtype())->name,
-                                  fmt::join(tensor.shape(), ","), begin, end));
+                                  json_string(tensor.name), find_type(tensor.dtype)->name,
+                                  fmt::join(tensor.shape, ","), begin, end));
     begin = end;
   }
   std::string json = fmt::format("{{{}}}", fmt::join(members, ","));

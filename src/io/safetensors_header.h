@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -38,15 +38,24 @@ struct SafetensorsHeader {
 /// __metadata__ maps strings to strings. Element types that are unknown here are let through.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
 
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+/// A tensor that is to be written: what the header says of it, and where its values come from when its turn
+/// comes.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  std::function<Tensor()> read;
+
+  size_t bytes() const { return static_cast<size_t>(shape.numel()) * size_of(dtype); }
+};
 
 /// Orders tensors as the format's own library does: by alignment of the element type, largest first, then by
 /// name, so that all data are aligned.
-void sort_for_safetensors(NamedTensors& tensors);
+void sort_for_safetensors(std::vector<TensorToWrite>& tensors);
 
 /// Length and header, as the file begins, of sorted tensors; a multiple of 8 bytes. Throws Error on duplicate,
-/// reserved or invalid names and on undefined tensors.
-std::string make_safetensors_header(const NamedTensors& tensors,
+/// reserved or invalid names.
+std::string make_safetensors_header(const std::vector<TensorToWrite>& tensors,
                                     const std::map<std::string, std::string>& metadata);
 
 }  // namespace linnet

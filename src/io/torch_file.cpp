@@ -31,6 +31,9 @@ constexpr std::array allowed_calls = {rebuild_tensor,
                                       std::string_view("numpy.core.multiarray.scalar"),
                                       std::string_view("_codecs.encode")};
 
+// A key may stand in many dictionaries, and becomes part of every name below it.
+constexpr size_t longest_name = 4096;
+
 struct ElementType {
   std::string_view name;  // of torch.<Name>Storage, in lower case
   size_t bytes;
@@ -54,7 +57,8 @@ class TorchFileReader {
   }
 
   TorchFile read() {
-    is_zip(bytes_) ? read_zip_file() : read_legacy();
+    file_.zipped_ = is_zip(bytes_);
+    file_.zipped_ ? read_zip_file() : read_legacy();
     return std::move(file_);
   }
 
@@ -165,8 +169,10 @@ class TorchFileReader {
   void visit(const PickleValue& dictionary, const std::string& prefix, int depth) {
     for (size_t i = 0; i + 1 < dictionary.items.size(); i += 2) {
       const PickleValue &key = *dictionary.items[i], &value = *dictionary.items[i + 1];
-      if (!key.is(Kind::text)) continue;
       check(++visited_ <= 1'000'000, "{}: there are too many entries in it", source_);
+      if (!key.is(Kind::text)) continue;
+      check(prefix.size() + key.text.size() <= longest_name, "{}: the name '{}' in it is too long", source_,
+            printable(key.text));
       const std::string name = prefix + std::string(key.text);
       if (value.is(Kind::dictionary) && depth < 3)
         visit(value, name + "/", depth + 1);

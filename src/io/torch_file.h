@@ -36,6 +36,8 @@ class TorchFile {
                                const std::string& source);
 
   const std::string& source() const { return source_; }
+  /// False of the format before PyTorch 1.6.
+  bool zipped() const { return zipped_; }
   /// In the file's order. Tensors of a dictionary in a dictionary are named by both keys: "ema/pos_embed".
   const std::vector<std::string>& names() const { return names_; }
   bool contains(std::string_view name) const { return entries_.contains(name); }
@@ -46,6 +48,7 @@ class TorchFile {
  private:
   friend class TorchFileReader;
   std::string source_;
+  bool zipped_ = false;
   std::shared_ptr<const void> owner_;
   std::map<std::string, Entry, std::less<>> entries_;
   std::vector<std::string> names_;

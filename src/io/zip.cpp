@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "io/bytes.h"
 #include "io/text.h"
@@ -98,8 +99,12 @@ Entry read_entry(ByteReader& reader, const std::string& source) {
   return entry;
 }
 
-std::span<const std::byte> contents(std::span<const std::byte> archive, const Entry& entry,
-                                    const std::string& source) {
+struct Part {
+  size_t begin = 0, end = 0;  // header and contents
+  std::span<const std::byte> contents;
+};
+
+Part find_part(std::span<const std::byte> archive, const Entry& entry, const std::string& source) {
   const std::string name = printable(entry.name);
   check((entry.flags & 1) == 0, "{}: the file '{}' in it is encrypted", source, name);
   check(entry.method == 0 && entry.compressed == entry.size,
@@ -110,9 +115,22 @@ std::span<const std::byte> contents(std::span<const std::byte> archive, const En
         source, name);
   reader.take(22);  // all of which the directory has too
   const auto name_size = reader.number<uint16_t>(), extra_size = reader.number<uint16_t>();
-  reader.take(name_size);
+  check(reader.text(name_size) == entry.name, "{}: the file '{}' in it has another name before its contents",
+        source, name);
   reader.take(extra_size);
-  return reader.take(entry.size);
+  const auto contents = reader.take(entry.size);
+  return {static_cast<size_t>(entry.offset), reader.position(), contents};
+}
+
+// No two files share bytes, and none lies in the directory: readers that disagree on what an archive holds are
+// how something is smuggled past one of them.
+void check_apart(std::vector<Part> parts, uint64_t directory, const std::string& source) {
+  std::ranges::sort(parts, {}, &Part::begin);
+  size_t end = 0;
+  for (const Part& part : parts) {
+    check(part.begin >= end && part.end <= directory, "{}: files in this zip archive overlap", source);
+    end = part.end;
+  }
 }
 
 }  // namespace
@@ -128,11 +146,15 @@ ZipFiles read_zip(std::span<const std::byte> archive, const std::string& source)
   ByteReader reader(archive, source);
   reader.seek(directory.offset);
   ZipFiles files;
+  std::vector<Part> parts;
   for (uint64_t i = 0; i < directory.entries; ++i) {
     const Entry entry = read_entry(reader, source);
-    check(files.emplace(entry.name, contents(archive, entry, source)).second,
-          "{}: the file '{}' is in it twice", source, printable(entry.name));
+    const Part part = find_part(archive, entry, source);
+    check(files.emplace(entry.name, part.contents).second, "{}: the file '{}' is in it twice", source,
+          printable(entry.name));
+    parts.push_back(part);
   }
+  check_apart(std::move(parts), directory.offset, source);
   return files;
 }
 

@@ -15,7 +15,8 @@ using ZipFiles = std::map<std::string, std::span<const std::byte>, std::less<>>;
 bool is_zip(std::span<const std::byte> archive);
 
 /// All files by name. Throws Error, one sentence beginning with source, when the directory is damaged, a file
-/// lies outside the archive, is compressed or encrypted, or a name appears twice.
+/// lies outside the archive, is compressed or encrypted, has two names, or shares bytes with another, or a name
+/// appears twice.
 ZipFiles read_zip(std::span<const std::byte> archive, const std::string& source);
 
 }  // namespace linnet

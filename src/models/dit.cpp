@@ -78,11 +78,14 @@ void DiT::set_product_dtype(DType dtype) {
   check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::i8,
         "products are in f32, bf16 or i8, not {}", name_of(dtype));
   product_dtype_ = dtype;
-  for (DiTBlock& block : blocks_)
-    block.visit("", [dtype](const std::string&, nn::Parameter& parameter) {
-      if (parameter.shape.rank() != 2 || !parameter.value.defined()) return;
-      dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
-    });
+  visit("", [dtype](const std::string& name, nn::Parameter& parameter) {
+    if (!may_be_in_8_bits(name, parameter.shape) || !parameter.value.defined()) return;
+    dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
+  });
+}
+
+bool DiT::may_be_in_8_bits(std::string_view name, const Shape& shape) {
+  return name.starts_with("blocks.") && shape.rank() == 2;
 }
 
 DType DiT::product_dtype_from_name(std::string_view name) const {

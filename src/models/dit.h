@@ -40,6 +40,9 @@ struct DiTConfig {
 /// "LiT-XL/2", "DiT-B/4", … on 256² pixels' latents; throws UsageError listing the known names.
 DiTConfig dit_preset(std::string_view name);
 
+/// "XL/2" of a model of a published width, depth and patch size; else empty.
+std::string size_name(const DiTConfig& config);
+
 /// Heads of that attention as published for this width; of other widths, one for every 64 channels of softmax attention
 /// and two of a linear one.
 int64_t usual_heads(nn::Mixer mixer, int64_t width);
@@ -85,6 +88,8 @@ class DiT {
   /// (others give them back as f32). Embeddings, the final layer and all reductions stay f32.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
+  /// Whether a parameter is one of the blocks' matrices, which may be in 8 bits.
+  static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
   /// The type that a name (see ops::product_dtype_from_name) means for this model: "auto" is i8 if its weights
   /// were stored so.
   DType product_dtype_from_name(std::string_view name) const;

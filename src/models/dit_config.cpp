@@ -53,6 +53,14 @@ DiTConfig dit_preset(std::string_view name) {
   throw UsageError(fmt::format("there is no model \"{}\"; known: {}", name, fmt::join(known, ", ")));
 }
 
+std::string size_name(const DiTConfig& config) {
+  const int64_t patch = config.patch_size;
+  for (const Size& size : sizes)
+    if (size.width == config.hidden_size && size.depth == config.depth && (patch == 2 || patch == 4 || patch == 8))
+      return fmt::format("{}/{}", size.name, patch);
+  return {};
+}
+
 int64_t usual_heads(nn::Mixer mixer, int64_t width) {
   const bool softmax = mixer == nn::Mixer::softmax;
   for (const Size& size : sizes)

@@ -36,23 +36,29 @@ uint64_t hash_name(const std::string& name) {
   return hash;
 }
 
-void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale) {
-  check(value.shape() == parameter.shape, "tensor \"{}\" has shape {}, the model wants {}", name,
-        to_string(value.shape()), to_string(parameter.shape));
-  if (value.dtype() == DType::i8) {
-    check(value.shape().rank() == 2 && scale.defined(),
+void check_fits(const std::string& name, const Parameter& parameter, const Stored& value,
+                const std::optional<Stored>& scale) {
+  check(value.shape == parameter.shape, "tensor \"{}\" has shape {}, the model wants {}", name,
+        to_string(value.shape), to_string(parameter.shape));
+  if (value.dtype == DType::i8) {
+    check(value.shape.rank() == 2 && scale,
           "tensor \"{}\" is of type i8, which a model takes of matrices that come with a scale for each row",
           name);
-    check(scale.dtype() == DType::f32 && scale.shape() == Shape{value.size(0), 1},
-          "tensor \"{}_scale\" is {} of {}, not f32 of ({}, 1)", name, name_of(scale.dtype()),
-          to_string(scale.shape()), value.size(0));
-  } else {
-    check(value.dtype() == DType::f32 || value.dtype() == DType::bf16 || value.dtype() == DType::f16 ||
-              value.dtype() == DType::f64,
-          "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype()));
-    check(!scale.defined(), "tensor \"{}\" is of type {} and has no use for \"{}_scale\"", name,
-          name_of(value.dtype()), name);
+    check(scale->dtype == DType::f32 && scale->shape == Shape{value.shape[0], 1},
+          "tensor \"{}_scale\" is {} of {}, not f32 of ({}, 1)", name, name_of(scale->dtype),
+          to_string(scale->shape), value.shape[0]);
+    return;
   }
+  check(value.dtype == DType::f32 || value.dtype == DType::bf16 || value.dtype == DType::f16 ||
+            value.dtype == DType::f64,
+        "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype));
+  check(!scale, "tensor \"{}\" is of type {} and has no use for \"{}_scale\"", name, name_of(value.dtype), name);
+}
+
+void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale) {
+  std::optional<Stored> stored_scale;
+  if (scale.defined()) stored_scale = {scale.shape(), scale.dtype()};
+  check_fits(name, parameter, {value.shape(), value.dtype()}, stored_scale);
   parameter.value = value;
   parameter.scale = scale;
 }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "core/random.h"
@@ -86,8 +87,17 @@ ParameterList learned_parameters(Module& module) {
   return list;
 }
 
-/// Checks a tensor found for a parameter and takes it (no copy); an i8 matrix comes with its rows' scales,
-/// which files keep under the name "<name>_scale". Throws Error naming the tensor and both shapes.
+/// What a file says of a tensor before it is read.
+struct Stored {
+  Shape shape;
+  DType dtype;
+};
+/// Throws Error naming the tensor, what it is and what the parameter wants, unless it may become its value. An i8
+/// matrix comes with its rows' scales, which files keep under the name "<name>_scale".
+void check_fits(const std::string& name, const Parameter& parameter, const Stored& value,
+                const std::optional<Stored>& scale = {});
+
+/// Takes a tensor that fits as the parameter's value (no copy).
 void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale = {});
 
 /// A matrix in 8 bits (see ops/int8_linear.h) and back, in f32; nothing happens to one that already is.

@@ -24,6 +24,7 @@ PictureText common_text(const PictureOrigin& origin, const PaintRequest& request
                                                               : default_batch(model.config(), request.count))},
                    {"threads", std::to_string(origin.threads)}};
   if (!origin.noise.empty()) text["noise"] = origin.noise;
+  if (origin.raw_weights) text["weights"] = "raw";
   return text;
 }
 
@@ -71,11 +72,13 @@ std::string command_of(const PictureText& text) {
   const auto software = text.find("Software");
   if (software == text.end() || !software->second.starts_with("linnet ")) return {};
   const std::pair<const char*, const char*> options[] = {
-      {"model", "--model"},    {"class", "--class"},     {"classes", "--class"},
-      {"count", "-n"},         {"seed", "--seed"},       {"steps", "--steps"},
-      {"cfg", "--cfg"},        {"sampler", "--sampler"}, {"cfg-channels", "--cfg-channels"},
-      {"dtype", "--dtype"},    {"clip", "--clip"},       {"batch", "--batch"},
-      {"threads", "--threads"}};
+      {"model", "--model"},     {"weights", "--weights"},
+      {"class", "--class"},     {"classes", "--class"},
+      {"count", "-n"},          {"seed", "--seed"},
+      {"steps", "--steps"},     {"cfg", "--cfg"},
+      {"sampler", "--sampler"}, {"cfg-channels", "--cfg-channels"},
+      {"dtype", "--dtype"},     {"clip", "--clip"},
+      {"batch", "--batch"},     {"threads", "--threads"}};
   std::string command = "linnet generate";
   const bool sheet = text.contains("count");
   for (const auto& [key, option] : options) {

@@ -16,6 +16,7 @@ struct PictureOrigin {
   std::string noise;        ///< fingerprint of the given start noise; empty if drawn from the seed
   std::vector<std::string> class_names = {};
   int threads = 1;
+  bool raw_weights = false;  ///< of a training checkpoint, not their moving average
 };
 
 using PictureText = std::map<std::string, std::string>;

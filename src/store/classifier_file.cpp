@@ -7,14 +7,14 @@
 namespace linnet {
 namespace {
 
-constexpr const char* config_key = "linnet.classifier";
+constexpr const char* classifier_key = "linnet.classifier";
 constexpr const char* classes_key = "linnet.classes";
 
 ClassifierConfig read_config(const Weights& weights) {
-  const auto found = weights.metadata().find(config_key);
+  const auto found = weights.metadata().find(classifier_key);
   check(found != weights.metadata().end(),
         "{}: this is no classifier (its metadata lack \"{}\"); \"linnet eval train-classifier\" makes one",
-        weights.source(), config_key);
+        weights.source(), classifier_key);
   try {
     return classifier_config_from_json(found->second);
   } catch (const Error& error) {
@@ -41,7 +41,7 @@ void save_classifier(const std::filesystem::path& path, Classifier& model,
                      const std::vector<std::string>& class_names,
                      const std::map<std::string, std::string>& extra) {
   std::map<std::string, std::string> metadata = extra;
-  metadata[config_key] = to_json(model.config());
+  metadata[classifier_key] = to_json(model.config());
   if (!class_names.empty()) metadata[classes_key] = nlohmann::json(class_names).dump();
   write_safetensors(path, values_of(nn::all_parameters(model), DType::bf16), metadata);
 }

@@ -63,7 +63,7 @@ Tensor join_rows(const std::vector<Tensor>& parts) {
 // Moves items one by one from one set of weights to another, and knows which are left.
 class Renaming {
  public:
-  explicit Renaming(const Weights& from) : from_(from), result_(from.source(), from.metadata()) {
+  explicit Renaming(const Weights& from) : from_(from), result_(from.empty_like()) {
     for (const Weights::Item& item : from.items()) left_.insert(item.name);
   }
 
@@ -157,7 +157,8 @@ bool looks_like_dit(const Weights& weights) {
 }
 
 bool has_diffusers_names(const Weights& weights) {
-  return weights.contains("transformer_blocks.0.attn1.to_q.weight");
+  return weights.contains("transformer_blocks.0.attn1.to_q.weight") &&
+         weights.contains("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight");
 }
 
 Weights with_original_names(const Weights& weights) {
@@ -187,6 +188,9 @@ Weights with_original_names(const Weights& weights) {
 Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
   if (config.mixer != nn::Mixer::softmax)
     throw UsageError("diffusers has no LiT: only a DiT with softmax attention can have its names");
+  if (config.mlp_size() != 4 * config.hidden_size)
+    throw UsageError(fmt::format("diffusers' DiT has an MLP of four times the width of {}, this one's has {}",
+                                 config.hidden_size, config.mlp_size()));
   Renaming names(weights);
   for (const auto& [theirs, ours] : outer_names) names.move(std::string(ours), std::string(theirs));
   names.drop("pos_embed");
@@ -202,6 +206,29 @@ Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
                    fmt::format("{}attn1.to_v.{}", to, kind)});
   }
   return names.done();
+}
+
+std::string diffusers_config(const DiTConfig& config) {
+  nlohmann::ordered_json json;
+  json["_class_name"] = "DiTTransformer2DModel";
+  json["activation_fn"] = "gelu-approximate";
+  json["attention_bias"] = true;
+  json["attention_head_dim"] = config.hidden_size / config.num_heads;
+  json["dropout"] = 0.0;
+  json["in_channels"] = config.in_channels;
+  json["norm_elementwise_affine"] = false;
+  json["norm_eps"] = 1e-5;
+  json["norm_num_groups"] = 32;
+  json["norm_type"] = "ada_norm_zero";
+  json["num_attention_heads"] = config.num_heads;
+  json["num_embeds_ada_norm"] =
+      config.null_class() ? config.num_classes : config.num_classes - 1;  // diffusers adds one
+  json["num_layers"] = config.depth;
+  json["out_channels"] = config.out_channels();
+  json["patch_size"] = config.patch_size;
+  json["sample_size"] = config.input_size;
+  json["upcast_attention"] = false;
+  return json.dump(2) + "\n";
 }
 
 DiTConfig infer_dit_config(const Weights& weights) {

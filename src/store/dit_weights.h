@@ -16,8 +16,11 @@ bool has_diffusers_names(const Weights& weights);
 /// The same weights by the original's names; q, k and v joined, the embedders that every block repeats taken
 /// from the first. Throws Error naming a tensor that is missing or has no place.
 Weights with_original_names(const Weights& weights);
-/// The other way, for a softmax DiT.
+/// The other way, without the positions, which diffusers computes. Throws UsageError when diffusers has no such
+/// model: it has softmax attention only, and an MLP of four times the width.
 Weights with_diffusers_names(const Weights& weights, const DiTConfig& config);
+/// The "config.json" that belongs to them: the arguments of DiTTransformer2DModel.
+std::string diffusers_config(const DiTConfig& config);
 
 /// The configuration of weights with the original's names: sizes from shapes, the mixer from the attention's
 /// names. What these do not tell: the heads of an attention without a convolution, the size of the input where

@@ -102,7 +102,8 @@ DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads) {
   return config;
 }
 
-std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed) {
+std::vector<Inherited> inherit(DiT& student, const Weights& weights, AlsoInherit also, uint64_t seed) {
+  const Weights teacher = with_float_matrices(weights);
   const int64_t width = student.config().hidden_size;
   const std::string beyond = fmt::format("blocks.{}.attn.proj.weight", student.config().depth);
   check(!teacher.contains(beyond), "{}: it has more blocks than the student's {}", teacher.source(),

@@ -12,7 +12,6 @@
 namespace linnet {
 namespace {
 
-constexpr const char* config_key = "linnet.config";
 constexpr const char* classes_key = "linnet.classes";
 
 uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
@@ -32,18 +31,31 @@ uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
 
 }  // namespace
 
-void read_parameters(const nn::ParameterList& parameters, const Weights& weights) {
+namespace {
+
+// What is stored of a tensor, if anything is.
+std::optional<nn::Stored> stored(const Weights& weights, const std::string& name) {
+  if (!weights.contains(name)) return std::nullopt;
+  const Weights::Item& item = weights.item(name);
+  check(item.dtype.has_value(), "{}: tensor \"{}\" has the element type {}, which Linnet does not read",
+        weights.source(), name, printable(item.dtype_name));
+  return nn::Stored{item.shape, *item.dtype};
+}
+
+}  // namespace
+
+void check_parameters(const nn::ParameterList& parameters, const Weights& weights) {
   std::set<std::string> left_over;
   for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
   for (const auto& [name, parameter] : parameters) {
-    const std::string scale = name + "_scale";
+    const std::string scale = scale_name(name);
     left_over.erase(name);
     left_over.erase(scale);
     if (!parameter->learned()) continue;
-    check(weights.contains(name), "{}: tensor \"{}\" is missing", weights.source(), name);
+    const auto value = stored(weights, name);
+    check(value.has_value(), "{}: tensor \"{}\" is missing", weights.source(), name);
     try {
-      nn::assign(name, *parameter, weights.tensor(name),
-                 weights.contains(scale) ? weights.tensor(scale) : Tensor());
+      nn::check_fits(name, *parameter, *value, stored(weights, scale));
     } catch (const Error& error) {
       fail("{}: {}", weights.source(), error.what());
     }
@@ -52,13 +64,28 @@ void read_parameters(const nn::ParameterList& parameters, const Weights& weights
         left_over.empty() ? "" : printable(*left_over.begin()));
 }
 
-std::vector<std::pair<std::string, Tensor>> values_of(const nn::ParameterList& parameters, DType dtype) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
+void read_parameters(const nn::ParameterList& parameters, const Weights& weights) {
+  check_parameters(parameters, weights);
+  for (const auto& [name, parameter] : parameters) {
+    if (!parameter->learned()) continue;
+    const std::string scale = scale_name(name);
+    nn::assign(name, *parameter, weights.tensor(name),
+               weights.contains(scale) ? weights.tensor(scale) : Tensor());
+  }
+}
+
+std::vector<TensorToWrite> values_of(const nn::ParameterList& parameters, DType dtype) {
+  std::vector<TensorToWrite> tensors;
   for (const auto& [name, parameter] : parameters) {
     check(parameter->value.defined(), "tensor \"{}\" has no value to save", name);
     const bool eight_bits = parameter->scale.defined();
-    tensors.emplace_back(name, eight_bits ? parameter->value : parameter->value.to(dtype));
-    if (eight_bits) tensors.emplace_back(name + "_scale", parameter->scale);
+    const DType stored_as = eight_bits ? DType::i8 : dtype;
+    tensors.push_back({name, stored_as, parameter->shape, [p = parameter, stored_as] {
+                         return stored_as == DType::i8 ? p->value : p->value.to(stored_as);
+                       }});
+    if (eight_bits)
+      tensors.push_back(
+          {scale_name(name), DType::f32, parameter->scale.shape(), [p = parameter] { return p->scale; }});
   }
   return tensors;
 }
@@ -77,19 +104,32 @@ LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
   return load_model(open_model_weights(path, choice));
 }
 
-Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
-  const Weights all = Weights::open(path);
-  if (all.metadata().contains(config_key) || all.metadata().contains("linnet.checkpoint")) return all;
-  Weights model = model_weights(all, choice);
+namespace {
+
+// Of Linnet's own checkpoint, whose names say "ema." and "model.", beside the optimiser's "mean." and
+// "square.".
+Weights of_own_checkpoint(const Weights& file, Choice choice) {
+  Weights result = part_of(file, choice == Choice::ema ? "ema." : "model.");
+  result.set_metadata(config_key, file.metadata().at(checkpoint_key));
+  return result;
+}
+
+}  // namespace
+
+Weights find_model_weights(const Weights& file, Choice choice) {
+  if (file.metadata().contains(checkpoint_key)) return of_own_checkpoint(file, choice);
+  const bool own = file.metadata().contains(config_key);
+  Weights model = own ? file : model_weights(file, choice);
   return has_diffusers_names(model) ? with_original_names(model) : model;
+}
+
+Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
+  return find_model_weights(Weights::open(path), choice);
 }
 
 DiTConfig read_model_config(const Weights& weights) {
   const auto& metadata = weights.metadata();
   const auto found = metadata.find(config_key);
-  check(found != metadata.end() || !metadata.contains("linnet.checkpoint"),
-        "{}: this is a training checkpoint; the model to use lies beside it, model.safetensors",
-        weights.source());
   if (found == metadata.end()) return infer_dit_config(weights);
   try {
     return dit_config_from_json(found->second);

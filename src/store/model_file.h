@@ -21,7 +21,9 @@ struct LoadedModel {
 LoadedModel load_model(const Weights& weights);
 LoadedModel load_model(const std::filesystem::path& path, Choice choice = Choice::ema);
 
-/// A file's weights by the original's names, without the optimiser's and others': what load_model takes.
+/// The model among a file's weights, by the original's names and without the optimiser's and others': what
+/// load_model takes.
+Weights find_model_weights(const Weights& file, Choice choice);
 Weights open_model_weights(const std::filesystem::path& path, Choice choice = Choice::ema);
 
 /// The configuration alone: the one that the file states, else what names and shapes tell.
@@ -35,11 +37,14 @@ inline std::vector<std::string> read_class_names(const Weights& weights, const D
   return read_class_names(weights, config.num_classes);
 }
 
-/// Gives every learned parameter of a list the tensor of its name. Throws Error naming file and tensor when one
-/// is missing, of another shape, or left over.
+/// Checks without reading a number that the weights are those of a list's parameters. Throws Error naming file and
+/// tensor when one is missing, left over, or of another shape or type.
+void check_parameters(const nn::ParameterList& parameters, const Weights& weights);
+/// Gives every learned parameter of a list the tensor of its name; checks first.
 void read_parameters(const nn::ParameterList& parameters, const Weights& weights);
-/// The parameters' values in dtype, by name. Throws Error when one has none.
-std::vector<std::pair<std::string, Tensor>> values_of(const nn::ParameterList& parameters, DType dtype);
+/// The parameters' values by name, in dtype, or in 8 bits with their scales where they are so. Throws Error when
+/// one has none. The parameters must outlive what is returned.
+std::vector<TensorToWrite> values_of(const nn::ParameterList& parameters, DType dtype);
 
 /// Sixteen hexadecimal digits that say which weights a model has: a function of the tensors' names,
 /// types and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
@@ -48,8 +53,11 @@ inline std::string fingerprint(DiT& model) { return fingerprint(nn::learned_para
 /// The same of one tensor's values.
 std::string fingerprint(const Tensor& tensor);
 
-/// Writes atomically; learned weights in dtype (f32, bf16 or f16), positions left out if with_positions is
-/// false. `extra` joins the metadata.
+/// Metadata keys of Linnet's own files: a model's configuration, and that of a training checkpoint.
+inline constexpr const char *config_key = "linnet.config", *checkpoint_key = "linnet.checkpoint";
+
+/// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is), positions left out if
+/// with_positions is false. `extra` joins the metadata.
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra = {}, bool with_positions = true);
 

@@ -1,9 +1,11 @@
 #include "store/weights.h"
 
-#include <algorithm>
 #include <array>
+#include <set>
+#include <span>
 
 #include "io/text.h"
+#include "ops/int8_linear.h"
 
 namespace linnet {
 namespace {
@@ -28,7 +30,7 @@ fs::path file_in(const fs::path& folder) {
 
 Weights of_index(const fs::path& path) {
   const auto files = std::make_shared<const TensorFiles>(TensorFiles::open(path));
-  Weights result(printable(path.string()), files->metadata());
+  Weights result(printable(path.string()), files->metadata(), "safetensors with an index");
   for (const std::string& name : files->names()) {
     const SafetensorsEntry& entry = files->entry(name);
     result.add(
@@ -53,6 +55,7 @@ Weights Weights::open(const fs::path& given) {
   const fs::path path = folder ? file_in(given) : given;
   if (!folder) return of_file(path);
   Weights result = of_file(path);
+  result.container_ = fmt::format("folder: {} ({})", printable(path.filename().string()), result.container_);
   if (const fs::path config = path.parent_path() / "config.json"; fs::exists(config))
     result.metadata_.emplace(folder_config_key, read_text_file(config, 1 << 20));
   return result;
@@ -60,7 +63,7 @@ Weights Weights::open(const fs::path& given) {
 
 Weights Weights::of(const SafetensorsFile& file) {
   const auto shared = std::make_shared<const SafetensorsFile>(file);
-  Weights result(file.source(), file.metadata());
+  Weights result(file.source(), file.metadata(), "safetensors");
   for (const std::string& name : file.names()) {
     const SafetensorsEntry& entry = file.entry(name);
     result.add(
@@ -71,7 +74,7 @@ Weights Weights::of(const SafetensorsFile& file) {
 
 Weights Weights::of(const TorchFile& file) {
   const auto shared = std::make_shared<const TorchFile>(file);
-  Weights result(file.source());
+  Weights result(file.source(), {}, file.zipped() ? "PyTorch" : "PyTorch, in its format before 1.6");
   for (const std::string& name : file.names()) {
     const TorchFile::Entry& entry = file.entry(name);
     result.add(
@@ -92,27 +95,69 @@ void Weights::add(Item item) {
   items_.push_back(std::move(item));
 }
 
+Weights with_float_matrices(const Weights& weights) {
+  Weights result = weights.empty_like();
+  std::set<std::string> scales;
+  for (const Weights::Item& item : weights.items())
+    if (item.dtype == DType::i8 && weights.contains(scale_name(item.name))) scales.insert(scale_name(item.name));
+  for (Weights::Item item : weights.items()) {
+    if (scales.contains(item.name)) continue;
+    if (const std::string scale = scale_name(item.name); scales.contains(scale)) {
+      item.read = [values = item.read, scale = weights.item(scale).read] {
+        return ops::dequantize({values(), scale()}, DType::f32);
+      };
+      item.dtype = DType::f32;
+      item.dtype_name = name_of(DType::f32);
+    }
+    result.add(std::move(item));
+  }
+  return result;
+}
+
 Choice choice_from_name(std::string_view name) {
   if (name == "ema") return Choice::ema;
   if (name == "raw") return Choice::raw;
   throw UsageError(fmt::format("a checkpoint's weights are \"ema\" or \"raw\", not \"{}\"", printable(name)));
 }
 
-Weights model_weights(const Weights& all, Choice choice) {
-  using Groups = std::vector<std::string_view>;
-  const Groups averaged = {"ema/", "state_dict_ema/"}, raw = {"model/", "state_dict/", "module/"};
-  Groups order = choice == Choice::ema ? averaged : raw;
-  const Groups& second = choice == Choice::ema ? raw : averaged;
-  order.insert(order.end(), second.begin(), second.end());
-  const auto group = std::ranges::find_if(order, [&](std::string_view prefix) {
-    return std::ranges::any_of(all.items(),
-                               [&](const Weights::Item& item) { return item.name.starts_with(prefix); });
-  });
-  const std::string_view prefix = group == order.end() ? "" : *group;
-  Weights result(all.source(), all.metadata());
+namespace {
+
+// The first of these prefixes that some tensor's name begins with; empty if none does.
+std::string_view find_prefix(const Weights& all, std::span<const std::string_view> prefixes) {
+  for (const std::string_view prefix : prefixes)
+    for (const Weights::Item& item : all.items())
+      if (item.name.starts_with(prefix)) return prefix;
+  return {};
+}
+
+}  // namespace
+
+Weights Weights::empty_like() const {
+  Weights result(source_, metadata_, container_);
+  result.part_ = part_;
+  return result;
+}
+
+Weights part_of(const Weights& all, std::string_view prefix) {
+  Weights result = all.empty_like();
+  if (!prefix.empty()) result.part_ = prefix.substr(0, prefix.size() - 1);
   for (Weights::Item item : all.items()) {
     if (!item.name.starts_with(prefix)) continue;
     item.name.erase(0, prefix.size());
+    result.add(std::move(item));
+  }
+  return result;
+}
+
+Weights model_weights(const Weights& all, Choice choice) {
+  static constexpr std::string_view averages[] = {"ema/", "state_dict_ema/"};
+  static constexpr std::string_view raws[] = {"model/", "state_dict/", "module/"};
+  const std::string_view average = find_prefix(all, averages), raw = find_prefix(all, raws);
+  check(choice == Choice::ema || average.empty() || !raw.empty(),
+        "{}: it has no raw weights, only their moving average (ema)", all.source());
+  const Weights chosen = part_of(all, choice == Choice::raw || average.empty() ? raw : average);
+  Weights result = chosen.empty_like();
+  for (Weights::Item item : chosen.items()) {
     if (item.name.starts_with("module."))
       item.name.erase(0, std::string_view("module.").size());  // of parallel training
     result.add(std::move(item));

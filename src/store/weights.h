@@ -32,9 +32,10 @@ class Weights {
     size_t bytes() const { return dtype ? static_cast<size_t>(shape.numel()) * size_of(*dtype) : 0; }
   };
 
-  /// source names the file in messages.
-  explicit Weights(std::string source, std::map<std::string, std::string> metadata = {})
-      : source_(std::move(source)), metadata_(std::move(metadata)) {}
+  /// source names the file in messages, container says what kind of file it is: "safetensors".
+  explicit Weights(std::string source, std::map<std::string, std::string> metadata = {},
+                   std::string container = {})
+      : source_(std::move(source)), container_(std::move(container)), metadata_(std::move(metadata)) {}
 
   /// What is at a path: a file by its contents, a folder by its "model.safetensors",
   /// "diffusion_pytorch_model.*" or "pytorch_model.bin", itself or in "transformer/". Throws Error naming what
@@ -43,8 +44,15 @@ class Weights {
   static Weights of(const SafetensorsFile& file);
   static Weights of(const TorchFile& file);
 
+  /// Of the same file, but without tensors yet: what filtering and renaming begin with.
+  Weights empty_like() const;
+
   const std::string& source() const { return source_; }
+  const std::string& container() const { return container_; }
+  /// Of a training checkpoint, the set that these are: "ema", "model", ...; empty if there is but one.
+  const std::string& part() const { return part_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
   /// In the file's order.
   const std::vector<Item>& items() const { return items_; }
   bool contains(std::string_view name) const { return places_.contains(name); }
@@ -57,11 +65,18 @@ class Weights {
   void add(Item item);
 
  private:
-  std::string source_;
+  friend Weights part_of(const Weights& all, std::string_view prefix);
+
+  std::string source_, container_, part_;
   std::map<std::string, std::string> metadata_;
   std::vector<Item> items_;
   std::map<std::string, size_t, std::less<>> places_;
 };
+
+/// The tensor that holds the scales of a matrix in 8 bits (nn/parameter.h).
+inline std::string scale_name(std::string_view name) { return std::string(name) + "_scale"; }
+/// The same weights with every matrix in 8 bits as the f32 matrix that it stands for.
+Weights with_float_matrices(const Weights& weights);
 
 /// Which of a training checkpoint's two sets of weights is wanted.
 enum class Choice : uint8_t { ema, raw };
@@ -69,9 +84,13 @@ enum class Choice : uint8_t { ema, raw };
 /// "ema" or "raw"; throws UsageError on others.
 Choice choice_from_name(std::string_view name);
 
+/// Those whose names begin with the prefix ("ema/"), without it.
+Weights part_of(const Weights& all, std::string_view prefix);
+
 /// The model's own weights out of a training checkpoint that holds more: those under "ema" or "state_dict_ema"
-/// (or, wanted raw or for want of these, "model", "state_dict" or "module"), by their plain names. Weights that
-/// are plain already come back as they are.
+/// (or, for want of these or when raw ones are wanted, "model", "state_dict" or "module"), by their plain
+/// names. Weights that are plain already come back as they are. Throws Error when raw ones are wanted of a
+/// checkpoint that has only the average.
 Weights model_weights(const Weights& all, Choice choice);
 
 }  // namespace linnet

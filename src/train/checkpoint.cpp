@@ -3,31 +3,31 @@
 #include <charconv>
 
 #include "io/text.h"
+#include "store/model_file.h"
 
 namespace linnet {
 namespace {
 
 constexpr const char* step_key = "linnet.step";
-constexpr const char* model_key = "linnet.checkpoint";
-constexpr const char* config_key = "linnet.train";
+constexpr const char* toml_key = "linnet.train";
 
 }  // namespace
 
 Checkpoint open_checkpoint(const std::filesystem::path& path) {
   Checkpoint result{SafetensorsFile::open(path), 0, {}, ""};
   const auto& metadata = result.file.metadata();
-  check(metadata.contains(step_key) && metadata.contains(model_key), "{}: this is no training checkpoint",
+  check(metadata.contains(step_key) && metadata.contains(checkpoint_key), "{}: this is no training checkpoint",
         path.string());
   const std::string& step = metadata.at(step_key);
   const auto parsed = std::from_chars(step.data(), step.data() + step.size(), result.step);
   check(parsed.ec == std::errc() && parsed.ptr == step.data() + step.size() && result.step >= 0,
         "{}: the step \"{}\" is no number", path.string(), printable(step));
   try {
-    result.model = dit_config_from_json(metadata.at(model_key));
+    result.model = dit_config_from_json(metadata.at(checkpoint_key));
   } catch (const Error& error) {
     fail("{}: {}", path.string(), error.what());
   }
-  if (const auto config = metadata.find(config_key); config != metadata.end()) result.toml = config->second;
+  if (const auto config = metadata.find(toml_key); config != metadata.end()) result.toml = config->second;
   return result;
 }
 
@@ -35,7 +35,7 @@ void write_checkpoint(const std::filesystem::path& path,
                       const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
                       const DiTConfig& model, const std::string& toml) {
   write_safetensors(path, state,
-                    {{step_key, std::to_string(step)}, {config_key, toml}, {model_key, to_json(model)}});
+                    {{step_key, std::to_string(step)}, {toml_key, toml}, {checkpoint_key, to_json(model)}});
 }
 
 }  // namespace linnet

@@ -177,16 +177,16 @@ TEST_F(Generate, GuidanceNeedsAModelThatDroppedClasses) {
   EXPECT_TRUE(succeeded(run(plain, {folder_.path()})));
 }
 
-TEST_F(Generate, AnExportedModelPaintsAsTheOriginal) {
+TEST_F(Generate, AConvertedModelPaintsAsTheOriginal) {
   EXPECT_TRUE(succeeded(generate({"--seed", "1", "--dtype", "f32", "-o", "a.png"})));
-  EXPECT_TRUE(succeeded(run({"export", model_, "-o", "f32.safetensors", "--dtype", "f32"}, {folder_.path()})));
+  EXPECT_TRUE(succeeded(run({"convert", model_, "-o", "f32.safetensors", "--no-positions"}, {folder_.path()})));
   EXPECT_TRUE(succeeded(
       run({"generate", "-m", "f32.safetensors", "--steps", "3", "--seed", "1", "--dtype", "f32", "-o", "b.png"},
           {folder_.path()})));
   EXPECT_EQ(read_image(folder_ / "a.png"), read_image(folder_ / "b.png"));
   for (const char* dtype : {"bf16", "f16"}) {
     EXPECT_TRUE(
-        succeeded(run({"export", model_, "-o", "half.safetensors", "--dtype", dtype}, {folder_.path()})));
+        succeeded(run({"convert", model_, "-o", "half.safetensors", "--dtype", dtype}, {folder_.path()})));
     EXPECT_LT(std::filesystem::file_size(folder_ / "half.safetensors"),
               std::filesystem::file_size(model_) * 6 / 10);
     for (const char* products : {"f32", "bf16"})

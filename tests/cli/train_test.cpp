@@ -1,4 +1,5 @@
 // linnet train: runs that end, are stopped, are killed, and go on.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -7,6 +8,7 @@
 #include <random>
 
 #include "cli/command.h"
+#include "io/image.h"
 #include "io/safetensors.h"
 #include "support/temporary_folder.h"
 
@@ -70,8 +72,13 @@ TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
   const Result info = run({"info", "run/checkpoint.safetensors"}, {folder_ / "a"});
   EXPECT_TRUE(succeeded(info));
   EXPECT_NE(info.out.find("Training checkpoint"), std::string::npos);
-  EXPECT_TRUE(failed(run({"generate", "-m", "run/checkpoint.safetensors", "-o", "q.png"}, {folder_ / "a"}), 1,
-                     "training checkpoint"));
+  for (const char* weights : {"ema", "raw"})
+    EXPECT_TRUE(succeeded(run({"generate", "-m", "run/checkpoint.safetensors", "--weights", weights, "--steps",
+                               "2", "-o", fmt::format("{}.png", weights)},
+                              {folder_ / "a"})));
+  const auto hash = [&](const char* file) { return read_png_text(folder_ / "a" / file).at("model-hash"); };
+  EXPECT_EQ(hash("ema.png"), hash("p.png"));
+  EXPECT_NE(hash("raw.png"), hash("p.png"));
 }
 
 TEST_F(Train, AResumedRunIsTheUninterruptedOneBitForBit) {

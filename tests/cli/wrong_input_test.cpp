@@ -88,8 +88,6 @@ TEST_F(WrongInput, ImpossibleOutputsAreRefused) {
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "none/p.png"}), 1, "no folder none"));
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "small.safetensors/p.png"}), 1));
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "--latents-out", "none/l"}), 1, "none"));
-  EXPECT_TRUE(failed(linnet({"export", "small.safetensors", "-o", "folder.png"}), 1, "folder"));
-  EXPECT_TRUE(failed(linnet({"export", "small.safetensors", "-o", "e", "--dtype", "i8"}), 2, "i8"));
 }
 
 TEST_F(WrongInput, AFolderIsNoFile) {
@@ -184,7 +182,7 @@ TEST_F(WrongInput, AFullDiskIsOneSentence) {
       failed(limited({"generate", "-m", "small.safetensors", "--steps", "1", "-o", "p.png"}), 1, "p.png"));
   EXPECT_TRUE(
       failed(limited({"generate", "-m", "small.safetensors", "--steps", "1", "--latents-out", "l"}), 1, "l"));
-  EXPECT_TRUE(failed(limited({"export", "small.safetensors", "-o", "e"}), 1, "e"));
+  EXPECT_TRUE(failed(limited({"convert", "small.safetensors", "-o", "e.safetensors"}), 1, "e.safetensors"));
 }
 
 TEST_F(WrongInput, AFullDiskBehindStandardOutputIsNoticed) {

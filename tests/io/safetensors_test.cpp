@@ -42,6 +42,15 @@ std::string refusal(const std::string& header, size_t data_bytes = 0) {
   return "(accepted)";
 }
 
+std::string message_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "(accepted)";
+}
+
 void expect_says(const std::string& message, const std::string& part) {
   EXPECT_NE(message.find(part), std::string::npos) << message;
 }
@@ -278,6 +287,33 @@ TEST(Safetensors, RefusesEveryBrokenFileWithOneSentence) {
     }
   }
   EXPECT_GT(count, 40);
+}
+
+TEST(Safetensors, WritesOneTensorAfterTheOtherAndKeepsNone) {
+  const TemporaryFolder folder;
+  std::vector<std::weak_ptr<int>> seen;
+  const auto read = [&] {
+    for (const auto& earlier : seen) EXPECT_TRUE(earlier.expired());
+    static constexpr float values[] = {1, 2};
+    const auto owner = std::make_shared<int>();
+    seen.push_back(owner);
+    return Tensor::borrow(values, {2}, DType::f32, owner);
+  };
+  write_safetensors(folder / "x",
+                    std::vector<TensorToWrite>{{"a", DType::f32, {2}, read}, {"b", DType::f32, {2}, read}});
+  EXPECT_EQ(seen.size(), 2u);
+  EXPECT_EQ(SafetensorsFile::open(folder / "x").tensor("b").data<float>()[1], 2.0f);
+}
+
+TEST(Safetensors, RefusesToWriteATensorThatIsNotWhatItsHeaderSays) {
+  const TemporaryFolder folder;
+  for (const Tensor& wrong : {Tensor::zeros({3}), Tensor::zeros({2}, DType::bf16), Tensor()})
+    expect_says(message_of([&] {
+                  write_safetensors(folder / "x",
+                                    std::vector<TensorToWrite>{{"a", DType::f32, {2}, [&] { return wrong; }}});
+                }),
+                "tensor 'a' is not the f32 of shape (2)");
+  EXPECT_TRUE(fs::is_empty(folder.path()));
 }
 
 TEST(Safetensors, RefusesToWriteWhatCannotBeRead) {

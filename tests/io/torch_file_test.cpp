@@ -1,14 +1,18 @@
-// Reading PyTorch's files: what PyTorch wrote, in both formats, and refusals. The files:
-// tests/reference/make_torch_files.py
+// Reading PyTorch's files: what PyTorch wrote, in both formats, what is too large to be kept here, and
+// refusals. The files: tests/reference/make_torch_files.py
 #include "io/torch_file.h"
 
 #include <gtest/gtest.h>
+
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "io/file.h"
 #include "io/pickle.h"
+#include "io/torch_bytes.h"
+#include "support/temporary_folder.h"
 
 namespace linnet {
 namespace {
@@ -80,7 +84,7 @@ TEST_P(TorchFiles, AnElementTypeThatLinnetLacksIsNamed) {
 
 TEST_P(TorchFiles, DictionariesInDictionariesAreNamedByBothKeys) {
   const TorchFile file = open("nested");
-  EXPECT_EQ(file.names(), (std::vector<std::string>{"model/w", "ema/w"}));
+  EXPECT_EQ(file.names(), (std::vector<std::string>{"model/w", "ema/w", "opt/exp_avg"}));
   EXPECT_EQ(values_of(file, "model/w"), count(2));
   EXPECT_EQ(values_of(file, "ema/w"), count(2, 10));
 }
@@ -95,6 +99,71 @@ TEST(TorchFile, DenseTensorsAreViewsOfTheFile) {
   const auto* const at = static_cast<const std::byte*>(file.tensor("plain").raw());
   EXPECT_TRUE(at >= mapped->data() && at < mapped->data() + mapped->size());
   EXPECT_TRUE(file.tensor("plain").read_only());
+}
+
+// Two storages, the first of 4.8 GB, nearly all of it a hole; what the tensors see is written into it.
+struct Far {
+  static constexpr int64_t count = 1'200'000'000, second = 1'100'000'003;
+
+  static std::string pickle() {
+    using namespace test::pickled;
+    return whole("}(" + text("end") + tensor("0", count, count - 4, {2, 2}, {2, 1}) + text("apart") +
+                 tensor("0", count, 3, {2}, {second - 3}) + text("after") + tensor("1", 3, 0, {3}, {1}) + "u");
+  }
+  static void fill(test::SparseFile& file, uint64_t begin) {
+    const auto put = [&](int64_t element, float value) {
+      file.put(begin + 4 * static_cast<uint64_t>(element), test::little_endian(value));
+    };
+    for (int i = 0; i < 4; ++i) put(count - 4 + i, static_cast<float>(i + 1));
+    put(3, 5);
+    put(second, 6);
+  }
+  static std::string after() {
+    return test::little_endian(7.0f) + test::little_endian(8.0f) + test::little_endian(9.0f);
+  }
+
+  static void expect_read(const fs::path& path) {
+    struct stat status {};
+    ASSERT_EQ(::stat(path.c_str(), &status), 0);
+    EXPECT_GT(status.st_size, off_t{1} << 32);
+    EXPECT_LT(status.st_blocks * 512, 1 << 20) << "the file was to be a hole";
+    const TorchFile file = TorchFile::open(path);
+    EXPECT_EQ(values_of(file, "end"), (std::vector<float>{1, 2, 3, 4}));
+    EXPECT_EQ(values_of(file, "apart"), (std::vector<float>{5, 6}));
+    EXPECT_EQ(values_of(file, "after"), (std::vector<float>{7, 8, 9}));
+  }
+};
+
+TEST(TorchFile, BeyondFourGigabytesIsReadFromZip) {
+  const TemporaryFolder folder;
+  {
+    test::SparseFile file(folder / "far.pt");
+    test::ZipWriter zip(file);
+    zip.begin("far/data/0", 4 * Far::count);
+    const uint64_t begin = file.size();
+    file.append_hole(4 * Far::count);
+    Far::fill(file, begin);
+    zip.add("far/data/1", Far::after());  // this and all that follows lie beyond what 32 bits can say
+    zip.add("far/data.pkl", Far::pickle());
+    zip.finish();
+  }
+  Far::expect_read(folder / "far.pt");
+}
+
+TEST(TorchFile, BeyondFourGigabytesIsReadFromTheOlderFormat) {
+  const TemporaryFolder folder;
+  {
+    using namespace test::pickled;
+    test::SparseFile file(folder / "far.pt");
+    file.append(std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", 15));
+    file.append(whole("M\xe9\x03") + whole("}") + Far::pickle() + whole("](" + text("0") + text("1") + "e"));
+    file.append(test::little_endian(Far::count));
+    const uint64_t begin = file.size();
+    file.append_hole(4 * Far::count);
+    Far::fill(file, begin);
+    file.append(test::little_endian(int64_t{3}) + Far::after());
+  }
+  Far::expect_read(folder / "far.pt");
 }
 
 class BrokenTorchFile : public testing::TestWithParam<std::string> {};
@@ -133,11 +202,79 @@ std::string refusal(const char* name) {
   return "accepted";
 }
 
-// Values take a hundred times the bytes that make them: a small file must not fill the memory.
-TEST(Pickle, OfTooManyValuesIsRefused) {
-  const std::string text = "\x80\x02" + std::string(4'000'001, 'N') + ".";
-  ByteReader reader(std::as_bytes(std::span(text)), "many.pt");
-  EXPECT_THROW(Pickle::read(reader, "many.pt"), Error);
+// Of a pickle alone, and of a file around it whose pickle refers to no storage but "0", of one float.
+std::string refusal_of_pickle(const std::string& opcodes) {
+  const std::string text = test::pickled::whole(opcodes);
+  ByteReader reader(std::as_bytes(std::span(text)), "p");
+  try {
+    Pickle::read(reader, "p");
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+std::string refusal_of_file(const std::string& opcodes) {
+  const TemporaryFolder folder;
+  {
+    test::SparseFile file(folder / "f.pt");
+    test::ZipWriter zip(file);
+    zip.add("f/data.pkl", test::pickled::whole(opcodes));
+    zip.add("f/data/0", test::little_endian(1.0f));
+    zip.finish();
+  }
+  try {
+    TorchFile::open(folder / "f.pt");
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+std::string repeated(const std::string& text, size_t times) {
+  std::string result;
+  result.reserve(text.size() * times);
+  for (size_t i = 0; i < times; ++i) result += text;
+  return result;
+}
+
+// A small file must not fill the memory or take for ever: values take a hundred times the bytes that make them,
+// ...
+TEST(PickleBomb, OfTooManyValuesIsRefused) {
+  EXPECT_NE(refusal_of_pickle(std::string(4'000'001, 'N')).find("too many values"), std::string::npos);
+}
+
+// ... a list that is given to OrderedDict again and again is copied each time, ...
+TEST(PickleBomb, OfCopiesOfOneListIsRefused) {
+  const std::string list = "](" + repeated("NN\x86q\x01", 1) + repeated("h\x01", 100'000) + "eq\x02";
+  EXPECT_NE(
+      refusal_of_pickle(list + repeated("ccollections\nOrderedDict\nh\x02\x85R", 200)).find("too many items"),
+      std::string::npos);
+}
+
+// ... one dictionary may stand in many others, ...
+TEST(PickleBomb, OfOneDictionaryInManyIsRefused) {
+  std::string inner = "}(", outer = "}(" + test::pickled::text("d");
+  for (int i = 0; i < 2000; ++i) inner += test::pickled::number(i) + "N";
+  outer += inner + "uq\x01";
+  for (int i = 0; i < 2000; ++i) outer += test::pickled::text(std::to_string(i)) + "h\x01";
+  EXPECT_NE(refusal_of_file(outer + "u").find("too many entries"), std::string::npos);
+}
+
+// ... and a long key is part of every name below it.
+TEST(PickleBomb, OfLongNamesIsRefused) {
+  const std::string tensor = test::pickled::tensor("0", 1, 0, {1}, {1});
+  EXPECT_EQ(refusal_of_file("}(" + test::pickled::text("w") + tensor + "u"), "accepted");
+  EXPECT_NE(
+      refusal_of_file("}(" + test::pickled::text(std::string(5000, 'w')) + tensor + "u").find("is too long"),
+      std::string::npos);
+}
+
+TEST(Pickle, NestedAMillionDeepIsReadAndLetGoWithoutRecursion) {
+  EXPECT_EQ(refusal_of_pickle(std::string(1'000'000, ')') + repeated("\x85", 1'000'000)), "accepted");
+  EXPECT_NE(refusal_of_file(repeated("}" + test::pickled::text("a"), 100'000) + "}" + repeated("s", 100'000))
+                .find("there are no tensors"),
+            std::string::npos);
 }
 
 TEST(TorchFile, SaysWhatAFileWantedToCall) {
@@ -145,6 +282,30 @@ TEST(TorchFile, SaysWhatAFileWantedToCall) {
       << refusal("system_call.pt");
   EXPECT_NE(refusal("eval_call.pt").find("it wants to call builtins.eval"), std::string::npos)
       << refusal("eval_call.pt");
+  EXPECT_NE(refusal("new_object.pt").find("it wants to call subprocess.Popen"), std::string::npos)
+      << refusal("new_object.pt");
+}
+
+// Wherever in a file a call stands, also where no tensor is: it would have been made by Python's reader.
+TEST(TorchFile, SaysSoOfCallsThatAreOutOfTheWay) {
+  for (const char* name : {"call_in_optimizer.pt", "call_in_metadata.pt", "call_in_namespace.pt",
+                           "call_thrown_away.pt", "call_in_a_shape.pt"})
+    EXPECT_NE(refusal(name).find("it wants to call posix.system"), std::string::npos) << refusal(name);
+}
+
+TEST(TorchFile, SaysWhatIsWrongWithAZipArchive) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"compressed.pt", "is compressed"},
+      {"compressed_bomb.pt", "is compressed"},
+      {"zip_encrypted.pt", "is encrypted"},
+      {"zip_two_names.pt", "has another name before its contents"},
+      {"zip_overlap.pt", "overlap"},
+      {"zip_in_directory.pt", "overlap"},
+      {"zip_count_enormous.pt", "zip archive"},
+      {"twice_the_same_name.pt", "is in it twice"},
+      {"zip_offset_wrong.pt", "is not where the directory says"}};
+  for (const auto& [name, text] : cases)
+    EXPECT_NE(refusal(name).find(text), std::string::npos) << refusal(name);
 }
 
 }  // namespace

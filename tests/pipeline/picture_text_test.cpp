@@ -29,6 +29,13 @@ TEST(PictureText, TheCommandIsQuotedForAShell) {
   EXPECT_EQ(command, "linnet generate --class 'it'\\''s; rm -rf $HOME' --seed 7 -o out.png");
 }
 
+TEST(PictureText, RawWeightsOfACheckpointAreAskedForAgain) {
+  const DiT model(test::tiny_dit());
+  const PictureOrigin average{"linnet 1", "m", "f", ""}, raw{"linnet 1", "m", "f", "", {}, 1, true};
+  EXPECT_EQ(command_of(picture_text(average, {}, model, 0)).find("--weights"), std::string::npos);
+  EXPECT_NE(command_of(picture_text(raw, {}, model, 0)).find("--model m --weights raw"), std::string::npos);
+}
+
 TEST(PictureText, OthersPicturesHaveNoCommand) {
   EXPECT_EQ(command_of({}), "");
   EXPECT_EQ(command_of({{"Software", "GIMP"}, {"class", "x"}}), "");

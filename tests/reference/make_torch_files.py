@@ -39,7 +39,10 @@ def state():
 
 
 def nested():
-    return {"model": {"w": count(2)}, "ema": {"w": count(2) + 10}, "opt": {"state": {0: {"step": 3}}, "lr": 1e-4},
+    moments = {"step": torch.tensor(3.0), "exp_avg": count(2), "exp_avg_sq": count(2)}
+    return {"model": {"w": count(2)}, "ema": {"w": count(2) + 10},
+            "opt": {"state": {0: moments}, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.999), "params": [0]}],
+                    "exp_avg": moments["exp_avg"]},
             "args": argparse.Namespace(model="DiT-XL/2", image_size=256), "step": 400000, "big": 2**62, "none": None}
 
 
@@ -86,6 +89,60 @@ def edited(data, old, new):
     return rezipped(data, change=change)
 
 
+def with_zip(data, name, change):
+    """The zip file changed as bytes; change(data, at, directory) gets the places of the directory and, in it, of the
+    entry of the file whose name ends so."""
+    data = bytearray(data)
+    directory = struct.unpack_from("<I", data, data.rindex(b"PK\x05\x06") + 16)[0]
+    at = directory
+    while True:
+        size, extras, comment = struct.unpack_from("<HHH", data, at + 28)
+        if data[at + 46 : at + 46 + size].decode().endswith(name):
+            break
+        at += 46 + size + extras + comment
+    change(data, at, directory)
+    return bytes(data)
+
+
+def put(format, offset, value):
+    """For with_zip: a number in the directory's entry."""
+    return lambda data, at, directory: struct.pack_into(format, data, at + offset, value)
+
+
+def rename_before_contents(data, at, directory):
+    local = struct.unpack_from("<I", data, at + 42)[0]
+    data[local + 30] ^= 1
+
+
+def into_directory(data, at, directory):
+    """The file is as long as to reach into the directory."""
+    for place in (20, 24):
+        size = struct.unpack_from("<I", data, at + place)[0]
+        struct.pack_into("<I", data, at + place, size + 64)
+
+
+def overlapping():
+    """Two storages of which one lies within the other, each with its own header."""
+    inner = b"PK\x03\x04" + bytes(22) + struct.pack("<HH", 5, 0) + b"a/b/1" + bytes(24)
+    first = b"PK\x03\x04" + bytes(22) + struct.pack("<HH", 5, 0) + b"a/b/0" + inner
+
+    def central(name, offset, size):
+        return (b"PK\x01\x02" + bytes(16) + struct.pack("<IIHHH", size, size, len(name), 0, 0) + bytes(8)
+                + struct.pack("<I", offset) + name)
+
+    entries = central(b"a/b/0", 0, len(inner)) + central(b"a/b/1", 35, 24)
+    end = b"PK\x05\x06" + bytes(4) + struct.pack("<HHIIH", 2, 2, len(entries), len(first), 0)
+    return first + entries + end
+
+
+def many_entries(data):
+    """The end of the directory says that there are as many files as 64 bits can count."""
+    at = data.rindex(b"PK\x05\x06")
+    directory = struct.unpack_from("<I", data, at + 16)[0]
+    large = (b"PK\x06\x06" + struct.pack("<Q", 44) + bytes(12) + struct.pack("<QQQQ", 2**64 - 1, 2**64 - 1, 0, directory))
+    return data[:at] + large + b"PK\x06\x07" + bytes(4) + struct.pack("<QI", at, 1) + data[at:]
+
+
 def main():
     BROKEN.mkdir(parents=True, exist_ok=True)
     torch.save(state(), FOLDER / "state.pt")
@@ -94,10 +151,17 @@ def main():
     torch.save(nested(), FOLDER / "nested-legacy.pt", _use_new_zipfile_serialization=False)
 
     import os
+    import subprocess
 
     one = in_memory({"w": count(2, 3)})
     legacy = in_memory({"w": count(2, 3)}, _use_new_zipfile_serialization=False)
-    shape = b"K\x02K\x03\x86"  # (2, 3)
+    shape, strides = b"K\x02K\x03\x86", b"K\x03K\x01\x86"  # (2, 3), (3, 1)
+    offset = b"QK\x00"
+    system = b"cposix\nsystem\nX\x04\x00\x00\x00true\x85R"
+    metadata = torch.nn.Linear(1, 1).state_dict()
+    metadata._metadata = {"": Calls(os.system, "true")}
+    small = rezipped(one)  # without the records of zip64, which PyTorch always writes
+    huge = b"\x8a\x08" + struct.pack("<q", 2**62)
     cases = {
         "system_call": with_pickle(one, pickle.dumps({"w": Calls(os.system, "true")}, 2)),
         "eval_call": with_pickle(one, pickle.dumps({"w": Calls(eval, "1")}, 4)),
@@ -128,6 +192,41 @@ def main():
         "legacy_cut_in_pickle": legacy[:100],
         "legacy_count_enormous": legacy[:-32] + struct.pack("<q", 2**60) + legacy[-24:],
         "legacy_magic_only": legacy[:15],
+        "new_object": with_pickle(one, b"\x80\x02csubprocess\nPopen\nX\x04\x00\x00\x00true\x85\x81."),
+        "call_by_text_opcodes": with_pickle(one, b"cposix\nsystem\n(S'true'\ntR."),
+        "call_by_instance_opcode": with_pickle(one, b"\x80\x02(X\x04\x00\x00\x00trueiposix\nsystem\n."),
+        "call_by_object_opcode": with_pickle(one, b"\x80\x02(cposix\nsystem\nX\x04\x00\x00\x00trueo."),
+        "call_by_extension": with_pickle(one, b"\x80\x02\x82\x01)R."),
+        "call_of_call": with_pickle(one, b"\x80\x02cbuiltins\ngetattr\n)R)R."),
+        "call_in_optimizer": in_memory({"w": count(2), "opt": {"state": [Calls(os.system, "true")]}}),
+        "call_in_metadata": in_memory(metadata),
+        "call_in_namespace": in_memory({"w": count(2), "args": argparse.Namespace(a=Calls(os.system, "true"))}),
+        "call_thrown_away": edited(one, b"\x80\x02", b"\x80\x02" + system + b"0"),
+        "call_in_a_shape": edited(one, shape, system + b"K\x03\x86"),
+        "state_set_on_a_class": edited(one, b"\x80\x02", b"\x80\x02csubprocess\nPopen\n)\x81}b0"),
+        "storage_count_enormous": edited(one, b"K\x06tq", huge + b"tq"),
+        "offset_too_large": edited(one, offset, b"QK\x01"),
+        "offset_enormous": edited(one, offset, b"Q" + huge),
+        "offset_negative": edited(one, offset, b"QJ\xff\xff\xff\xff"),
+        "stride_too_large": edited(one, strides, b"K\x04K\x01\x86"),
+        "stride_enormous": edited(one, strides, huge + b"K\x01\x86"),
+        "stride_negative": edited(one, strides, b"J\xff\xff\xff\xffK\x01\x86"),
+        "strides_of_zero": edited(edited(one, strides, b"K\x00K\x00\x86"), shape, b"M\xff\xffM\xff\xff\x86"),
+        "strides_missing": edited(one, strides, b")"),
+        "shape_of_texts": edited(one, shape, b"X\x01\x00\x00\x00aK\x03\x86"),
+        "shape_of_nine": edited(one, shape, b"(" + 9 * b"K\x01" + b"t"),
+        "compressed_bomb": rezipped(one, zipfile.ZIP_DEFLATED,
+                                    lambda n, c: bytes(10_000_000) if n.endswith("data/0") else c),
+        "zip_encrypted": with_zip(one, "data/0", put("<H", 8, 1)),
+        "zip_sizes_differ": with_zip(one, "data/0", put("<I", 20, 5)),
+        "zip_size_enormous": with_zip(with_zip(one, "data/0", put("<I", 20, 2**31)), "data/0", put("<I", 24, 2**31)),
+        "zip_offset_wrong": with_zip(one, "data/0", put("<I", 42, 7)),
+        "zip_offset_beyond_end": with_zip(one, "data/0", put("<I", 42, 2**31)),
+        "zip_two_names": with_zip(one, "data/0", rename_before_contents),
+        "zip_in_directory": with_zip(one, "serialization_id", into_directory),
+        "zip_overlap": overlapping(),
+        "zip_count_enormous": many_entries(one),
+        "zip_directory_elsewhere": small[: small.rindex(b"PK\x05\x06") + 16] + struct.pack("<IH", 2**31, 0),
     }
     for name, content in cases.items():
         (BROKEN / f"{name}.pt").write_bytes(content)

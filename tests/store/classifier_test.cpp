@@ -101,7 +101,7 @@ TEST(ClassifierFile, RefusesTensorsThatAreMissingOrTooMany) {
   nn::initialize(model, 3);
   auto tensors = values_of(nn::all_parameters(model), DType::f32);
   const std::map<std::string, std::string> metadata{{"linnet.classifier", to_json(tiny())}};
-  tensors.emplace_back("more", Tensor::zeros({1}));
+  tensors.push_back({"more", DType::f32, {1}, [] { return Tensor::zeros({1}); }});
   write_safetensors(folder / "more", tensors, metadata);
   EXPECT_THROW(load_classifier(folder / "more"), Error);
   tensors.resize(tensors.size() - 2);

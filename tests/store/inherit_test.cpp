@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "store/convert.h"
 #include "store/model_file.h"
 #include "support/tiny_dit.h"
 
@@ -58,6 +59,13 @@ TEST_F(Inherit, CopiesAllButTheAttention) {
     else
       EXPECT_EQ(values(lit, name), rows_of_teacher(name, 0, parameter->shape[0])) << name;
   }
+}
+
+TEST_F(Inherit, OfATeacherInEightBitsItCopiesTheFloatsThatTheyStandFor) {
+  DiT from_rounded(student_of(config(), nn::Mixer::lit, 2)), from_floats(from_rounded.config());
+  inherit(from_rounded, in_8_bits(teacher_), also_inherit_from_name("qkv"), 7);
+  inherit(from_floats, with_float_matrices(in_8_bits(teacher_)), also_inherit_from_name("qkv"), 7);
+  EXPECT_EQ(fingerprint(from_rounded), fingerprint(from_floats));
 }
 
 // Every row of every attention tensor: the teacher's row of the same projection, or what was drawn.

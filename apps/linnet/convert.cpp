@@ -1,0 +1,136 @@
+// linnet convert: a model's weights in another kind of file, by other names, in another type.
+#include "store/convert.h"
+
+#include <fmt/format.h>
+
+#include "interrupt.h"
+#include "io/file.h"
+#include "io/text.h"
+#include "model_argument.h"
+#include "store/dit_weights.h"
+#include "terminal.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string model, output, dtype, names = "original", weights = "ema";
+  bool no_positions = false;
+};
+
+// None: each tensor keeps its own.
+std::optional<DType> storage_dtype(const std::string& name) {
+  if (name.empty()) return std::nullopt;
+  if (name == "int8") return DType::i8;
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32})
+    if (name_of(dtype) == name) return dtype;
+  throw UsageError(fmt::format("--dtype is bf16, f16, f32 or int8, not \"{}\"", printable(name)));
+}
+
+// True if the output is a folder as diffusers has it, false if it is one file.
+bool is_folder(const Options& options, Names names) {
+  const bool file = fs::path(options.output).extension() == ".safetensors";
+  if (!file && names == Names::original)
+    throw UsageError(fmt::format("weights are written as safetensors: \"{}\" must end in .safetensors",
+                                 printable(options.output)));
+  return !file;
+}
+
+// What a file says of itself goes on, except how it was made of others.
+std::map<std::string, std::string> metadata_for(const Weights& weights, const DiTConfig& config, Names names) {
+  auto metadata = weights.metadata();
+  for (const char* key : {folder_config_key, checkpoint_key, "linnet.train", "format"}) metadata.erase(key);
+  metadata[config_key] = to_json(config);
+  if (names == Names::diffusers) metadata["format"] = "pt";  // without which diffusers refuses a file
+  return metadata;
+}
+
+// The bar, and the good moment to stop.
+OnTensor watch(Progress& progress, const Weights& weights) {
+  size_t all = 0;
+  for (const Weights::Item& item : weights.items()) all += item.bytes();
+  return [&progress, all, done = size_t{0}](const Weights::Item& item) mutable {
+    end_if_interrupted();
+    progress.show(static_cast<double>(done), static_cast<double>(all),
+                  fmt::format("{} of {}", in_bytes(done), in_bytes(all)));
+    done += item.bytes();
+  };
+}
+
+void write(const Options& options, const Weights& weights, const DiTConfig& config, Names names) {
+  const auto metadata = metadata_for(weights, config, names);
+  catch_interrupts();
+  Progress progress;
+  const OnTensor on_tensor = watch(progress, weights);
+  if (is_folder(options, names))
+    save_diffusers_folder(options.output, weights, config, metadata, on_tensor);
+  else
+    save_weights(options.output, weights, metadata, on_tensor);
+}
+
+std::string describe_file(const Weights& file, const Weights& model) {
+  std::string text = file.container();
+  if (!model.part().empty()) text += fmt::format(", \"{}\" of it", model.part());
+  return fmt::format("{}, {} names, {}", text, has_diffusers_names(file) ? "diffusers'" : "original",
+                     fmt::join(types_of(model), " and "));
+}
+
+void run(const Options& options) {
+  const std::optional<DType> dtype = storage_dtype(options.dtype);
+  const Names names = names_from_name(options.names);
+  if (names == Names::diffusers && dtype == DType::i8)
+    throw UsageError("diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
+  if (!is_folder(options, names)) check_writable(options.output);
+  const Weights file = open_file(options.model);
+  const Weights original = find_model_weights(file, choice_from_name(options.weights));
+  const DiTConfig config = read_model_config(original);
+  read_class_names(original, config);
+  DiT model(config);
+  check_parameters(nn::all_parameters(model), original);
+
+  Weights weights = weights_of_model(original, model, !options.no_positions);
+  if (names == Names::diffusers) weights = with_diffusers_names(with_float_matrices(weights), config);
+  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights) : in_dtype(weights, *dtype);
+  write(options, weights, config, names);
+
+  size_t bytes = 0;
+  for (const Weights::Item& item : weights.items()) bytes += item.bytes();
+  fmt::print("from  {}: {}\n", short_name(options.model), describe_file(file, original));
+  fmt::print("      {}; {} parameters\n", describe_model(config), in_millions(nn::count_parameters(model)));
+  fmt::print("to    {}: {}, {} names, {}; {} tensors, {}\n", printable(options.output),
+             is_folder(options, names) ? "folder" : "safetensors",
+             names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(weights), " and "),
+             weights.items().size(), in_bytes(bytes));
+  if (names == Names::diffusers && config.prediction == Prediction::v)
+    fmt::print("it predicts v, which diffusers' scheduler must be told: prediction_type=\"v_prediction\"\n");
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("convert", "Write a model as another kind of file, in another type");
+  auto options = std::make_shared<Options>();
+  verb->add_option("model", options->model,
+                   "Weights of any kind that `linnet info` knows: safetensors, PyTorch, a folder; or builtin")
+      ->required();
+  verb->add_option("-o,--output", options->output,
+                   "Safetensors file to write; with --names diffusers also a folder, for its from_pretrained")
+      ->required()
+      ->type_name("FILE");
+  verb->add_option("--dtype", options->dtype, "Type of the weights: bf16, f16, f32, or int8: the blocks' matrices in 8 bits (default: as they are)")
+      ->type_name("NAME");
+  verb->add_option("--names", options->names,
+                   "Whose names the tensors get: original (DiT's, LiT's) or diffusers")
+      ->capture_default_str()
+      ->type_name("NAME");
+  add_weights_option(*verb, options->weights);
+  verb->add_flag("--no-positions", options->no_positions,
+                 "Leave out pos_embed, which Linnet computes but DiT's own code wants");
+  verb->footer("linnet convert DiT-XL-2-256x256.pt -o dit.safetensors --dtype bf16");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,194 @@
+#include "store/convert.h"
+
+#include <cmath>
+#include <utility>
+
+#include "io/text.h"
+#include "ops/int8_linear.h"
+#include "store/dit_weights.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_infinite(float value) { return std::isinf(value); }
+bool is_infinite(float16 value) { return (value.bits & 0x7fff) == 0x7c00; }
+bool is_infinite(bfloat16 value) { return (value.bits & 0x7fff) == 0x7f80; }
+
+double value_at(const Tensor& tensor, int64_t i) {
+  switch (tensor.dtype()) {
+    case DType::f64:
+      return tensor.data<double>()[i];
+    case DType::f16:
+      return static_cast<double>(static_cast<float>(tensor.data<float16>()[i]));
+    case DType::bf16:
+      return static_cast<double>(static_cast<float>(tensor.data<bfloat16>()[i]));
+    default:
+      return static_cast<double>(tensor.data<float>()[i]);
+  }
+}
+
+// A number that became infinite only by the conversion, if there is one.
+template <class To>
+std::optional<double> find_overflow(const Tensor& from, const Tensor& to) {
+  const To* values = to.data<To>();
+  for (int64_t i = 0; i < to.numel(); ++i)
+    if (is_infinite(values[i]) && std::isfinite(value_at(from, i))) return value_at(from, i);
+  return std::nullopt;
+}
+
+std::optional<double> find_overflow(const Tensor& from, const Tensor& to) {
+  switch (to.dtype()) {
+    case DType::f16:
+      return find_overflow<float16>(from, to);
+    case DType::bf16:
+      return find_overflow<bfloat16>(from, to);
+    default:
+      return find_overflow<float>(from, to);
+  }
+}
+
+Tensor converted(const Tensor& value, DType dtype, const std::string& source, const std::string& name) {
+  Tensor result = value.to(dtype);
+  const auto overflow = find_overflow(value, result);
+  check(!overflow, "{}: tensor '{}' holds {:.6g}, which is too large for {}{}", source, printable(name),
+        overflow.value_or(0), name_of(dtype), dtype == DType::f16 ? "; bf16 holds it" : "");
+  return result;
+}
+
+// Removes the folder on the way out, with what save_diffusers_folder puts into it, if it was made here and
+// keep() was not called.
+class NewFolder {
+ public:
+  explicit NewFolder(const fs::path& path) : path_(path) {
+    std::error_code problem;
+    made_ = fs::create_directory(path, problem);
+    check(!fs::exists(path) || fs::is_directory(path),
+          "cannot make the folder {}: there is a file of that name", printable(path.string()));
+    check(fs::is_directory(path), "cannot make the folder {}: {}", printable(path.string()), problem.message());
+  }
+  ~NewFolder() {
+    std::error_code ignored;
+    if (!made_) return;
+    for (const fs::path& file : {weights(), config()}) fs::remove(file, ignored);
+    fs::remove(path_, ignored);
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+  fs::path weights() const { return path_ / "diffusion_pytorch_model.safetensors"; }
+  fs::path config() const { return path_ / "config.json"; }
+  void keep() { made_ = false; }
+
+ private:
+  fs::path path_;
+  bool made_ = false;
+};
+
+}  // namespace
+
+Names names_from_name(std::string_view name) {
+  if (name == "original") return Names::original;
+  if (name == "diffusers") return Names::diffusers;
+  throw UsageError(
+      fmt::format("tensors' names are \"original\" or \"diffusers\", not \"{}\"", printable(name)));
+}
+
+namespace {
+
+// Rounds once for the two tensors that come of it, which are read one after the other.
+class Rounding {
+ public:
+  Rounding(std::function<Tensor()> read, std::string what) : read_(std::move(read)), what_(std::move(what)) {}
+  Tensor values() {
+    const Tensor floats = read_();
+    try {
+      rounded_ = ops::quantize(floats);
+    } catch (const Error& error) {
+      fail("{}: {}", what_, error.what());
+    }
+    return rounded_.values;
+  }
+  Tensor scale() {
+    if (!rounded_.scale.defined()) values();
+    return std::exchange(rounded_, {}).scale;
+  }
+
+ private:
+  std::function<Tensor()> read_;
+  std::string what_;
+  ops::Int8Matrix rounded_;
+};
+
+}  // namespace
+
+Weights in_8_bits(const Weights& weights) {
+  Weights result = weights.empty_like();
+  for (const Weights::Item& item : weights.items()) {
+    if (!DiT::may_be_in_8_bits(item.name, item.shape) || item.dtype == DType::i8) {
+      result.add(item);
+      continue;
+    }
+    const auto rounding = std::make_shared<Rounding>(item.read, fmt::format("{}: tensor '{}'", weights.source(),
+                                                                            printable(item.name)));
+    result.add({item.name, "i8", DType::i8, item.shape, [rounding] { return rounding->values(); }});
+    result.add({scale_name(item.name), "f32", DType::f32, Shape{item.shape[0], 1},
+                [rounding] { return rounding->scale(); }});
+  }
+  return result;
+}
+
+Weights in_dtype(const Weights& given, DType dtype) {
+  const Weights weights = with_float_matrices(given);
+  Weights result = weights.empty_like();
+  for (Weights::Item item : weights.items()) {
+    if (item.dtype != dtype)
+      item.read = [read = item.read, dtype, source = weights.source(), name = item.name] {
+        return converted(read(), dtype, source, name);
+      };
+    item.dtype = dtype;
+    item.dtype_name = name_of(dtype);
+    result.add(std::move(item));
+  }
+  return result;
+}
+
+Weights weights_of_model(const Weights& weights, DiT& model, bool with_positions) {
+  Weights result = weights.empty_like();
+  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    const bool there = weights.contains(name) && weights.shape(name) == parameter.shape;
+    if (parameter.learned() || (with_positions && there)) {
+      result.add(weights.item(name));
+      if (weights.contains(scale_name(name))) result.add(weights.item(scale_name(name)));
+    } else if (with_positions) {
+      result.add({name, "f32", DType::f32, parameter.shape, [value = parameter.value] { return value; }});
+    }
+  });
+  return result;
+}
+
+void save_weights(const fs::path& path, const Weights& weights,
+                  const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor) {
+  std::vector<TensorToWrite> tensors;
+  for (const Weights::Item& item : weights.items()) {
+    check(item.dtype.has_value(), "{}: tensor '{}' has the element type {}, which Linnet does not read",
+          weights.source(), printable(item.name), printable(item.dtype_name));
+    tensors.push_back({item.name, *item.dtype, item.shape, [&item, &on_tensor] {
+                         if (on_tensor) on_tensor(item);
+                         return item.read();
+                       }});
+  }
+  write_safetensors(path, std::move(tensors), metadata);
+}
+
+void save_diffusers_folder(const fs::path& path, const Weights& weights, const DiTConfig& config,
+                           const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor) {
+  const std::string json = diffusers_config(config);
+  NewFolder folder(path);
+  save_weights(folder.weights(), weights, metadata, on_tensor);
+  write_text_file(folder.config(), json);
+  folder.keep();
+}
+
+}  // namespace linnet

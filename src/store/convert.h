@@ -1,0 +1,40 @@
+// Weights in another type, by other names, in another kind of file. Nothing is read to compose them; they are
+// written tensor by tensor, so that no more than the largest of them is in memory at a time.
+#pragma once
+
+#include "models/dit.h"
+#include "store/weights.h"
+
+namespace linnet {
+
+/// Whose names a file's tensors have: facebookresearch/DiT's (and LiT's), or diffusers'.
+enum class Names : uint8_t { original, diffusers };
+
+/// "original" or "diffusers"; throws UsageError on others.
+Names names_from_name(std::string_view name);
+
+/// The same weights in a floating-point type. Reading one throws Error naming the tensor when a number is too
+/// large for that type.
+Weights in_dtype(const Weights& weights, DType dtype);
+/// The same weights, of which the blocks' matrices are in 8 bits and the rest is as it was. Reading one throws
+/// Error naming the tensor when a number is not finite.
+Weights in_8_bits(const Weights& weights);
+
+/// The learned tensors of a model with the original's names, in the model's order, scales of 8-bit matrices
+/// behind them, and its positions if they are wanted: the file's own, or for want of these the model's.
+Weights weights_of_model(const Weights& weights, DiT& model, bool with_positions);
+
+/// Called before each tensor is read; what it throws ends the writing, of which nothing is left then.
+using OnTensor = std::function<void(const Weights::Item&)>;
+
+/// As one safetensors file with that metadata, written atomically.
+void save_weights(const std::filesystem::path& path, const Weights& weights,
+                  const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor = {});
+
+/// As the folder that diffusers' DiTTransformer2DModel.from_pretrained opens: config.json beside
+/// diffusion_pytorch_model.safetensors. The folder above it must be there. Whatever fails, a folder that was
+/// not there before is not there afterwards.
+void save_diffusers_folder(const std::filesystem::path& folder, const Weights& weights, const DiTConfig& config,
+                           const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor = {});
+
+}  // namespace linnet
