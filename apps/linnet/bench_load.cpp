@@ -37,7 +37,7 @@ struct Phases {
 };
 
 struct Memory {
-  size_t parameters = 0, tensors = 0, mapped = 0, copied = 0, packed = 0;
+  size_t parameters = 0, tensors = 0, mapped = 0, copied = 0;
   std::optional<double> after_load, after_first, own;
 };
 
@@ -69,9 +69,7 @@ struct Round {
     const DiTConfig& c = model.config();
     const Tensor x = Tensor::zeros({1, c.in_channels, c.input_size, c.input_size}), t = Tensor::zeros({1});
     const Tensor y = Tensor::from(std::vector<int64_t>{0});
-    const size_t before = memory_stats().in_use;
     time(phases.first, [&] { model.forward(x, t, y); });
-    memory.packed = memory_stats().in_use - before;
     memory.after_first = process_memory("VmHWM");
     memory.own = process_memory("RssAnon");
     time(phases.next, [&] { model.forward(x, t, y); });
@@ -128,10 +126,8 @@ Table memory_table(const Memory& memory) {
   Table table("memory", "Memory",
               {{"peak_after_load_mb", "peak resident after load MB", 1},
                {"peak_after_first_mb", "after first forward MB", 1},
-               {"own_mb", "of which not the file's MB", 1},
-               {"packed_mb", "packed and kept MB", 1}});
-  table.add({megabytes(memory.after_load), megabytes(memory.after_first), megabytes(memory.own),
-             megabytes(memory.packed)});
+               {"own_mb", "of which not the file's MB", 1}});
+  table.add({megabytes(memory.after_load), megabytes(memory.after_first), megabytes(memory.own)});
   return table;
 }
 
