@@ -25,9 +25,9 @@ std::string little_endian(T value) {
 namespace pickled {
 
 inline std::string text(const std::string& value) {
-  return "X" + little_endian(static_cast<uint32_t>(value.size())) + value;
+  return std::string("X") + little_endian(static_cast<uint32_t>(value.size())) + value;
 }
-inline std::string number(int64_t value) { return "\x8a\x08" + little_endian(value); }
+inline std::string number(int64_t value) { return std::string("\x8a\x08") + little_endian(value); }
 inline std::string numbers(const std::vector<int64_t>& values) {
   std::string all = "(";
   for (const int64_t value : values) all += number(value);

@@ -50,15 +50,16 @@ class FocusedReference : public DiTReference {
     for (auto& [name, parameter] : parameters) parameter->value.set_requires_grad(true);
     Tape tape;
     tape.backward(loaded.model->forward(io.tensor("x"), io.tensor("t"), io.tensor("y")), io.tensor("g"));
-    for (const auto& [name, parameter] : parameters)
-      if (name.find(".attn.") != std::string::npos) {
-        EXPECT_LT(relative_error(parameter->value.grad(), io.tensor("grad." + name)), tolerance) << name;
-      }
+    for (const auto& [name, parameter] : parameters) {
+      if (name.find(".attn.") == std::string::npos) continue;
+      EXPECT_LT(relative_error(parameter->value.grad(), io.tensor("grad." + name)), tolerance) << name;
+    }
   }
 };
 
 TEST_P(FocusedReference, GradientsAgreeInF32) { expect_gradients(DType::f32, 1e-4); }
-TEST_P(FocusedReference, GradientsAgreeInBf16) { expect_gradients(DType::bf16, 2e-2); }
+// A cube triples every rounding of q and k, forward and backward.
+TEST_P(FocusedReference, GradientsAgreeInBf16) { expect_gradients(DType::bf16, 5e-2); }
 
 INSTANTIATE_TEST_SUITE_P(All, FocusedReference, testing::Values("dit_focused", "dit_focused_gelu"),
                          [](const auto& instance) { return std::string(instance.param); });
