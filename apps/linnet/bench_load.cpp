@@ -132,6 +132,7 @@ Table memory_table(const Memory& memory) {
 }
 
 void run(const Options& o) {
+  open_weights(o.model, o.weights);  // first, so that what is no model is refused before anything is measured
   Report report = begin_report("load", o, {{"model", o.model}, {"weights", o.weights}});
   Memory memory;
   Phases warm_up, phases;

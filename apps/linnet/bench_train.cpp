@@ -155,6 +155,7 @@ std::vector<Timed> timed_parts(const DiTConfig& config, const Options& o, int64_
 
 void run(const Options& o) {
   const DiTConfig config = config_for(o.model, o.size, o.mixer);
+  const auto teacher = make_teacher(o);  // first, so that a wrong name is refused before anything is measured
   Report report = begin_report("train", o,
                                {{"model", o.model},
                                 {"mixer", name_of(config.mixer)},
@@ -178,7 +179,6 @@ void run(const Options& o) {
   auto parts =
       o.no_breakdown ? std::vector<Timed>{} : timed_parts(config, o, nn::count_parameters(trainer.model()));
   for (const Timed& timed : parts) works.push_back(timed.work);
-  const auto teacher = make_teacher(o);
   for (Work& work : teacher_works(trainer, teacher, batch)) works.push_back(std::move(work));
   const auto samples = interleave(o.budget, works);
   const size_t at_rest = memory_stats().in_use;

@@ -85,7 +85,7 @@ void DiT::set_product_dtype(DType dtype) {
 }
 
 bool DiT::may_be_in_8_bits(std::string_view name, const Shape& shape) {
-  return name.starts_with("blocks.") && shape.rank() == 2;
+  return name.starts_with("blocks.") && name.ends_with(".weight") && shape.rank() == 2;
 }
 
 DType DiT::product_dtype_from_name(std::string_view name) const {

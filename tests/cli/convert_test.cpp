@@ -105,7 +105,7 @@ TEST_F(Convert, TakesRawWeightsWhenAsked) {
 
 TEST_F(Convert, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(convert(dit_, {"-o", "out.pt"}), 2, "must end in .safetensors"));
-  EXPECT_TRUE(failed(convert(dit_, {"-o", "x.safetensors", "--dtype", "i8"}), 2, "bf16, f16 or f32"));
+  EXPECT_TRUE(failed(convert(dit_, {"-o", "x.safetensors", "--dtype", "i8"}), 2, "bf16, f16, f32 or int8"));
   EXPECT_TRUE(
       failed(convert(dit_, {"-o", "x.safetensors", "--names", "mine"}), 2, "\"original\" or \"diffusers\""));
   EXPECT_TRUE(failed(convert(dit_, {"-o", "x.safetensors", "--weights", "best"}), 2, "\"ema\" or \"raw\""));
