@@ -10,7 +10,7 @@
 namespace linnet::test {
 namespace {
 
-class EvalFolders : public testing::Test {
+class Comparing : public testing::Test {
  protected:
   void SetUp() override {
     for (const char* seed : {"1", "2"})
@@ -37,7 +37,7 @@ class EvalFolders : public testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST_F(EvalFolders, AFolderIsLikeItselfAndLessLikeAnother) {
+TEST_F(Comparing, AFolderIsLikeItselfAndLessLikeAnother) {
   EXPECT_LT(distance("shapes1", "shapes1"), 1e-9);
   EXPECT_GT(distance("shapes1", "shapes2"), 1e-6);
   const auto json = nlohmann::json::parse(contents(folder_ / "result.json"));
@@ -46,7 +46,7 @@ TEST_F(EvalFolders, AFolderIsLikeItselfAndLessLikeAnother) {
   EXPECT_EQ(json.at("features"), 8);
 }
 
-TEST_F(EvalFolders, SavedStatisticsStandForTheFolder) {
+TEST_F(Comparing, SavedStatisticsStandForTheFolder) {
   const double from_folder = distance("shapes1", "shapes2", {"--save-statistics", "s.safetensors"});
   EXPECT_EQ(distance("shapes1", "s.safetensors"), from_folder);
   ASSERT_EQ(train("other", {"--steps", "5", "--seed", "9"}).code, 0);
@@ -54,20 +54,20 @@ TEST_F(EvalFolders, SavedStatisticsStandForTheFolder) {
       failed(linnet({"eval", "shapes1", "s.safetensors", "--features", "other"}), 1, "another classifier"));
 }
 
-TEST_F(EvalFolders, TrainingAClassifierTellsItsAccuracy) {
+TEST_F(Comparing, TrainingAClassifierTellsItsAccuracy) {
   const Result result = train("d", {"--steps", "2", "--held-out", "shapes2"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.out.find("8 features, 64 classes"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("% of the pictures in shapes2 are named rightly"), std::string::npos) << result.out;
 }
 
-TEST_F(EvalFolders, TheJudgeStillJudges) {
+TEST_F(Comparing, TheJudgeStillJudges) {
   const Result result = linnet({"eval", "shapes", "shapes1"});
   EXPECT_TRUE(succeeded(result));
   EXPECT_NE(result.out.find("64 pictures: "), std::string::npos) << result.out;
 }
 
-TEST_F(EvalFolders, WrongInputIsSaidInOneSentence) {
+TEST_F(Comparing, WrongInputIsSaidInOneSentence) {
   std::filesystem::create_directories(folder_ / "empty");
   write_small_model(folder_ / "dit.safetensors");
   const auto before = listing(folder_.path());

@@ -41,8 +41,8 @@ TEST(FeatureStatistics, AreMeanAndUnbiasedCovariance) {
   EXPECT_DOUBLE_EQ(statistics.mean()[1], 10);
   const auto covariance = statistics.covariance();
   EXPECT_DOUBLE_EQ(covariance[0], 7);
-  EXPECT_DOUBLE_EQ(covariance[1], -15);
-  EXPECT_DOUBLE_EQ(covariance[2], -15);
+  EXPECT_DOUBLE_EQ(covariance[1], -20);
+  EXPECT_DOUBLE_EQ(covariance[2], -20);
   EXPECT_DOUBLE_EQ(covariance[3], 100);
 }
 
