@@ -6,7 +6,9 @@
 
 #include "bench.h"
 #include "bench_ceilings.h"
+#include "bench_plot.h"
 #include "bench_random.h"
+#include "io/file.h"
 
 namespace linnet::app {
 namespace {
@@ -17,7 +19,7 @@ struct Options : BenchOptions {
   std::vector<std::string> models{"S", "B", "L", "XL"};
   std::vector<int64_t> heads;
   int64_t size = 256, batch = 8;
-  std::string mixer = "lit";
+  std::string mixer = "lit", plot;
 };
 
 // The model's mixers one after another. So few layers take turns that memory stays small, and so many that no
@@ -81,8 +83,33 @@ Table facts(const Options& o) {
   return table;
 }
 
-// All head counts of a model take turns, so that they can be compared with one another.
-void measure(const Options& o, const std::string& model, Table& table) {
+// Both panels of the plot; rings are the heads that LiT was published with.
+std::vector<Panel> empty_panels(const Options& o) {
+  return {{fmt::format("Computation of the {} mixers", o.mixer), "heads", "GMACs a picture", {}},
+          {fmt::format("Latency, batch {}, {} pixels", o.batch, o.size), "heads", "ms", {}}};
+}
+
+void add_curves(const Options& o, const std::string& model, const std::vector<int64_t>& heads,
+                const std::vector<double>& milliseconds, std::vector<Panel>& panels) {
+  const DiTConfig config = config_of(o, model);
+  Curve macs{model, {}, {}}, latency{model, {}, {}};
+  for (size_t i = 0; i < heads.size(); ++i) {
+    const auto count = static_cast<double>(heads[i]);
+    macs.points.emplace_back(count, static_cast<double>(config.depth) * 1e-9 *
+                                        static_cast<double>(nn::mixer_macs(config.mixer, config.hidden_size,
+                                                                           heads[i], config.tokens())));
+    latency.points.emplace_back(count, milliseconds[i]);
+    if (heads[i] == config.num_heads) {
+      macs.marked.push_back(i);
+      latency.marked.push_back(i);
+    }
+  }
+  panels[0].curves.push_back(std::move(macs));
+  panels[1].curves.push_back(std::move(latency));
+}
+
+// All head counts of a model take turns, so that they can be compared with one another. Returns the best times.
+std::vector<double> measure(const Options& o, const std::string& model, Table& table) {
   const DiTConfig config = config_of(o, model);
   const DType dtype = o.product_dtype();
   const auto all_heads = heads_to_try(o, model, config);
@@ -95,17 +122,21 @@ void measure(const Options& o, const std::string& model, Table& table) {
   const auto samples = interleave(o.budget, works);
   double fastest = samples[1].best();
   for (size_t i = 1; i < samples.size(); ++i) fastest = std::min(fastest, samples[i].best());
+  std::vector<double> milliseconds;
   for (size_t i = 0; i < all_heads.size(); ++i) {
     const Samples& s = samples[i + 1];
+    milliseconds.push_back(s.best() * 1e3);
     const double flops = static_cast<double>(config.depth * o.batch) *
                          mixer_flops(config.mixer, config.hidden_size, all_heads[i], config.tokens());
     table.add({model, static_cast<double>(all_heads[i]), s.best() * 1e3, s.median() * 1e3, s.best() / fastest,
                100 * reached(s, flops, samples[0], matmul.flops()).best,
                matmul.flops() / samples[0].best() * 1e-9});
   }
+  return milliseconds;
 }
 
 void run(const Options& o) {
+  if (!o.plot.empty()) check_writable(o.plot);
   const Table stacks = facts(o);  // first, so that wrong heads are refused before anything is measured
   Report report = begin_report(
       "heads", o, {{"models", o.models}, {"mixer", o.mixer}, {"size", o.size}, {"batch", o.batch}});
@@ -118,9 +149,12 @@ void run(const Options& o) {
                {"relative", "to the fastest", 2},
                {"ratio", "% of ceiling", 0},
                {"ceiling_gflops", "ceiling GFLOP/s", 0}});
-  for (const std::string& model : o.models) measure(o, model, table);
+  std::vector<Panel> panels = empty_panels(o);
+  for (const std::string& model : o.models)
+    add_curves(o, model, heads_to_try(o, model, config_of(o, model)), measure(o, model, table), panels);
   report.measured(table);
   report.save(o.json);
+  if (!o.plot.empty()) write_text_file(o.plot, svg_plot(panels));
 }
 
 }  // namespace
@@ -137,6 +171,8 @@ void add_bench_heads(CLI::App& bench) {
   app->add_option("--batch", options->batch, "Pictures at once")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
+  app->add_option("--plot", options->plot, "Also draw computation and latency over heads, as this SVG file")
+      ->type_name("FILE");
   add_bench_options(*app, *options);
   app->callback([options] { run(*options); });
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "bench_plot.h"
 #include "bench_report.h"
 #include "bench_timing.h"
 #include "core/error.h"
@@ -104,6 +105,18 @@ TEST(BenchReport, NumbersThatAreNoneBecomeNull) {
   Report report("model", nlohmann::ordered_json::object(), nlohmann::ordered_json::object());
   report.measured(table);
   EXPECT_NE(report.json().dump().find(R"("a":null)"), std::string::npos);
+}
+
+// Between 1 and 16 on the axis of powers of 4, 4 lies halfway; ten times as much is a whole decade higher.
+TEST(Plot, PutsPointsOnLogarithmicAxes) {
+  const std::string svg = svg_plot({{"T", "x", "y", {{"S", {{1, 10}, {4, 100}, {16, 1000}}, {1}}}}});
+  EXPECT_NE(svg.find("<polyline points=\"62.0,292.0 254.0,165.0 446.0,38.0 \""), std::string::npos) << svg;
+  EXPECT_NE(svg.find("cx=\"254.0\" cy=\"165.0\" r=\"5\" fill=\"white\""), std::string::npos) << "the ring";
+  EXPECT_NE(svg.find(">S</text>"), std::string::npos);
+}
+
+TEST(Plot, RefusesWhatALogarithmDoesNot) {
+  EXPECT_THROW(svg_plot({{"T", "x", "y", {{"S", {{1, 0}}, {}}}}}), UsageError);
 }
 
 }  // namespace
