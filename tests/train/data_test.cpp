@@ -37,16 +37,20 @@ TEST_F(FolderData, ABatchIsAFunctionOfTheStep) {
 TEST_F(FolderData, AnEpochShowsEveryPictureOnce) {
   const auto data = open_data(config({"model.class_dropout=0.0"}));
   std::multiset<int64_t> seen;
-  for (int64_t step = 0; step < 4; ++step)
-    for (const int64_t label : data->batch(step).y.values<int64_t>()) seen.insert(label);
+  for (int64_t step = 0; step < 4; ++step) {
+    const Tensor labels = data->batch(step).y;
+    for (const int64_t label : labels.values<int64_t>()) seen.insert(label);
+  }
   for (int64_t label = 0; label < 64; ++label) EXPECT_EQ(seen.count(label), 2u) << label;
 }
 
 TEST_F(FolderData, ClassesAreDroppedAtTheGivenRate) {
   const auto data = open_data(config({"model.class_dropout=0.25"}));
   int64_t dropped = 0;
-  for (int64_t step = 0; step < 40; ++step)
-    for (const int64_t label : data->batch(step).y.values<int64_t>()) dropped += label == 64;
+  for (int64_t step = 0; step < 40; ++step) {
+    const Tensor labels = data->batch(step).y;
+    for (const int64_t label : labels.values<int64_t>()) dropped += label == 64;
+  }
   EXPECT_NEAR(static_cast<double>(dropped) / (40 * 32), 0.25, 0.05);
 }
 

@@ -128,9 +128,10 @@ class DistillationReference : public Distillation {
 
 TEST_F(DistillationReference, TheDataDropClasses) {
   int64_t dropped = 0, kept = 0;
-  for (int64_t step = 0; step < 10; ++step)
-    for (const int64_t y : data_->batch(step).y.values<int64_t>())
-      ++(y == config_.model.num_classes ? dropped : kept);
+  for (int64_t step = 0; step < 10; ++step) {
+    const Tensor classes = data_->batch(step).y;
+    for (const int64_t y : classes.values<int64_t>()) ++(y == config_.model.num_classes ? dropped : kept);
+  }
   EXPECT_GT(dropped, 3);
   EXPECT_GT(kept, 3);
 }
