@@ -28,8 +28,10 @@ TEST(Checkpoint, OfATrainingGivesItsMovingAverage) {
 
 TEST(Checkpoint, OfATrainingGivesItsRawWeightsWhenAsked) {
   const Weights raw = open_model_weights(checkpoint("lit.pt"), Choice::raw);
-  for (const Weights::Item& item : raw.items())
-    for (const float value : raw.tensor(item.name).values<float>()) ASSERT_EQ(value, 0.0f) << item.name;
+  for (const Weights::Item& item : raw.items()) {
+    const Tensor tensor = raw.tensor(item.name);
+    for (const float value : tensor.values<float>()) ASSERT_EQ(value, 0.0f) << item.name;
+  }
 }
 
 TEST(Checkpoint, OfAPlainStateDictionaryIsTheModel) {

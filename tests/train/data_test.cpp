@@ -57,8 +57,10 @@ TEST_F(FolderData, ClassesAreDroppedAtTheGivenRate) {
 TEST_F(FolderData, TimestepsAreUniformOrLogitNormal) {
   const auto mean = [](const BatchSource& data) {
     double sum = 0;
-    for (int64_t step = 0; step < 40; ++step)
-      for (const int64_t t : data.batch(step).t.values<int64_t>()) sum += static_cast<double>(t);
+    for (int64_t step = 0; step < 40; ++step) {
+      const Tensor timesteps = data.batch(step).t;
+      for (const int64_t t : timesteps.values<int64_t>()) sum += static_cast<double>(t);
+    }
     return sum / (40 * 32);
   };
   EXPECT_NEAR(mean(*open_data(config())), 499.5, 30);
