@@ -25,8 +25,8 @@ BASE = "experiments/base.toml"
 FEATURES = "models/shapes-features.safetensors"
 DATA, HELD_OUT, REFERENCE = WORK / "data", WORK / "held-out", WORK / "reference.safetensors"
 TRAINING_PICTURES, HELD_OUT_SEED = 20000, 1
-STEPS, HEADS = 3000, 2
-TEACHER_SEED, TEACHER_MARKS = 100, [1000, 3000, 6000, 10000, 15000]
+STEPS, HEADS = 2000, 2
+TEACHER_SEED, TEACHER_MARKS = 100, [1000, 3000, 6000, 10000]
 STRONG_TEACHER = "models/shapes-lit.safetensors"
 SAMPLER = ["--sampler", "ddim", "--steps", "25", "--cfg", "1", "--seed", "1000000"]
 

@@ -27,7 +27,8 @@ void write_text(const fs::path& path, const std::string& text) {
   });
 }
 
-// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it will be logged again.
+// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will be logged
+// again.
 void keep_metrics_until(const fs::path& path, int64_t step) {
   std::ifstream in(path);
   std::ostringstream kept;
@@ -101,7 +102,7 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
   fs::create_directories(dir, error);
   check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
   write_text(dir / "config.toml", config.toml + "\n");
-  if (resume) keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
+  keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
   Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
 
   const auto save = [&] {

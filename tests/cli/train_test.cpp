@@ -133,6 +133,13 @@ TEST_F(Train, ARunKilledWhileSavingLosesOnlyStepsSinceTheCheckpoint) {
   EXPECT_EQ(logged_steps("parts"), counted(60));
 }
 
+TEST_F(Train, WhatARunLoggedThatLeftNoCheckpointIsForgotten) {
+  std::filesystem::create_directories(place("a") / "run");
+  std::ofstream(folder_ / "a/run/metrics.jsonl") << "{\"step\":1}\n{\"step\":2}\n";
+  ASSERT_EQ(train("a").code, 0);
+  EXPECT_EQ(logged_steps("a"), counted(6));
+}
+
 TEST_F(Train, ARunIsNotOverwrittenWithoutResume) {
   ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
   const std::string kept = checkpoint("a");
