@@ -179,7 +179,8 @@ def main():
         reset_peak(args.device)
         run, batch = (time_forward, args.batch) if task == "forward" else (time_training, args.train_batch)
         duration, precision = run(args, size, mixer, pixels, dtype)
-        name = f"{{'softmax': 'DiT', 'lit': 'LiT'}.get(mixer, mixer.title())}-{size}/2"
+        family = {"softmax": "DiT", "lit": "LiT"}.get(mixer, mixer.title())
+        name = f"{family}-{size}/2"
         memory = peak_megabytes(args.device)
         print(f"{task:8} {name:10} {pixels:6} {batch:5} {precision:14} {duration * 1e3:10.2f} "
               f"{batch / duration:9.2f} {memory:7.0f}", flush=True)
