@@ -11,7 +11,7 @@
 namespace linnet::app {
 namespace {
 
-constexpr double panel_width = 460, height = 340, left = 62, right = 14, top = 38, bottom = 48;
+constexpr double panel_width = 460, height = 340, left = 62, right = 22, top = 38, bottom = 48;
 constexpr std::array colours = {"#1f6f8b", "#d1495b", "#66a182", "#8d6a9f", "#edae49"};
 
 // A logarithmic axis from one power of `base` to another.
