@@ -61,7 +61,7 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
   for (const auto& [name, tensor] : tensors) {
     check(tensor.defined(), "{}: tensor '{}' has no contents to write", printable(path.string()),
           printable(name));
-    items.push_back({name, tensor.dtype(), tensor.shape(), [tensor] { return tensor; }});
+    items.push_back({name, tensor.dtype(), tensor.shape(), [value = tensor] { return value; }});
   }
   write_safetensors(path, std::move(items), metadata);
 }

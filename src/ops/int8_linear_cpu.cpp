@@ -63,12 +63,12 @@ template <class Finish, class T>
 HWY_INLINE void write_rows(const cpu::Int8Result& from, int64_t rows, int64_t n, T* out, Finish finish) {
   const int32_t* sums = from.sums;
   for (int64_t r = 0; r < rows; ++r, sums += n, out += n) {
-    const auto [scale, zero] = from.scales[r];
+    const cpu::TokenScale token = from.scales[r];
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       const hn::Rebind<int32_t, decltype(d)> di;
-      const auto shift = hn::Mul(hn::LoadU(di, from.weight_sums + i), hn::Set(di, zero));
+      const auto shift = hn::Mul(hn::LoadU(di, from.weight_sums + i), hn::Set(di, token.zero));
       const auto sum = hn::ConvertTo(d, hn::Sub(hn::LoadU(di, sums + i), shift));
-      const auto both = hn::Mul(load(d, from.weight_scale + i), hn::Set(d, scale));
+      const auto both = hn::Mul(load(d, from.weight_scale + i), hn::Set(d, token.scale));
       const auto bias = from.bias ? load(d, from.bias + i) : hn::Zero(d);
       store(finish(d, hn::MulAdd(sum, both, bias)), d, out + i);
     });

@@ -7,10 +7,13 @@
 #include "store/dit_weights.h"
 #include "store/model_file.h"
 #include "support/compare.h"
+#include "support/refusal.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
 namespace {
+
+using test::refusal;
 
 std::string checkpoint(const char* name) { return fmt::format("{}/checkpoints/{}", LINNET_TEST_DATA, name); }
 std::string reference(std::string_view name, const char* kind) {
@@ -102,15 +105,6 @@ TEST(Checkpoint, OfGeluIsTakenForReluUnlessItSaysSo) {
   const Weights weights = Weights::open(reference("dit_focused_gelu", "model"));
   EXPECT_EQ(infer_dit_config(weights).mixer, nn::Mixer::focused);
   EXPECT_EQ(read_model_config(weights).mixer, nn::Mixer::focused_gelu);
-}
-
-std::string refusal(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
 }
 
 TEST(Checkpoint, NamesTheTensorThatIsMissing) {

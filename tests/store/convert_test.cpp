@@ -12,11 +12,14 @@
 #include "core/memory.h"
 #include "store/dit_weights.h"
 #include "store/model_file.h"
+#include "support/refusal.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
+
+using test::refusal;
 
 namespace fs = std::filesystem;
 
@@ -35,15 +38,6 @@ void expect_equal(const Weights& a, const Weights& b) {
     ASSERT_EQ(x.dtype(), y.dtype()) << item.name;
     EXPECT_EQ(std::memcmp(x.raw(), y.raw(), x.bytes()), 0) << item.name;
   }
-}
-
-std::string refusal(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
 }
 
 void save_folder(const fs::path& path, const Weights& original, const OnTensor& on_tensor = {}) {
