@@ -20,7 +20,8 @@ int main(int argc, char** argv) {
     const linnet::Picture picture = model.paint(request).front();
     std::ofstream out(file, std::ios::binary);
     out << "P6\n" << picture.width << ' ' << picture.height << "\n255\n";
-    out.write(reinterpret_cast<const char*>(picture.rgb.data()), static_cast<std::streamsize>(picture.rgb.size()));
+    out.write(reinterpret_cast<const char*>(picture.rgb.data()),
+              static_cast<std::streamsize>(picture.rgb.size()));
     std::fprintf(stderr, "\r%s: %s\n", file, out.flush() ? what : "could not be written");
     return out ? 0 : 1;
   } catch (const linnet::Error& error) {

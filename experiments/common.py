@@ -28,7 +28,7 @@ TRAINING_PICTURES, HELD_OUT_SEED = 20000, 1
 STEPS, HEADS = 2000, 2
 TEACHER_SEED, TEACHER_MARKS = 100, [1000, 3000, 6000, 10000]
 STRONG_TEACHER = "models/shapes-lit.safetensors"
-SAMPLER = ["--sampler", "ddim", "--steps", "25", "--cfg", "1", "--seed", "1000000"]
+SAMPLER = ["--sampler", "dpm++", "--steps", "12", "--cfg", "1", "--seed", "1000000"]
 
 
 def options(description, settings):

@@ -56,12 +56,9 @@ struct Types {
 Types types_of(DType dtype) {
   using enum memory::data_type;
   switch (dtype) {
-    case DType::i8:
-      return {u8, s8, s32};
-    case DType::bf16:
-      return {bf16, bf16, bf16};
-    default:
-      return {f32, f32, f32};
+    case DType::i8: return {u8, s8, s32};
+    case DType::bf16: return {bf16, bf16, bf16};
+    default: return {f32, f32, f32};
   }
 }
 

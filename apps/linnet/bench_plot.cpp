@@ -46,8 +46,8 @@ std::string text(double x, double y, const char* anchor, const std::string& what
 }
 
 std::string line(double x1, double y1, double x2, double y2) {
-  return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", x1, y1,
-                     x2, y2);
+  return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", x1,
+                     y1, x2, y2);
 }
 
 std::string draw(const Curve& curve, const char* colour, const Axis& x, const Axis& y) {
@@ -56,11 +56,12 @@ std::string draw(const Curve& curve, const char* colour, const Axis& x, const Ax
     const double px = x.at(curve.points[i].first), py = y.at(curve.points[i].second);
     const bool ring = std::ranges::find(curve.marked, i) != curve.marked.end();
     path += fmt::format("{:.1f},{:.1f} ", px, py);
-    dots += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\" fill=\"{}\" stroke=\"{}\" stroke-width=\"2\"/>\n",
-                        px, py, ring ? 5 : 3, ring ? "white" : colour, colour);
+    dots += fmt::format(
+        "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\" fill=\"{}\" stroke=\"{}\" stroke-width=\"2\"/>\n", px, py,
+        ring ? 5 : 3, ring ? "white" : colour, colour);
   }
-  return fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n{}", path, colour,
-                     dots);
+  return fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n{}", path,
+                     colour, dots);
 }
 
 std::string draw(const Panel& panel, double offset) {
@@ -82,7 +83,8 @@ std::string draw(const Panel& panel, double offset) {
   }
   svg += text((x0 + x1) / 2, height - 12, "middle", panel.x_label);
   svg += fmt::format(
-      "<text x=\"{0:.1f}\" y=\"{1:.1f}\" text-anchor=\"middle\" fill=\"#333\" transform=\"rotate(-90 {0:.1f} {1:.1f})\">"
+      "<text x=\"{0:.1f}\" y=\"{1:.1f}\" text-anchor=\"middle\" fill=\"#333\" transform=\"rotate(-90 {0:.1f} "
+      "{1:.1f})\">"
       "{2}</text>\n",
       offset + 16, (y0 + y1) / 2, panel.y_label);
   for (size_t i = 0; i < panel.curves.size(); ++i) {
@@ -98,7 +100,8 @@ std::string draw(const Panel& panel, double offset) {
 std::string svg_plot(const std::vector<Panel>& panels) {
   const double width = panel_width * static_cast<double>(panels.size());
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" "
+      "font-size=\"12\">\n"
       "<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
       width, height);
   for (size_t i = 0; i < panels.size(); ++i) svg += draw(panels[i], panel_width * static_cast<double>(i));

@@ -10,24 +10,18 @@ namespace {
 
 std::string show(const Cell& cell, int decimals) {
   switch (cell.kind) {
-    case Cell::Kind::nothing:
-      return "-";
-    case Cell::Kind::text:
-      return cell.text;
-    case Cell::Kind::number:
-      return fmt::format("{:.{}f}", cell.number, decimals);
+    case Cell::Kind::nothing: return "-";
+    case Cell::Kind::text: return cell.text;
+    case Cell::Kind::number: return fmt::format("{:.{}f}", cell.number, decimals);
   }
   return {};
 }
 
 nlohmann::ordered_json to_json(const Cell& cell) {
   switch (cell.kind) {
-    case Cell::Kind::nothing:
-      return nullptr;
-    case Cell::Kind::text:
-      return cell.text;
-    case Cell::Kind::number:
-      return cell.number;
+    case Cell::Kind::nothing: return nullptr;
+    case Cell::Kind::text: return cell.text;
+    case Cell::Kind::number: return cell.number;
   }
   return nullptr;
 }

@@ -82,7 +82,8 @@ void run(const Options& options) {
   const std::optional<DType> dtype = storage_dtype(options.dtype);
   const Names names = names_from_name(options.names);
   if (names == Names::diffusers && dtype == DType::i8)
-    throw UsageError("diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
+    throw UsageError(
+        "diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
   if (!is_folder(options, names)) check_writable(options.output);
   const Weights file = open_file(options.model);
   const Weights original = find_model_weights(file, choice_from_name(options.weights));
@@ -120,7 +121,9 @@ void add_convert(CLI::App& app) {
                    "Safetensors file to write; with --names diffusers also a folder, for its from_pretrained")
       ->required()
       ->type_name("FILE");
-  verb->add_option("--dtype", options->dtype, "Type of the weights: bf16, f16, f32, or int8: the blocks' matrices in 8 bits (default: as they are)")
+  verb->add_option(
+          "--dtype", options->dtype,
+          "Type of the weights: bf16, f16, f32, or int8: the blocks' matrices in 8 bits (default: as they are)")
       ->type_name("NAME");
   verb->add_option("--names", options->names,
                    "Whose names the tensors get: original (DiT's, LiT's) or diffusers")

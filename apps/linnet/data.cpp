@@ -18,7 +18,8 @@ void run(const Options& options) {
   {
     Progress progress;
     write_data_set(options.dir, options.count, options.size, options.seed, [&](int64_t done) {
-      progress.show(static_cast<double>(done), static_cast<double>(options.count), fmt::format("{} of {}", done, options.count));
+      progress.show(static_cast<double>(done), static_cast<double>(options.count),
+                    fmt::format("{} of {}", done, options.count));
     });
   }
   fmt::print("{} pictures of {}x{} pixels in {} classes: {}\n", options.count, options.size, options.size,
@@ -30,7 +31,8 @@ void run(const Options& options) {
 void add_data(CLI::App& app) {
   CLI::App* data = app.add_subcommand("data", "Make data sets");
   data->require_subcommand(1);
-  CLI::App* shapes = data->add_subcommand("shapes", "Render the data set of coloured shapes as PNG files with captions");
+  CLI::App* shapes =
+      data->add_subcommand("shapes", "Render the data set of coloured shapes as PNG files with captions");
   auto options = std::make_shared<Options>();
   shapes->add_option("dir", options->dir, "Folder to make")->required();
   shapes->add_option("--count", options->count, "Number of pictures")->capture_default_str();

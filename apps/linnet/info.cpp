@@ -84,7 +84,8 @@ std::string describe_file(const Weights& file, const Weights& model) {
     if (others.size() == 8) break;  // a checkpoint has no more; a hostile file might
   }
   text += fmt::format(", weights \"{}\"", model.part());
-  if (!others.empty()) text += fmt::format(" (also there: {})", printable(fmt::format("{}", fmt::join(others, ", "))));
+  if (!others.empty())
+    text += fmt::format(" (also there: {})", printable(fmt::format("{}", fmt::join(others, ", "))));
   return text;
 }
 
@@ -138,7 +139,8 @@ void run(const Options& options) {
 void add_info(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
-  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a PNG file, or builtin")->required();
+  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a PNG file, or builtin")
+      ->required();
   add_weights_option(*verb, options->weights);
   verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
   verb->callback([options] { run(*options); });

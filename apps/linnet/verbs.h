@@ -1,5 +1,6 @@
-// The verbs of the command, one file each. Every function adds its verb with its options to the command line; what
-// the verb does happens when it is chosen. Verbs throw: main turns UsageError into exit code 2, Error into 1.
+// The verbs of the command, one file each. Every function adds its verb with its options to the command line;
+// what the verb does happens when it is chosen. Verbs throw: main turns UsageError into exit code 2, Error
+// into 1.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,5 @@
-// What Linnet throws. Every message is one sentence that a user can act on: which file or tensor, what was expected,
-// what was found.
+// What Linnet throws. Every message is one sentence that a user can act on: which file or tensor, what was
+// expected, what was found.
 #pragma once
 
 #include <stdexcept>

@@ -1,5 +1,5 @@
-// Linnet in a C++ program: load a model, paint pictures. This header and error.h are the whole public interface; they
-// need nothing but the standard library. Link to the CMake target linnet::linnet.
+// Linnet in a C++ program: load a model, paint pictures. This header and error.h are the whole public
+// interface; they need nothing but the standard library. Link to the CMake target linnet::linnet.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,14 @@ struct Picture {
 
 /// What to paint. Equal requests on one machine with as many threads give equal bytes.
 struct Request {
-  std::vector<std::string> classes;  ///< names or indices; picture i shows classes[i mod size]; empty: all in turn
-  int64_t count = 1;                 ///< pictures in all
-  uint64_t seed = 0;                 ///< picture i is drawn from seed + i
-  std::string sampler = "ddim";      ///< "ddpm", "ddim" or "dpm++"
-  int steps = 50;                    ///< 1..1000 (dpm++: ..999)
-  float guidance_scale = 3.0f;       ///< 1: none
-  int64_t batch = 0;                 ///< pictures at once; 0: chosen by the model's size
+  std::vector<std::string>
+      classes;                   ///< names or indices; picture i shows classes[i mod size]; empty: all in turn
+  int64_t count = 1;             ///< pictures in all
+  uint64_t seed = 0;             ///< picture i is drawn from seed + i
+  std::string sampler = "ddim";  ///< "ddpm", "ddim" or "dpm++"
+  int steps = 50;                ///< 1..1000 (dpm++: ..999)
+  float guidance_scale = 3.0f;   ///< 1: none
+  int64_t batch = 0;             ///< pictures at once; 0: chosen by the model's size
 
   /// Called after every denoising step of every batch; return false to stop: paint() then throws Cancelled.
   std::function<bool(int step, int steps)> on_step = {};
@@ -46,8 +47,8 @@ class Cancelled : public Error {
 /// A model ready to paint. Movable; one model may not paint on two threads at once.
 class Model {
  public:
-  /// A safetensors file made by `linnet train` or `linnet convert`; its weights are mapped, not read. Throws Error when
-  /// the file cannot be read or holds no such model.
+  /// A safetensors file made by `linnet train` or `linnet convert`; its weights are mapped, not read. Throws
+  /// Error when the file cannot be read or holds no such model.
   explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic);
   /// The small model that is part of the library.
   static Model builtin(Precision precision = Precision::automatic);

@@ -22,7 +22,8 @@ std::string_view name_of(Precision precision) {
 }
 
 LoadedModel ready_to_paint(LoadedModel loaded, Precision precision) {
-  check(loaded.model->config().in_channels == 3, "this model makes latents of {} channels, which cannot be decoded yet",
+  check(loaded.model->config().in_channels == 3,
+        "this model makes latents of {} channels, which cannot be decoded yet",
         loaded.model->config().in_channels);
   loaded.model->set_product_dtype(loaded.model->product_dtype_from_name(name_of(precision)));
   nn::freeze(*loaded.model);
@@ -58,7 +59,8 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
 Model Model::builtin(Precision precision) {
-  return Model(std::make_unique<State>(State{ready_to_paint(load_model(Weights::of(builtin_model())), precision)}));
+  return Model(
+      std::make_unique<State>(State{ready_to_paint(load_model(Weights::of(builtin_model())), precision)}));
 }
 
 const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }
@@ -70,7 +72,8 @@ std::vector<Picture> Model::paint(const Request& request) const {
   std::vector<Picture> pictures;
   linnet::paint(model, translate(request, state_->loaded), [&](int64_t, const Tensor& samples) {
     for (int64_t i = 0; i < samples.size(0); ++i) {
-      Image image = to_image(samples.rows(i, i + 1).reshape({samples.size(1), samples.size(2), samples.size(3)}));
+      Image image =
+          to_image(samples.rows(i, i + 1).reshape({samples.size(1), samples.size(2), samples.size(3)}));
       pictures.push_back({image.width, image.height, std::move(image.rgb)});
     }
   });
@@ -78,7 +81,8 @@ std::vector<Picture> Model::paint(const Request& request) const {
 }
 
 void set_thread_count(int count) {
-  if (count < 1 || count > 1024) throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
+  if (count < 1 || count > 1024)
+    throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
   set_threads(count);
 }
 

@@ -1,5 +1,5 @@
-// Throwing errors with a formatted sentence. The library never prints and never exits; the command maps Error to exit
-// code 1, UsageError to 2.
+// Throwing errors with a formatted sentence. The library never prints and never exits; the command maps Error
+// to exit code 1, UsageError to 2.
 #pragma once
 
 #include <fmt/format.h>

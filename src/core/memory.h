@@ -1,6 +1,6 @@
 // Memory that tensors live in: a caching allocator that knows its peak. Freed blocks are kept and handed out
-// again, because fresh pages from the system cost a page fault each (several GB/s at best), which a transformer's
-// large, short-lived activations would pay at every operation.
+// again, because fresh pages from the system cost a page fault each (several GB/s at best), which a
+// transformer's large, short-lived activations would pay at every operation.
 #pragma once
 
 #include <cstddef>

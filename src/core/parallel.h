@@ -23,7 +23,7 @@ void parallel_for(int64_t n, int64_t grain, Body&& body) {
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel num_threads(static_cast<int>(parts))
+#pragma omp parallel num_threads(static_cast <int>(parts))
   {
     const int64_t part = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * part / count, end = n * (part + 1) / count;

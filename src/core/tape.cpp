@@ -45,7 +45,8 @@ void accumulate_grad(const std::shared_ptr<GradSlot>& slot, Tensor gradient) {
   *slot->value = sum;
 }
 
-Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs) {
+Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f,
+                  const std::vector<Tensor>& inputs) {
   if (!Tape::active()) return f(inputs);
   Tensor output;
   {

@@ -50,11 +50,12 @@ bool wants_grad(const Tensors&... inputs) {
   return Tape::active() != nullptr && (inputs.requires_grad() || ...);
 }
 
-/// Adds a gradient (f32 or bf16, any shape of the same size) to what a slot holds; does nothing for a null slot.
+/// Adds a gradient (f32 or bf16, any shape of the same size) to what a slot holds; does nothing for a null
+/// slot.
 void accumulate_grad(const std::shared_ptr<GradSlot>& slot, Tensor gradient);
 
-/// Marks output as wanting a gradient and records step, which is called with that gradient in output's shape, if any
-/// arrived, when the tape is played. The step must not hold output itself, only what it needs of it.
+/// Marks output as wanting a gradient and records step, which is called with that gradient in output's shape,
+/// if any arrived, when the tape is played. The step must not hold output itself, only what it needs of it.
 template <class Step>
 void record_backward(Tensor& output, Step step) {
   output.set_requires_grad(true);
@@ -65,6 +66,7 @@ void record_backward(Tensor& output, Step step) {
 
 /// Runs f on inputs keeping only the inputs alive, and runs it again during the backward pass (gradient
 /// checkpointing). f must be a pure function of inputs and of leaves.
-Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs);
+Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f,
+                  const std::vector<Tensor>& inputs);
 
 }  // namespace linnet

@@ -63,8 +63,11 @@ class Tensor {
     require(DTypeOf<T>::value);
     return static_cast<T*>(mutable_raw());
   }
+  /// Of a tensor that outlives the span.
   template <class T>
-  std::span<const T> values() const {
+  std::span<const T> values() const&& = delete;
+  template <class T>
+  std::span<const T> values() const& {
     return {data<T>(), static_cast<size_t>(numel())};
   }
   /// The only element of a one-element f32 tensor.

@@ -84,7 +84,8 @@ struct Picture {
     return sum / static_cast<double>(n);
   }
 
-  double variational_bound(const NoiseSchedule& schedule, const Coefficients& c, size_t t, double weight) const {
+  double variational_bound(const NoiseSchedule& schedule, const Coefficients& c, size_t t,
+                           double weight) const {
     const double from_x0 = schedule.posterior_from_x0[t], from_xt = schedule.posterior_from_xt[t];
     const double low = schedule.posterior_log_variance[t], high = std::log(schedule.beta[t]);
     const double bits = 1.0 / (std::numbers::ln2 * static_cast<double>(n));
@@ -104,15 +105,18 @@ struct Picture {
 
 }  // namespace
 
-DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction, const Tensor& x0,
-                             const Tensor& xt, const Tensor& noise, const Tensor& t, const Teaching& teaching) {
+DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction,
+                             const Tensor& x0, const Tensor& xt, const Tensor& noise, const Tensor& t,
+                             const Teaching& teaching) {
   const int64_t batch = x0.size(0), channels = x0.size(1), n = x0.numel() / batch;
   const bool learned = prediction.size(1) == 2 * channels;
-  check(learned || prediction.size(1) == channels, "a prediction of shape {} does not belong to pictures of shape {}",
-        to_string(prediction.shape()), to_string(x0.shape()));
+  check(learned || prediction.size(1) == channels,
+        "a prediction of shape {} does not belong to pictures of shape {}", to_string(prediction.shape()),
+        to_string(x0.shape()));
   const bool taught = teaching.prediction.defined();
-  check(!taught || teaching.prediction.shape() == prediction.shape(), "the teacher's prediction has shape {}, the student's {}",
-        to_string(teaching.prediction.shape()), to_string(prediction.shape()));
+  check(!taught || teaching.prediction.shape() == prediction.shape(),
+        "the teacher's prediction has shape {}, the student's {}", to_string(teaching.prediction.shape()),
+        to_string(prediction.shape()));
   const bool record = wants_grad(prediction);
   Tensor gradient = record ? Tensor::empty(prediction.shape()) : Tensor();
   float* dprediction = record ? gradient.mutable_data<float>() : nullptr;
@@ -128,8 +132,14 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, con
     for (int64_t b = begin; b < end; ++b) {
       const float* p = predicted + b * stride;
       float* d = dprediction ? dprediction + b * stride : nullptr;
-      const Picture picture{p, learned ? p + n : nullptr, x0.data<float>() + b * n, xt.data<float>() + b * n,
-                            noise.data<float>() + b * n, d, d && learned ? d + n : nullptr, n};
+      const Picture picture{p,
+                            learned ? p + n : nullptr,
+                            x0.data<float>() + b * n,
+                            xt.data<float>() + b * n,
+                            noise.data<float>() + b * n,
+                            d,
+                            d && learned ? d + n : nullptr,
+                            n};
       const double weight = 1.0 / static_cast<double>(batch);
       const auto step = static_cast<size_t>(t.data<int64_t>()[b]);
       const Coefficients c(kind, schedule.alpha_bar[step]);

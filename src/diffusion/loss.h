@@ -1,7 +1,8 @@
 // DiT's training loss: mean square of the error, plus, for a learned variance, the variational bound in bits
-// with the predicted mean held fixed (Nichol & Dhariwal 2021, L_hybrid as facebookresearch/DiT weighs it: 1 to 1).
-// With a teacher, LiT's hybrid distillation too (arXiv 2501.12976, section 3.3): the mean square of what student and
-// teacher predict differently, of the noise and of the variance's raw channels, each with its weight.
+// with the predicted mean held fixed (Nichol & Dhariwal 2021, L_hybrid as facebookresearch/DiT weighs it: 1 to
+// 1). With a teacher, LiT's hybrid distillation too (arXiv 2501.12976, section 3.3): the mean square of what
+// student and teacher predict differently, of the noise and of the variance's raw channels, each with its
+// weight.
 #pragma once
 
 #include "diffusion/prediction.h"
@@ -10,18 +11,19 @@ namespace linnet {
 
 /// What a teacher says of the same x_t, t and condition.
 struct Teaching {
-  Tensor prediction = {};  ///< as the student's; undefined: no teacher
+  Tensor prediction = {};          ///< as the student's; undefined: no teacher
   double noise = 0, variance = 0;  ///< weights of the two terms (λ₁, λ₂)
 };
 
 struct DiffusionLoss {
-  Tensor total;  ///< one element; differentiable in the prediction
+  Tensor total;                    ///< one element; differentiable in the prediction
   std::vector<double> mse, bound;  ///< of each picture; bound is empty without a learned variance
   std::vector<double> noise_distance, variance_distance;  ///< from the teacher, unweighted; empty without one
 };
 
 /// prediction (n, 2c or c, h, w) of `kind` for x_t; x0, x_t, noise (n, c, h, w); t (n) i64.
-DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction, const Tensor& x0,
-                             const Tensor& xt, const Tensor& noise, const Tensor& t, const Teaching& teaching = {});
+DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction,
+                             const Tensor& x0, const Tensor& xt, const Tensor& noise, const Tensor& t,
+                             const Teaching& teaching = {});
 
 }  // namespace linnet

@@ -8,7 +8,8 @@ namespace {
 
 // The first c channels of a prediction of c or 2c: (n, c, h, w).
 Tensor channels_of(const Tensor& prediction, int64_t first, int64_t count) {
-  const int64_t n = prediction.size(0), all = prediction.size(1), area = prediction.size(2) * prediction.size(3);
+  const int64_t n = prediction.size(0), all = prediction.size(1),
+                area = prediction.size(2) * prediction.size(3);
   Tensor result = Tensor::empty({n, count, prediction.size(2), prediction.size(3)});
   for (int64_t b = 0; b < n; ++b)
     std::copy_n(prediction.data<float>() + (b * all + first) * area, count * area,
@@ -44,7 +45,8 @@ Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
     const auto t = static_cast<size_t>(step);
     const Tensor prediction = model(x, times(x.size(0), schedule.timestep[t]));
     const bool learned = prediction.size(1) == 2 * channels;
-    const Tensor x0 = predict_x0(x, channels_of(prediction, 0, channels), schedule.alpha_bar[t], options.clip_x0);
+    const Tensor x0 =
+        predict_x0(x, channels_of(prediction, 0, channels), schedule.alpha_bar[t], options.clip_x0);
     const Tensor v = learned ? channels_of(prediction, channels, channels) : Tensor();
     const Tensor z = noise(x.shape());
     const auto from_x0 = static_cast<float>(schedule.posterior_from_x0[t]);
@@ -52,8 +54,8 @@ Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
     const auto low = static_cast<float>(schedule.posterior_log_variance[t]);
     const auto high = static_cast<float>(std::log(schedule.beta[t]));
     // Without a learned variance: β, but β̃ at the first step.
-    const auto fixed = static_cast<float>(std::log(step == 0 && schedule.steps() > 1 ? schedule.posterior_variance[1]
-                                                                                     : schedule.beta[t]));
+    const auto fixed = static_cast<float>(
+        std::log(step == 0 && schedule.steps() > 1 ? schedule.posterior_variance[1] : schedule.beta[t]));
     Tensor next = Tensor::empty(x.shape());
     for (int64_t i = 0; i < x.numel(); ++i) {
       const float f = learned ? 0.5f * (v.data<float>()[i] + 1.0f) : 0.0f;
@@ -68,8 +70,8 @@ Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
   return x;
 }
 
-Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta, const NoiseSource& noise,
-                   const SamplingOptions& options) {
+Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta,
+                   const NoiseSource& noise, const SamplingOptions& options) {
   for (int step = schedule.steps() - 1; step >= 0; --step) {
     const auto t = static_cast<size_t>(step);
     const double kept = schedule.alpha_bar[t], kept_next = schedule.alpha_bar_previous[t];
@@ -114,7 +116,8 @@ Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& ful
   for (int i = 0; i < steps; ++i) {
     const Node& here = nodes[static_cast<size_t>(i)];
     const Tensor prediction = model(x, times(x.size(0), here.timestep));
-    const Tensor x0 = predict_x0(x, channels_of(prediction, 0, x.size(1)), here.alpha * here.alpha, options.clip_x0);
+    const Tensor x0 =
+        predict_x0(x, channels_of(prediction, 0, x.size(1)), here.alpha * here.alpha, options.clip_x0);
     if (i == steps - 1) {  // σ = 0 from here: the picture itself
       x = x0;
     } else {

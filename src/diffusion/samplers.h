@@ -13,26 +13,26 @@ using Denoiser = std::function<Tensor(const Tensor& x, const Tensor& t)>;
 using NoiseSource = std::function<Tensor(const Shape& shape)>;
 
 struct SamplingStep {
-  int index, count;   ///< just finished: index of count, from 0
-  const Tensor& x;    ///< where the sample stands now
-  const Tensor& x0;   ///< the picture as predicted at this step
+  int index, count;  ///< just finished: index of count, from 0
+  const Tensor& x;   ///< where the sample stands now
+  const Tensor& x0;  ///< the picture as predicted at this step
 };
 /// Called after every step; throw from it to cancel.
 using StepCallback = std::function<void(const SamplingStep&)>;
 
 struct SamplingOptions {
-  bool clip_x0 = false;     ///< keep predicted pictures in −1..1: for pixels, not for latents
+  bool clip_x0 = false;  ///< keep predicted pictures in −1..1: for pixels, not for latents
   StepCallback on_step = {};
 };
 
-/// Ancestral sampling (Ho et al. 2020) over all steps of a (respaced) schedule, with the learned variance where the
-/// model has one. noise is drawn at every step, at the last one without being used.
+/// Ancestral sampling (Ho et al. 2020) over all steps of a (respaced) schedule, with the learned variance where
+/// the model has one. noise is drawn at every step, at the last one without being used.
 Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, const NoiseSource& noise,
                    const SamplingOptions& options = {});
 
 /// DDIM (Song et al. 2020); eta 0 is deterministic and draws no noise.
-Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta, const NoiseSource& noise,
-                   const SamplingOptions& options = {});
+Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta,
+                   const NoiseSource& noise, const SamplingOptions& options = {});
 
 /// DPM-Solver++(2M) (Lu et al. 2022), midpoint form, on diffusers' time grid: `steps` of the full schedule's
 /// timesteps, evenly spaced, ending at σ = 0; first and last step of first order.

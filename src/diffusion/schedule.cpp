@@ -39,7 +39,8 @@ NoiseSchedule NoiseSchedule::spaced(int count) const {
   const double stride = count == 1 ? 1.0 : static_cast<double>(steps() - 1) / (count - 1);
   std::vector<int> chosen;
   double position = 0.0;
-  for (int i = 0; i < count; ++i, position += stride) chosen.push_back(static_cast<int>(std::nearbyint(position)));
+  for (int i = 0; i < count; ++i, position += stride)
+    chosen.push_back(static_cast<int>(std::nearbyint(position)));
 
   std::vector<double> betas;
   double previous = 1.0;
@@ -53,8 +54,9 @@ NoiseSchedule NoiseSchedule::spaced(int count) const {
 }
 
 Tensor add_noise(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise, const Tensor& t) {
-  check(x0.shape() == noise.shape() && t.numel() == x0.size(0), "pictures {}, noise {} and timesteps {} do not agree",
-        to_string(x0.shape()), to_string(noise.shape()), to_string(t.shape()));
+  check(x0.shape() == noise.shape() && t.numel() == x0.size(0),
+        "pictures {}, noise {} and timesteps {} do not agree", to_string(x0.shape()), to_string(noise.shape()),
+        to_string(t.shape()));
   Tensor result = Tensor::empty(x0.shape());
   const int64_t n = x0.size(0) == 0 ? 0 : x0.numel() / x0.size(0);
   const float *picture = x0.data<float>(), *added = noise.data<float>();

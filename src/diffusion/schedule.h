@@ -13,8 +13,8 @@ class NoiseSchedule {
  public:
   /// β linear from 1e-4 to 0.02 over `steps` (DiT's, with 1000).
   static NoiseSchedule linear(int steps = 1000);
-  /// `count` of this schedule's timesteps, evenly spaced from first to last, with the betas that lead from each to
-  /// the next. Throws UsageError unless 1 ≤ count ≤ steps().
+  /// `count` of this schedule's timesteps, evenly spaced from first to last, with the betas that lead from each
+  /// to the next. Throws UsageError unless 1 ≤ count ≤ steps().
   NoiseSchedule spaced(int count) const;
 
   int steps() const { return static_cast<int>(beta.size()); }
@@ -23,7 +23,7 @@ class NoiseSchedule {
   std::vector<double> posterior_variance;      ///< β̃ of q(x_{t−1} | x_t, x₀)
   std::vector<double> posterior_log_variance;  ///< its logarithm; entry 0, which would be −∞, is entry 1
   std::vector<double> posterior_from_x0, posterior_from_xt;  ///< the posterior mean's two coefficients
-  std::vector<int> timestep;                   ///< what the model is told at each step
+  std::vector<int> timestep;                                 ///< what the model is told at each step
 
  private:
   explicit NoiseSchedule(std::vector<double> betas);

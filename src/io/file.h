@@ -23,8 +23,8 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
 /// A whole text, by write_file_atomically.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 
-/// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a folder, or
-/// its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
+/// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a
+/// folder, or its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);
 
 /// fwrite of all bytes, for use within write_file_atomically; throws std::system_error, which that turns into

@@ -27,7 +27,8 @@ enum Opcode : uint8_t {
 };
 // clang-format on
 
-// A value takes a hundred times the byte that makes it; checkpoints of the largest models have some ten thousand.
+// A value takes a hundred times the byte that makes it; checkpoints of the largest models have some ten
+// thousand.
 constexpr size_t most_values = 4'000'000;
 // Two bytes that recall a value put it into a container again, and OrderedDict copies a whole list.
 constexpr size_t most_items = 16'000'000;
@@ -180,69 +181,32 @@ void PickleMachine::step(uint8_t opcode) {
             protocol);
       return;
     }
-    case FRAME:
-      reader_.take(8);
-      return;
-    case MARK:
-      marks_.push_back(stack_.size());
-      return;
-    case POP:
-      pop();
-      return;
-    case POP_MARK:
-      pop_to_mark();
-      return;
-    case DUP:
-      push(top());
-      return;
-    case NONE:
-      push(Kind::none);
-      return;
-    case NEWTRUE:
-      push(Kind::boolean)->integer = 1;
-      return;
-    case NEWFALSE:
-      push(Kind::boolean);
-      return;
-    case BININT:
-      return push_integer(reader_.number<int32_t>());
-    case BININT1:
-      return push_integer(reader_.number<uint8_t>());
-    case BININT2:
-      return push_integer(reader_.number<uint16_t>());
-    case LONG1:
-      return push_long(reader_.number<uint8_t>());
-    case LONG4:
-      return push_long(reader_.number<uint32_t>());
-    case BINFLOAT:
-      push(Kind::real)->real = big_endian_real();
-      return;
+    case FRAME: reader_.take(8); return;
+    case MARK: marks_.push_back(stack_.size()); return;
+    case POP: pop(); return;
+    case POP_MARK: pop_to_mark(); return;
+    case DUP: push(top()); return;
+    case NONE: push(Kind::none); return;
+    case NEWTRUE: push(Kind::boolean)->integer = 1; return;
+    case NEWFALSE: push(Kind::boolean); return;
+    case BININT: return push_integer(reader_.number<int32_t>());
+    case BININT1: return push_integer(reader_.number<uint8_t>());
+    case BININT2: return push_integer(reader_.number<uint16_t>());
+    case LONG1: return push_long(reader_.number<uint8_t>());
+    case LONG4: return push_long(reader_.number<uint32_t>());
+    case BINFLOAT: push(Kind::real)->real = big_endian_real(); return;
     case SHORT_BINSTRING:
-    case SHORT_BINUNICODE:
-      return push_text(Kind::text, reader_.number<uint8_t>());
+    case SHORT_BINUNICODE: return push_text(Kind::text, reader_.number<uint8_t>());
     case BINSTRING:
-    case BINUNICODE:
-      return push_text(Kind::text, reader_.number<uint32_t>());
-    case BINUNICODE8:
-      return push_text(Kind::text, reader_.number<uint64_t>());
-    case SHORT_BINBYTES:
-      return push_text(Kind::bytes, reader_.number<uint8_t>());
-    case BINBYTES:
-      return push_text(Kind::bytes, reader_.number<uint32_t>());
-    case BINBYTES8:
-      return push_text(Kind::bytes, reader_.number<uint64_t>());
-    case EMPTY_LIST:
-      push(Kind::list);
-      return;
-    case EMPTY_TUPLE:
-      push(Kind::tuple);
-      return;
-    case EMPTY_DICT:
-      push(Kind::dictionary);
-      return;
-    case EMPTY_SET:
-      push(Kind::set);
-      return;
+    case BINUNICODE: return push_text(Kind::text, reader_.number<uint32_t>());
+    case BINUNICODE8: return push_text(Kind::text, reader_.number<uint64_t>());
+    case SHORT_BINBYTES: return push_text(Kind::bytes, reader_.number<uint8_t>());
+    case BINBYTES: return push_text(Kind::bytes, reader_.number<uint32_t>());
+    case BINBYTES8: return push_text(Kind::bytes, reader_.number<uint64_t>());
+    case EMPTY_LIST: push(Kind::list); return;
+    case EMPTY_TUPLE: push(Kind::tuple); return;
+    case EMPTY_DICT: push(Kind::dictionary); return;
+    case EMPTY_SET: push(Kind::set); return;
     case LIST: {
       auto items = pop_to_mark();
       push(Kind::list)->items = std::move(items);
@@ -263,37 +227,26 @@ void PickleMachine::step(uint8_t opcode) {
       push(Kind::dictionary);
       return add(Kind::dictionary, items);
     }
-    case TUPLE1:
-      return push_tuple(1);
-    case TUPLE2:
-      return push_tuple(2);
-    case TUPLE3:
-      return push_tuple(3);
+    case TUPLE1: return push_tuple(1);
+    case TUPLE2: return push_tuple(2);
+    case TUPLE3: return push_tuple(3);
     case APPEND: {
       const PickleValue* const item = pop();
       return add(Kind::list, {&item, 1});
     }
-    case APPENDS:
-      return add(Kind::list, pop_to_mark());
-    case ADDITEMS:
-      return add(Kind::set, pop_to_mark());
+    case APPENDS: return add(Kind::list, pop_to_mark());
+    case ADDITEMS: return add(Kind::set, pop_to_mark());
     case SETITEM: {
       const PickleValue* const value = pop();
       const PickleValue* const pair[] = {pop(), value};
       return add(Kind::dictionary, pair);
     }
-    case SETITEMS:
-      return add(Kind::dictionary, pop_to_mark());
-    case BINPUT:
-      return remember(reader_.number<uint8_t>());
-    case LONG_BINPUT:
-      return remember(reader_.number<uint32_t>());
-    case MEMOIZE:
-      return remember(memo_.size());
-    case BINGET:
-      return recall(reader_.number<uint8_t>());
-    case LONG_BINGET:
-      return recall(reader_.number<uint32_t>());
+    case SETITEMS: return add(Kind::dictionary, pop_to_mark());
+    case BINPUT: return remember(reader_.number<uint8_t>());
+    case LONG_BINPUT: return remember(reader_.number<uint32_t>());
+    case MEMOIZE: return remember(memo_.size());
+    case BINGET: return recall(reader_.number<uint8_t>());
+    case LONG_BINGET: return recall(reader_.number<uint32_t>());
     case GLOBAL: {
       const std::string_view module = reader_.line();
       return push_global(module, reader_.line());
@@ -305,10 +258,8 @@ void PickleMachine::step(uint8_t opcode) {
       return push_global(module->text, name->text);
     }
     case REDUCE:
-    case NEWOBJ:
-      return call();
-    case BUILD:
-      return build();
+    case NEWOBJ: return call();
+    case BUILD: return build();
     case BINPERSID: {
       const PickleValue* const identifier = pop();
       push(Kind::persistent)->items = {identifier};
@@ -332,32 +283,19 @@ const PickleValue* PickleValue::find(std::string_view key) const {
 
 std::string describe(const PickleValue& value) {
   switch (value.kind) {
-    case Kind::none:
-      return "None";
-    case Kind::boolean:
-      return value.integer ? "True" : "False";
-    case Kind::integer:
-      return fmt::format("the number {}", value.integer);
-    case Kind::real:
-      return fmt::format("the number {}", value.real);
-    case Kind::text:
-      return fmt::format("the text '{}'", printable(value.text));
-    case Kind::bytes:
-      return "bytes";
-    case Kind::list:
-      return "a list";
-    case Kind::tuple:
-      return "a tuple";
-    case Kind::set:
-      return "a set";
-    case Kind::dictionary:
-      return "a dictionary";
-    case Kind::global:
-      return fmt::format("the object {}", printable(value.name));
-    case Kind::call:
-      return fmt::format("a call of {}", printable(value.items[0]->name));
-    case Kind::persistent:
-      return "a stored object";
+    case Kind::none: return "None";
+    case Kind::boolean: return value.integer ? "True" : "False";
+    case Kind::integer: return fmt::format("the number {}", value.integer);
+    case Kind::real: return fmt::format("the number {}", value.real);
+    case Kind::text: return fmt::format("the text '{}'", printable(value.text));
+    case Kind::bytes: return "bytes";
+    case Kind::list: return "a list";
+    case Kind::tuple: return "a tuple";
+    case Kind::set: return "a set";
+    case Kind::dictionary: return "a dictionary";
+    case Kind::global: return fmt::format("the object {}", printable(value.name));
+    case Kind::call: return fmt::format("a call of {}", printable(value.items[0]->name));
+    case Kind::persistent: return "a stored object";
   }
   return "nothing";
 }

@@ -136,10 +136,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   [[noreturn]] void wrong_value(std::string_view found) const {
     switch (place_) {
-      case Place::outside:
-        refuse("the header is {} where a JSON object was expected", found);
-      case Place::root:
-        refuse("'{}' is {} where an object was expected", printable(name_), found);
+      case Place::outside: refuse("the header is {} where a JSON object was expected", found);
+      case Place::root: refuse("'{}' is {} where an object was expected", printable(name_), found);
       case Place::metadata:
         refuse("the metadata '{}' is {} where a string was expected", printable(key_), found);
       case Place::entry:

@@ -151,36 +151,24 @@ Rgb colour_of(int colour) {
 
 float signed_distance(int shape, float x, float y) {
   switch (shape) {
-    case circle:
-      return circle_distance(x, y, 0.9f);
-    case square:
-      return box_distance(x, y, 0.707f, 0.707f);
-    case triangle:
-      return triangle_distance(x, y);
-    case star:
-      return star_distance(x, y);
-    case heart:
-      return heart_distance(x, y);
-    case ring:
-      return std::abs(circle_distance(x, y, 0.74f)) - 0.2f;
-    case cross:
-      return std::min(box_distance(x, y, 0.94f, 0.32f), box_distance(x, y, 0.32f, 0.94f));
-    case moon:
-      return moon_distance(x, y);
-    default:
-      fail("there is no shape {}", shape);
+    case circle: return circle_distance(x, y, 0.9f);
+    case square: return box_distance(x, y, 0.707f, 0.707f);
+    case triangle: return triangle_distance(x, y);
+    case star: return star_distance(x, y);
+    case heart: return heart_distance(x, y);
+    case ring: return std::abs(circle_distance(x, y, 0.74f)) - 0.2f;
+    case cross: return std::min(box_distance(x, y, 0.94f, 0.32f), box_distance(x, y, 0.32f, 0.94f));
+    case moon: return moon_distance(x, y);
+    default: fail("there is no shape {}", shape);
   }
 }
 
 float largest_turn(int shape) {
   switch (shape) {
     case circle:
-    case ring:
-      return 0;
-    case star:
-      return pi / 5;
-    default:
-      return pi / 9;
+    case ring: return 0;
+    case star: return pi / 5;
+    default: return pi / 9;
   }
 }
 

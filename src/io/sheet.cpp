@@ -25,10 +25,10 @@ SheetLayout layout_sheet(int64_t count, int64_t width, int64_t height, int64_t c
   layout.across = std::min(columns, count);
   const int64_t down = (count + layout.across - 1) / layout.across;
   // Each factor is checked on its own, so that no product overflows.
-  const bool sensible = layout.scale <= max_image_side && gap <= max_image_side && layout.across <= max_image_side &&
-                        down <= max_image_side && side <= max_image_side;
-  check(sensible, "a contact sheet of {} x {} pictures, each enlarged {} times, is too large", layout.across, down,
-        layout.scale);
+  const bool sensible = layout.scale <= max_image_side && gap <= max_image_side &&
+                        layout.across <= max_image_side && down <= max_image_side && side <= max_image_side;
+  check(sensible, "a contact sheet of {} x {} pictures, each enlarged {} times, is too large", layout.across,
+        down, layout.scale);
   layout.step_x = width * layout.scale + gap;
   layout.step_y = height * layout.scale + gap;
   layout.width = layout.across * layout.step_x + gap;

@@ -15,8 +15,8 @@ struct SheetLayout {
   int64_t step_x = 0, step_y = 0;  ///< from one picture to the next
 };
 
-/// For `count` pictures of at most width x height pixels; the rest as contact_sheet() takes it. Throws Error when
-/// the sheet would be too large.
+/// For `count` pictures of at most width x height pixels; the rest as contact_sheet() takes it. Throws Error
+/// when the sheet would be too large.
 SheetLayout layout_sheet(int64_t count, int64_t width, int64_t height, int64_t columns, int64_t gap = 4,
                          int64_t scale = 0);
 

@@ -74,8 +74,9 @@ Classifier::Classifier(const ClassifierConfig& config) : config_(config) {
   patches_ = nn::PatchEmbed(config_.in_channels, config_.patch_size, width);
   positions_ = nn::sincos_positions(config_.grid(), config_.grid(), width);
   for (int64_t i = 0; i < config_.depth; ++i)
-    blocks_.push_back({nn::make_mixer(nn::Mixer::lit, width, config_.num_heads, config_.grid() * config_.grid()),
-                       nn::Linear(width, mlp_ratio * width), nn::Linear(mlp_ratio * width, width)});
+    blocks_.push_back(
+        {nn::make_mixer(nn::Mixer::lit, width, config_.num_heads, config_.grid() * config_.grid()),
+         nn::Linear(width, mlp_ratio * width), nn::Linear(mlp_ratio * width, width)});
   head_ = nn::Linear(width, config_.num_classes);
 }
 

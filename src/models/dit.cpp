@@ -16,8 +16,7 @@ constexpr float norm_epsilon = 1e-6f;
 
 DiTBlock::DiTBlock(const DiTConfig& config)
     : attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads, config.tokens())),
-      fc1_(config.hidden_size, config.mlp_size()),
-      fc2_(config.mlp_size(), config.hidden_size),
+      fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size),
       adaln_(config.hidden_size, 6 * config.hidden_size, nn::Init::zero()) {}
 
 Tensor DiTBlock::forward(const Tensor& x, const Tensor& conditioning, int64_t grid) const {
@@ -56,16 +55,17 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
   check(x.shape().rank() == 4 && x.size(1) == config_.in_channels && x.size(2) == size && x.size(3) == size,
         "the model takes pictures of shape (n, {}, {}, {}), not {}", config_.in_channels, size, size,
         to_string(x.shape()));
-  check(t.numel() == x.size(0) && y.numel() == x.size(0), "{} pictures need as many timesteps and classes, not {} and {}",
-        x.size(0), t.numel(), y.numel());
+  check(t.numel() == x.size(0) && y.numel() == x.size(0),
+        "{} pictures need as many timesteps and classes, not {} and {}", x.size(0), t.numel(), y.numel());
 
-  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);  // (batch, tokens, width)
+  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);    // (batch, tokens, width)
   const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
   const Tensor conditioning = ops::silu(c, hidden_dtype());
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
-      h = checkpoint([&block, grid](const std::vector<Tensor>& in) { return block.forward(in[0], in[1], grid); },
-                     {h, conditioning});
+      h = checkpoint(
+          [&block, grid](const std::vector<Tensor>& in) { return block.forward(in[0], in[1], grid); },
+          {h, conditioning});
     else
       h = block.forward(h, conditioning, grid);
   }

@@ -43,8 +43,8 @@ DiTConfig dit_preset(std::string_view name);
 /// "XL/2" of a model of a published width, depth and patch size; else empty.
 std::string size_name(const DiTConfig& config);
 
-/// Heads of that attention as published for this width; of other widths, one for every 64 channels of softmax attention
-/// and two of a linear one.
+/// Heads of that attention as published for this width; of other widths, one for every 64 channels of softmax
+/// attention and two of a linear one.
 int64_t usual_heads(nn::Mixer mixer, int64_t width);
 
 /// The JSON object that a checkpoint carries.
@@ -54,8 +54,8 @@ DiTConfig dit_config_from_json(std::string_view text);
 
 /// Multiply-adds of one forward pass on one picture, biases and norms not counted.
 int64_t count_macs(const DiTConfig& config);
-/// Floating-point operations that go into matrix products in one forward pass on one picture: what `linnet bench`
-/// divides by the time. Attention's own sums are counted as they are computed.
+/// Floating-point operations that go into matrix products in one forward pass on one picture: what `linnet
+/// bench` divides by the time. Attention's own sums are counted as they are computed.
 double gemm_flops(const DiTConfig& config);
 
 /// One block: adaLN-Zero around the token mixer and around the MLP.

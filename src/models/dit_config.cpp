@@ -15,7 +15,8 @@ struct Size {
   int64_t width, depth, dit_heads, lit_heads;
 };
 
-constexpr Size sizes[] = {{"S", 384, 12, 6, 2}, {"B", 768, 12, 12, 3}, {"L", 1024, 24, 16, 4}, {"XL", 1152, 28, 16, 4}};
+constexpr Size sizes[] = {
+    {"S", 384, 12, 6, 2}, {"B", 768, 12, 12, 3}, {"L", 1024, 24, 16, 4}, {"XL", 1152, 28, 16, 4}};
 
 }  // namespace
 
@@ -56,7 +57,8 @@ DiTConfig dit_preset(std::string_view name) {
 std::string size_name(const DiTConfig& config) {
   const int64_t patch = config.patch_size;
   for (const Size& size : sizes)
-    if (size.width == config.hidden_size && size.depth == config.depth && (patch == 2 || patch == 4 || patch == 8))
+    if (size.width == config.hidden_size && size.depth == config.depth &&
+        (patch == 2 || patch == 4 || patch == 8))
       return fmt::format("{}/{}", size.name, patch);
   return {};
 }
@@ -116,15 +118,17 @@ DiTConfig dit_config_from_json(std::string_view text) {
 int64_t count_macs(const DiTConfig& config) {
   const int64_t n = config.tokens(), d = config.hidden_size;
   const int64_t patch_values = config.patch_size * config.patch_size;
-  const int64_t block = nn::mixer_macs(config.mixer, d, config.num_heads, n) + 2 * n * d * config.mlp_size() + 6 * d * d;
+  const int64_t block =
+      nn::mixer_macs(config.mixer, d, config.num_heads, n) + 2 * n * d * config.mlp_size() + 6 * d * d;
   const int64_t ends = n * d * patch_values * (config.in_channels + config.out_channels());
   return config.depth * block + ends + 256 * d + 3 * d * d;
 }
 
 double gemm_flops(const DiTConfig& config) {
   const auto n = static_cast<double>(config.tokens()), d = static_cast<double>(config.hidden_size);
-  const double sums = config.mixer == nn::Mixer::softmax ? 2 * n * n * d
-                                                         : 2 * n * d * d / static_cast<double>(config.num_heads);
+  const double sums = config.mixer == nn::Mixer::softmax
+                          ? 2 * n * n * d
+                          : 2 * n * d * d / static_cast<double>(config.num_heads);
   const double block = 4 * n * d * d + sums + 2 * n * d * static_cast<double>(config.mlp_size()) + 6 * d * d;
   return 2 * static_cast<double>(config.depth) * block;
 }

@@ -1,5 +1,5 @@
-// What a DiT is told besides the picture: where a token lies, which timestep, which class. Names and numerics are
-// those of facebookresearch/DiT.
+// What a DiT is told besides the picture: where a token lies, which timestep, which class. Names and numerics
+// are those of facebookresearch/DiT.
 #pragma once
 
 #include "nn/linear.h"
@@ -12,7 +12,9 @@ class PatchEmbed {
   PatchEmbed() = default;
   PatchEmbed(int64_t channels, int64_t patch, int64_t width);
   Tensor forward(const Tensor& x) const;
-  void visit(const std::string& prefix, const ParameterVisitor& visitor) { proj.visit(prefix + "proj.", visitor); }
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) {
+    proj.visit(prefix + "proj.", visitor);
+  }
 
   Linear proj;  ///< weight (width, channels, patch, patch)
   int64_t patch = 0;
@@ -32,7 +34,8 @@ class TimestepEmbedder {
   Linear first, second;
 };
 
-/// Class index → vector; the row after the last class stands for "no class" when classes are dropped in training.
+/// Class index → vector; the row after the last class stands for "no class" when classes are dropped in
+/// training.
 class LabelEmbedder {
  public:
   LabelEmbedder() = default;
@@ -45,8 +48,8 @@ class LabelEmbedder {
   Parameter table;
 };
 
-/// Fixed positions (rows·columns, width): the first half of the channels from x, the second from y, each sines then
-/// cosines of x·10000^(−2i/(width/2)).
+/// Fixed positions (rows·columns, width): the first half of the channels from x, the second from y, each sines
+/// then cosines of x·10000^(−2i/(width/2)).
 Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width);
 
 }  // namespace linnet::nn

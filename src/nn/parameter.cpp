@@ -52,7 +52,8 @@ void check_fits(const std::string& name, const Parameter& parameter, const Store
   check(value.dtype == DType::f32 || value.dtype == DType::bf16 || value.dtype == DType::f16 ||
             value.dtype == DType::f64,
         "tensor \"{}\" is of type {}, a model wants floating-point weights", name, name_of(value.dtype));
-  check(!scale, "tensor \"{}\" is of type {} and has no use for \"{}_scale\"", name, name_of(value.dtype), name);
+  check(!scale, "tensor \"{}\" is of type {} and has no use for \"{}_scale\"", name, name_of(value.dtype),
+        name);
 }
 
 void assign(const std::string& name, Parameter& parameter, const Tensor& value, const Tensor& scale) {

@@ -92,8 +92,8 @@ struct Stored {
   Shape shape;
   DType dtype;
 };
-/// Throws Error naming the tensor, what it is and what the parameter wants, unless it may become its value. An i8
-/// matrix comes with its rows' scales, which files keep under the name "<name>_scale".
+/// Throws Error naming the tensor, what it is and what the parameter wants, unless it may become its value. An
+/// i8 matrix comes with its rows' scales, which files keep under the name "<name>_scale".
 void check_fits(const std::string& name, const Parameter& parameter, const Stored& value,
                 const std::optional<Stored>& scale = {});
 

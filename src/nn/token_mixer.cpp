@@ -36,8 +36,7 @@ class Focus {
  public:
   Focus(Mixer mixer, int64_t width, int64_t tokens)
       : activation_(mixer == Mixer::focused_gelu ? ops::FocusedActivation::gelu : ops::FocusedActivation::relu),
-        scale_({1, 1, width}, Init::zero()),
-        positions_({1, tokens, width}, Init::zero()) {}
+        scale_({1, 1, width}, Init::zero()), positions_({1, tokens, width}, Init::zero()) {}
 
   // The few learned values are f32, however the file stores them.
   Tensor queries(const Tensor& q) const {
@@ -61,10 +60,7 @@ class Focus {
 class LinearAttention : public TokenMixer {
  public:
   LinearAttention(Mixer mixer, int64_t width, int64_t heads, int64_t tokens)
-      : heads_(heads),
-        conv_(has_convolution(mixer)),
-        q_(width, width),
-        kv_(width, 2 * width),
+      : heads_(heads), conv_(has_convolution(mixer)), q_(width, width), kv_(width, 2 * width),
         proj_(width, width) {
     if (is_focused(mixer)) focus_.emplace(mixer, width, tokens);
     const int64_t head_size = width / heads;

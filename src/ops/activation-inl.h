@@ -1,4 +1,5 @@
-// SiLU and GELU-tanh as functions of a vector, for every kernel that applies one. Included once per instruction set.
+// SiLU and GELU-tanh as functions of a vector, for every kernel that applies one. Included once per instruction
+// set.
 #if defined(LINNET_OPS_ACTIVATION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LINNET_OPS_ACTIVATION_INL_H_
 #undef LINNET_OPS_ACTIVATION_INL_H_

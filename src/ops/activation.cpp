@@ -93,7 +93,8 @@ Tensor silu(const Tensor& x, DType out_dtype) {
 }
 
 Tensor gelu_tanh(const Tensor& x) {
-  return unary("gelu_tanh", x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward), HWY_DYNAMIC_DISPATCH(gelu_backward));
+  return unary("gelu_tanh", x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward),
+               HWY_DYNAMIC_DISPATCH(gelu_backward));
 }
 
 }  // namespace linnet::ops

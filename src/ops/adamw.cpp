@@ -14,18 +14,21 @@ namespace {
 
 void update(const AdamWStep& s, float* value, const float* gradient, float* mean, float* square, float* ema,
             int64_t n) {
-  const float correction1 = 1.0f - static_cast<float>(std::pow(static_cast<double>(s.beta1), static_cast<double>(s.step)));
+  const float correction1 =
+      1.0f - static_cast<float>(std::pow(static_cast<double>(s.beta1), static_cast<double>(s.step)));
   const float correction2 =
       std::sqrt(1.0f - static_cast<float>(std::pow(static_cast<double>(s.beta2), static_cast<double>(s.step))));
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
     const auto g = gradient ? hn::Mul(load(d, gradient + i), hn::Set(d, s.gradient_scale)) : hn::Zero(d);
     const auto m0 = load(d, mean + i);
     const auto m = hn::MulAdd(hn::Sub(g, m0), hn::Set(d, 1.0f - s.beta1), m0);
-    const auto v = hn::MulAdd(hn::Mul(g, g), hn::Set(d, 1.0f - s.beta2), hn::Mul(load(d, square + i), hn::Set(d, s.beta2)));
+    const auto v = hn::MulAdd(hn::Mul(g, g), hn::Set(d, 1.0f - s.beta2),
+                              hn::Mul(load(d, square + i), hn::Set(d, s.beta2)));
     const auto root = hn::Add(hn::Div(hn::Sqrt(v), hn::Set(d, correction2)), hn::Set(d, s.epsilon));
     const auto decayed = hn::Mul(load(d, value + i), hn::Set(d, 1.0f - s.lr * s.weight_decay));
     const auto p = hn::NegMulAdd(hn::Div(m, root), hn::Set(d, s.lr / correction1), decayed);
-    const auto average = hn::MulAdd(p, hn::Set(d, 1.0f - s.ema_decay), hn::Mul(load(d, ema + i), hn::Set(d, s.ema_decay)));
+    const auto average =
+        hn::MulAdd(p, hn::Set(d, 1.0f - s.ema_decay), hn::Mul(load(d, ema + i), hn::Set(d, s.ema_decay)));
     store(m, d, mean + i);
     store(v, d, square + i);
     store(p, d, value + i);

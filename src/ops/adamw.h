@@ -1,5 +1,5 @@
-// One optimiser step of one parameter, fused: AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW) and the moving
-// average of the weights.
+// One optimiser step of one parameter, fused: AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW) and the
+// moving average of the weights.
 #pragma once
 
 #include "core/tensor.h"
@@ -8,8 +8,8 @@ namespace linnet::ops {
 
 struct AdamWStep {
   float lr, beta1, beta2, epsilon, weight_decay;
-  int64_t step;         ///< counted from 1
-  float gradient_scale; ///< what gradients are multiplied with first (clipping)
+  int64_t step;          ///< counted from 1
+  float gradient_scale;  ///< what gradients are multiplied with first (clipping)
   float ema_decay;
 };
 

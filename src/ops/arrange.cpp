@@ -89,9 +89,10 @@ Tensor patchify(const Tensor& x, int64_t patch) {
 }
 
 Tensor unpatchify(const Tensor& tokens, int64_t rows, int64_t columns, int64_t patch) {
-  check(rows > 0 && columns > 0 && patch > 0 && tokens.shape().rank() == 3 && tokens.size(1) == rows * columns && tokens.size(2) % (patch * patch) == 0,
-        "tokens of shape {} are no {}x{} grid of {}x{} patches", to_string(tokens.shape()), rows, columns, patch,
-        patch);
+  check(rows > 0 && columns > 0 && patch > 0 && tokens.shape().rank() == 3 &&
+            tokens.size(1) == rows * columns && tokens.size(2) % (patch * patch) == 0,
+        "tokens of shape {} are no {}x{} grid of {}x{} patches", to_string(tokens.shape()), rows, columns,
+        patch, patch);
   const Grid grid{tokens.size(0), tokens.size(2) / (patch * patch), rows, columns, patch};
   Tensor y = scatter_channel_last(tokens, grid);
   if (wants_grad(tokens))
@@ -149,8 +150,8 @@ Tensor add(const Tensor& a, const Tensor& b) {
 }
 
 Tensor add_positions(const Tensor& x, const Tensor& positions) {
-  check(x.shape().rank() == 3 && positions.numel() == x.size(1) * x.size(2), "positions {} do not fit tokens {}",
-        to_string(positions.shape()), to_string(x.shape()));
+  check(x.shape().rank() == 3 && positions.numel() == x.size(1) * x.size(2),
+        "positions {} do not fit tokens {}", to_string(positions.shape()), to_string(x.shape()));
   const int64_t n = positions.numel();
   Tensor y = Tensor::empty(x.shape());
   const float *in = x.data<float>(), *pos = positions.data<float>();
@@ -159,8 +160,7 @@ Tensor add_positions(const Tensor& x, const Tensor& positions) {
     for (int64_t b = begin; b < end; ++b)
       for (int64_t i = 0; i < n; ++i) out[b * n + i] = in[b * n + i] + pos[i];
   });
-  if (wants_grad(x))
-    record_backward(y, [slot = x.grad_slot()](const Tensor& g) { accumulate_grad(slot, g); });
+  if (wants_grad(x)) record_backward(y, [slot = x.grad_slot()](const Tensor& g) { accumulate_grad(slot, g); });
   return y;
 }
 
@@ -191,11 +191,13 @@ Tensor mean_tokens(const Tensor& x) {
 }
 
 Tensor embedding(const Tensor& table, const Tensor& indices) {
-  check(table.shape().rank() == 2, "an embedding's table has two dimensions, not shape {}", to_string(table.shape()));
+  check(table.shape().rank() == 2, "an embedding's table has two dimensions, not shape {}",
+        to_string(table.shape()));
   const int64_t count = table.size(0), d = table.size(1), n = indices.numel();
   const int64_t* index = indices.data<int64_t>();
   for (int64_t i = 0; i < n; ++i)
-    check(index[i] >= 0 && index[i] < count, "embedding: index {} is outside a table of {} rows", index[i], count);
+    check(index[i] >= 0 && index[i] < count, "embedding: index {} is outside a table of {} rows", index[i],
+          count);
   Tensor y = Tensor::empty({n, d});
   float* out = y.mutable_data<float>();
   for (int64_t i = 0; i < n; ++i) {  // converted row by row: a table is large, and few of its rows are wanted

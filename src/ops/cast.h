@@ -5,8 +5,8 @@
 
 namespace linnet::ops {
 
-/// x in another floating-point type; x itself if it has that type already. The gradient is passed on in the type
-/// in which it arrives.
+/// x in another floating-point type; x itself if it has that type already. The gradient is passed on in the
+/// type in which it arrives.
 Tensor cast(const Tensor& x, DType dtype);
 
 }  // namespace linnet::ops

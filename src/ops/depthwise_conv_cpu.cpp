@@ -58,7 +58,8 @@ HWY_INLINE void conv_run(D d, const ConvTask& task, const In* in, Out* out, int6
     const int64_t row = y + ky - K / 2;
     if (row < 0 || row >= task.rows) continue;
     Vec<D> window[run + K - 1];
-    load_window<K, Interior>(d, in + row * task.columns * task.in_stride + c, task.in_stride, x, task.columns, window);
+    load_window<K, Interior>(d, in + row * task.columns * task.in_stride + c, task.in_stride, x, task.columns,
+                             window);
     for (int64_t kx = 0; kx < K; ++kx) {
       const auto tap = load(d, task.taps + (ky * K + kx) * task.tap_stride + c);
       for (int64_t i = 0; i < run; ++i) sums[i] = hn::MulAdd(window[i + kx], tap, sums[i]);
@@ -175,8 +176,8 @@ Tensor spread_taps(const Tensor& weight, int64_t d, bool flipped) {
 
 // Calls body(task, sample) for blocks of channels, with in and out at their places.
 template <class Body>
-void for_blocks(const Tensor& in, int64_t in_channel, Tensor& out, int64_t out_channel, int64_t d, TokenGrid grid,
-                int64_t kernel, int64_t strips, Body body) {
+void for_blocks(const Tensor& in, int64_t in_channel, Tensor& out, int64_t out_channel, int64_t d,
+                TokenGrid grid, int64_t kernel, int64_t strips, Body body) {
   const int64_t tokens = grid.rows * grid.columns, blocks = (d + block_channels - 1) / block_channels;
   const int64_t in_stride = in.size(2), out_stride = out.size(2);
   parallel_for(in.size(0) * strips * blocks, 1, [&](int64_t begin, int64_t end) {
@@ -205,7 +206,8 @@ int64_t strips_of(TokenGrid grid) { return std::max<int64_t>(1, grid.rows / 16);
 
 }  // namespace
 
-void depthwise_conv_add(const Tensor& kv, const Tensor& weight, const Tensor& bias, TokenGrid grid, Tensor& out) {
+void depthwise_conv_add(const Tensor& kv, const Tensor& weight, const Tensor& bias, TokenGrid grid,
+                        Tensor& out) {
   const int64_t d = out.size(2), c = weight.size(0);
   const Tensor taps = spread_taps(weight, d, false);
   std::vector<float> wide_bias(static_cast<size_t>(d));
@@ -218,22 +220,24 @@ void depthwise_conv_add(const Tensor& kv, const Tensor& weight, const Tensor& bi
              });
 }
 
-void depthwise_conv_backward(const Tensor& g, const Tensor& kv, const Tensor& weight, TokenGrid grid, Tensor& dkv,
-                             Tensor& dweight, Tensor& dbias) {
+void depthwise_conv_backward(const Tensor& g, const Tensor& kv, const Tensor& weight, TokenGrid grid,
+                             Tensor& dkv, Tensor& dweight, Tensor& dbias) {
   const int64_t d = g.size(2), c = weight.size(0), k = weight.size(2), taps = k * k, batch = g.size(0);
   const Tensor flipped = spread_taps(weight, d, true);
-  for_blocks(g, 0, dkv, dkv.size(2) - d, d, grid, k, strips_of(grid), [&](ConvTask& task, int64_t channel, int64_t) {
-    task.taps = flipped.data<float>() + channel;
-    HWY_DYNAMIC_DISPATCH(convolve)(task);
-  });
+  for_blocks(g, 0, dkv, dkv.size(2) - d, d, grid, k, strips_of(grid),
+             [&](ConvTask& task, int64_t channel, int64_t) {
+               task.taps = flipped.data<float>() + channel;
+               HWY_DYNAMIC_DISPATCH(convolve)(task);
+             });
 
   Tensor shares = Tensor::empty({batch, taps, d});
   float* share = shares.mutable_data<float>();
   Tensor gradient = g;  // a handle of its own: the task's "out" is read only here
-  for_blocks(kv, kv.size(2) - d, gradient, 0, d, grid, k, 1, [&](ConvTask& task, int64_t channel, int64_t sample) {
-    task.dtaps = share + sample * taps * d + channel;
-    HWY_DYNAMIC_DISPATCH(gather_taps)(task);
-  });
+  for_blocks(kv, kv.size(2) - d, gradient, 0, d, grid, k, 1,
+             [&](ConvTask& task, int64_t channel, int64_t sample) {
+               task.dtaps = share + sample * taps * d + channel;
+               HWY_DYNAMIC_DISPATCH(gather_taps)(task);
+             });
   const Tensor summed = sum_rows(shares.reshape({batch, taps * d}));
   const Tensor bias_sums = sum_rows(g.reshape({batch * g.size(1), d}));
   std::fill_n(dweight.mutable_data<float>(), dweight.numel(), 0.0f);

@@ -17,7 +17,8 @@ inline void* element(Tensor& tensor, int64_t index) {
 
 /// Kernels know f32 and bf16 only; any other type is refused here, before they read or write it as f32.
 inline void check_type(std::string_view operation, DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16, "{} works in f32 or bf16, not {}", operation, name_of(dtype));
+  check(dtype == DType::f32 || dtype == DType::bf16, "{} works in f32 or bf16, not {}", operation,
+        name_of(dtype));
 }
 
 inline void check_type(std::string_view operation, const Tensor& tensor) {

@@ -218,8 +218,7 @@ namespace {
 // How tokens are cut into parts.
 struct Parts {
   explicit Parts(const Tensor& x)
-      : batch(x.size(0)),
-        tokens(x.size(1)),
+      : batch(x.size(0)), tokens(x.size(1)),
         part_tokens(std::max<int64_t>(1, 256 / std::max<int64_t>(1, batch))),
         count((tokens + part_tokens - 1) / part_tokens) {}
   int64_t batch, tokens, part_tokens, count;

@@ -12,7 +12,8 @@ HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 namespace {
 
-void add_gated(const float* x, const float* gate, const void* y_, DType y_type, int64_t rows, int64_t n, float* out) {
+void add_gated(const float* x, const float* gate, const void* y_, DType y_type, int64_t rows, int64_t n,
+               float* out) {
   with_type(y_, y_type, [&](auto* y) HWY_ATTR {
     for (int64_t r = 0; r < rows; ++r, x += n, y += n, out += n)
       for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
@@ -51,8 +52,8 @@ HWY_EXPORT(gated_backward);
 
 Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
   check(x.shape().rank() == 3 && y.shape() == x.shape() && gate.shape() == Shape{x.size(0), x.size(2)},
-        "gated_residual: x {}, gate {} and y {} do not go together", to_string(x.shape()), to_string(gate.shape()),
-        to_string(y.shape()));
+        "gated_residual: x {}, gate {} and y {} do not go together", to_string(x.shape()),
+        to_string(gate.shape()), to_string(y.shape()));
   check_type("gated_residual", y);
   const int64_t batch = x.size(0), tokens = x.size(1), n = x.size(2);
   Tensor out = Tensor::empty(x.shape());
@@ -68,21 +69,21 @@ Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
     }
   });
   if (wants_grad(x, gate, y))
-    record_backward(out, [gate = gate.detach(), y = y.detach(), dx = x.grad_slot(), dgate_slot = gate.grad_slot(),
-                          dy_slot = y.grad_slot(), batch, tokens, n](const Tensor& g) {
-      Tensor dy = Tensor::empty(y.shape(), y.dtype()), dgate = Tensor::empty(gate.shape());
-      const float* gate_values = gate.data<float>();
-      float* dgate_values = dgate.mutable_data<float>();
-      parallel_for(batch, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b)
-          HWY_DYNAMIC_DISPATCH(gated_backward)
-        (element(g, b * tokens * n), g.dtype(), gate_values + b * n, element(y, b * tokens * n), y.dtype(), tokens, n,
-         element(dy, b * tokens * n), dgate_values + b * n);
-      });
-      accumulate_grad(dx, g);
-      accumulate_grad(dy_slot, dy);
-      accumulate_grad(dgate_slot, dgate);
-    });
+    record_backward(out,
+                    [gate = gate.detach(), y = y.detach(), dx = x.grad_slot(), dgate_slot = gate.grad_slot(),
+                     dy_slot = y.grad_slot(), batch, tokens, n](const Tensor& g) {
+                      Tensor dy = Tensor::empty(y.shape(), y.dtype()), dgate = Tensor::empty(gate.shape());
+                      const float* gate_values = gate.data<float>();
+                      float* dgate_values = dgate.mutable_data<float>();
+                      parallel_for(batch, 1, [&](int64_t begin, int64_t end) {
+                        for (int64_t b = begin; b < end; ++b) HWY_DYNAMIC_DISPATCH(gated_backward)
+                        (element(g, b * tokens * n), g.dtype(), gate_values + b * n, element(y, b * tokens * n),
+                         y.dtype(), tokens, n, element(dy, b * tokens * n), dgate_values + b * n);
+                      });
+                      accumulate_grad(dx, g);
+                      accumulate_grad(dy_slot, dy);
+                      accumulate_grad(dgate_slot, dgate);
+                    });
   return out;
 }
 

@@ -32,8 +32,10 @@ void check_matrix(const Tensor& weight) {
 
 void check_pair(const Int8Matrix& weight) {
   check_matrix(weight.values);
-  check(weight.values.dtype() == DType::i8, "an 8-bit weight is of type i8, not {}", name_of(weight.values.dtype()));
-  check(weight.scale.defined() && weight.scale.dtype() == DType::f32 && weight.scale.numel() == weight.values.size(0),
+  check(weight.values.dtype() == DType::i8, "an 8-bit weight is of type i8, not {}",
+        name_of(weight.values.dtype()));
+  check(weight.scale.defined() && weight.scale.dtype() == DType::f32 &&
+            weight.scale.numel() == weight.values.size(0),
         "an 8-bit weight of {} rows has as many scales, of type f32", weight.values.size(0));
 }
 
@@ -58,7 +60,8 @@ Int8Matrix quantize(const Tensor& weight) {
       scales[r] = largest / 127.0f;
       const float inverse = scales[r] > 0 ? 1.0f / scales[r] : 0.0f;
       for (int64_t i = 0; i < columns; ++i)
-        out[r * columns + i] = static_cast<int8_t>(std::clamp(std::nearbyint(row[i] * inverse), -127.0f, 127.0f));
+        out[r * columns + i] =
+            static_cast<int8_t>(std::clamp(std::nearbyint(row[i] * inverse), -127.0f, 127.0f));
     }
   });
   return result;
@@ -79,7 +82,9 @@ Tensor dequantize(const Int8Matrix& weight, DType dtype) {
   return cast(result, dtype);
 }
 
-bool have_int8_products() { return onednn::have(dnnl::cpu_isa::avx512_core_vnni) || onednn::have(dnnl::cpu_isa::avx2_vnni); }
+bool have_int8_products() {
+  return onednn::have(dnnl::cpu_isa::avx512_core_vnni) || onednn::have(dnnl::cpu_isa::avx2_vnni);
+}
 
 struct PackedInt8Weight::State {
   int64_t in, out;
@@ -137,23 +142,29 @@ Tensor linear(const Tensor& x, const PackedInt8Weight& weight, const Tensor& bia
   check(x.shape().rank() > 0 && x.shape()[-1] == state.in, "a linear layer of {} inputs got shape {}", state.in,
         to_string(x.shape()));
   check(!bias.defined() || (bias.numel() == state.out && bias.dtype() == DType::f32),
-        "a bias of {} f32 is wanted, not one of shape {}", state.out, bias.defined() ? to_string(bias.shape()) : "");
+        "a bias of {} f32 is wanted, not one of shape {}", state.out,
+        bias.defined() ? to_string(bias.shape()) : "");
   Tensor y = Tensor::empty(x.shape().with_last(state.out), out_dtype);
   const int64_t rows = x.shape().rows(), block = std::min(rows, block_rows(state.out));
   if (y.numel() == 0) return y;
 
   Tensor q = Tensor::empty({block, state.in}, DType::u8), sums = Tensor::empty({block, state.out}, DType::i32);
   std::vector<cpu::TokenScale> scales(static_cast<size_t>(block));
-  const cpu::Int8Result result{sums.data<int32_t>(),        scales.data(), state.scale.data<float>(),
-                               state.sums.data<int32_t>(), bias.defined() ? bias.data<float>() : nullptr, activation};
+  const cpu::Int8Result result{sums.data<int32_t>(),
+                               scales.data(),
+                               state.scale.data<float>(),
+                               state.sums.data<int32_t>(),
+                               bias.defined() ? bias.data<float>() : nullptr,
+                               activation};
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t end = std::min(rows, begin + block);
     cpu::quantize_tokens(x, begin, end, q.mutable_data<uint8_t>(), scales.data());
     state.primitive(end - begin)
-        .execute(onednn::stream(),
-                 {{DNNL_ARG_SRC, onednn::wrap(dense(end - begin, state.in, memory::data_type::u8), q.raw())},
-                  {DNNL_ARG_WEIGHTS, state.packed},
-                  {DNNL_ARG_DST, onednn::wrap(dense(end - begin, state.out, memory::data_type::s32), sums.raw())}});
+        .execute(
+            onednn::stream(),
+            {{DNNL_ARG_SRC, onednn::wrap(dense(end - begin, state.in, memory::data_type::u8), q.raw())},
+             {DNNL_ARG_WEIGHTS, state.packed},
+             {DNNL_ARG_DST, onednn::wrap(dense(end - begin, state.out, memory::data_type::s32), sums.raw())}});
     onednn::stream().wait();
     cpu::write_int8_result(result, begin, end, y);
   }

@@ -18,12 +18,14 @@ struct Int8Matrix {
   Tensor values, scale;
 };
 
-/// Rounds a weight of any float type; a row's largest magnitude becomes ±127. Throws Error when a value is not finite.
+/// Rounds a weight of any float type; a row's largest magnitude becomes ±127. Throws Error when a value is not
+/// finite.
 Int8Matrix quantize(const Tensor& weight);
 /// The floats that the rounded weight stands for, as f32 or bf16.
 Tensor dequantize(const Int8Matrix& weight, DType dtype);
 
-/// True if the CPU multiplies 8-bit integers with 32-bit sums (VNNI); without, dequantised products are faster and exact.
+/// True if the CPU multiplies 8-bit integers with 32-bit sums (VNNI); without, dequantised products are faster
+/// and exact.
 bool have_int8_products();
 
 /// A weight laid out for 8-bit products, for repeated use.
@@ -41,8 +43,8 @@ class PackedInt8Weight {
   std::shared_ptr<State> state_;
 };
 
-/// x (..., in) f32 or bf16 → (..., out) of type out_dtype (f32 or bf16); bias (out) f32 or undefined. A token that holds
-/// an infinity or NaN gives NaN. Not differentiable.
+/// x (..., in) f32 or bf16 → (..., out) of type out_dtype (f32 or bf16); bias (out) f32 or undefined. A token
+/// that holds an infinity or NaN gives NaN. Not differentiable.
 Tensor linear(const Tensor& x, const PackedInt8Weight& weight, const Tensor& bias, Activation activation,
               DType out_dtype);
 

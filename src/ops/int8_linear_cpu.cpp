@@ -11,7 +11,8 @@ HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 namespace {
 
-// Zero lies within the range, so that it is exact; what is not finite makes the scale NaN, and so the whole row.
+// Zero lies within the range, so that it is exact; what is not finite makes the scale NaN, and so the whole
+// row.
 template <class T>
 HWY_INLINE cpu::TokenScale scale_of_row(const T* x, int64_t n) {
   const hn::ScalableTag<float> full;

@@ -15,7 +15,8 @@ struct TokenScale {
 void quantize_tokens(const Tensor& x, int64_t begin, int64_t end, uint8_t* q, TokenScale* scales);
 
 /// The inverse of the product: rows begin..end of out (rows, columns), f32 or bf16, are
-/// activation(scale·weight_scale·(sums − zero·weight_sums) + bias) of sums (end − begin, columns). bias may be null.
+/// activation(scale·weight_scale·(sums − zero·weight_sums) + bias) of sums (end − begin, columns). bias may be
+/// null.
 struct Int8Result {
   const int32_t* sums;
   const TokenScale* scales;

@@ -1,4 +1,5 @@
-// DiT's modulated layer norm: LayerNorm(x)·(1 + scale) + shift, without learned affine (Peebles & Xie, adaLN-Zero).
+// DiT's modulated layer norm: LayerNorm(x)·(1 + scale) + shift, without learned affine (Peebles & Xie,
+// adaLN-Zero).
 #pragma once
 
 #include "core/tensor.h"

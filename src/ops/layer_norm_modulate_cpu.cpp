@@ -18,16 +18,16 @@ HWY_INLINE float first_of(const T* row) {
   return static_cast<float>(row[0]);
 }
 
-// Deviations are taken from a row's first value before its mean is formed: of values close together that difference
-// is exact, while a mean in f32 could be off by more than their deviation.
+// Deviations are taken from a row's first value before its mean is formed: of values close together that
+// difference is exact, while a mean in f32 could be off by more than their deviation.
 template <class D, class T>
 HWY_INLINE Vec<D> normalised(D d, const T* x, float first, float mean, float inverse_std) {
   return hn::Mul(hn::Sub(hn::Sub(load(d, x), hn::Set(d, first)), hn::Set(d, mean)), hn::Set(d, inverse_std));
 }
 
 // Rows of one sample: all share shift and scale.
-void norm_rows(const void* x_, DType x_type, const float* shift, const float* scale, float epsilon, int64_t rows,
-               int64_t n, void* y_, DType y_type, float* statistics) {
+void norm_rows(const void* x_, DType x_type, const float* shift, const float* scale, float epsilon,
+               int64_t rows, int64_t n, void* y_, DType y_type, float* statistics) {
   const float inverse_n = 1.0f / static_cast<float>(n);
   with_type(x_, x_type, [&](auto* x) HWY_ATTR {
     with_type(y_, y_type, [&](auto* y) HWY_ATTR {
@@ -55,7 +55,8 @@ void norm_rows(const void* x_, DType x_type, const float* shift, const float* sc
 
 // dx = (g' − mean(g') − x̂·mean(g'·x̂))/σ with g' = g(1 + scale); dshift = Σ g, dscale = Σ g·x̂ over the rows.
 void norm_rows_backward(const void* g_, DType g_type, const void* x_, DType x_type, const float* scale,
-                        const float* statistics, int64_t rows, int64_t n, void* dx_, float* dshift, float* dscale) {
+                        const float* statistics, int64_t rows, int64_t n, void* dx_, float* dshift,
+                        float* dscale) {
   const float inverse_n = 1.0f / static_cast<float>(n);
   for (int64_t i = 0; i < n; ++i) dshift[i] = dscale[i] = 0.0f;
   with_type(g_, g_type, [&](auto* g) HWY_ATTR {
@@ -105,15 +106,15 @@ void layer_norm_modulate_forward(const Tensor& x, const Tensor& shift, const Ten
     while (begin < end) {  // one sample's rows at a time
       const int64_t sample = begin / tokens, stop = std::min(end, (sample + 1) * tokens);
       HWY_DYNAMIC_DISPATCH(norm_rows)
-      (element(x, begin * n), x.dtype(), shift_data + sample * n, scale_data + sample * n, epsilon, stop - begin, n,
-       element(y, begin * n), y.dtype(), stat + 2 * begin);
+      (element(x, begin * n), x.dtype(), shift_data + sample * n, scale_data + sample * n, epsilon,
+       stop - begin, n, element(y, begin * n), y.dtype(), stat + 2 * begin);
       begin = stop;
     }
   });
 }
 
-void layer_norm_modulate_backward(const Tensor& g, const Tensor& x, const Tensor& scale, const Tensor& statistics,
-                                  Tensor& dx, Tensor& dshift, Tensor& dscale) {
+void layer_norm_modulate_backward(const Tensor& g, const Tensor& x, const Tensor& scale,
+                                  const Tensor& statistics, Tensor& dx, Tensor& dshift, Tensor& dscale) {
   const int64_t batch = x.size(0), tokens = x.size(1), n = x.size(2);
   // Parts of a sample are summed apart and then in order, so that the result does not depend on the threads.
   constexpr int64_t part_rows = 256;

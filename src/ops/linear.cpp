@@ -8,7 +8,8 @@
 namespace linnet::ops {
 namespace {
 
-// Adds a·b to a gradient: in place, unless there is none yet, it is of another type, or somebody else sees its memory.
+// Adds a·b to a gradient: in place, unless there is none yet, it is of another type, or somebody else sees its
+// memory.
 void add_product(const std::shared_ptr<GradSlot>& slot, const Shape& shape, DType dtype, const MatrixView& a,
                  const MatrixView& b) {
   const bool in_place = slot->value && slot->value->dtype() == dtype && !slot->value->shares_memory();
@@ -26,8 +27,8 @@ void add_weight_gradient(const std::shared_ptr<GradSlot>& slot, const Shape& sha
   accumulate_grad(slot, result);
 }
 
-// Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the optimiser
-// adds up.
+// Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the
+// optimiser adds up.
 void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight,
                      const std::shared_ptr<GradSlot>& dx, const std::shared_ptr<GradSlot>& dweight,
                      const std::shared_ptr<GradSlot>& dbias) {
@@ -40,7 +41,8 @@ void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weig
 
 }  // namespace
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation, DType out_dtype) {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation,
+              DType out_dtype) {
   check(weight.shape().rank() == 2 && x.shape().rank() > 0 && x.shape()[-1] == weight.size(1),
         "a linear layer with weight {} cannot take an input of shape {}", to_string(weight.shape()),
         to_string(x.shape()));
@@ -60,7 +62,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
 Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, Activation activation,
               DType out_dtype) {
   Tensor y = Tensor::empty(x.shape().with_last(weight.out_features()), out_dtype);
-  weight.apply(as_matrix(cast(x, weight.dtype()).detach()), y, {.bias = bias.detach(), .activation = activation});
+  weight.apply(as_matrix(cast(x, weight.dtype()).detach()), y,
+               {.bias = bias.detach(), .activation = activation});
   return y;
 }
 

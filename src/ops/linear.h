@@ -5,9 +5,10 @@
 
 namespace linnet::ops {
 
-/// x (..., in) f32 or bf16; weight (out, in) of any float type (converted to x's); bias (out) of any float type, or
-/// undefined. Returns (..., out) of type out_dtype.
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation, DType out_dtype);
+/// x (..., in) f32 or bf16; weight (out, in) of any float type (converted to x's); bias (out) of any float
+/// type, or undefined. Returns (..., out) of type out_dtype.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation,
+              DType out_dtype);
 
 /// The same with a weight packed beforehand; not differentiable.
 Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, Activation activation,

@@ -48,19 +48,21 @@ Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& we
                              int64_t heads, int64_t rows, int64_t columns, FeatureMap map) {
   check_shapes(q, kv, heads);
   const int64_t head_size = q.size(2) / heads, k = weight.size(-1);
-  check(rows > 0 && columns > 0 && rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows, columns, q.size(1));
+  check(rows > 0 && columns > 0 && rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows,
+        columns, q.size(1));
   check(weight.shape() == Shape{head_size, 1, k, k} && k % 2 == 1 && k <= 7 && bias.shape() == Shape{head_size},
-        "depth-wise convolution: weight {} and bias {} do not fit {} channels a head", to_string(weight.shape()),
-        to_string(bias.shape()), head_size);
+        "depth-wise convolution: weight {} and bias {} do not fit {} channels a head",
+        to_string(weight.shape()), to_string(bias.shape()), head_size);
   check(weight.dtype() == DType::f32 && bias.dtype() == DType::f32,
-        "depth-wise convolution: weight and bias are f32, not {} and {}", name_of(weight.dtype()), name_of(bias.dtype()));
+        "depth-wise convolution: weight and bias are f32, not {} and {}", name_of(weight.dtype()),
+        name_of(bias.dtype()));
   auto [out, state] = forward(q, kv, heads, map);
   const cpu::TokenGrid grid{rows, columns};
   cpu::depthwise_conv_add(kv, weight, bias, grid, out);
   if (wants_grad(q, kv, weight, bias))
-    record_backward(out, [q = q.detach(), kv = kv.detach(), weight = weight.detach(), state = state, heads, map, grid,
-                          dq_slot = q.grad_slot(), dkv_slot = kv.grad_slot(), dweight_slot = weight.grad_slot(),
-                          dbias_slot = bias.grad_slot()](const Tensor& g) {
+    record_backward(out, [q = q.detach(), kv = kv.detach(), weight = weight.detach(), state = state, heads, map,
+                          grid, dq_slot = q.grad_slot(), dkv_slot = kv.grad_slot(),
+                          dweight_slot = weight.grad_slot(), dbias_slot = bias.grad_slot()](const Tensor& g) {
       Tensor dq = Tensor::empty(q.shape(), q.dtype()), dkv = Tensor::empty(kv.shape(), kv.dtype());
       Tensor dweight = Tensor::empty(weight.shape()), dbias = Tensor::empty({weight.size(0)});
       cpu::linear_attention_backward(g, q, kv, state, heads, map, dq, dkv);

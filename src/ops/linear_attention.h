@@ -5,10 +5,11 @@
 //
 // All sums are f32 whatever the inputs are: over 10⁴ tokens they leave the range where 16 bits suffice.
 //
-// The denominator z = q̂ᵢ·Σⱼ k̂ⱼ. relu + 1e-6 is at least 1e-6, so LiT's ratio is taken as it is. Features that were
-// mapped before (focused_map.h) may be 1e-18 where they are flat, and negative with GELU, so that z may vanish: it
-// is moved away from 0 by 1e-6 a token, to z + 1e-6·tokens, or to z − 1e-6·tokens below 0. Where z ≥ 0 that is what
-// FLatten computes (means over the tokens, + 1e-6); below 0 FLatten's would meet a pole at z = −1e-6·tokens.
+// The denominator z = q̂ᵢ·Σⱼ k̂ⱼ. relu + 1e-6 is at least 1e-6, so LiT's ratio is taken as it is. Features that
+// were mapped before (focused_map.h) may be 1e-18 where they are flat, and negative with GELU, so that z may
+// vanish: it is moved away from 0 by 1e-6 a token, to z + 1e-6·tokens, or to z − 1e-6·tokens below 0. Where z ≥
+// 0 that is what FLatten computes (means over the tokens, + 1e-6); below 0 FLatten's would meet a pole at z =
+// −1e-6·tokens.
 #pragma once
 
 #include "core/tensor.h"
@@ -28,7 +29,6 @@ Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads, Featur
 /// The same plus a depth-wise convolution of v over the rows × columns grid of tokens, "same" padding:
 /// weight (d/heads, 1, k, k) with k = 1, 3, 5 or 7 and bias (d/heads), f32, shared by all heads.
 Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& weight, const Tensor& bias,
-                             int64_t heads, int64_t rows, int64_t columns,
-                             FeatureMap map = FeatureMap::relu);
+                             int64_t heads, int64_t rows, int64_t columns, FeatureMap map = FeatureMap::relu);
 
 }  // namespace linnet::ops

@@ -1,8 +1,8 @@
-// Work is cut into parts of 1,024 tokens of one head. Each part's Σ k̂ᵀv is gathered apart and the parts are then
-// added in order, so that the result depends neither on the number of threads nor on their timing.
+// Work is cut into parts of 1,024 tokens of one head. Each part's Σ k̂ᵀv is gathered apart and the parts are
+// then added in order, so that the result depends neither on the number of threads nor on their timing.
 //
-// Products are of f32s, or, for bf16 tensors where the CPU multiplies pairs of bf16, of pairs with f32 sums: then
-// q̂, k̂ and the states are rounded to bf16 as they enter a product.
+// Products are of f32s, or, for bf16 tensors where the CPU multiplies pairs of bf16, of pairs with f32 sums:
+// then q̂, k̂ and the states are rounded to bf16 as they enter a product.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/linear_attention_cpu.cpp"
 #include <hwy/foreach_target.h>
@@ -21,17 +21,17 @@ constexpr int64_t scratch_blocks = 6;
 
 // Some tokens of one head: where they lie and what they share. Strides in elements.
 struct Part {
-  const void *q, *k, *v, *g;   // g: the output's gradient
+  const void *q, *k, *v, *g;  // g: the output's gradient
   void *out, *dq, *dk, *dv;
-  const float* total;          // (padded): Σ k̂, or its gradient
-  const float* matrix;         // Σ k̂ᵀv, or its gradient, as right operand: (head_size, padded), or half as many pairs
-  const float* transposed;     // likewise, transposed
-  float* sums;                 // (head_size + 1, padded): this part's share
-  float* scratch;              // scratch_blocks blocks of (block_tokens, padded)
+  const float* total;  // (padded): Σ k̂, or its gradient
+  const float* matrix;  // Σ k̂ᵀv, or its gradient, as right operand: (head_size, padded), or half as many pairs
+  const float* transposed;  // likewise, transposed
+  float* sums;              // (head_size + 1, padded): this part's share
+  float* scratch;           // scratch_blocks blocks of (block_tokens, padded)
   DType dtype, g_dtype;
-  bool pairs;                  // products of pairs of bf16
+  bool pairs;  // products of pairs of bf16
   FeatureMap map;
-  float guard;                 // how far the denominator stays from 0
+  float guard;  // how far the denominator stays from 0
   int64_t tokens, head_size, padded, q_stride, kv_stride;
 };
 
@@ -67,7 +67,8 @@ template <class Step>
 HWY_INLINE void load_features(const Part& part, const void* in, int64_t stride, int64_t rows, float* out) {
   const int64_t n = part.head_size, padded = part.padded;
   load_tile(in, part.dtype, stride, rows, n, padded, out);
-  if (part.map == FeatureMap::none) return;  // as exact as their type, which is bf16 if they will be rounded to it
+  if (part.map == FeatureMap::none)
+    return;  // as exact as their type, which is bf16 if they will be rounded to it
   for (int64_t r = 0; r < rows; ++r)
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       float* p = out + r * padded + i;
@@ -103,7 +104,8 @@ HWY_INLINE void add_scaled(const float* x, float factor, int64_t n, float* sum) 
 }
 
 HWY_INLINE void scale_row(float factor, int64_t n, float* x) {
-  for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
+  for_lanes(n,
+            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
 }
 
 // out (rows, padded) = a·b for a block a of f32s and a right operand b as in Part.
@@ -119,14 +121,15 @@ HWY_INLINE void multiply(Pair, const Part& part, const float* a, const float* b,
 
 // part.sums = or += aᵀ·b for blocks a and b of f32s.
 HWY_INLINE void gather(Single, const Part& part, const float* a, const float* b, int64_t rows, bool add) {
-  tile_product(a, 1, part.padded, b, part.padded, part.head_size, part.padded, rows, part.sums, part.padded, add);
+  tile_product(a, 1, part.padded, b, part.padded, part.head_size, part.padded, rows, part.sums, part.padded,
+               add);
 }
 HWY_INLINE void gather(Pair, const Part& part, const float* a, const float* b, int64_t rows, bool add) {
   float *left = part.scratch + 4 * block_tokens * part.padded, *right = left + block_tokens * part.padded;
   pair_rows(a, rows, part.padded, left);
   pair_rows(b, rows, part.padded, right);
-  tile_product<Pair>(left, 1, part.padded, right, part.padded, part.head_size, part.padded, (rows + 1) / 2, part.sums,
-                     part.padded, add);
+  tile_product<Pair>(left, 1, part.padded, right, part.padded, part.head_size, part.padded, (rows + 1) / 2,
+                     part.sums, part.padded, add);
 }
 
 // A state's matrix and its transpose as right operands.
@@ -215,8 +218,10 @@ void backward_keys_as(const Part& part) {
     multiply(Step(), part, k, part.matrix, rows, dv);
     for (int64_t r = 0; r < rows; ++r) add_scaled(part.total, 1.0f, padded, dk + r * padded);
     mask_flat(part, k, rows * padded, dk);
-    store_tile(dk, padded, rows, n, offset(part.dk, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
-    store_tile(dv, padded, rows, n, offset(part.dv, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride);
+    store_tile(dk, padded, rows, n, offset(part.dk, part.dtype, t * part.kv_stride), part.dtype,
+               part.kv_stride);
+    store_tile(dv, padded, rows, n, offset(part.dv, part.dtype, t * part.kv_stride), part.dtype,
+               part.kv_stride);
   }
 }
 
@@ -227,9 +232,13 @@ void answer_queries(const Part& part) {
 void backward_queries(const Part& part) {
   part.pairs ? backward_queries_as<Pair>(part) : backward_queries_as<Single>(part);
 }
-void backward_keys(const Part& part) { part.pairs ? backward_keys_as<Pair>(part) : backward_keys_as<Single>(part); }
-void prepare_state(bool pairs, const float* state, int64_t n, int64_t padded, float* matrix, float* transposed) {
-  pairs ? prepare(Pair(), state, n, padded, matrix, transposed) : prepare(Single(), state, n, padded, matrix, transposed);
+void backward_keys(const Part& part) {
+  part.pairs ? backward_keys_as<Pair>(part) : backward_keys_as<Single>(part);
+}
+void prepare_state(bool pairs, const float* state, int64_t n, int64_t padded, float* matrix,
+                   float* transposed) {
+  pairs ? prepare(Pair(), state, n, padded, matrix, transposed)
+        : prepare(Single(), state, n, padded, matrix, transposed);
 }
 
 }  // namespace
@@ -253,8 +262,9 @@ constexpr float guard_per_token = 1e-6f;
 // How tokens are cut into parts, and where each part's values lie.
 struct Layout {
   Layout(const Tensor& q_in, const Tensor& kv_in, int64_t heads_in, FeatureMap map_in)
-      : q(q_in), kv(kv_in), heads(heads_in), map(map_in), tokens(q.size(1)), width(q.size(2)), head_size(width / heads),
-        padded(pad_tile(head_size)), pairs(q.dtype() == DType::bf16 && head_size % 2 == 0 && have_pair_dot()),
+      : q(q_in), kv(kv_in), heads(heads_in), map(map_in), tokens(q.size(1)), width(q.size(2)),
+        head_size(width / heads), padded(pad_tile(head_size)),
+        pairs(q.dtype() == DType::bf16 && head_size % 2 == 0 && have_pair_dot()),
         parts(std::max<int64_t>(1, (tokens + part_tokens - 1) / part_tokens)) {}
 
   int64_t states() const { return q.size(0) * heads; }
@@ -333,8 +343,7 @@ class Operands {
     if (want != Want::transposed) plain_ = Tensor::empty(shape);
     if (want != Want::plain) transposed_ = Tensor::empty(shape);
     parallel_for(layout.states(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s)
-        HWY_DYNAMIC_DISPATCH(prepare_state)
+      for (int64_t s = begin; s < end; ++s) HWY_DYNAMIC_DISPATCH(prepare_state)
       (layout.pairs, states.data<float>() + s * layout.state_size(), layout.head_size, layout.padded,
        of(plain_, s), of(transposed_, s));
     });
@@ -350,7 +359,8 @@ class Operands {
 
  private:
   float* of(Tensor& matrices, int64_t s) const {
-    return matrices.defined() ? matrices.mutable_data<float>() + s * layout_.head_size * layout_.padded : nullptr;
+    return matrices.defined() ? matrices.mutable_data<float>() + s * layout_.head_size * layout_.padded
+                              : nullptr;
   }
 
   const Layout& layout_;

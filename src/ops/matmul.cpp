@@ -55,7 +55,8 @@ void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, co
 }
 
 // What a primitive depends on: shapes, strides, types, what is fused, and the threads it was made for.
-using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, bool, int, bool, int>;
+using Key =
+    std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, bool, int, bool, int>;
 
 // Primitives are dear to make: each is kept under its key.
 template <class Primitive, class PrimitiveKey, class Make>
@@ -107,9 +108,19 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
     return round_from_f32(into, options.accumulate, [&](Tensor& wide) { matmul(a, b, wide, options); });
   const MatrixView c{into.mutable_raw(), into.dtype(), a.rows, b.columns, b.columns, 1};
   const memory::desc bias_desc = describe_bias(options.bias, b.columns);
-  const Key key{a.rows, a.columns, b.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride,
-                static_cast<int>(a.dtype), static_cast<int>(b.dtype) * 16 + static_cast<int>(c.dtype),
-                options.bias.defined(), static_cast<int>(options.activation), options.accumulate, threads()};
+  const Key key{a.rows,
+                a.columns,
+                b.columns,
+                a.row_stride,
+                a.column_stride,
+                b.row_stride,
+                b.column_stride,
+                static_cast<int>(a.dtype),
+                static_cast<int>(b.dtype) * 16 + static_cast<int>(c.dtype),
+                options.bias.defined(),
+                static_cast<int>(options.activation),
+                options.accumulate,
+                threads()};
   const auto primitive = cached<dnnl::matmul>(key, [&] {
     return dnnl::matmul(make_descriptor(describe(a), describe(b), bias_desc, describe(c),
                                         attributes(options.activation, options.accumulate)));
@@ -124,10 +135,12 @@ dnnl::inner_product_backward_weights make_weight_gradient(const memory::desc& x,
                                                           const memory::desc& g) {
   const memory::desc weight({g.dims()[1], x.dims()[1]}, memory::data_type::bf16, memory::format_tag::any);
 #if DNNL_VERSION_MAJOR >= 3
-  const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x, weight, g);
+  const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x,
+                                                            weight, g);
   return {{engine(), x, dw, g, forward}};
 #else
-  const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, weight, g}, engine());
+  const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, weight, g},
+                                                            engine());
   return {{{x, dw, g}, engine(), forward}};
 #endif
 }
@@ -207,7 +220,8 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
                                           attributes(options.activation, options.accumulate)));
     primitive = slot;
   }
-  execute(primitive, wrap(describe(x), x.data), state.packed, options.bias, bias_desc, wrap(describe(c), c.data));
+  execute(primitive, wrap(describe(x), x.data), state.packed, options.bias, bias_desc,
+          wrap(describe(c), c.data));
 }
 
 DType fastest_product_dtype() { return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32; }

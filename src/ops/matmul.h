@@ -1,5 +1,5 @@
-// Matrix products on the CPU, by oneDNN. Operands are strided views, so that transposes cost nothing; primitives
-// are made once per shape and kept. Not differentiable: operations build on it.
+// Matrix products on the CPU, by oneDNN. Operands are strided views, so that transposes cost nothing;
+// primitives are made once per shape and kept. Not differentiable: operations build on it.
 #pragma once
 
 #include <memory>
@@ -23,8 +23,8 @@ struct MatrixView {
 /// The tensor seen as a matrix whose columns are its last dimension.
 MatrixView as_matrix(const Tensor& tensor);
 
-/// a·b (+ bias over columns) (then activation), or added to `into` when accumulate. a and b share a dtype (f32 or
-/// bf16); sums are f32; into is f32 or bf16. bias may be undefined, else of any float type.
+/// a·b (+ bias over columns) (then activation), or added to `into` when accumulate. a and b share a dtype (f32
+/// or bf16); sums are f32; into is f32 or bf16. bias may be undefined, else of any float type.
 struct MatmulOptions {
   Tensor bias = {};
   Activation activation = Activation::none;
@@ -49,7 +49,8 @@ class PackedWeight {
   std::shared_ptr<State> state_;
 };
 
-/// into (out, in) f32 = gᵀ·x for dense bf16 g (rows, out) and x (rows, in): the gradient of a linear layer's weight.
+/// into (out, in) f32 = gᵀ·x for dense bf16 g (rows, out) and x (rows, in): the gradient of a linear layer's
+/// weight.
 void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
 
 /// Fastest product type that the CPU really has instructions for: bf16 or f32.

@@ -20,7 +20,9 @@ inline dnnl::stream& stream() {
   return instance;
 }
 
-inline memory wrap(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
+inline memory wrap(const memory::desc& desc, const void* data) {
+  return {desc, engine(), const_cast<void*>(data)};
+}
 
 /// c = a·b (+ bias, if its descriptor is not empty).
 inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b,
@@ -35,7 +37,8 @@ inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const
 #endif
 }
 
-/// True if the CPU has all of an instruction set. The sets are sets of bits: a newer one has those of what it includes.
+/// True if the CPU has all of an instruction set. The sets are sets of bits: a newer one has those of what it
+/// includes.
 inline bool have(dnnl::cpu_isa wanted) {
   const auto bits = static_cast<unsigned>(wanted);
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;

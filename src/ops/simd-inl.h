@@ -7,8 +7,8 @@
 #define LINNET_OPS_SIMD_INL_H_
 #endif
 
-#include <hwy/highway.h>
 #include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
 
 #include "core/dtype.h"
 
@@ -52,7 +52,8 @@ HWY_INLINE void store(Vec<D> v, D, bfloat16* p) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(ds, hn::ShiftRight<16>(bits))), d16, reinterpret_cast<uint16_t*>(p));
 }
 
-// body(d, i) for i in 0..n: whole vectors first, then single lanes, so that a kernel's arithmetic is written once.
+// body(d, i) for i in 0..n: whole vectors first, then single lanes, so that a kernel's arithmetic is written
+// once.
 template <class Body>
 HWY_INLINE void for_lanes(int64_t n, Body&& body) {
   const hn::ScalableTag<float> full;

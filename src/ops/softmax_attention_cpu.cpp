@@ -15,7 +15,8 @@ namespace linnet::ops::cpu {
 
 constexpr int64_t query_block = 96, key_block = 128;
 
-// One head of one sample. Keys and values are packed once, as f32, for all blocks of queries. Strides in elements.
+// One head of one sample. Keys and values are packed once, as f32, for all blocks of queries. Strides in
+// elements.
 struct Head {
   const void *q, *k, *v, *g, *out;
   void *dq, *dk, *dv;
@@ -47,7 +48,8 @@ HWY_INLINE void* row_of(void* p, DType dtype, int64_t stride, int64_t row) {
 }
 
 HWY_INLINE void scale_values(float factor, int64_t n, float* x) {
-  for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
+  for_lanes(n,
+            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
 }
 
 HWY_INLINE float largest(const float* x, int64_t n, float start) {
@@ -87,7 +89,8 @@ void attend_block(const Head& head, int64_t block) {
   const int64_t padded = head.padded;
   float *q = head.scratch, *out = q + query_block * padded, *scores = out + query_block * padded;
   float top[query_block], total[query_block];
-  load_tile(row_of(head.q, head.dtype, head.stride, first), head.dtype, head.stride, rows, head.head_size, padded, q);
+  load_tile(row_of(head.q, head.dtype, head.stride, first), head.dtype, head.stride, rows, head.head_size,
+            padded, q);
   scale_values(head.scale, rows * padded, q);
   for (int64_t r = 0; r < rows; ++r) {
     top[r] = -INFINITY;
@@ -105,24 +108,25 @@ void attend_block(const Head& head, int64_t block) {
       if (b > 0 && shrink != 1.0f) scale_values(shrink, padded, out + r * padded);
       top[r] = higher;
     }
-    tile_product(scores, key_block, 1, head.packed_values + b * key_block * padded, padded, rows, padded, keys, out,
-                 padded, b > 0);
+    tile_product(scores, key_block, 1, head.packed_values + b * key_block * padded, padded, rows, padded, keys,
+                 out, padded, b > 0);
   }
   for (int64_t r = 0; r < rows; ++r) {
     scale_values(1.0f / total[r], padded, out + r * padded);
     head.log_sums[first + r] = top[r] + std::log(total[r]);
   }
   store_tile(out, padded, rows, head.head_size,
-             row_of(const_cast<void*>(head.out), head.dtype, head.out_stride, first), head.dtype, head.out_stride);
+             row_of(const_cast<void*>(head.out), head.dtype, head.out_stride, first), head.dtype,
+             head.out_stride);
 }
 
 // Scratch of the backward pass of one head, all f32.
 struct Backward {
-  float *q, *g, *dq;        // (tokens, padded); q is scaled
-  float* delta;             // (tokens): g·out of each row
-  float *k, *kt, *v, *vt;   // (key_block, padded) and (padded, key_block)
-  float *dk, *dv;           // (key_block, padded)
-  float *p, *ds;            // (query_block, key_block)
+  float *q, *g, *dq;       // (tokens, padded); q is scaled
+  float* delta;            // (tokens): g·out of each row
+  float *k, *kt, *v, *vt;  // (key_block, padded) and (padded, key_block)
+  float *dk, *dv;          // (key_block, padded)
+  float *p, *ds;           // (query_block, key_block)
 };
 
 HWY_INLINE void load_queries(const Head& head, const Backward& s) {
@@ -133,13 +137,15 @@ HWY_INLINE void load_queries(const Head& head, const Backward& s) {
   load_tile(head.g, head.g_dtype, head.out_stride, head.tokens, n, padded, s.g);
   for (int64_t t = 0; t < head.tokens; ++t) {
     const float *g = s.g + t * padded, *o = s.dq + t * padded;
-    s.delta[t] = sum_lanes(padded, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load(d, g + i), load(d, o + i)); });
+    s.delta[t] =
+        sum_lanes(padded, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load(d, g + i), load(d, o + i)); });
   }
   for (int64_t i = 0; i < head.tokens * padded; ++i) s.dq[i] = 0.0f;
 }
 
 // p = exp(scores − log Σ), ds = p·(dp − delta); both 0 beyond the keys that exist.
-HWY_INLINE void softmax_gradient(const Head& head, const Backward& s, int64_t first, int64_t rows, int64_t keys) {
+HWY_INLINE void softmax_gradient(const Head& head, const Backward& s, int64_t first, int64_t rows,
+                                 int64_t keys) {
   for (int64_t r = 0; r < rows; ++r) {
     float *p = s.p + r * key_block, *ds = s.ds + r * key_block;
     const float log_sum = head.log_sums[first + r], delta = s.delta[first + r];
@@ -161,7 +167,8 @@ void backward_head(const Head& head) {
     next += pad_tile(count);
     return p;
   };
-  s.q = take(tokens * padded), s.g = take(tokens * padded), s.dq = take(tokens * padded), s.delta = take(tokens);
+  s.q = take(tokens * padded), s.g = take(tokens * padded), s.dq = take(tokens * padded),
+  s.delta = take(tokens);
   s.k = take(key_block * padded), s.kt = take(key_block * padded);
   s.v = take(key_block * padded), s.vt = take(key_block * padded);
   s.dk = take(key_block * padded), s.dv = take(key_block * padded);

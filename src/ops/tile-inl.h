@@ -1,7 +1,7 @@
-// Products of small matrices held in scratch memory as f32 with rows padded to whole vectors: the inner engine of
-// both attentions. The left operand is read by strides, so that a transpose costs nothing; the right one and the
-// result by whole vectors. Where the CPU multiplies pairs of bf16 (dot_pairs), operands may be held as pairs instead:
-// 32 bits with two neighbours along the depth, twice as fast. Included once per instruction set.
+// Products of small matrices held in scratch memory as f32 with rows padded to whole vectors: the inner engine
+// of both attentions. The left operand is read by strides, so that a transpose costs nothing; the right one and
+// the result by whole vectors. Where the CPU multiplies pairs of bf16 (dot_pairs), operands may be held as
+// pairs instead: 32 bits with two neighbours along the depth, twice as fast. Included once per instruction set.
 #if defined(LINNET_OPS_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LINNET_OPS_TILE_INL_H_
 #undef LINNET_OPS_TILE_INL_H_
@@ -30,8 +30,8 @@ struct Single {
   }
 };
 
-// Only where have_pair_dot(). Written as the instruction because Highway 1.0 does not know it; narrower vectors than
-// AVX-512's, which only tests choose there, multiply the halves.
+// Only where have_pair_dot(). Written as the instruction because Highway 1.0 does not know it; narrower vectors
+// than AVX-512's, which only tests choose there, multiply the halves.
 struct Pair {
   template <class V>
   static HWY_INLINE V add(V a, V b, V sum) {
@@ -51,8 +51,9 @@ struct Pair {
 };
 
 template <class Step, int Rows, int Vectors>
-HWY_INLINE void tile_block(const float* HWY_RESTRICT a, int64_t a_row, int64_t a_step, const float* HWY_RESTRICT b,
-                           int64_t b_step, int64_t depth, float* HWY_RESTRICT c, int64_t c_row, bool accumulate) {
+HWY_INLINE void tile_block(const float* HWY_RESTRICT a, int64_t a_row, int64_t a_step,
+                           const float* HWY_RESTRICT b, int64_t b_step, int64_t depth, float* HWY_RESTRICT c,
+                           int64_t c_row, bool accumulate) {
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -86,9 +87,9 @@ HWY_INLINE void tile_strip(const float* a, int64_t a_row, int64_t a_step, const 
     tile_block<Step, Rows, 1>(a, a_row, a_step, b + j, b_step, depth, c + j, c_row, accumulate);
 }
 
-// c (rows, columns) = or += a·b, a's element (r, k) at a[r·a_row + k·a_step], b's row k at b[k·b_step]. columns is a
-// multiple of tile_padding. Walks over b in panels that stay in the first-level cache. With Pair, depth and strides
-// count pairs.
+// c (rows, columns) = or += a·b, a's element (r, k) at a[r·a_row + k·a_step], b's row k at b[k·b_step]. columns
+// is a multiple of tile_padding. Walks over b in panels that stay in the first-level cache. With Pair, depth
+// and strides count pairs.
 template <class Step = Single>
 HWY_INLINE void tile_product(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step,
                              int64_t rows, int64_t columns, int64_t depth, float* c, int64_t c_row,
@@ -101,20 +102,25 @@ HWY_INLINE void tile_product(const float* a, int64_t a_row, int64_t a_step, cons
     const bool add = accumulate || k > 0;
     int64_t r = 0;
     for (; r + tile_rows <= rows; r += tile_rows)
-      tile_strip<Step, tile_rows>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part, c + r * c_row, c_row, add);
+      tile_strip<Step, tile_rows>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part,
+                                  c + r * c_row, c_row, add);
     for (; r + 2 <= rows; r += 2)
-      tile_strip<Step, 2>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part, c + r * c_row, c_row, add);
+      tile_strip<Step, 2>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part, c + r * c_row,
+                          c_row, add);
     for (; r < rows; ++r)
-      tile_strip<Step, 1>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part, c + r * c_row, c_row, add);
+      tile_strip<Step, 1>(a_part + r * a_row, a_row, a_step, b_part, b_step, columns, part, c + r * c_row,
+                          c_row, add);
   }
 }
 
-// `rows` rows of n values, stride apart in f32 or bf16 memory, into scratch rows of `padded` f32s; the padding is 0.
+// `rows` rows of n values, stride apart in f32 or bf16 memory, into scratch rows of `padded` f32s; the padding
+// is 0.
 HWY_INLINE void load_tile(const void* in, DType dtype, int64_t stride, int64_t rows, int64_t n, int64_t padded,
                           float* out) {
   with_type(in, dtype, [&](auto* x) HWY_ATTR {
     for (int64_t r = 0; r < rows; ++r) {
-      for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(load(d, x + r * stride + i), d, out + r * padded + i); });
+      for_lanes(
+          n, [&](auto d, int64_t i) HWY_ATTR { store(load(d, x + r * stride + i), d, out + r * padded + i); });
       for (int64_t i = n; i < padded; ++i) out[r * padded + i] = 0.0f;
     }
   });
@@ -145,7 +151,8 @@ HWY_INLINE void pair_rows(const float* in, int64_t rows, int64_t padded, float* 
       const auto first = round_to_bf16(d, load(d, at));
       const auto second = r + 1 < rows ? round_to_bf16(d, load(d, at + padded)) : hn::Zero(d);
       const auto upper = hn::And(hn::BitCast(d32, second), hn::Set(d32, 0xffff0000u));
-      store(hn::BitCast(d, hn::Or(upper, hn::ShiftRight<16>(hn::BitCast(d32, first)))), d, out + r / 2 * padded + i);
+      store(hn::BitCast(d, hn::Or(upper, hn::ShiftRight<16>(hn::BitCast(d32, first)))), d,
+            out + r / 2 * padded + i);
     });
 }
 
@@ -153,7 +160,8 @@ HWY_INLINE void store_tile(const float* in, int64_t padded, int64_t rows, int64_
                            int64_t stride) {
   with_type(out, dtype, [&](auto* y) HWY_ATTR {
     for (int64_t r = 0; r < rows; ++r)
-      for_lanes(n, [&](auto d, int64_t i) HWY_ATTR { store(load(d, in + r * padded + i), d, y + r * stride + i); });
+      for_lanes(
+          n, [&](auto d, int64_t i) HWY_ATTR { store(load(d, in + r * padded + i), d, y + r * stride + i); });
   });
 }
 

@@ -45,14 +45,15 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
     if (y < 0 || y > config.num_classes || (y == config.num_classes && !config.null_class()))
       throw UsageError(fmt::format("class {} lies outside 0..{}", y, config.num_classes - 1));
   if (options.guidance_scale != 1.0f && !config.null_class())
-    throw UsageError("this model was trained without dropping classes, so guidance is not possible: use a scale of 1");
+    throw UsageError(
+        "this model was trained without dropping classes, so guidance is not possible: use a scale of 1");
   const auto n = static_cast<int64_t>(classes.size());
   const Shape shape{n, config.in_channels, config.input_size, config.input_size};
   auto noise = std::make_shared<BatchNoise>(seeds);
   Tensor x = (*noise)(shape);
   if (start_noise.defined()) {
-    check(start_noise.shape() == shape, "the start noise has shape {}, {} is needed", to_string(start_noise.shape()),
-          to_string(shape));
+    check(start_noise.shape() == shape, "the start noise has shape {}, {} is needed",
+          to_string(start_noise.shape()), to_string(shape));
     x = start_noise.to(DType::f32);
   }
   const NoiseSchedule full = NoiseSchedule::linear();
@@ -60,8 +61,8 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
     const Tensor prediction = model.forward(xt, t, y);
     return config.prediction == Prediction::v ? noise_from_v(full, prediction, xt, t) : prediction;
   };
-  const Denoiser denoiser =
-      guide(predict_noise, Tensor::from(classes), config.num_classes, options.guidance_scale, options.guided_channels);
+  const Denoiser denoiser = guide(predict_noise, Tensor::from(classes), config.num_classes,
+                                  options.guidance_scale, options.guided_channels);
   const SamplingOptions sampling{options.clip_x0, options.on_step};
   const NoiseSource source = [noise](const Shape& wanted) { return (*noise)(wanted); };
   switch (options.sampler) {

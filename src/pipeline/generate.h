@@ -23,9 +23,9 @@ struct GenerateOptions {
   StepCallback on_step = {};
 };
 
-/// One sample for each class y[i] from noise and, for DDPM, further noise drawn from its own seed, so that a picture
-/// does not depend on what it shares a batch with. start_noise (n, c, h, w) replaces the drawn start when defined.
-/// Returns (n, c, h, w).
+/// One sample for each class y[i] from noise and, for DDPM, further noise drawn from its own seed, so that a
+/// picture does not depend on what it shares a batch with. start_noise (n, c, h, w) replaces the drawn start
+/// when defined. Returns (n, c, h, w).
 Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std::vector<uint64_t>& seeds,
                 const GenerateOptions& options, const Tensor& start_noise = {});
 

@@ -18,14 +18,10 @@ bool is_infinite(bfloat16 value) { return (value.bits & 0x7fff) == 0x7f80; }
 
 double value_at(const Tensor& tensor, int64_t i) {
   switch (tensor.dtype()) {
-    case DType::f64:
-      return tensor.data<double>()[i];
-    case DType::f16:
-      return static_cast<double>(static_cast<float>(tensor.data<float16>()[i]));
-    case DType::bf16:
-      return static_cast<double>(static_cast<float>(tensor.data<bfloat16>()[i]));
-    default:
-      return static_cast<double>(tensor.data<float>()[i]);
+    case DType::f64: return tensor.data<double>()[i];
+    case DType::f16: return static_cast<double>(static_cast<float>(tensor.data<float16>()[i]));
+    case DType::bf16: return static_cast<double>(static_cast<float>(tensor.data<bfloat16>()[i]));
+    default: return static_cast<double>(tensor.data<float>()[i]);
   }
 }
 
@@ -40,12 +36,9 @@ std::optional<double> find_overflow(const Tensor& from, const Tensor& to) {
 
 std::optional<double> find_overflow(const Tensor& from, const Tensor& to) {
   switch (to.dtype()) {
-    case DType::f16:
-      return find_overflow<float16>(from, to);
-    case DType::bf16:
-      return find_overflow<bfloat16>(from, to);
-    default:
-      return find_overflow<float>(from, to);
+    case DType::f16: return find_overflow<float16>(from, to);
+    case DType::bf16: return find_overflow<bfloat16>(from, to);
+    default: return find_overflow<float>(from, to);
   }
 }
 
@@ -130,8 +123,8 @@ Weights in_8_bits(const Weights& weights) {
       result.add(item);
       continue;
     }
-    const auto rounding = std::make_shared<Rounding>(item.read, fmt::format("{}: tensor '{}'", weights.source(),
-                                                                            printable(item.name)));
+    const auto rounding = std::make_shared<Rounding>(
+        item.read, fmt::format("{}: tensor '{}'", weights.source(), printable(item.name)));
     result.add({item.name, "i8", DType::i8, item.shape, [rounding] { return rounding->values(); }});
     result.add({scale_name(item.name), "f32", DType::f32, Shape{item.shape[0], 1},
                 [rounding] { return rounding->scale(); }});

@@ -29,8 +29,8 @@ struct Inherited {
 DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads);
 
 /// Gives every learned tensor of the student its value: the teacher's, or one drawn from the seed. teacher has
-/// the original's names (open_model_weights); what it has in 8 bits becomes floats. Throws Error naming tensor and both shapes where they differ, and
-/// when the teacher is deeper than the student.
+/// the original's names (open_model_weights); what it has in 8 bits becomes floats. Throws Error naming tensor
+/// and both shapes where they differ, and when the teacher is deeper than the student.
 std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed);
 
 }  // namespace linnet

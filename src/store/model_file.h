@@ -37,13 +37,13 @@ inline std::vector<std::string> read_class_names(const Weights& weights, const D
   return read_class_names(weights, config.num_classes);
 }
 
-/// Checks without reading a number that the weights are those of a list's parameters. Throws Error naming file and
-/// tensor when one is missing, left over, or of another shape or type.
+/// Checks without reading a number that the weights are those of a list's parameters. Throws Error naming file
+/// and tensor when one is missing, left over, or of another shape or type.
 void check_parameters(const nn::ParameterList& parameters, const Weights& weights);
 /// Gives every learned parameter of a list the tensor of its name; checks first.
 void read_parameters(const nn::ParameterList& parameters, const Weights& weights);
-/// The parameters' values by name, in dtype, or in 8 bits with their scales where they are so. Throws Error when
-/// one has none. The parameters must outlive what is returned.
+/// The parameters' values by name, in dtype, or in 8 bits with their scales where they are so. Throws Error
+/// when one has none. The parameters must outlive what is returned.
 std::vector<TensorToWrite> values_of(const nn::ParameterList& parameters, DType dtype);
 
 /// Sixteen hexadecimal digits that say which weights a model has: a function of the tensors' names,
@@ -56,8 +56,8 @@ std::string fingerprint(const Tensor& tensor);
 /// Metadata keys of Linnet's own files: a model's configuration, and that of a training checkpoint.
 inline constexpr const char *config_key = "linnet.config", *checkpoint_key = "linnet.checkpoint";
 
-/// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is), positions left out if
-/// with_positions is false. `extra` joins the metadata.
+/// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is), positions
+/// left out if with_positions is false. `extra` joins the metadata.
 void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
                 const std::map<std::string, std::string>& extra = {}, bool with_positions = true);
 

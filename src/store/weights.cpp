@@ -99,7 +99,8 @@ Weights with_float_matrices(const Weights& weights) {
   Weights result = weights.empty_like();
   std::set<std::string> scales;
   for (const Weights::Item& item : weights.items())
-    if (item.dtype == DType::i8 && weights.contains(scale_name(item.name))) scales.insert(scale_name(item.name));
+    if (item.dtype == DType::i8 && weights.contains(scale_name(item.name)))
+      scales.insert(scale_name(item.name));
   for (Weights::Item item : weights.items()) {
     if (scales.contains(item.name)) continue;
     if (const std::string scale = scale_name(item.name); scales.contains(scale)) {

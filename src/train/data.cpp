@@ -24,7 +24,8 @@ uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
 
 bool is_picture(const std::filesystem::path& path) {
   std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
 }
 
@@ -35,7 +36,8 @@ class FolderData : public BatchSource {
     const std::filesystem::path root = config.data.path;
     const int64_t channels = config.model.in_channels;
     check(channels == 3,
-          "{}: pictures have 3 channels, but the model takes latents of {}, which for now come only through data.replay",
+          "{}: pictures have 3 channels, but the model takes latents of {}, which for now come only through "
+          "data.replay",
           root.string(), channels);
     for (const auto& folder : class_folders(root)) {
       std::set<std::filesystem::path> files;
@@ -46,8 +48,8 @@ class FolderData : public BatchSource {
     }
     check(!pictures_.empty(), "{}: no PNG or JPEG pictures in class sub-folders here", root.string());
     const auto classes = static_cast<int64_t>(names_.size());
-    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}", root.string(),
-          classes, config.model.num_classes);
+    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}",
+          root.string(), classes, config.model.num_classes);
   }
 
   Batch batch(int64_t step) const override {
@@ -59,7 +61,8 @@ class FolderData : public BatchSource {
       const int64_t counter = step * n + i;
       const Picture& picture = pictures_[static_cast<size_t>(index_of(counter))];
       Image image = center_crop(read_image(picture.path), size);
-      if (config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1) image = flip_horizontal(image);
+      if (config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1)
+        image = flip_horizontal(image);
       images.push_back(std::move(image));
       result.y.mutable_data<int64_t>()[i] = dropped(counter) ? config_.model.num_classes : picture.label;
     }
@@ -84,8 +87,10 @@ class FolderData : public BatchSource {
     if (train.timesteps == "uniform") return static_cast<int64_t>(generator.below(diffusion_steps));
     float z = 0;
     generator.normal({&z, 1});
-    const double share = 1.0 / (1.0 + std::exp(-(train.timesteps_mean + train.timesteps_deviation * static_cast<double>(z))));
-    return std::min<int64_t>(diffusion_steps - 1, static_cast<int64_t>(share * static_cast<double>(diffusion_steps)));
+    const double share =
+        1.0 / (1.0 + std::exp(-(train.timesteps_mean + train.timesteps_deviation * static_cast<double>(z))));
+    return std::min<int64_t>(diffusion_steps - 1,
+                             static_cast<int64_t>(share * static_cast<double>(diffusion_steps)));
   }
 
   bool dropped(int64_t counter) const {
@@ -118,23 +123,25 @@ class ReplayData : public BatchSource {
     const std::string& path = config.data.replay;
     const DiTConfig& model = config.model;
     for (const char* name : {"x0", "t", "noise", "y"})
-      check(file_.contains(name), "{}: tensor \"{}\" is missing; a replay file holds x0, t, noise and y", path, name);
+      check(file_.contains(name), "{}: tensor \"{}\" is missing; a replay file holds x0, t, noise and y", path,
+            name);
     x0_ = file_.tensor("x0").to(DType::f32);
     noise_ = file_.tensor("noise").to(DType::f32);
     t_ = file_.tensor("t");
     y_ = file_.tensor("y");
-    check(x0_.shape().rank() == 5 && x0_.size(0) > 0, "{}: x0 has shape {}, not (steps, batch, channels, height, width)", path,
-          to_string(x0_.shape()));
+    check(x0_.shape().rank() == 5 && x0_.size(0) > 0,
+          "{}: x0 has shape {}, not (steps, batch, channels, height, width)", path, to_string(x0_.shape()));
     const Shape wanted{x0_.size(0), config.train.batch, model.in_channels, model.input_size, model.input_size};
-    check(x0_.shape() == wanted, "{}: x0 has shape {}, the configuration wants {}", path, to_string(x0_.shape()), to_string(wanted));
+    check(x0_.shape() == wanted, "{}: x0 has shape {}, the configuration wants {}", path,
+          to_string(x0_.shape()), to_string(wanted));
     const Shape labels{x0_.size(0), config.train.batch};
-    check(noise_.shape() == wanted && t_.shape() == labels && y_.shape() == labels && t_.dtype() == DType::i64 &&
-              y_.dtype() == DType::i64,
+    check(noise_.shape() == wanted && t_.shape() == labels && y_.shape() == labels &&
+              t_.dtype() == DType::i64 && y_.dtype() == DType::i64,
           "{}: noise, t and y do not go with x0 (noise like x0; t and y {} of i64)", path, to_string(labels));
     const int64_t rows = model.num_classes + (model.null_class() ? 1 : 0);
     for (int64_t i = 0; i < t_.numel(); ++i) {
-      check(t_.data<int64_t>()[i] >= 0 && t_.data<int64_t>()[i] < diffusion_steps, "{}: timestep {} lies outside 0..999", path,
-            t_.data<int64_t>()[i]);
+      check(t_.data<int64_t>()[i] >= 0 && t_.data<int64_t>()[i] < diffusion_steps,
+            "{}: timestep {} lies outside 0..999", path, t_.data<int64_t>()[i]);
       check(y_.data<int64_t>()[i] >= 0 && y_.data<int64_t>()[i] < rows, "{}: class {} lies outside 0..{}", path,
             y_.data<int64_t>()[i], rows - 1);
     }

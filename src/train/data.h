@@ -1,5 +1,5 @@
-// What a training step is fed: batches that are pure functions of the step, so that resuming needs no state and any
-// step can be made again; and a thread that makes them ahead of time.
+// What a training step is fed: batches that are pure functions of the step, so that resuming needs no state and
+// any step can be made again; and a thread that makes them ahead of time.
 #pragma once
 
 #include <condition_variable>
@@ -24,7 +24,8 @@ class BatchSource {
   virtual std::vector<std::string> class_names() const { return {}; }
 };
 
-/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no such folder.
+/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no
+/// such folder.
 std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root);
 
 /// Throws Error if the data cannot be read or do not fit the model.

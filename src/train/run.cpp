@@ -27,8 +27,8 @@ void write_text(const fs::path& path, const std::string& text) {
   });
 }
 
-// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will be logged
-// again.
+// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
+// be logged again.
 void keep_metrics_until(const fs::path& path, int64_t step) {
   std::ifstream in(path);
   std::ostringstream kept;

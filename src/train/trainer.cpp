@@ -49,11 +49,8 @@ void check_teacher(const DiTConfig& theirs, const TrainConfig& config) {
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
-    : config_(config),
-      class_names_(data.class_names()),
-      schedule_(NoiseSchedule::linear()),
-      model_(fresh_model(config)),
-      ema_(config.model),
+    : config_(config), class_names_(data.class_names()), schedule_(NoiseSchedule::linear()),
+      model_(fresh_model(config)), ema_(config.model),
       optimizer_(nn::learned_parameters(model_), nn::learned_parameters(ema_)) {
   model_.set_product_dtype(ops::product_dtype_from_name(config.train.precision));
   model_.set_checkpointing(config.train.checkpointing);

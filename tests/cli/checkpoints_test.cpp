@@ -25,22 +25,28 @@ TEST(Checkpoints, InfoDescribesThem) {
 TEST(Checkpoints, ForwardAgreesWithPyTorch) {
   const TemporaryFolder folder;
   const std::string out = folder / "out.safetensors";
-  for (const auto& [checkpoint, name] : {std::pair{"lit.pt", "dit_lit"}, std::pair{"diffusers", "dit_softmax"}}) {
+  for (const auto& [checkpoint, name] :
+       {std::pair{"lit.pt", "dit_lit"}, std::pair{"diffusers", "dit_softmax"}}) {
     const std::string io = data_file(fmt::format("reference/{}.io.safetensors", name));
-    EXPECT_TRUE(succeeded(run({"forward", data_file(fmt::format("checkpoints/{}", checkpoint)), io, "-o", out})));
-    EXPECT_LT(relative_error(SafetensorsFile::open(out).tensor("out"), SafetensorsFile::open(io).tensor("out")), 1e-4);
+    EXPECT_TRUE(
+        succeeded(run({"forward", data_file(fmt::format("checkpoints/{}", checkpoint)), io, "-o", out})));
+    EXPECT_LT(relative_error(SafetensorsFile::open(out).tensor("out"), SafetensorsFile::open(io).tensor("out")),
+              1e-4);
   }
 }
 
 TEST(Checkpoints, OnesThatWantToRunSomethingAreRefused) {
-  EXPECT_TRUE(failed(run({"info", data_file("torch/broken/system_call.pt")}), 1, "it wants to call posix.system"));
-  EXPECT_TRUE(failed(run({"generate", "--model", data_file("torch/broken/cut_off.pt"), "-o", "x.png"}), 1, "cut off"));
+  EXPECT_TRUE(
+      failed(run({"info", data_file("torch/broken/system_call.pt")}), 1, "it wants to call posix.system"));
+  EXPECT_TRUE(
+      failed(run({"generate", "--model", data_file("torch/broken/cut_off.pt"), "-o", "x.png"}), 1, "cut off"));
 }
 
 TEST(InheritVerb, WritesAModelThatPaints) {
   const TemporaryFolder folder;
   const std::string lit = folder / "lit.safetensors";
-  const Result result = run({"inherit", "--from", data_file("checkpoints/diffusers"), "--also", "kv", "-o", lit});
+  const Result result =
+      run({"inherit", "--from", data_file("checkpoints/diffusers"), "--also", "kv", "-o", lit});
   EXPECT_TRUE(succeeded(result));
   EXPECT_TRUE(says(result, "to   LiT (mixer lit), 2 blocks, width 32, 2 heads")) << result.out;
   EXPECT_TRUE(says(result, "fresh: the teacher has no convolution")) << result.out;
@@ -62,9 +68,12 @@ TEST(InheritVerb, RefusesWhatMakesNoSense) {
   const TemporaryFolder folder;
   const std::string teacher = data_file("checkpoints/diffusers"), lit = folder / "lit.safetensors";
   EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--also", "x", "-o", lit}), 2, "names no projections"));
-  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--heads", "3", "-o", lit}), 2, "num_heads must divide"));
-  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--mixer", "mamba", "-o", lit}), 2, "softmax, linear, lit"));
-  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--weights", "best", "-o", lit}), 2, "\"ema\" or \"raw\""));
+  EXPECT_TRUE(
+      failed(run({"inherit", "--from", teacher, "--heads", "3", "-o", lit}), 2, "num_heads must divide"));
+  EXPECT_TRUE(
+      failed(run({"inherit", "--from", teacher, "--mixer", "mamba", "-o", lit}), 2, "softmax, linear, lit"));
+  EXPECT_TRUE(
+      failed(run({"inherit", "--from", teacher, "--weights", "best", "-o", lit}), 2, "\"ema\" or \"raw\""));
   EXPECT_TRUE(failed(run({"inherit", "--from", folder / "none.pt", "-o", lit}), 1, "none.pt"));
   EXPECT_TRUE(listing(folder.path()).empty());
 }

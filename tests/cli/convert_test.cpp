@@ -37,7 +37,8 @@ TEST_F(Convert, ToEightBitsItIsAQuarterAndPaintsNearlyTheSame) {
   ASSERT_TRUE(succeeded(result));
   EXPECT_TRUE(says(result, "i8")) << result.out;
   EXPECT_LT(3 * fs::file_size(folder_ / "int8.safetensors"), fs::file_size(folder_ / "f32.safetensors"));
-  const Result painted = run({"generate", "--model", "int8.safetensors", "--steps", "2", "-o", "a.png"}, {folder_.path()});
+  const Result painted =
+      run({"generate", "--model", "int8.safetensors", "--steps", "2", "-o", "a.png"}, {folder_.path()});
   EXPECT_TRUE(succeeded(painted));
   EXPECT_TRUE(says(painted, "products in int8")) << painted.out;
   EXPECT_TRUE(failed(convert("int8.safetensors", {"-o", "d", "--names", "diffusers", "--dtype", "int8"}), 2,

@@ -24,8 +24,8 @@ TEST(Tensor, IsMadeOfValues) {
   const Tensor x = Tensor::from<float>({1, 2, 3});
   EXPECT_EQ(x.shape(), (Shape{3}));
   EXPECT_EQ(x.values<float>()[2], 3.0f);
-  EXPECT_EQ(Tensor::zeros({2, 2}).values<float>()[3], 0.0f);
-  EXPECT_EQ(Tensor::full({2}, 7).values<float>()[1], 7.0f);
+  EXPECT_EQ(Tensor::zeros({2, 2}).data<float>()[3], 0.0f);
+  EXPECT_EQ(Tensor::full({2}, 7).data<float>()[1], 7.0f);
   const std::vector<float> four(4);
   EXPECT_THROW(Tensor::from<float>(four, {3}), Error);
 }

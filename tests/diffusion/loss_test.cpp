@@ -73,7 +73,8 @@ INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient,
                          testing::Combine(testing::Values(0, 1, 17, 500, 999),
                                           testing::Values(Prediction::epsilon, Prediction::v)));
 
-// The teacher's two terms alone: with the same prediction, x and t, what they add to the loss and to its gradient.
+// The teacher's two terms alone: with the same prediction, x and t, what they add to the loss and to its
+// gradient.
 TEST(Distillation, AddsItsWeightedDistancesAndTheirGradients) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
   Generator generator(9);

@@ -131,9 +131,10 @@ TEST(FrechetDistance, IsWhatNumPyComputes) {
   const auto file = SafetensorsFile::open(LINNET_TEST_DATA "/reference/frechet.safetensors");
   const auto one = of(file.tensor("one")), other = of(file.tensor("other"));
   const auto covariance = one.covariance();
-  const auto expected = file.tensor("covariance").values<double>();
+  const Tensor covariances = file.tensor("covariance"), distances = file.tensor("distance");
+  const auto expected = covariances.values<double>();
   for (size_t i = 0; i < covariance.size(); ++i) EXPECT_NEAR(covariance[i], expected[i], 1e-12);
-  const double distance = file.tensor("distance").values<double>()[0];
+  const double distance = distances.values<double>()[0];
   EXPECT_NEAR(frechet_distance(one, other), distance, 1e-9 * distance);
 }
 

@@ -1,5 +1,5 @@
-// 8-bit linear layers: rounding, the integer product against a plain one of the same rounded numbers, and how far the
-// result lies from the product in f32.
+// 8-bit linear layers: rounding, the integer product against a plain one of the same rounded numbers, and how
+// far the result lies from the product in f32.
 #include "ops/int8_linear.h"
 
 #include "ops/int8_linear_cpu.h"
@@ -37,7 +37,8 @@ struct Sizes {
   int64_t rows, in, out;
 };
 // The last needs several blocks of tokens.
-const std::vector<Sizes> odd_sizes{{1, 3, 9}, {3, 9, 24}, {17, 24, 3}, {65, 36, 72}, {100, 130, 1}, {1, 1, 1}, {300, 8, 9000}};
+const std::vector<Sizes> odd_sizes{{1, 3, 9},     {3, 9, 24}, {17, 24, 3},   {65, 36, 72},
+                                   {100, 130, 1}, {1, 1, 1},  {300, 8, 9000}};
 
 TEST(Int8Linear, EqualsThePlainProductOfTheSameRoundedNumbers) {
   for (const Sizes& s : odd_sizes)
@@ -102,8 +103,10 @@ TEST(Int8Linear, SpoilsOnlyTheTokenThatIsNotFinite) {
 TEST(Int8Linear, TakesTokensAndWeightsOfZeros) {
   const Tensor bias = random({4}, 1);
   const Tensor zeros = Tensor::zeros({2, 6});
-  for (const Tensor& y : {linear(zeros, PackedInt8Weight(quantize(random({4, 6}, 2))), bias, Activation::none, f32),
-                          linear(random({2, 6}, 3), PackedInt8Weight(quantize(Tensor::zeros({4, 6}))), bias, Activation::none, f32)})
+  for (const Tensor& y :
+       {linear(zeros, PackedInt8Weight(quantize(random({4, 6}, 2))), bias, Activation::none, f32),
+        linear(random({2, 6}, 3), PackedInt8Weight(quantize(Tensor::zeros({4, 6}))), bias, Activation::none,
+               f32)})
     for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(y.data<float>()[i], bias.data<float>()[i % 4]);
 }
 
@@ -114,7 +117,8 @@ TEST(Int8Matrix, KeepsEveryWeightWithinHalfAStep) {
     const Tensor back = dequantize(rounded, f32);
     const Values before = values_of(weight), after = values_of(back);
     for (size_t i = 0; i < before.size(); ++i)
-      EXPECT_LE(std::abs(before[i] - after[i]), 0.5001 * static_cast<double>(rounded.scale.data<float>()[i / 45]));
+      EXPECT_LE(std::abs(before[i] - after[i]),
+                0.5001 * static_cast<double>(rounded.scale.data<float>()[i / 45]));
     EXPECT_TRUE(same_bytes(quantize(back).values, rounded.values)) << "rounding twice changes nothing";
   }
 }
@@ -123,15 +127,24 @@ TEST(Int8Matrix, RefusesWhatHasNoEightBitForm) {
   Tensor weight = random({2, 3}, 1);
   weight.mutable_data<float>()[4] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(error_of([&] { quantize(weight); }), "a weight that is not finite has no 8-bit form");
-  EXPECT_EQ(error_of([] { quantize(Tensor::zeros({3})); }), "an 8-bit weight has two dimensions, not shape (3)");
-  EXPECT_EQ(error_of([] { PackedInt8Weight({Tensor::zeros({2, 3}, DType::i8), Tensor::zeros({3, 1})}); }),
+  EXPECT_EQ(error_of([] { quantize(Tensor::zeros({3})); }),
+            "an 8-bit weight has two dimensions, not shape (3)");
+  EXPECT_EQ(error_of([] {
+              PackedInt8Weight({Tensor::zeros({2, 3}, DType::i8), Tensor::zeros({3, 1})});
+            }),
             "an 8-bit weight of 2 rows has as many scales, of type f32");
-  EXPECT_EQ(error_of([] { PackedInt8Weight({Tensor::zeros({1, 70000}, DType::i8), Tensor::zeros({1, 1})}); }),
+  EXPECT_EQ(error_of([] {
+              PackedInt8Weight({Tensor::zeros({1, 70000}, DType::i8), Tensor::zeros({1, 1})});
+            }),
             "an 8-bit linear layer has at most 65536 inputs, not 70000");
   const PackedInt8Weight packed(quantize(random({2, 3}, 1)));
-  EXPECT_EQ(error_of([&] { linear(Tensor::zeros({2, 4}), packed, {}, Activation::none, f32); }),
+  EXPECT_EQ(error_of([&] {
+              linear(Tensor::zeros({2, 4}), packed, {}, Activation::none, f32);
+            }),
             "a linear layer of 3 inputs got shape (2, 4)");
-  EXPECT_EQ(error_of([&] { linear(Tensor::zeros({2, 3}), packed, Tensor::zeros({3}), Activation::none, f32); }),
+  EXPECT_EQ(error_of([&] {
+              linear(Tensor::zeros({2, 3}), packed, Tensor::zeros({3}), Activation::none, f32);
+            }),
             "a bias of 2 f32 is wanted, not one of shape (3)");
 }
 

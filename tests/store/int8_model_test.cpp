@@ -1,5 +1,5 @@
-// Models whose matrices are stored in 8 bits: what comes back from the file, what products they run in, and what is
-// refused.
+// Models whose matrices are stored in 8 bits: what comes back from the file, what products they run in, and
+// what is refused.
 #include <gtest/gtest.h>
 
 #include "store/model_file.h"
@@ -85,7 +85,8 @@ TEST_F(Int8Model, WithoutItsScalesIsRefused) {
               std::erase_if(tensors, [](const auto& t) { return t.first == "blocks.0.mlp.fc1.weight_scale"; });
             }),
             (folder_ / "changed").string() +
-                ": tensor \"blocks.0.mlp.fc1.weight\" is of type i8, which a model takes of matrices that come with a "
+                ": tensor \"blocks.0.mlp.fc1.weight\" is of type i8, which a model takes of matrices that come "
+                "with a "
                 "scale for each row");
   EXPECT_EQ(error_when([](auto& tensors) {
               for (auto& [name, tensor] : tensors)
@@ -98,7 +99,8 @@ TEST_F(Int8Model, WithoutItsScalesIsRefused) {
                 if (name == "blocks.0.mlp.fc1.weight") tensor = Tensor::zeros(tensor.shape());
             }),
             (folder_ / "changed").string() +
-                ": tensor \"blocks.0.mlp.fc1.weight\" is of type f32 and has no use for \"blocks.0.mlp.fc1.weight_scale\"");
+                ": tensor \"blocks.0.mlp.fc1.weight\" is of type f32 and has no use for "
+                "\"blocks.0.mlp.fc1.weight_scale\"");
 }
 
 }  // namespace

@@ -67,9 +67,9 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal(minimal, {"model.depth=100000000"}), "accepted");
   EXPECT_NE(refusal(minimal, {"nonsense"}), "accepted");
   EXPECT_NE(refusal(minimal, {"distil.noise=-1"}), "accepted");
-  EXPECT_NE(
-      refusal(minimal, {"distil.precision=f16"}).find("distil.precision is \"auto\", \"f32\", \"bf16\" or \"int8\""),
-      std::string::npos);
+  EXPECT_NE(refusal(minimal, {"distil.precision=f16"})
+                .find("distil.precision is \"auto\", \"f32\", \"bf16\" or \"int8\""),
+            std::string::npos);
   EXPECT_NE(refusal("[model\n"), "accepted");
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
 }

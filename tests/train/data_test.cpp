@@ -17,8 +17,10 @@ class FolderData : public testing::Test {
   TrainConfig config(const std::vector<std::string>& more = {}) const {
     std::vector<std::string> settings = {"data.path=" + (folder.path() / "shapes").string()};
     settings.insert(settings.end(), more.begin(), more.end());
-    return parse_train_config("[model]\ninput_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\nnum_heads=1\n"
-                              "num_classes=64\n[train]\nbatch=32\n", settings);
+    return parse_train_config(
+        "[model]\ninput_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\nnum_heads=1\n"
+        "num_classes=64\n[train]\nbatch=32\n",
+        settings);
   }
   TemporaryFolder folder;
 };
@@ -30,7 +32,8 @@ bool equal(const Tensor& a, const Tensor& b) {
 TEST_F(FolderData, ABatchIsAFunctionOfTheStep) {
   const auto data = open_data(config());
   const Batch later = data->batch(5), first = data->batch(0), again = data->batch(5);
-  EXPECT_TRUE(equal(later.x0, again.x0) && equal(later.noise, again.noise) && equal(later.t, again.t) && equal(later.y, again.y));
+  EXPECT_TRUE(equal(later.x0, again.x0) && equal(later.noise, again.noise) && equal(later.t, again.t) &&
+              equal(later.y, again.y));
   EXPECT_FALSE(equal(later.noise, first.noise));
 }
 
@@ -65,7 +68,9 @@ TEST_F(FolderData, TimestepsAreUniformOrLogitNormal) {
   };
   EXPECT_NEAR(mean(*open_data(config())), 499.5, 30);
   // E σ(N(−1, 0.5)) = 0.28
-  EXPECT_NEAR(mean(*open_data(config({"train.timesteps=logit_normal", "train.timesteps_mean=-1.0", "train.timesteps_deviation=0.5"}))), 280, 15);
+  EXPECT_NEAR(mean(*open_data(config({"train.timesteps=logit_normal", "train.timesteps_mean=-1.0",
+                                      "train.timesteps_deviation=0.5"}))),
+              280, 15);
 }
 
 TEST_F(FolderData, ClassesAreNamedByTheirFolders) {
@@ -74,13 +79,16 @@ TEST_F(FolderData, ClassesAreNamedByTheirFolders) {
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
 }
 
-TEST_F(FolderData, RefusesAModelForOtherClasses) { EXPECT_THROW(open_data(config({"model.num_classes=10"})), Error); }
+TEST_F(FolderData, RefusesAModelForOtherClasses) {
+  EXPECT_THROW(open_data(config({"model.num_classes=10"})), Error);
+}
 TEST_F(FolderData, SaysHowLatentsAreGivenForNow) {
   try {
     open_data(config({"model.in_channels=4"}));
     FAIL() << "pictures were taken for latents";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("latents of 4, which for now come only through data.replay"), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("latents of 4, which for now come only through data.replay"),
+              std::string::npos)
         << error.what();
   }
 }

@@ -13,20 +13,26 @@ using test::relative_error;
 
 class TrainingReference : public testing::TestWithParam<const char*> {
  protected:
-  std::string dumps_path() const { return fmt::format("{}/reference/training.{}.safetensors", LINNET_TEST_DATA, GetParam()); }
+  std::string dumps_path() const {
+    return fmt::format("{}/reference/training.{}.safetensors", LINNET_TEST_DATA, GetParam());
+  }
   TrainConfig config(const std::string& precision) const {
     const DiTConfig model = read_model_config(model_path());
     return parse_train_config(
-        fmt::format("[data]\nreplay = '{}'\n[train]\nsteps = 10\nbatch = 3\nlr = 1e-3\nema = 0.9\nprecision = '{}'\n"
-                    "[model]\ninput_size={}\npatch_size={}\nin_channels={}\nhidden_size={}\ndepth={}\nnum_heads={}\n"
-                    "num_classes={}\nmixer='{}'",
-                    dumps_path(), precision, model.input_size, model.patch_size, model.in_channels, model.hidden_size,
-                    model.depth, model.num_heads, model.num_classes, nn::name_of(model.mixer)),
+        fmt::format(
+            "[data]\nreplay = '{}'\n[train]\nsteps = 10\nbatch = 3\nlr = 1e-3\nema = 0.9\nprecision = '{}'\n"
+            "[model]\ninput_size={}\npatch_size={}\nin_channels={}\nhidden_size={}\ndepth={}\nnum_heads={}\n"
+            "num_classes={}\nmixer='{}'",
+            dumps_path(), precision, model.input_size, model.patch_size, model.in_channels, model.hidden_size,
+            model.depth, model.num_heads, model.num_classes, nn::name_of(model.mixer)),
         {});
   }
-  std::string model_path() const { return fmt::format("{}/reference/training.{}.model.safetensors", LINNET_TEST_DATA, GetParam()); }
+  std::string model_path() const {
+    return fmt::format("{}/reference/training.{}.model.safetensors", LINNET_TEST_DATA, GetParam());
+  }
 
-  // The key's bias has no effect on softmax (a constant cancels), so its gradient is rounding noise that Adam enlarges.
+  // The key's bias has no effect on softmax (a constant cancels), so its gradient is rounding noise that Adam
+  // enlarges.
   static Tensor without_noise(const std::string& name, const Tensor& value) {
     if (!name.ends_with("attn.qkv.bias")) return value;
     Tensor copy = value.clone();
@@ -49,9 +55,15 @@ TEST_P(TrainingReference, TenStepsAgree) {
     EXPECT_NEAR(m.bound, dumps.tensor("vb").data<float>()[i], 1e-4 * std::abs(m.bound) + 1e-6) << "step " << i;
   }
   for (const auto& [name, parameter] : nn::learned_parameters(trainer.model()))
-    EXPECT_LT(relative_error(without_noise(name, parameter->value), without_noise(name, dumps.tensor("final." + name))), 1e-4) << name;
+    EXPECT_LT(relative_error(without_noise(name, parameter->value),
+                             without_noise(name, dumps.tensor("final." + name))),
+              1e-4)
+        << name;
   for (const auto& [name, parameter] : nn::learned_parameters(trainer.averaged()))
-    EXPECT_LT(relative_error(without_noise(name, parameter->value), without_noise(name, dumps.tensor("ema." + name))), 1e-4) << name;
+    EXPECT_LT(
+        relative_error(without_noise(name, parameter->value), without_noise(name, dumps.tensor("ema." + name))),
+        1e-4)
+        << name;
 }
 
 TEST_P(TrainingReference, CheckpointingAndAccumulationChangeNothingButTheOrderOfSums) {
