@@ -171,7 +171,14 @@ TEST_F(WrongInput, ImpossibleDataSetsAreRefused) {
   EXPECT_TRUE(failed(linnet({"data", "shapes", "none/\nx", "--count", "-3"}), 2));
 }
 
+#ifdef __has_feature
+constexpr bool with_thread_sanitizer = __has_feature(thread_sanitizer);  // Clang's
+#else
+constexpr bool with_thread_sanitizer = false;
+#endif
+
 TEST_F(WrongInput, AFullDiskIsOneSentence) {
+  if (with_thread_sanitizer) GTEST_SKIP() << "the thread sanitizer writes a larger file itself";
   const auto limited = [&](const Arguments& arguments) {
     return run(arguments, {folder_.path(), [] {
                              const rlimit limit{300, 300};
