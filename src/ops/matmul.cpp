@@ -14,16 +14,8 @@ namespace {
 
 using namespace onednn;
 
-memory::data_type dnnl_type(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return memory::data_type::f32;
-    case DType::bf16: return memory::data_type::bf16;
-    default: fail("matrix products are in f32 or bf16, not {}", name_of(dtype));
-  }
-}
-
 memory::desc describe(const MatrixView& view) {
-  return {{view.rows, view.columns}, dnnl_type(view.dtype), {view.row_stride, view.column_stride}};
+  return {{view.rows, view.columns}, data_type_of(view.dtype), {view.row_stride, view.column_stride}};
 }
 
 dnnl::primitive_attr attributes(Activation activation, bool accumulate) {
@@ -171,11 +163,11 @@ struct PackedWeight::State {
   std::mutex mutex;
   std::map<std::tuple<int64_t, int64_t, int, bool, int, bool, int>, dnnl::matmul> primitives;
 
-  memory::desc plain() const { return {{in, out}, dnnl_type(dtype), {1, in}}; }
+  memory::desc plain() const { return {{in, out}, data_type_of(dtype), {1, in}}; }
 
   // The layout is chosen for the first number of rows seen; oneDNN's choice hardly depends on it.
   void pack(const MatrixView& x, const memory::desc& c) {
-    const memory::desc any({in, out}, dnnl_type(dtype), memory::format_tag::any);
+    const memory::desc any({in, out}, data_type_of(dtype), memory::format_tag::any);
     const auto descriptor = make_descriptor(describe(x), any, {}, c, {});
     packed = memory(descriptor.weights_desc(), engine());
     memory source = wrap(plain(), weight.raw());

@@ -24,6 +24,15 @@ inline memory wrap(const memory::desc& desc, const void* data) {
   return {desc, engine(), const_cast<void*>(data)};
 }
 
+/// Of what products are made of: throws Error on anything but f32 and bf16.
+inline memory::data_type data_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return memory::data_type::f32;
+    case DType::bf16: return memory::data_type::bf16;
+    default: fail("products are in f32 or bf16, not {}", name_of(dtype));
+  }
+}
+
 /// c = a·b (+ bias, if its descriptor is not empty).
 inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b,
                                                     const memory::desc& bias, const memory::desc& c,

@@ -1,0 +1,261 @@
+#include "models/vae.h"
+
+#include <cmath>
+
+#include "models/vae_blocks.h"
+#include "ops/pixels.h"
+
+namespace linnet {
+namespace {
+
+using namespace vae;
+
+constexpr float norm_epsilon = 1e-6f, lowest_logvar = -30.0f, highest_logvar = 20.0f;
+
+void visit_all(std::vector<ResnetBlock>& resnets, const std::string& prefix,
+               const nn::ParameterVisitor& visitor) {
+  for (size_t i = 0; i < resnets.size(); ++i)
+    resnets[i].visit(fmt::format("{}resnets.{}.", prefix, i), visitor);
+}
+
+std::vector<ResnetBlock> make_resnets(int64_t in, int64_t out, int64_t count, int64_t groups) {
+  std::vector<ResnetBlock> result;
+  for (int64_t i = 0; i < count; ++i) result.emplace_back(i == 0 ? in : out, out, groups);
+  return result;
+}
+
+struct DownBlock {
+  std::vector<ResnetBlock> resnets;
+  std::optional<nn::Conv2d> downsampler;
+};
+
+struct UpBlock {
+  std::vector<ResnetBlock> resnets;
+  std::optional<nn::UpsampleConv> upsampler;
+};
+
+// Channels first .. of a picture that lies pixel by pixel, in planes.
+Tensor channels(const Tensor& planes, int64_t begin, int64_t end) {
+  const int64_t n = planes.size(0), each = planes.numel() / (n * planes.size(1));
+  Tensor result = Tensor::empty({n, end - begin, planes.size(2), planes.size(3)});
+  for (int64_t i = 0; i < n; ++i)
+    std::copy_n(planes.data<float>() + (i * planes.size(1) + begin) * each, (end - begin) * each,
+                result.mutable_data<float>() + i * (end - begin) * each);
+  return result;
+}
+
+}  // namespace
+
+struct Vae::Encoder {
+  explicit Encoder(const VaeConfig& c) {
+    const auto& widths = c.block_out_channels;
+    conv_in = {c.in_channels, widths.front(), 3};
+    for (size_t i = 0; i < widths.size(); ++i) {
+      DownBlock& block = blocks.emplace_back();
+      block.resnets =
+          make_resnets(i == 0 ? widths[0] : widths[i - 1], widths[i], c.layers_per_block, c.norm_num_groups);
+      if (i + 1 < widths.size()) block.downsampler.emplace(widths[i], widths[i], 3);
+    }
+    mid.emplace(widths.back(), c.norm_num_groups, c.mid_block_add_attention);
+    norm_out = {c.norm_num_groups, widths.back(), norm_epsilon};
+    conv_out = {widths.back(), 2 * c.latent_channels, 3};
+    if (c.use_quant_conv) quant.emplace(2 * c.latent_channels, 2 * c.latent_channels, 1);
+  }
+
+  Tensor forward(const Tensor& pictures) const {
+    Tensor x = conv_in.forward(pictures);
+    for (const DownBlock& block : blocks) {
+      for (const ResnetBlock& resnet : block.resnets) x = resnet.forward(std::move(x));
+      if (block.downsampler) x = block.downsampler->forward(x, {2, 0, 0, 1, 1}, x.dtype());
+    }
+    x = norm_out.forward(mid->forward(std::move(x)), true);
+    x = conv_out.forward(x, conv_out.same(), DType::f32);
+    return quant ? quant->forward(x) : x;
+  }
+
+  void visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+    conv_in.visit(prefix + "conv_in.", visitor);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const std::string name = fmt::format("{}down_blocks.{}.", prefix, i);
+      visit_all(blocks[i].resnets, name, visitor);
+      if (blocks[i].downsampler) blocks[i].downsampler->visit(name + "downsamplers.0.conv.", visitor);
+    }
+    mid->visit(prefix + "mid_block.", visitor);
+    norm_out.visit(prefix + "conv_norm_out.", visitor);
+    conv_out.visit(prefix + "conv_out.", visitor);
+  }
+
+  nn::Conv2d conv_in, conv_out;
+  std::vector<DownBlock> blocks;
+  std::optional<MidBlock> mid;
+  nn::GroupNorm norm_out;
+  std::optional<nn::Conv2d> quant;
+};
+
+struct Vae::Decoder {
+  explicit Decoder(const VaeConfig& c) {
+    const std::vector<int64_t> widths(c.block_out_channels.rbegin(), c.block_out_channels.rend());
+    if (c.use_post_quant_conv) post_quant.emplace(c.latent_channels, c.latent_channels, 1);
+    conv_in = {c.latent_channels, widths.front(), 3};
+    mid.emplace(widths.front(), c.norm_num_groups, c.mid_block_add_attention);
+    for (size_t i = 0; i < widths.size(); ++i) {
+      UpBlock& block = blocks.emplace_back();
+      block.resnets = make_resnets(i == 0 ? widths[0] : widths[i - 1], widths[i], c.layers_per_block + 1,
+                                   c.norm_num_groups);
+      if (i + 1 < widths.size()) block.upsampler.emplace(widths[i]);
+    }
+    norm_out = {c.norm_num_groups, widths.back(), norm_epsilon};
+    conv_out = {widths.back(), c.out_channels, 3};
+  }
+
+  // Everything below the up blocks: small, and attention needs it whole.
+  Tensor begin(const Tensor& latents, DType dtype) const {
+    const Tensor z = post_quant ? post_quant->forward(latents) : latents;
+    return mid->forward(conv_in.forward(z.to(dtype)));
+  }
+
+  Tensor forward(Tensor x) const {
+    for (const UpBlock& block : blocks) x = forward(block, std::move(x));
+    return finish(std::move(x));
+  }
+
+  Tensor forward(const UpBlock& block, Tensor x) const {
+    for (const ResnetBlock& resnet : block.resnets) x = resnet.forward(std::move(x));
+    return block.upsampler ? block.upsampler->forward(x) : x;
+  }
+
+  Tensor finish(Tensor x) const {
+    x = norm_out.forward(std::move(x), true);
+    return ops::to_planes(conv_out.forward(x, conv_out.same(), DType::f32));
+  }
+
+  // One picture; what would take more than `memory` bytes is done in bands.
+  Tensor forward_within(Tensor x, size_t memory, const VaeConfig& config) const {
+    const DType dtype = x.dtype();
+    size_t i = 0;
+    while (i < blocks.size() && need(i, x.shape(), dtype, config) <= memory) {
+      x = forward(blocks[i], std::move(x));
+      ++i;
+    }
+    if (i == blocks.size()) return finish(std::move(x));
+    RowSource source = RowSource::of(x);
+    for (; i < blocks.size(); ++i) {
+      const auto& resnets = blocks[i].resnets;
+      Tensor done = resnets[0].forward_in_bands(source);
+      source = {};
+      x = {};
+      for (size_t j = 1; j < resnets.size(); ++j) done = resnets[j].forward_in_place(std::move(done));
+      x = std::move(done);
+      source = RowSource::of(x);
+      if (blocks[i].upsampler) source = upsampled(source, *blocks[i].upsampler);
+    }
+    const Tensor moments = moments_of(source, norm_out);
+    return ops::to_planes(gather(normalised_conv(source, norm_out, moments, conv_out, DType::f32)));
+  }
+
+  // Bytes that block i takes of an input of that shape: the most of what lives at a time in its residual
+  // blocks, and in its upsampler, which the next block begins with.
+  size_t need(size_t i, const Shape& in, DType dtype, const VaeConfig& config) const {
+    const size_t width = static_cast<size_t>(config.block_out_channels[blocks.size() - 1 - i]);
+    const size_t pixels = static_cast<size_t>(in.rows()), before = static_cast<size_t>(in[-1]);
+    size_t values = pixels * std::max(before + 2 * width, 3 * width);
+    if (blocks[i].upsampler) values = std::max(values, pixels * width * 6);
+    return values * size_of(dtype);
+  }
+
+  void visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+    conv_in.visit(prefix + "conv_in.", visitor);
+    mid->visit(prefix + "mid_block.", visitor);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const std::string name = fmt::format("{}up_blocks.{}.", prefix, i);
+      visit_all(blocks[i].resnets, name, visitor);
+      if (blocks[i].upsampler) blocks[i].upsampler->visit(name + "upsamplers.0.conv.", visitor);
+    }
+    norm_out.visit(prefix + "conv_norm_out.", visitor);
+    conv_out.visit(prefix + "conv_out.", visitor);
+  }
+
+  std::optional<nn::Conv2d> post_quant;
+  nn::Conv2d conv_in, conv_out;
+  std::optional<MidBlock> mid;
+  std::vector<UpBlock> blocks;
+  nn::GroupNorm norm_out;
+};
+
+Tensor LatentMoments::sample(const Tensor& noise) const {
+  check(noise.shape() == mean.shape(), "noise of shape {} does not fit latents of shape {}",
+        to_string(noise.shape()), to_string(mean.shape()));
+  Tensor result = Tensor::empty(mean.shape());
+  const float *m = mean.data<float>(), *v = logvar.data<float>(), *e = noise.data<float>();
+  for (int64_t i = 0; i < mean.numel(); ++i)
+    result.mutable_data<float>()[i] = m[i] + std::exp(0.5f * v[i]) * e[i];
+  return result;
+}
+
+Vae::Vae(const VaeConfig& config) : config_(config) {
+  config_.validate();
+  encoder_ = std::make_unique<Encoder>(config_);
+  decoder_ = std::make_unique<Decoder>(config_);
+}
+
+Vae::Vae(Vae&&) noexcept = default;
+Vae::~Vae() = default;
+
+LatentMoments Vae::encode(const Tensor& pictures) const {
+  const int64_t step = config_.reduction();
+  check(pictures.shape().rank() == 4 && pictures.size(1) == config_.in_channels && pictures.numel() > 0 &&
+            pictures.size(2) % step == 0 && pictures.size(3) % step == 0,
+        "the autoencoder takes pictures of {} channels whose sides are multiples of {}, not of shape {}",
+        config_.in_channels, step, to_string(pictures.shape()));
+  const Tensor both = ops::to_planes(encoder_->forward(ops::to_pixels(pictures, dtype_)));
+  const int64_t latent = config_.latent_channels;
+  LatentMoments result{channels(both, 0, latent), channels(both, latent, 2 * latent)};
+  float* logvar = result.logvar.mutable_data<float>();
+  for (int64_t i = 0; i < result.logvar.numel(); ++i)
+    logvar[i] = std::clamp(logvar[i], lowest_logvar, highest_logvar);
+  return result;
+}
+
+Tensor Vae::decode(const Tensor& latents, size_t memory) const {
+  check(latents.shape().rank() == 4 && latents.size(1) == config_.latent_channels && latents.numel() > 0,
+        "the autoencoder decodes latents of {} channels, not of shape {}", config_.latent_channels,
+        to_string(latents.shape()));
+  const Tensor z = ops::to_pixels(latents, DType::f32);
+  const int64_t n = z.size(0), height = z.size(1), width = z.size(2), step = config_.reduction();
+  if (memory == 0 || static_cast<size_t>(n) * decode_memory(height, width) <= memory)
+    return decoder_->forward(decoder_->begin(z, dtype_));
+  Tensor result = Tensor::empty({n, config_.out_channels, height * step, width * step});
+  for (int64_t i = 0; i < n; ++i) {
+    const Tensor picture = decoder_->forward_within(decoder_->begin(z.rows(i, i + 1), dtype_), memory, config_);
+    std::copy_n(picture.data<float>(), picture.numel(), result.mutable_data<float>() + i * picture.numel());
+  }
+  return result;
+}
+
+size_t Vae::decode_memory(int64_t latent_height, int64_t latent_width) const {
+  const auto& widths = config_.block_out_channels;
+  size_t most = 0;
+  int64_t before = widths.back();
+  for (size_t i = 0; i < widths.size(); ++i) {
+    const int64_t scale = int64_t{1} << i;
+    most = std::max(
+        most, decoder_->need(i, {1, latent_height * scale, latent_width * scale, before}, dtype_, config_));
+    before = widths[widths.size() - 1 - i];
+  }
+  return most;
+}
+
+void Vae::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  encoder_->visit(prefix + "encoder.", visitor);
+  decoder_->visit(prefix + "decoder.", visitor);
+  if (encoder_->quant) encoder_->quant->visit(prefix + "quant_conv.", visitor);
+  if (decoder_->post_quant) decoder_->post_quant->visit(prefix + "post_quant_conv.", visitor);
+}
+
+void Vae::set_product_dtype(DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16, "an autoencoder works in f32 or bf16, not {}",
+        name_of(dtype));
+  dtype_ = dtype;
+}
+
+}  // namespace linnet

@@ -1,0 +1,164 @@
+#include "store/vae_file.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <regex>
+
+#include "io/text.h"
+#include "store/model_file.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view telltale = "decoder.conv_in.weight";  // in files of every kind, below their prefix
+
+// Where the autoencoder's names begin in a file that holds more.
+std::string prefix_of(const Weights& file) {
+  for (const Weights::Item& item : file.items())
+    if (item.name.ends_with(telltale)) return item.name.substr(0, item.name.size() - telltale.size());
+  fail("{}: this is no autoencoder: it has no tensor '{}'", file.source(), telltale);
+}
+
+// Latent diffusion counts the decoder's levels from the picture, diffusers from the latents.
+class NewNames {
+ public:
+  explicit NewNames(const Weights& weights) {
+    while (std::any_of(weights.items().begin(), weights.items().end(), [&](const Weights::Item& item) {
+      return item.name.starts_with(fmt::format("decoder.up.{}.", levels_));
+    }))
+      ++levels_;
+  }
+
+  std::string of(std::string name) const {
+    static const std::regex block(R"(\.(down|up)\.(\d)\.block\.)"),
+        sampler(R"(\.(down|up)\.(\d)\.(?:down|up)sample\.)"), mid(R"(\.mid\.block_([12])\.)");
+    std::smatch found;
+    if (std::regex_search(name, found, block))
+      name = fmt::format("{}.{}_blocks.{}.resnets.{}", found.prefix().str(), found[1].str(), level(found),
+                         found.suffix().str());
+    else if (std::regex_search(name, found, sampler))
+      name = fmt::format("{}.{}_blocks.{}.{}samplers.0.{}", found.prefix().str(), found[1].str(), level(found),
+                         found[1].str(), found.suffix().str());
+    else if (std::regex_search(name, found, mid))
+      name = fmt::format("{}.mid_block.resnets.{}.{}", found.prefix().str(), found[1].str() == "1" ? 0 : 1,
+                         found.suffix().str());
+    replace(name, ".mid.attn_1.", ".mid_block.attentions.0.");
+    replace(name, ".nin_shortcut.", ".conv_shortcut.");
+    replace(name, "coder.norm_out.", "coder.conv_norm_out.");
+    if (const size_t place = name.find(".attentions.0."); place != std::string::npos)
+      name = name.substr(0, place + 14) + attention_name(name.substr(place + 14));
+    return name;
+  }
+
+ private:
+  int level(const std::smatch& found) const {
+    const int own = found[2].str()[0] - '0';
+    return found[1].str() == "up" ? levels_ - 1 - own : own;
+  }
+
+  static void replace(std::string& name, std::string_view from, std::string_view to) {
+    if (const size_t place = name.find(from); place != std::string::npos) name.replace(place, from.size(), to);
+  }
+
+  // "query.weight" (diffusers before 0.17) or "q.weight" (latent diffusion) → "to_q.weight".
+  static std::string attention_name(const std::string& name) {
+    static constexpr std::pair<std::string_view, std::string_view> names[] = {
+        {"query.", "to_q."},     {"key.", "to_k."}, {"value.", "to_v."}, {"proj_attn.", "to_out.0."},
+        {"q.", "to_q."},         {"k.", "to_k."},   {"v.", "to_v."},     {"proj_out.", "to_out.0."},
+        {"norm.", "group_norm."}};
+    for (const auto& [theirs, ours] : names)
+      if (name.starts_with(theirs)) return std::string(ours) + name.substr(theirs.size());
+    return name;
+  }
+
+  int levels_ = 0;
+};
+
+// A projection (out, in) as the convolution (out, in, 1, 1) that it is on pixels.
+Weights::Item as_convolution(Weights::Item item) {
+  if (item.shape.rank() != 2) return item;
+  item.shape = {item.shape[0], item.shape[1], 1, 1};
+  item.read = [read = item.read, shape = item.shape] { return read().reshape(shape); };
+  return item;
+}
+
+int64_t count(const Weights& weights, const char* pattern) {
+  int64_t result = 0;
+  while (weights.contains(fmt::format(fmt::runtime(pattern), result))) ++result;
+  return result;
+}
+
+const Shape& kernel(const Weights& weights, const std::string& name) {
+  const Shape& shape = weights.shape(name);
+  check(shape.rank() == 4 && shape.numel() > 0, "{}: tensor '{}' of shape {} is no convolution's",
+        weights.source(), printable(name), to_string(shape));
+  return shape;
+}
+
+VaeConfig infer_config(const Weights& weights) {
+  VaeConfig config;
+  config.in_channels = kernel(weights, "encoder.conv_in.weight")[1];
+  config.out_channels = kernel(weights, "decoder.conv_out.weight")[0];
+  config.latent_channels = kernel(weights, "decoder.conv_in.weight")[1];
+  config.block_out_channels.clear();
+  const int64_t levels = count(weights, "encoder.down_blocks.{}.resnets.0.conv1.weight");
+  for (int64_t i = 0; i < levels; ++i)
+    config.block_out_channels.push_back(
+        kernel(weights, fmt::format("encoder.down_blocks.{}.resnets.0.conv1.weight", i))[0]);
+  config.layers_per_block = count(weights, "encoder.down_blocks.0.resnets.{}.conv1.weight");
+  config.use_quant_conv = weights.contains("quant_conv.weight");
+  config.use_post_quant_conv = weights.contains("post_quant_conv.weight");
+  config.mid_block_add_attention = weights.contains("decoder.mid_block.attentions.0.to_q.weight");
+  config.validate();
+  return config;
+}
+
+VaeConfig read_folder_config(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  check(json.is_object(), "config.json is no JSON object");
+  if (const auto name = json.find("_class_name"); name != json.end() && name->is_string())
+    check(*name == "AutoencoderKL", "it is an {}, not an AutoencoderKL", printable(name->get<std::string>()));
+  return vae_config_from_json(text);
+}
+
+}  // namespace
+
+Weights find_vae_weights(const Weights& file) {
+  const Weights part = part_of(file, prefix_of(file));
+  const NewNames names(part);
+  Weights result = part.empty_like();
+  for (Weights::Item item : part.items()) {
+    item.name = names.of(item.name);
+    const bool ours = item.name.starts_with("encoder.") || item.name.starts_with("decoder.") ||
+                      item.name.starts_with("quant_conv.") || item.name.starts_with("post_quant_conv.");
+    if (!ours) continue;  // such as the discriminator of the training
+    result.add(item.name.find(".attentions.") == std::string::npos ? std::move(item)
+                                                                   : as_convolution(std::move(item)));
+  }
+  return result;
+}
+
+VaeConfig read_vae_config(const Weights& weights) {
+  const auto found = weights.metadata().find(folder_config_key);
+  try {
+    return found == weights.metadata().end() ? infer_config(weights) : read_folder_config(found->second);
+  } catch (const Error& error) {
+    const std::string sentence = error.what();
+    if (sentence.starts_with(weights.source())) throw;
+    fail("{}: {}", weights.source(), sentence);
+  }
+}
+
+std::unique_ptr<Vae> load_vae(const fs::path& given) {
+  const fs::path inside = given / "vae";
+  const Weights weights = find_vae_weights(Weights::open(fs::is_directory(inside) ? inside : given));
+  auto model = std::make_unique<Vae>(read_vae_config(weights));
+  read_parameters(nn::all_parameters(*model), weights);
+  nn::freeze(*model);
+  return model;
+}
+
+}  // namespace linnet

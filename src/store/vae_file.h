@@ -1,0 +1,26 @@
+// Autoencoders on disk, as people have them: a diffusers folder (or a whole pipeline's, with the autoencoder in
+// "vae"), a single file by diffusers' names, or one by the names of latent diffusion's own code, alone or
+// inside a checkpoint of Stable Diffusion.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "models/vae.h"
+#include "store/weights.h"
+
+namespace linnet {
+
+/// f32, frozen, mapped from the file. Without a config.json sizes are told by names and shapes, and what they
+/// do not tell is as in Stable Diffusion: 32 groups, a scaling factor of 0.18215. Throws Error naming file and
+/// tensor when it is no AutoencoderKL, or one that does not fit its configuration.
+std::unique_ptr<Vae> load_vae(const std::filesystem::path& path);
+
+/// The autoencoder among a file's weights, by the names of today's diffusers; attention's projections as 1×1
+/// convolutions. Throws Error when there is none.
+Weights find_vae_weights(const Weights& file);
+
+/// The configuration alone, of weights that find_vae_weights gave.
+VaeConfig read_vae_config(const Weights& weights);
+
+}  // namespace linnet
