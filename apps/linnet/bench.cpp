@@ -112,6 +112,7 @@ void add_bench(CLI::App& app) {
   add_bench_load(*bench);
   add_bench_ops(*bench);
   add_bench_train(*bench);
+  add_bench_vae(*bench);
 }
 
 }  // namespace linnet::app

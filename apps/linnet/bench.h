@@ -1,5 +1,5 @@
 // linnet bench: what its sub-verbs share. One file a sub-verb: bench_model.cpp, bench_attention.cpp,
-// bench_heads.cpp, bench_load.cpp, bench_ops.cpp, bench_train.cpp.
+// bench_heads.cpp, bench_load.cpp, bench_ops.cpp, bench_train.cpp, bench_vae.cpp.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -48,5 +48,6 @@ void add_bench_heads(CLI::App& bench);
 void add_bench_load(CLI::App& bench);
 void add_bench_ops(CLI::App& bench);
 void add_bench_train(CLI::App& bench);
+void add_bench_vae(CLI::App& bench);
 
 }  // namespace linnet::app

@@ -98,6 +98,56 @@ std::string MatmulCeiling::name() const {
   return fmt::format("{}×{}×{} {}", rows_, in_, out_, name_of(dtype_));
 }
 
+struct ConvCeiling::State {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  dnnl::convolution_forward primitive;
+  memory x, weight, y;
+};
+
+ConvCeiling::ConvCeiling(int64_t channels, int64_t side, DType dtype)
+    : channels_(channels), side_(side), dtype_(dtype), state_(std::make_shared<State>()) {
+  State& s = *state_;
+  const auto type = types_of(dtype).a;
+  const memory::desc picture({1, channels, side, side}, type, memory::format_tag::nhwc);
+  const memory::desc any({channels, channels, 3, 3}, type, memory::format_tag::any);
+  const auto kind = dnnl::prop_kind::forward_inference;
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::convolution_forward::primitive_desc chosen(s.engine, kind, algorithm, picture, any, picture,
+                                                         {1, 1}, {1, 1}, {1, 1});
+#else
+  const dnnl::convolution_forward::primitive_desc chosen(
+      {kind, algorithm, picture, any, picture, {1, 1}, {1, 1}, {1, 1}}, s.engine);
+#endif
+  s.primitive = dnnl::convolution_forward(chosen);
+  s.x = memory(picture, s.engine);
+  s.y = memory(picture, s.engine);
+  s.weight = memory(chosen.weights_desc(), s.engine);
+  const Tensor x = random_tensor({side, side, channels}, 0.5f),
+               w = random_tensor({channels, channels, 3, 3}, 0.02f);
+  memory plain_x({{1, channels, side, side}, memory::data_type::f32, memory::format_tag::nhwc}, s.engine,
+                 const_cast<void*>(x.raw()));
+  memory plain_w({{channels, channels, 3, 3}, memory::data_type::f32, memory::format_tag::oihw}, s.engine,
+                 const_cast<void*>(w.raw()));
+  dnnl::reorder(plain_x, s.x).execute(s.stream, plain_x, s.x);
+  dnnl::reorder(plain_w, s.weight).execute(s.stream, plain_w, s.weight);
+  s.stream.wait();
+}
+
+Work ConvCeiling::work(double least) const {
+  const auto run = [s = state_] {
+    s->primitive.execute(s->stream,
+                         {{DNNL_ARG_SRC, s->x}, {DNNL_ARG_WEIGHTS, s->weight}, {DNNL_ARG_DST, s->y}});
+    s->stream.wait();
+  };
+  return {.run = run, .least = least};
+}
+
+std::string ConvCeiling::name() const {
+  return fmt::format("3×3, {} channels, {}×{} {}", channels_, side_, side_, name_of(dtype_));
+}
+
 CopyCeiling::CopyCeiling()
     : from_(random_tensor({copy_bytes / 4}, 1.0f)), to_(Tensor::zeros({copy_bytes / 4})) {}
 

@@ -30,6 +30,25 @@ class MatmulCeiling {
   std::shared_ptr<State> state_;
 };
 
+/// A 3×3 convolution, channels to channels on a square picture that lies pixel by pixel, in f32 or bf16.
+class ConvCeiling {
+ public:
+  ConvCeiling(int64_t channels, int64_t side, DType dtype);
+
+  Work work(double least) const;
+  double flops() const {
+    return 18.0 * static_cast<double>(channels_ * channels_) * static_cast<double>(side_ * side_);
+  }
+  /// "3×3, 256 channels, 512×512 bf16"
+  std::string name() const;
+
+ private:
+  struct State;
+  int64_t channels_, side_;
+  DType dtype_;
+  std::shared_ptr<State> state_;
+};
+
 /// A copy of a buffer that no cache holds, by all threads.
 class CopyCeiling {
  public:

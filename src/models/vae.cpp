@@ -94,7 +94,7 @@ struct Vae::Encoder {
 
 struct Vae::Decoder {
   explicit Decoder(const VaeConfig& c) {
-    const std::vector<int64_t> widths(c.block_out_channels.rbegin(), c.block_out_channels.rend());
+    widths.assign(c.block_out_channels.rbegin(), c.block_out_channels.rend());
     if (c.use_post_quant_conv) post_quant.emplace(c.latent_channels, c.latent_channels, 1);
     conv_in = {c.latent_channels, widths.front(), 3};
     mid.emplace(widths.front(), c.norm_num_groups, c.mid_block_add_attention);
@@ -114,52 +114,48 @@ struct Vae::Decoder {
     return mid->forward(conv_in.forward(z.to(dtype)));
   }
 
-  Tensor forward(Tensor x) const {
-    for (const UpBlock& block : blocks) x = forward(block, std::move(x));
-    return finish(std::move(x));
+  // What the upsampler of the block before and this block's residual blocks make of x.
+  Tensor forward(size_t i, Tensor x) const {
+    if (i > 0) x = blocks[i - 1].upsampler->forward(x);
+    for (const ResnetBlock& resnet : blocks[i].resnets) x = resnet.forward(std::move(x));
+    return x;
   }
 
-  Tensor forward(const UpBlock& block, Tensor x) const {
-    for (const ResnetBlock& resnet : block.resnets) x = resnet.forward(std::move(x));
-    return block.upsampler ? block.upsampler->forward(x) : x;
-  }
-
-  Tensor finish(Tensor x) const {
-    x = norm_out.forward(std::move(x), true);
-    return ops::to_planes(conv_out.forward(x, conv_out.same(), DType::f32));
-  }
-
-  // One picture; what would take more than `memory` bytes is done in bands.
-  Tensor forward_within(Tensor x, size_t memory, const VaeConfig& config) const {
-    const DType dtype = x.dtype();
-    size_t i = 0;
-    while (i < blocks.size() && need(i, x.shape(), dtype, config) <= memory) {
-      x = forward(blocks[i], std::move(x));
-      ++i;
-    }
-    if (i == blocks.size()) return finish(std::move(x));
+  // The same of one picture in bands.
+  Tensor forward_in_bands(size_t i, Tensor x, size_t memory) const {
     RowSource source = RowSource::of(x);
-    for (; i < blocks.size(); ++i) {
-      const auto& resnets = blocks[i].resnets;
-      Tensor done = resnets[0].forward_in_bands(source);
-      source = {};
-      x = {};
-      for (size_t j = 1; j < resnets.size(); ++j) done = resnets[j].forward_in_place(std::move(done));
-      x = std::move(done);
-      source = RowSource::of(x);
-      if (blocks[i].upsampler) source = upsampled(source, *blocks[i].upsampler);
-    }
-    const Tensor moments = moments_of(source, norm_out);
-    return ops::to_planes(gather(normalised_conv(source, norm_out, moments, conv_out, DType::f32)));
+    x = {};
+    if (i > 0) source = upsampled(source, *blocks[i - 1].upsampler);
+    const auto& resnets = blocks[i].resnets;
+    Tensor result = resnets[0].forward_in_bands(source);
+    source = {};  // which holds x
+    for (size_t j = 1; j < resnets.size(); ++j) result = resnets[j].forward_in_place(std::move(result), memory);
+    return result;
   }
 
-  // Bytes that block i takes of an input of that shape: the most of what lives at a time in its residual
-  // blocks, and in its upsampler, which the next block begins with.
-  size_t need(size_t i, const Shape& in, DType dtype, const VaeConfig& config) const {
-    const size_t width = static_cast<size_t>(config.block_out_channels[blocks.size() - 1 - i]);
-    const size_t pixels = static_cast<size_t>(in.rows()), before = static_cast<size_t>(in[-1]);
-    size_t values = pixels * std::max(before + 2 * width, 3 * width);
-    if (blocks[i].upsampler) values = std::max(values, pixels * width * 6);
+  // Blocks that would take more than `memory` bytes, and all above them, are done in bands.
+  Tensor forward(Tensor x, size_t memory) const {
+    bool whole = true;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      whole = whole && need(i, x.shape(), x.dtype()) <= memory;
+      x = whole ? forward(i, std::move(x)) : forward_in_bands(i, std::move(x), memory);
+    }
+    if (whole) {
+      x = norm_out.forward(std::move(x), true);
+      return ops::to_planes(conv_out.forward(x, conv_out.same(), DType::f32));
+    }
+    const RowSource source = RowSource::of(x);
+    return ops::to_planes(
+        gather(normalised_conv(source, norm_out, moments_of(source, norm_out), conv_out, DType::f32)));
+  }
+
+  // Bytes that block i takes of an input of that shape: the most of what lives at a time while it is enlarged,
+  // and then in the residual blocks.
+  size_t need(size_t i, const Shape& in, DType dtype) const {
+    const auto before = static_cast<size_t>(in[-1]), after = static_cast<size_t>(widths[i]);
+    const auto pixels = static_cast<size_t>(in.rows()) * (i > 0 ? 4 : 1);
+    size_t values = pixels * std::max(before + 2 * after, 3 * after);
+    if (i > 0) values = std::max(values, pixels * before * 3 / 2);
     return values * size_of(dtype);
   }
 
@@ -175,6 +171,7 @@ struct Vae::Decoder {
     conv_out.visit(prefix + "conv_out.", visitor);
   }
 
+  std::vector<int64_t> widths;  // of the blocks, from the latents outwards
   std::optional<nn::Conv2d> post_quant;
   nn::Conv2d conv_in, conv_out;
   std::optional<MidBlock> mid;
@@ -222,25 +219,22 @@ Tensor Vae::decode(const Tensor& latents, size_t memory) const {
         to_string(latents.shape()));
   const Tensor z = ops::to_pixels(latents, DType::f32);
   const int64_t n = z.size(0), height = z.size(1), width = z.size(2), step = config_.reduction();
-  if (memory == 0 || static_cast<size_t>(n) * decode_memory(height, width) <= memory)
-    return decoder_->forward(decoder_->begin(z, dtype_));
+  if (memory == 0) return decoder_->forward(decoder_->begin(z, dtype_), SIZE_MAX);
   Tensor result = Tensor::empty({n, config_.out_channels, height * step, width * step});
   for (int64_t i = 0; i < n; ++i) {
-    const Tensor picture = decoder_->forward_within(decoder_->begin(z.rows(i, i + 1), dtype_), memory, config_);
+    const Tensor picture = decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory);
     std::copy_n(picture.data<float>(), picture.numel(), result.mutable_data<float>() + i * picture.numel());
   }
   return result;
 }
 
 size_t Vae::decode_memory(int64_t latent_height, int64_t latent_width) const {
-  const auto& widths = config_.block_out_channels;
+  Shape shape{1, latent_height, latent_width, config_.block_out_channels.back()};
   size_t most = 0;
-  int64_t before = widths.back();
-  for (size_t i = 0; i < widths.size(); ++i) {
-    const int64_t scale = int64_t{1} << i;
-    most = std::max(
-        most, decoder_->need(i, {1, latent_height * scale, latent_width * scale, before}, dtype_, config_));
-    before = widths[widths.size() - 1 - i];
+  for (size_t i = 0; i < decoder_->blocks.size(); ++i) {
+    const int64_t scale = i > 0 ? 2 : 1;
+    most = std::max(most, decoder_->need(i, shape, dtype_));
+    shape = {1, shape[1] * scale, shape[2] * scale, decoder_->widths[i]};
   }
   return most;
 }

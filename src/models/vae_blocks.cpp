@@ -9,7 +9,8 @@ namespace linnet::vae {
 namespace {
 
 constexpr float norm_epsilon = 1e-6f;
-constexpr int64_t band_bytes = 32 << 20;
+constexpr int64_t band_bytes = 8 << 20;
+constexpr size_t room_for_bands = 6 * band_bytes;  // a block has about so many of them at a time
 
 int64_t row_bytes(const RowSource& x) {
   return x.shape[2] * x.shape[3] * static_cast<int64_t>(size_of(x.dtype));
@@ -53,6 +54,10 @@ class RollingPicture {
     if (end > overwritten_)
       copy_rows(ops::crop_rows(picture_, overwritten_, end), result, overwritten_ - begin);
     return result;
+  }
+  RowSource source() const {
+    return {picture_.shape(), picture_.dtype(),
+            [this](int64_t begin, int64_t end) { return rows(begin, end); }};
   }
   /// The next rows, up to end, to be overwritten; they are part of the picture.
   Tensor next(int64_t end) {
@@ -153,40 +158,44 @@ Tensor ResnetBlock::forward(Tensor x) const {
   return conv2_.add_to(std::move(sum), h);
 }
 
-// The first convolution's result is never kept: a pass finds its moments, another uses it.
-struct ResnetBlock::Middle {
-  RowSource h;
-  Tensor moments;
-};
+RowSource ResnetBlock::middle(const RowSource& x) const {
+  return normalised_conv(x, norm1_, moments_of(x, norm1_), conv1_, x.dtype);
+}
 
-ResnetBlock::Middle ResnetBlock::prepare(const RowSource& x) const {
-  const RowSource h = normalised_conv(x, norm1_, moments_of(x, norm1_), conv1_, x.dtype);
-  return {h, moments_of(h, norm2_)};
+// What the second convolution looks at for these rows, and the zeros that it still wants around.
+Tensor ResnetBlock::normalised_rows(const RowSource& middle, const Tensor& moments, int64_t begin, int64_t end,
+                                    ops::ConvWindow& window) const {
+  Surrounded input = surround(middle, conv2_, begin, end);
+  window = input.window;
+  return norm2_.apply(std::move(input.rows), moments, true);
 }
 
 Tensor ResnetBlock::forward_in_bands(const RowSource& x) const {
-  const Middle middle = prepare(x);
-  Tensor result = Tensor::empty(middle.h.shape, x.dtype);
-  for_bands(x, [&](int64_t begin, int64_t end) {
-    Surrounded input = surround(middle.h, conv2_, begin, end);
-    const Tensor normalised = norm2_.apply(std::move(input.rows), middle.moments, true);
+  Tensor result = gather(middle(x));  // what lies between, to be overwritten
+  RollingPicture picture(result, conv2_.reach());
+  const RowSource h = picture.source();
+  const Tensor moments = moments_of(h, norm2_);
+  for_bands(h, [&](int64_t begin, int64_t end) {
+    ops::ConvWindow window;
+    const Tensor normalised = normalised_rows(h, moments, begin, end, window);
     const Tensor rows = x.rows(begin, end);
-    copy_rows(shortcut_ ? shortcut_->forward(rows) : rows, result, begin);
-    conv2_.add_to(ops::crop_rows(result, begin, end), normalised, input.window);
+    Tensor sum = picture.next(end);
+    copy_rows(shortcut_ ? shortcut_->forward(rows) : rows, sum, 0);
+    conv2_.add_to(std::move(sum), normalised, window);
   });
   return result;
 }
 
-Tensor ResnetBlock::forward_in_place(Tensor x) const {
+Tensor ResnetBlock::forward_in_place(Tensor x, size_t memory) const {
   check(!shortcut_, "a block that changes the number of channels cannot work in place");
   RollingPicture picture(x, conv1_.reach() + conv2_.reach());
-  const RowSource source{x.shape(), x.dtype(),
-                         [&picture](int64_t begin, int64_t end) { return picture.rows(begin, end); }};
-  const Middle middle = prepare(source);
-  for_bands(source, [&](int64_t begin, int64_t end) {
-    Surrounded input = surround(middle.h, conv2_, begin, end);
-    const Tensor normalised = norm2_.apply(std::move(input.rows), middle.moments, true);
-    conv2_.add_to(picture.next(end), normalised, input.window);
+  RowSource h = middle(picture.source());
+  if (2 * x.bytes() + room_for_bands <= memory) h = RowSource::of(gather(h));
+  const Tensor moments = moments_of(h, norm2_);
+  for_bands(h, [&](int64_t begin, int64_t end) {
+    ops::ConvWindow window;
+    const Tensor normalised = normalised_rows(h, moments, begin, end, window);
+    conv2_.add_to(picture.next(end), normalised, window);
   });
   return x;
 }

@@ -28,14 +28,16 @@ class ResnetBlock {
   Tensor forward(Tensor x) const;
   /// The same of one picture, in bands; besides x only the result and some bands are in memory.
   Tensor forward_in_bands(const RowSource& x) const;
-  /// Likewise, the result taking x's memory; only of a block that has as many channels after as before.
-  Tensor forward_in_place(Tensor x) const;
+  /// Likewise, the result taking x's memory; only of a block that has as many channels after as before. What
+  /// lies between the norms is kept if it and x are within `memory` bytes, else computed twice.
+  Tensor forward_in_place(Tensor x, size_t memory) const;
 
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
 
  private:
-  struct Middle;  // what lies between the norms, for any number of passes
-  Middle prepare(const RowSource& x) const;
+  RowSource middle(const RowSource& x) const;  // what lies between the norms
+  Tensor normalised_rows(const RowSource& middle, const Tensor& moments, int64_t begin, int64_t end,
+                         ops::ConvWindow& window) const;
 
   nn::GroupNorm norm1_, norm2_;
   nn::Conv2d conv1_, conv2_;

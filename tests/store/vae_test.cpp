@@ -176,7 +176,7 @@ TEST(Vae, ATallPictureIsTheSameInBands) {
   Vae model(config);
   nn::initialize(model, 3);
   nn::freeze(model);
-  const Tensor latent = Generator(1).normal({1, 4, 40, 500});
+  const Tensor latent = Generator(1).normal({1, 4, 64, 500});
   const auto decode = [&](size_t limit, size_t& taken) {
     const size_t before = memory_stats().in_use;
     reset_peak_memory();
@@ -187,7 +187,7 @@ TEST(Vae, ATallPictureIsTheSameInBands) {
   size_t taken_whole = 0, taken_in_bands = 0;
   const Tensor whole = decode(0, taken_whole), bands = decode(1, taken_in_bands);
   EXPECT_LT(test::relative_error(bands, whole), 1e-5);
-  EXPECT_LT(taken_in_bands, taken_whole * 2 / 3);
+  EXPECT_LT(static_cast<double>(taken_in_bands), 0.6 * static_cast<double>(taken_whole));
 }
 
 TEST(Vae, UpsamplingIsThatOfRepeatedPixels) {
