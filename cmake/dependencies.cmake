@@ -7,6 +7,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
+pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 
 # oneDNN's own package file asks for OpenCL's headers where the library can also use GPUs (Debian's); Linnet does not.

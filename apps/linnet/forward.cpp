@@ -3,27 +3,50 @@
 
 #include <fmt/format.h>
 
+#include "io/text.h"
 #include "model_argument.h"
+#include "ops/matmul.h"
+#include "store/vae_file.h"
 #include "verbs.h"
 
 namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, input, output, dtype = "f32", weights = "ema";
+  std::string model, input, output, dtype = "f32", weights = "ema", part = "dit";
   int threads = 0;
 };
+
+void write(const Options& options, const NamedTensors& tensors, DType dtype) {
+  write_safetensors(options.output, tensors);
+  std::vector<std::string> written;
+  for (const auto& [name, tensor] : tensors) written.push_back(name + " " + to_string(tensor.shape()));
+  fmt::print("{}; {}: {}\n", fmt::join(written, ", "), describe_products(dtype), options.output);
+}
+
+void run_vae(const Options& options) {
+  const bool encoder = options.part == "vae.encoder";
+  if (!encoder && options.part != "vae.decoder")
+    throw UsageError(
+        fmt::format("--part is dit, vae.encoder or vae.decoder, not \"{}\"", printable(options.part)));
+  const DType dtype = ops::product_dtype_from_name(options.dtype);
+  if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
+  const std::unique_ptr<Vae> vae = load_vae(options.model);
+  vae->set_product_dtype(dtype);
+  const auto input = SafetensorsFile::open(options.input);
+  write(options, encoder ? encode_file(*vae, input) : decode_file(*vae, input), dtype);
+}
 
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
+  if (options.part != "dit") return run_vae(options);
   const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
   loaded.model->set_product_dtype(dtype);
   nn::freeze(*loaded.model);
   const Tensor out = forward_file(*loaded.model, SafetensorsFile::open(options.input));
-  write_safetensors(options.output, {{"out", out}});
-  fmt::print("out {}; {}: {}\n", to_string(out.shape()), describe_products(dtype), options.output);
+  write(options, {{"out", out}}, dtype);
 }
 
 }  // namespace
@@ -31,13 +54,19 @@ void run(const Options& options) {
 void add_forward(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("forward", "Run a model once on tensors from a file");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model, "Model file, or builtin")->required();
-  verb->add_option("input", options->input,
-                   "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n)")
+  verb->add_option("model", options->model, "Model file or folder, or builtin")->required();
+  verb->add_option(
+          "input", options->input,
+          "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n); with sample (n, c, "
+          "height, width) for vae.encoder; with latent (n, c, h, w), not scaled, for vae.decoder")
       ->required();
-  verb->add_option("-o,--output", options->output, "Safetensors file to write: out (n, c or 2c, h, w)")
+  verb->add_option("-o,--output", options->output,
+                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample")
       ->required()
       ->type_name("FILE");
+  verb->add_option("--part", options->part, "What to run: dit, vae.encoder or vae.decoder")
+      ->capture_default_str()
+      ->type_name("NAME");
   add_dtype_option(*verb, options->dtype);
   add_weights_option(*verb, options->weights);
   add_threads_option(*verb, options->threads);

@@ -9,9 +9,12 @@
 #include "interrupt.h"
 #include "io/sheet.h"
 #include "io/text.h"
+#include "memory_argument.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
+#include "pipeline/decode.h"
 #include "pipeline/picture_text.h"
+#include "store/vae_file.h"
 #include "terminal.h"
 #include "verbs.h"
 
@@ -23,7 +26,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::vector<std::string> classes;
-  std::string output, latents_output, noise;
+  std::string output, latents_output, noise, vae, memory = "4G";
   std::string model = "builtin", weights = "ema", dtype = "auto", sampler = "ddim", guided_channels = "3",
               clip = "auto";
   std::optional<int64_t> count;
@@ -59,6 +62,7 @@ PaintRequest request_from(const Options& options) {
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
   if (options.columns < 1 || options.scale < 0)
     throw UsageError("--columns is at least 1, and --scale at least 0");
+  bytes_from(options.memory);
   check_request(request);
   return request;
 }
@@ -75,15 +79,37 @@ void check_outputs(const Options& options) {
   if (!options.latents_output.empty()) check_writable(options.latents_output);
 }
 
+fs::path vae_path(const Options& options) {
+  if (!options.vae.empty()) return options.vae;
+  const fs::path beside = fs::path(options.model) / "vae";
+  return fs::is_directory(beside) ? beside : fs::path();
+}
+
+// What decodes the model's samples, if they are latents and pictures are wanted: the one given, or that of the
+// model's own folder.
+std::unique_ptr<Vae> load_decoder(const Options& options, const DiT& model, DType dtype) {
+  if (model.config().in_channels == 3) {
+    if (!options.vae.empty()) throw UsageError("this model paints pixels: --vae has nothing to decode");
+    return nullptr;
+  }
+  if (options.output.empty()) return nullptr;
+  const fs::path path = vae_path(options);
+  if (path.empty())
+    throw UsageError(fmt::format(
+        "this model makes latents of {} channels: name the autoencoder that decodes them with --vae, or "
+        "write them with --latents-out FILE instead of -o",
+        model.config().in_channels));
+  std::unique_ptr<Vae> vae = load_vae(path);
+  check_decodes(*vae, model.config().in_channels);
+  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+  return vae;
+}
+
 // What follows from the model: classes, how many, clipping, channels.
-void complete(PaintRequest& request, const Options& options, const LoadedModel& loaded) {
+void complete(PaintRequest& request, const Options& options, const LoadedModel& loaded, const Vae* vae) {
   const DiTConfig& config = loaded.model->config();
+  const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   const bool pixels = config.in_channels == 3;
-  if (!pixels && !options.output.empty())
-    throw UsageError(
-        fmt::format("this model makes latents of {} channels, which Linnet cannot decode yet: "
-                    "write them with --latents-out FILE instead of -o",
-                    config.in_channels));
   for (const std::string& text : options.classes)
     for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
       request.classes.push_back(index);
@@ -93,8 +119,7 @@ void complete(PaintRequest& request, const Options& options, const LoadedModel& 
   if (!options.noise.empty())
     request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
   check_request(request, config);
-  if (options.grid)
-    layout_sheet(request.count, config.input_size, config.input_size, options.columns, 4, options.scale);
+  if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
 }
 
 // "out.png" → "out-0007.png", with as many digits as the count needs, at least four.
@@ -106,8 +131,9 @@ fs::path numbered(const fs::path& path, int64_t number, int64_t count) {
 // Takes finished samples and writes what was asked for.
 class Writer {
  public:
-  Writer(const Options& options, const PaintRequest& request, const PictureOrigin& origin, const DiT& model)
-      : options_(options), request_(request), origin_(origin), model_(model) {
+  Writer(const Options& options, const PaintRequest& request, const PictureOrigin& origin, const DiT& model,
+         const Vae* vae)
+      : options_(options), request_(request), origin_(origin), model_(model), vae_(vae) {
     if (options.latents_output.empty()) return;
     const DiTConfig& c = model.config();
     latents_ = Tensor::empty({request.count, c.in_channels, c.input_size, c.input_size});
@@ -119,7 +145,9 @@ class Writer {
       std::copy_n(samples.data<float>(), samples.numel(), latents_.mutable_data<float>() + first * each);
     if (options_.output.empty()) return;
     for (int64_t i = 0; i < n; ++i) {
-      const Image image = to_image(samples.rows(i, i + 1).reshape({3, samples.size(2), samples.size(3)}));
+      const Tensor sample = samples.rows(i, i + 1);
+      const Tensor picture = vae_ ? decode_samples(*vae_, sample, bytes_from(options_.memory)) : sample;
+      const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
       if (options_.grid)
         sheet_.push_back(image);
       else
@@ -169,6 +197,7 @@ class Writer {
   const PaintRequest& request_;
   const PictureOrigin& origin_;
   const DiT& model_;
+  const Vae* vae_;  // none: the samples are pictures
   Tensor latents_;
   std::vector<Image> sheet_;
 };
@@ -213,13 +242,20 @@ void run(const Options& options) {
   LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   DiT& model = *loaded.model;
   const DType dtype = model.product_dtype_from_name(options.dtype);
-  complete(request, options, loaded);
+  loaded.class_names = names_of_classes(std::move(loaded.class_names), model.config().num_classes);
+  const std::unique_ptr<Vae> vae = load_decoder(options, model, dtype);
+  complete(request, options, loaded, vae.get());
   model.set_product_dtype(dtype);
   nn::freeze(model);
   PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
                        fingerprint(model),       "",
-                       loaded.class_names,       threads(),
-                       options.weights == "raw"};
+                       loaded.class_names,       threads()};
+  origin.raw_weights = options.weights == "raw";
+  if (vae) {
+    origin.vae = short_name(vae_path(options).string());
+    origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
+    origin.memory = options.memory;
+  }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
@@ -230,7 +266,7 @@ void run(const Options& options) {
   std::string files;
   {
     Progress progress;
-    Writer writer(options, request, origin, model);
+    Writer writer(options, request, origin, model, vae.get());
     StepWatch watch(progress, request,
                     request.batch > 0 ? request.batch : default_batch(model.config(), request.count));
     request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
@@ -286,6 +322,17 @@ void add_generate(CLI::App& app) {
   verb->add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size")
       ->capture_default_str();
   add_threads_option(*verb, o->threads);
+  verb->add_option(
+          "--vae", o->vae,
+          "Autoencoder that decodes a latent model's samples: a diffusers folder or a file (default: the one "
+          "in the model's folder)")
+      ->type_name("PATH");
+  verb->add_option(
+          "--memory", o->memory,
+          "Most that decoding may take beside its weights, such as 512M; 0: no limit. What does not fit is "
+          "decoded in bands of rows: the same picture, but for rounding, in half as much time again")
+      ->capture_default_str()
+      ->type_name("BYTES");
   verb->add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
       ->type_name("FILE");
   verb->add_option("--latents-out", o->latents_output,

@@ -1,13 +1,16 @@
 // linnet info: what a file is. Files may be anybody's, so every text from one is shown escaped.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstring>
 
 #include "io/image.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
 #include "store/dit_weights.h"
+#include "store/vae_file.h"
 #include "verbs.h"
 
 namespace linnet::app {
@@ -15,6 +18,7 @@ namespace {
 
 struct Options {
   std::string file, weights = "ema";
+  std::optional<std::string> classes;  // those whose names hold it
   bool tensors = false;
 };
 
@@ -56,6 +60,7 @@ std::string describe_parameters(const Weights& weights) {
 
 std::string describe_classes(const Weights& weights, const DiTConfig& config) {
   const std::vector<std::string> names = read_class_names(weights, config);
+  if (names.empty() && !names_of_classes({}, config.num_classes).empty()) return "1000: ImageNet's";
   if (names.empty()) return fmt::format("{}, without names", config.num_classes);
   const size_t shown = std::min<size_t>(names.size(), 6);
   const std::string first = fmt::format("{}", fmt::join(std::span(names).first(shown), ", "));
@@ -108,10 +113,39 @@ void show_model(const Weights& file, const Weights& model) {
   show("classes", classes);
 }
 
+void show_autoencoder(const Weights& file) {
+  const Weights weights = find_vae_weights(file);
+  const VaeConfig config = read_vae_config(weights);
+  fmt::print("Autoencoder of latent diffusion\n");
+  show("file", file.container());
+  show("latents",
+       fmt::format("{} channels, a {} of the side; scaled by {}{}", config.latent_channels,
+                   config.reduction() == 8 ? "eighth" : fmt::format("1/{}", config.reduction()),
+                   config.scaling_factor,
+                   config.shift_factor == 0 ? "" : fmt::format(" after {} is taken off", config.shift_factor)));
+  show("widths", fmt::format("{}, {} residual blocks a level", fmt::join(config.block_out_channels, ", "),
+                             config.layers_per_block));
+  show("parameters", describe_parameters(weights));
+}
+
+void show_classes(const Weights& model, const std::string& text) {
+  const DiTConfig config = read_model_config(model);
+  const auto names = names_of_classes(read_class_names(model, config), config.num_classes);
+  const std::vector<int64_t> found = search_classes(text, names);
+  if (found.empty())
+    fail("{}: of its {} classes {}", model.source(), config.num_classes,
+         names.empty() ? "none has a name" : fmt::format("no name holds \"{}\"", printable(text)));
+  for (const int64_t index : found)
+    fmt::print("{:>5}  {}\n", index, printable(names[static_cast<size_t>(index)]));
+}
+
 void show_weights(const Weights& file, const Options& options) {
   const Weights model = find_model_weights(file, choice_from_name(options.weights));
+  if (options.classes) return show_classes(model, *options.classes);
   if (model.metadata().contains(config_key) || looks_like_dit(model)) {
     show_model(file, model);
+  } else if (holds_vae(file)) {
+    show_autoencoder(file);
   } else {
     fmt::print("Tensors, no model that Linnet knows\n");
     show("file", describe_file(file, model));
@@ -143,6 +177,9 @@ void add_info(CLI::App& app) {
       ->required();
   add_weights_option(*verb, options->weights);
   verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
+  verb->add_option("--classes", options->classes,
+                   "List the classes whose names hold this text: --classes retriever")
+      ->type_name("TEXT");
   verb->callback([options] { run(*options); });
 }
 

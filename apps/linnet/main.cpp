@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   app::add_eval(command);
   app::add_info(command);
   app::add_convert(command);
+  app::add_encode(command);
   app::add_inherit(command);
   app::add_forward(command);
   app::add_bench(command);

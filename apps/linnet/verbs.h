@@ -13,6 +13,7 @@ void add_data(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_info(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_encode(CLI::App& app);
 void add_inherit(CLI::App& app);
 void add_forward(CLI::App& app);
 void add_bench(CLI::App& app);

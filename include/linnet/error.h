@@ -18,4 +18,10 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// The system has no more memory to give.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace linnet

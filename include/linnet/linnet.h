@@ -33,6 +33,7 @@ struct Request {
   int steps = 50;                ///< 1..1000 (dpm++: ..999)
   float guidance_scale = 3.0f;   ///< 1: none
   int64_t batch = 0;             ///< pictures at once; 0: chosen by the model's size
+  size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
 
   /// Called after every denoising step of every batch; return false to stop: paint() then throws Cancelled.
   std::function<bool(int step, int steps)> on_step = {};
@@ -47,9 +48,11 @@ class Cancelled : public Error {
 /// A model ready to paint. Movable; one model may not paint on two threads at once.
 class Model {
  public:
-  /// A safetensors file made by `linnet train` or `linnet convert`; its weights are mapped, not read. Throws
-  /// Error when the file cannot be read or holds no such model.
-  explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic);
+  /// A model of any kind that `linnet info` knows; its weights are mapped, not read. A model of latents needs
+  /// the autoencoder that decodes them, a folder or a file; by default the one in the model's folder. Throws
+  /// Error when a file cannot be read or holds no such model, UsageError when the two do not go together.
+  explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic,
+                 const std::filesystem::path& autoencoder = {});
   /// The small model that is part of the library.
   static Model builtin(Precision precision = Precision::automatic);
 
@@ -57,7 +60,7 @@ class Model {
   Model& operator=(Model&&) noexcept;
   ~Model();
 
-  /// Names by index; empty if the model knows none.
+  /// Names by index; empty if the model knows none. Those of ImageNet's thousand are known.
   const std::vector<std::string>& class_names() const;
   int64_t class_count() const;
   /// Side of the pictures in pixels.

@@ -30,7 +30,8 @@ class Cache {
   void* take(size_t size) {
     const std::scoped_lock lock(mutex_);
     void* const block = size < large ? take_small(size) : take_large(size);
-    check(block != nullptr, "out of memory: {} more bytes wanted, {} in use", size, in_use_);
+    if (block == nullptr)
+      throw OutOfMemory(fmt::format("out of memory: {} more bytes wanted, {} in use", size, in_use_));
     in_use_ += size;
     peak_ = std::max(peak_, in_use_);
     most_ = std::max(most_, in_use_);
@@ -134,7 +135,8 @@ void reset_peak_memory() { cache().reset_peak(); }
 void release_cached_memory() { cache().release(); }
 
 std::shared_ptr<void> allocate(size_t bytes) {
-  check(bytes <= SIZE_MAX / 2, "out of memory: {} bytes wanted", bytes);  // rounding up must not overflow
+  if (bytes > SIZE_MAX / 2)  // rounding up must not overflow
+    throw OutOfMemory(fmt::format("out of memory: {} bytes wanted", bytes));
   const size_t size = rounded(bytes);
   void* const taken = cache().take(size);
   unpoison(taken, bytes);  // what is cached, or beyond what was asked for, the address sanitizer watches

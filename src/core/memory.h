@@ -19,7 +19,7 @@ void reset_peak_memory();
 /// Gives all cached blocks back to the system.
 void release_cached_memory();
 
-/// A block of host memory, 64-byte aligned; contents undefined. Throws Error when there is none left.
+/// A block of host memory, 64-byte aligned; contents undefined. Throws OutOfMemory when there is none left.
 std::shared_ptr<void> allocate(size_t bytes);
 
 }  // namespace linnet

@@ -24,15 +24,39 @@ Image blank_image(int64_t width, int64_t height, uint8_t red, uint8_t green, uin
   return image;
 }
 
+namespace {
+
+// -1 if it has none that is known, as a pipe.
+int64_t size_of_file(std::FILE* file) {
+  struct stat status {};
+  if (const int number = ::fileno(file); number >= 0)
+    return ::fstat(number, &status) == 0 && S_ISREG(status.st_mode) ? status.st_size : -1;
+  const long here = std::ftell(file);  // in memory
+  if (here < 0 || std::fseek(file, 0, SEEK_END) != 0) return -1;
+  const long size = std::ftell(file);
+  return std::fseek(file, here, SEEK_SET) == 0 ? size : -1;
+}
+
+Image read_open_file(std::FILE* file, const std::string& name) {
+  std::array<unsigned char, 8> start{};
+  const size_t got = std::fread(start.data(), 1, start.size(), file);
+  check(!std::ferror(file), "cannot read {}: {}", name, std::strerror(errno));
+  check(std::fseek(file, 0, SEEK_SET) == 0, "cannot read {}: {}", name, std::strerror(errno));
+  if (got == 8 && std::memcmp(start.data(), "\x89PNG\r\n\x1a\n", 8) == 0) return read_png(file, name);
+  if (got >= 3 && std::memcmp(start.data(), "\xff\xd8\xff", 3) == 0) return read_jpeg(file, name);
+  fail("{} is neither a PNG nor a JPEG picture", name);
+}
+
+}  // namespace
+
 Image sized_image(int64_t width, int64_t height, std::FILE* file, int64_t most_pixels_a_byte,
                   const std::string& name) {
   check(width <= max_image_side && height <= max_image_side && width * height <= max_image_pixels,
         "{}: {} x {} pixels are too many (at most {} a side, {} in all)", name, width, height, max_image_side,
         max_image_pixels);
-  struct stat status {};
-  if (::fstat(::fileno(file), &status) == 0 && S_ISREG(status.st_mode))
-    check(width * height / most_pixels_a_byte <= status.st_size, "{}: too short a file for {} x {} pixels",
-          name, width, height);
+  if (const int64_t size = size_of_file(file); size >= 0)
+    check(width * height / most_pixels_a_byte <= size, "{}: too short a file for {} x {} pixels", name, width,
+          height);
   return {width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
 }
 
@@ -40,13 +64,15 @@ Image read_image(const std::filesystem::path& path) {
   const std::string name = path.string();
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(name.c_str(), "rb"), &std::fclose);
   check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
-  std::array<unsigned char, 8> start{};
-  const size_t got = std::fread(start.data(), 1, start.size(), file.get());
-  check(!std::ferror(file.get()), "cannot read {}: {}", name, std::strerror(errno));
-  check(std::fseek(file.get(), 0, SEEK_SET) == 0, "cannot read {}: {}", name, std::strerror(errno));
-  if (got == 8 && std::memcmp(start.data(), "\x89PNG\r\n\x1a\n", 8) == 0) return read_png(file.get(), name);
-  if (got >= 3 && std::memcmp(start.data(), "\xff\xd8\xff", 3) == 0) return read_jpeg(file.get(), name);
-  fail("{} is neither a PNG nor a JPEG picture", name);
+  return read_open_file(file.get(), name);
+}
+
+Image read_image(std::span<const std::byte> bytes, const std::string& name) {
+  check(!bytes.empty(), "{} is empty", name);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
+      ::fmemopen(const_cast<std::byte*>(bytes.data()), bytes.size(), "rb"), &std::fclose);
+  check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
+  return read_open_file(file.get(), name);
 }
 
 Tensor to_tensor(std::span<const Image> images) {

@@ -33,6 +33,9 @@ Image blank_image(int64_t width, int64_t height, uint8_t red, uint8_t green, uin
 /// short or too large.
 Image read_image(const std::filesystem::path& path);
 
+/// The same of a picture in memory; name is for messages.
+Image read_image(std::span<const std::byte> bytes, const std::string& name);
+
 /// Writes a PNG atomically; the same picture and text give the same bytes. text holds PNG text entries: keyword
 /// (1 to 79 printable ASCII characters) to UTF-8 value; bytes that are not UTF-8 become U+FFFD.
 void write_png(const std::filesystem::path& path, const Image& image,

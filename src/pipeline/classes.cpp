@@ -42,6 +42,19 @@ std::optional<int64_t> try_find(std::string_view text, std::span<const std::stri
 
 }  // namespace
 
+std::vector<std::string> names_of_classes(std::vector<std::string> own, int64_t count) {
+  const auto& imagenet = imagenet_class_names();
+  return own.empty() && count == static_cast<int64_t>(imagenet.size()) ? imagenet : own;
+}
+
+std::vector<int64_t> search_classes(std::string_view text, std::span<const std::string> names) {
+  std::vector<int64_t> result;
+  const std::string wanted = normalized(text);
+  for (size_t i = 0; i < names.size(); ++i)
+    if (normalized(names[i]).find(wanted) != std::string::npos) result.push_back(static_cast<int64_t>(i));
+  return result;
+}
+
 int64_t find_class(std::string_view text, std::span<const std::string> names, int64_t count) {
   if (const auto found = try_find(text, names, count)) return *found;
   const std::string shown = printable(text);

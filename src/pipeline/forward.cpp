@@ -53,7 +53,37 @@ Tensor classes(int64_t n, const DiTConfig& config, const SafetensorsFile& input)
   return y;
 }
 
+Tensor floats(const SafetensorsFile& input, const std::string& name) {
+  const Tensor x = input.tensor(name);
+  check(is_float(x.dtype()), "{}: tensor '{}' is of type {}, not floating-point numbers", input.source(), name,
+        name_of(x.dtype()));
+  return x.to(DType::f32);
+}
+
+// What does not fit is the file's fault.
+template <class F>
+auto of_file(const SafetensorsFile& input, F f) {
+  try {
+    return f();
+  } catch (const OutOfMemory&) {
+    throw;
+  } catch (const Error& error) {
+    fail("{}: {}", input.source(), error.what());
+  }
+}
+
 }  // namespace
+
+NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input) {
+  const Tensor sample = floats(input, "sample");
+  const LatentMoments moments = of_file(input, [&] { return vae.encode(sample); });
+  return {{"mean", moments.mean}, {"logvar", moments.logvar}};
+}
+
+NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input) {
+  const Tensor latent = floats(input, "latent");
+  return {{"sample", of_file(input, [&] { return vae.decode(latent); })}};
+}
 
 Tensor forward_file(const DiT& model, const SafetensorsFile& input) {
   const Tensor x = pictures(model.config(), input);

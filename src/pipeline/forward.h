@@ -3,11 +3,17 @@
 
 #include "io/safetensors.h"
 #include "models/dit.h"
+#include "models/vae.h"
 
 namespace linnet {
 
 /// The model's output for the file's tensors x (n, c, h, w) of a floating-point type, t (n) floating-point or
 /// i64, y (n) i64. Throws Error naming the tensor that is missing, of another shape or type, or out of range.
 Tensor forward_file(const DiT& model, const SafetensorsFile& input);
+
+/// The autoencoder's: mean and logvar of tensor sample (n, c, height, width) in −1..1, and sample of tensor
+/// latent (n, c, h, w), which is not scaled. Throws Error as forward_file does.
+NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input);
+NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input);
 
 }  // namespace linnet

@@ -24,6 +24,11 @@ PictureText common_text(const PictureOrigin& origin, const PaintRequest& request
                                                               : default_batch(model.config(), request.count))},
                    {"threads", std::to_string(origin.threads)}};
   if (!origin.noise.empty()) text["noise"] = origin.noise;
+  if (!origin.vae.empty()) {
+    text["vae"] = origin.vae;
+    text["vae-hash"] = origin.vae_fingerprint;
+    text["memory"] = origin.memory;
+  }
   if (origin.raw_weights) text["weights"] = "raw";
   return text;
 }
@@ -78,6 +83,7 @@ std::string command_of(const PictureText& text) {
       {"steps", "--steps"},     {"cfg", "--cfg"},
       {"sampler", "--sampler"}, {"cfg-channels", "--cfg-channels"},
       {"dtype", "--dtype"},     {"clip", "--clip"},
+      {"vae", "--vae"},         {"memory", "--memory"},
       {"batch", "--batch"},     {"threads", "--threads"}};
   std::string command = "linnet generate";
   const bool sheet = text.contains("count");

@@ -16,7 +16,9 @@ struct PictureOrigin {
   std::string noise;        ///< fingerprint of the given start noise; empty if drawn from the seed
   std::vector<std::string> class_names = {};
   int threads = 1;
-  bool raw_weights = false;  ///< of a training checkpoint, not their moving average
+  std::string vae = {}, vae_fingerprint = {};  ///< of what decoded the latents; empty for pixels
+  std::string memory = {};                     ///< that its activations were limited to, as given
+  bool raw_weights = false;                    ///< of a training checkpoint, not their moving average
 };
 
 using PictureText = std::map<std::string, std::string>;

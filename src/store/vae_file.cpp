@@ -15,10 +15,15 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view telltale = "decoder.conv_in.weight";  // in files of every kind, below their prefix
 
-// Where the autoencoder's names begin in a file that holds more.
-std::string prefix_of(const Weights& file) {
+// Where the autoencoder's names begin in a file that may hold more; nothing if there is none.
+std::optional<std::string> find_prefix(const Weights& file) {
   for (const Weights::Item& item : file.items())
     if (item.name.ends_with(telltale)) return item.name.substr(0, item.name.size() - telltale.size());
+  return std::nullopt;
+}
+
+std::string prefix_of(const Weights& file) {
+  if (const auto prefix = find_prefix(file)) return *prefix;
   fail("{}: this is no autoencoder: it has no tensor '{}'", file.source(), telltale);
 }
 
@@ -125,6 +130,8 @@ VaeConfig read_folder_config(const std::string& text) {
 }
 
 }  // namespace
+
+bool holds_vae(const Weights& file) { return find_prefix(file).has_value(); }
 
 Weights find_vae_weights(const Weights& file) {
   const Weights part = part_of(file, prefix_of(file));

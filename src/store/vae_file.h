@@ -16,6 +16,9 @@ namespace linnet {
 /// tensor when it is no AutoencoderKL, or one that does not fit its configuration.
 std::unique_ptr<Vae> load_vae(const std::filesystem::path& path);
 
+/// True if there is an autoencoder among a file's weights.
+bool holds_vae(const Weights& file);
+
 /// The autoencoder among a file's weights, by the names of today's diffusers; attention's projections as 1×1
 /// convolutions. Throws Error when there is none.
 Weights find_vae_weights(const Weights& file);

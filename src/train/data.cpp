@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "core/random.h"
 #include "io/image.h"
+#include "io/latents.h"
 #include "io/resize.h"
 #include "io/safetensors.h"
 
@@ -16,7 +17,7 @@ namespace {
 constexpr int64_t diffusion_steps = 1000;
 
 // Streams of random numbers that must not meet.
-enum class Stream : uint64_t { order = 1, noise, dropout, flip };
+enum class Stream : uint64_t { order = 1, noise, dropout, flip, latent };
 
 uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
   return mix(mix(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)), static_cast<uint64_t>(counter));
@@ -29,44 +30,25 @@ bool is_picture(const std::filesystem::path& path) {
   return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
 }
 
-// A folder of class sub-folders (the ImageNet layout); classes are numbered in the order of their names.
-class FolderData : public BatchSource {
+// What a training on labelled pictures draws, whatever they are: order, mirror, noise, timestep and dropped
+// classes, each a pure function of the seed and the step.
+class LabelledData : public BatchSource {
  public:
-  explicit FolderData(const TrainConfig& config) : config_(config) {
-    const std::filesystem::path root = config.data.path;
-    const int64_t channels = config.model.in_channels;
-    check(channels == 3,
-          "{}: pictures have 3 channels, but the model takes latents of {}, which for now come only through "
-          "data.replay",
-          root.string(), channels);
-    for (const auto& folder : class_folders(root)) {
-      std::set<std::filesystem::path> files;
-      for (const auto& entry : std::filesystem::directory_iterator(folder))
-        if (entry.is_regular_file() && is_picture(entry.path())) files.insert(entry.path());
-      for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
-      names_.push_back(folder.filename().string());
-    }
-    check(!pictures_.empty(), "{}: no PNG or JPEG pictures in class sub-folders here", root.string());
-    const auto classes = static_cast<int64_t>(names_.size());
-    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}",
-          root.string(), classes, config.model.num_classes);
-  }
+  explicit LabelledData(const TrainConfig& config) : config_(config) {}
 
   Batch batch(int64_t step) const override {
-    const int64_t n = config_.train.batch, size = config_.model.input_size, seed = config_.train.seed;
-    std::vector<Image> images;
+    const int64_t n = config_.train.batch, side = config_.model.input_size, seed = config_.train.seed;
     Batch result;
+    result.x0 = Tensor::empty({n, config_.model.in_channels, side, side});
     result.y = Tensor::empty({n}, DType::i64);
+    const int64_t each = result.x0.numel() / n;
     for (int64_t i = 0; i < n; ++i) {
       const int64_t counter = step * n + i;
-      const Picture& picture = pictures_[static_cast<size_t>(index_of(counter))];
-      Image image = center_crop(read_image(picture.path), size);
-      if (config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1)
-        image = flip_horizontal(image);
-      images.push_back(std::move(image));
-      result.y.mutable_data<int64_t>()[i] = dropped(counter) ? config_.model.num_classes : picture.label;
+      const bool flipped = config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1;
+      float* into = result.x0.mutable_data<float>() + i * each;
+      const int64_t label = read(index_of(counter), counter, flipped, {into, static_cast<size_t>(each)});
+      result.y.mutable_data<int64_t>()[i] = dropped(counter) ? config_.model.num_classes : label;
     }
-    result.x0 = to_tensor(images);
     Generator generator(stream_seed(seed, Stream::noise, step));
     result.noise = generator.normal(result.x0.shape());
     result.t = Tensor::empty({n}, DType::i64);
@@ -74,14 +56,14 @@ class FolderData : public BatchSource {
     return result;
   }
 
-  std::vector<std::string> class_names() const override { return names_; }
+ protected:
+  virtual int64_t count() const = 0;
+  // One picture's values, and its class.
+  virtual int64_t read(int64_t picture, int64_t counter, bool flipped, std::span<float> values) const = 0;
+
+  const TrainConfig config_;
 
  private:
-  struct Picture {
-    std::filesystem::path path;
-    int64_t label;
-  };
-
   int64_t draw_timestep(Generator& generator) const {
     const OptimizerConfig& train = config_.train;
     if (train.timesteps == "uniform") return static_cast<int64_t>(generator.below(diffusion_steps));
@@ -100,8 +82,7 @@ class FolderData : public BatchSource {
 
   // Every epoch is a permutation of its own.
   int64_t index_of(int64_t counter) const {
-    const auto n = static_cast<int64_t>(pictures_.size());
-    const int64_t epoch = counter / n;
+    const int64_t n = count(), epoch = counter / n;
     if (epoch != epoch_) {
       order_ = permutation(n, stream_seed(config_.train.seed, Stream::order, epoch));
       epoch_ = epoch;
@@ -109,11 +90,92 @@ class FolderData : public BatchSource {
     return order_[static_cast<size_t>(counter % n)];
   }
 
-  TrainConfig config_;
-  std::vector<Picture> pictures_;
-  std::vector<std::string> names_;
   mutable int64_t epoch_ = -1;  // of order_; batches are made on one thread
   mutable std::vector<int64_t> order_;
+};
+
+// A folder of class sub-folders (the ImageNet layout); classes are numbered in the order of their names.
+class FolderData : public LabelledData {
+ public:
+  explicit FolderData(const TrainConfig& config) : LabelledData(config) {
+    const std::filesystem::path root = config.data.path;
+    const int64_t channels = config.model.in_channels;
+    for (const auto& folder : class_folders(root)) {
+      std::set<std::filesystem::path> files;
+      for (const auto& entry : std::filesystem::directory_iterator(folder))
+        if (entry.is_regular_file() && is_picture(entry.path())) files.insert(entry.path());
+      for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
+      names_.push_back(folder.filename().string());
+    }
+    check(!pictures_.empty(), "{}: no PNG or JPEG pictures in class sub-folders here", root.string());
+    check(channels == 3,
+          "{}: pictures have 3 channels, but the model takes latents of {}: let `linnet encode` make them of "
+          "these "
+          "pictures, and train on its folder",
+          root.string(), channels);
+    const auto classes = static_cast<int64_t>(names_.size());
+    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}",
+          root.string(), classes, config.model.num_classes);
+  }
+
+  std::vector<std::string> class_names() const override { return names_; }
+
+ protected:
+  int64_t count() const override { return static_cast<int64_t>(pictures_.size()); }
+
+  int64_t read(int64_t picture, int64_t, bool flipped, std::span<float> values) const override {
+    const Picture& chosen = pictures_[static_cast<size_t>(picture)];
+    Image image = center_crop(read_image(chosen.path), config_.model.input_size);
+    if (flipped) image = flip_horizontal(image);
+    const Tensor tensor = to_tensor({&image, 1});
+    std::copy_n(tensor.data<float>(), tensor.numel(), values.data());
+    return chosen.label;
+  }
+
+ private:
+  struct Picture {
+    std::filesystem::path path;
+    int64_t label;
+  };
+
+  std::vector<Picture> pictures_;
+  std::vector<std::string> names_;
+};
+
+// What `linnet encode` made; each time that a picture comes, its latents are drawn anew.
+class LatentData : public LabelledData {
+ public:
+  explicit LatentData(const TrainConfig& config)
+      : LabelledData(config), latents_(LatentFolder::open(config.data.path)) {
+    const DiTConfig& model = config.model;
+    const Shape wanted{model.in_channels, model.input_size, model.input_size};
+    check(latents_.shape() == wanted, "{}: its latents have shape {}, the model takes {}", config.data.path,
+          to_string(latents_.shape()), to_string(wanted));
+    check(latents_.largest_label() < model.num_classes,
+          "{}: it holds class {}, the model is configured for {} classes", config.data.path,
+          latents_.largest_label(), model.num_classes);
+    const auto names = static_cast<int64_t>(latents_.class_names().size());
+    check(names == 0 || names == model.num_classes, "{} holds {} classes, the model is configured for {}",
+          config.data.path, names, model.num_classes);
+    check(!config.data.flip || latents_.flipped(),
+          "{}: there are no mirrored latents: encode with --flip, or train with data.flip=false",
+          config.data.path);
+  }
+
+  std::vector<std::string> class_names() const override { return latents_.class_names(); }
+
+ protected:
+  int64_t count() const override { return latents_.count(); }
+
+  int64_t read(int64_t picture, int64_t counter, bool flipped, std::span<float> values) const override {
+    const Tensor noise =
+        Generator(stream_seed(config_.train.seed, Stream::latent, counter)).normal(latents_.shape());
+    latents_.draw(picture, flipped, noise.values<float>(), values);
+    return latents_.label(picture);
+  }
+
+ private:
+  LatentFolder latents_;
 };
 
 // Given (x0, t, noise, y), in the order of the file, over and over.
@@ -171,6 +233,7 @@ std::vector<std::filesystem::path> class_folders(const std::filesystem::path& ro
 
 std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
   if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config);
+  if (is_latent_folder(config.data.path)) return std::make_unique<LatentData>(config);
   return std::make_unique<FolderData>(config);
 }
 

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "io/safetensors.h"
 #include "nn/parameter.h"
 #include "store/model_file.h"
 #include "support/temporary_folder.h"
@@ -96,6 +97,33 @@ TEST_F(PublicInterface, SaysWhatIsWrong) {
   EXPECT_THROW(Model(folder.path() / "none.safetensors"), Error);
   std::ofstream(folder.path() / "broken.safetensors") << "not a model";
   EXPECT_THROW(Model(folder.path() / "broken.safetensors"), Error);
+}
+
+TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
+  DiTConfig config;
+  config.input_size = 8;
+  config.hidden_size = 32;
+  config.depth = 1;
+  config.num_heads = 2;
+  config.mixer = nn::Mixer::lit;
+  DiT dit(config);
+  nn::initialize(dit, 1);
+  const auto latent = folder.path() / "latent.safetensors";
+  save_model(latent, dit, DType::bf16);
+  const std::filesystem::path weights = LINNET_TEST_DATA "/reference/vae_plain.model.safetensors";
+  std::filesystem::create_directories(folder / "vae");
+  std::filesystem::copy_file(weights, folder / "vae/diffusion_pytorch_model.safetensors");
+  std::ofstream(folder / "vae/config.json") << SafetensorsFile::open(weights).metadata().at("config");
+
+  EXPECT_THROW(Model{latent}, UsageError);
+  const Model model(latent, Precision::f32, folder / "vae");
+  EXPECT_EQ(model.picture_size(), 32);
+  EXPECT_EQ(model.class_names().at(207), "golden retriever");
+  request.classes = {"golden retriever"};
+  const auto whole = model.paint(request);
+  ASSERT_EQ(whole.size(), 1u);
+  EXPECT_EQ(whole[0].width, 32);
+  EXPECT_EQ(whole[0].rgb.size(), 32u * 32u * 3u);
 }
 
 }  // namespace

@@ -77,12 +77,11 @@ TEST_F(TrainPreset, PrintsAFileThatMeansTheSame) {
   }
 }
 
-TEST_F(TrainPreset, SaysThatLatentsComeThroughReplay) {
+TEST_F(TrainPreset, SaysWhatMakesLatents) {
   ASSERT_EQ(run({"data", "shapes", "shapes", "--count", "64", "--size", "16"}, {folder_.path()}).code, 0);
-  EXPECT_TRUE(
-      failed(train({"--preset", "lit-s-2-imagenet256", "data.path=shapes"}), 1,
-             "shapes: pictures have 3 channels, but the model takes latents of 4, which for now come only "
-             "through data.replay"));
+  EXPECT_TRUE(failed(
+      train({"--preset", "lit-s-2-imagenet256", "data.path=shapes"}), 1,
+      "shapes: pictures have 3 channels, but the model takes latents of 4: let `linnet encode` make them"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
 }
 

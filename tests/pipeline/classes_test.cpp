@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+
 #include "core/error.h"
 
 namespace linnet {
@@ -48,6 +51,36 @@ TEST(Classes, WithoutNamesOnlyIndicesAreKnown) {
   EXPECT_EQ(find_class("999", {}, 1000), 999);
   EXPECT_THROW(find_class("red-star", {}, 1000), UsageError);
   EXPECT_EQ(class_name(207, {}), "207");
+}
+
+TEST(Classes, ImageNetsAreKnownByNameAndInTheFieldsOrder) {
+  const auto& imagenet = imagenet_class_names();
+  ASSERT_EQ(imagenet.size(), 1000u);
+  EXPECT_EQ(std::set<std::string>(imagenet.begin(), imagenet.end()).size(), 1000u);
+  // Numbers that the field knows by heart: the pictures of DiT's paper.
+  for (const auto& [index, name] : std::map<size_t, std::string>{{0, "tench"},
+                                                                 {88, "macaw"},
+                                                                 {207, "golden retriever"},
+                                                                 {279, "Arctic fox"},
+                                                                 {360, "otter"},
+                                                                 {387, "lesser panda"},
+                                                                 {417, "balloon"},
+                                                                 {974, "geyser"},
+                                                                 {979, "valley"},
+                                                                 {980, "volcano"},
+                                                                 {999, "toilet tissue"}})
+    EXPECT_EQ(imagenet[index], name);
+  EXPECT_EQ(find_class("Golden Retriever", imagenet, 1000), 207);
+  EXPECT_EQ(find_class("207", imagenet, 1000), 207);
+  EXPECT_EQ(search_classes("RETRIEVER", imagenet), (std::vector<int64_t>{205, 206, 207, 208, 209}));
+  EXPECT_EQ(search_classes("", imagenet).size(), 1000u);
+  EXPECT_EQ(search_classes("unicorn", imagenet).size(), 0u);
+}
+
+TEST(Classes, OnlyAThousandWithoutNamesAreImageNets) {
+  EXPECT_EQ(names_of_classes({}, 1000).size(), 1000u);
+  EXPECT_TRUE(names_of_classes({}, 999).empty());
+  EXPECT_EQ(names_of_classes({"a"}, 1000), (std::vector<std::string>{"a"}));
 }
 
 }  // namespace

@@ -29,9 +29,23 @@ TEST(PictureText, TheCommandIsQuotedForAShell) {
   EXPECT_EQ(command, "linnet generate --class 'it'\\''s; rm -rf $HOME' --seed 7 -o out.png");
 }
 
+TEST(PictureText, TheAutoencoderIsAskedForAgain) {
+  const DiT model(test::tiny_dit());
+  PictureOrigin origin{"linnet 1", "m", "f", ""};
+  EXPECT_FALSE(picture_text(origin, {}, model, 0).contains("vae"));
+  origin.vae = "sd-vae";
+  origin.vae_fingerprint = "0123";
+  origin.memory = "2G";
+  const PictureText text = picture_text(origin, {}, model, 0);
+  EXPECT_EQ(text.at("vae-hash"), "0123");
+  EXPECT_NE(command_of(text).find("--vae sd-vae --memory 2G"), std::string::npos);
+}
+
 TEST(PictureText, RawWeightsOfACheckpointAreAskedForAgain) {
   const DiT model(test::tiny_dit());
-  const PictureOrigin average{"linnet 1", "m", "f", ""}, raw{"linnet 1", "m", "f", "", {}, 1, true};
+  const PictureOrigin average{"linnet 1", "m", "f", ""};
+  PictureOrigin raw = average;
+  raw.raw_weights = true;
   EXPECT_EQ(command_of(picture_text(average, {}, model, 0)).find("--weights"), std::string::npos);
   EXPECT_NE(command_of(picture_text(raw, {}, model, 0)).find("--model m --weights raw"), std::string::npos);
 }

@@ -1,6 +1,7 @@
 """Writes what the tests of the autoencoder compare with: diffusers' AutoencoderKL at small sizes, with random weights.
 
-For each configuration vae_<name>.model.safetensors (weights, the configuration in the metadata) and
+vae_pipeline.safetensors holds the pictures, 0 to 255, that the first makes of what PyTorch sampled with the model of
+make_dumps.py, from the same noise: what `linnet generate` must paint. For each configuration vae_<name>.model.safetensors (weights, the configuration in the metadata) and
 vae_<name>.io.safetensors (sample → mean, logvar; latent → decoded), and, of the first, its weights by the names that
 files of latent diffusion have, which diffusers' own converter is asked to confirm.
 
@@ -17,7 +18,7 @@ import re
 import torch
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 COMMON = {"act_fn": "silu", "layers_per_block": 2}
 MODELS = {  # configuration, and height and width of the pictures
@@ -76,7 +77,18 @@ def dump(folder, name, overrides, size, seed):
     save_file({"sample": sample, "mean": posterior.mean.contiguous(), "logvar": posterior.logvar.contiguous(),
                "latent": latent, "decoded": model.decode(latent).sample.contiguous()},
               folder / f"vae_{name}.io.safetensors")
-    return model.config, weights, levels
+    return model, weights, levels
+
+
+@torch.no_grad()
+def dump_pipeline(folder, model):
+    sampled = load_file(folder / "sampling.safetensors")
+    pictures = model.decode(sampled["ddim.10.cfg3"] / model.config.scaling_factor).sample
+    pixels = (127.5 * pictures + 128).clamp(0, 255).to(torch.uint8)
+    inside = ((pixels > 0) & (pixels < 255)).float().mean().item()
+    assert inside > 0.5, f"only {inside:.0%} of the pixels are neither black nor white"
+    save_file({"noise": sampled["x_T"], "classes": sampled["y"], "pictures": pixels.permute(0, 2, 3, 1).contiguous()},
+              folder / "vae_pipeline.safetensors")
 
 
 def dump_ldm(path, config, weights, levels):
@@ -94,4 +106,6 @@ if __name__ == "__main__":
     for seed, (name, (overrides, size)) in enumerate(MODELS.items()):
         made = dump(folder, name, overrides, size, 10 * seed)
         if name == "plain":
-            dump_ldm(folder / "vae_plain.ldm.safetensors", *made)
+            model, weights, levels = made
+            dump_ldm(folder / "vae_plain.ldm.safetensors", model.config, weights, levels)
+            dump_pipeline(folder, model)

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <set>
 
+#include "io/latents.h"
 #include "io/shapes.h"
+#include "support/refusal.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -82,13 +84,12 @@ TEST_F(FolderData, ClassesAreNamedByTheirFolders) {
 TEST_F(FolderData, RefusesAModelForOtherClasses) {
   EXPECT_THROW(open_data(config({"model.num_classes=10"})), Error);
 }
-TEST_F(FolderData, SaysHowLatentsAreGivenForNow) {
+TEST_F(FolderData, SaysWhatMakesLatents) {
   try {
     open_data(config({"model.in_channels=4"}));
     FAIL() << "pictures were taken for latents";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("latents of 4, which for now come only through data.replay"),
-              std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("latents of 4: let `linnet encode` make them"), std::string::npos)
         << error.what();
   }
 }
@@ -105,6 +106,120 @@ TEST_F(FolderData, ABrokenPictureIsNamed) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("broken.png"), std::string::npos);
   }
+}
+
+// Five pictures in two shards; every number of picture i's mean is i, of its mirror −i.
+class LatentData : public testing::Test {
+ protected:
+  explicit LatentData(float logvar = -100) {
+    std::filesystem::create_directories(folder / "latents");
+    settings.flipped = true;
+    settings.shards = 2;
+    settings.scaling_factor = 0.5;
+    settings.shift_factor = 1;
+    write(0, {0, 1, 2}, logvar);
+    write(1, {3, 4}, logvar);
+  }
+  void write(int64_t shard, const std::vector<float>& pictures, float logvar) {
+    const auto n = static_cast<int64_t>(pictures.size());
+    Tensor mean = Tensor::empty({n, 2, 4, 4}), mirrored = Tensor::empty({n, 2, 4, 4});
+    std::vector<int64_t> labels;
+    for (int64_t i = 0; i < mean.numel(); ++i) {
+      mean.mutable_data<float>()[i] = pictures[static_cast<size_t>(i / 32)];
+      mirrored.mutable_data<float>()[i] = -pictures[static_cast<size_t>(i / 32)];
+    }
+    for (const float picture : pictures) labels.push_back(static_cast<int64_t>(picture));
+    const Tensor spread = Tensor::full({n, 2, 4, 4}, logvar).to(DType::f16);
+    write_latent_shard(shard_path(folder / "latents", shard, 2),
+                       {mean.to(DType::f16),
+                        spread,
+                        mirrored.to(DType::f16),
+                        spread,
+                        Tensor::from<int64_t>(labels),
+                        {"a", "b", "c", "d", "e"},
+                        {}},
+                       settings);
+  }
+  TrainConfig config(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> overrides = {"data.path=" + (folder / "latents").string()};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return parse_train_config(
+        "[model]\ninput_size=4\npatch_size=2\nin_channels=2\nhidden_size=16\ndepth=1\nnum_heads=1\n"
+        "num_classes=5\nclass_dropout=0.0\n[train]\nbatch=5\n",
+        overrides);
+  }
+  TemporaryFolder folder;
+  LatentSettings settings;
+};
+
+TEST_F(LatentData, AnEpochShowsEveryPictureOnceAsDiffusionTakesThem) {
+  const auto data = open_data(config());
+  EXPECT_EQ(data->class_names().at(4), "e");
+  std::set<int64_t> seen;
+  const Batch batch = data->batch(7);
+  for (int64_t i = 0; i < 5; ++i) {
+    const int64_t label = batch.y.data<int64_t>()[i];
+    seen.insert(label);
+    for (int64_t j = 0; j < 32; ++j)
+      EXPECT_NEAR(batch.x0.data<float>()[i * 32 + j], (static_cast<float>(label) - 1) * 0.5f, 1e-6);
+  }
+  EXPECT_EQ(seen.size(), 5u);
+}
+
+TEST_F(LatentData, MirrorsAreTakenHalfOfTheTime) {
+  const auto data = open_data(config({"data.flip=true"}));
+  int mirrored = 0;
+  for (int64_t step = 0; step < 40; ++step) {
+    const Batch batch = data->batch(step);
+    for (int64_t i = 0; i < 5; ++i) mirrored += batch.x0.data<float>()[i * 32] < -0.75f;  // of 1..4: (−i − 1)/2
+  }
+  EXPECT_NEAR(mirrored, 40 * 4 / 2, 25);
+}
+
+TEST_F(LatentData, RefusesWhatDoesNotGoTogether) {
+  const auto refused = [&](const std::vector<std::string>& more) {
+    return test::refusal([&] { (void)open_data(config(more)); });
+  };
+  EXPECT_NE(refused({"model.in_channels=3"}).find("its latents have shape (2, 4, 4)"), std::string::npos);
+  EXPECT_NE(refused({"model.num_classes=4"}).find("it holds class 4"), std::string::npos);
+  EXPECT_NE(refused({"model.num_classes=6"}).find("holds 5 classes"), std::string::npos);
+  settings.size = 512;
+  write(1, {3, 4}, 0);
+  EXPECT_NE(refused({}).find("it was encoded otherwise"), std::string::npos) << refused({});
+  std::filesystem::remove(shard_path(folder / "latents", 1, 2));
+  EXPECT_NE(refused({}).find("shard 1 of 2 is missing"), std::string::npos) << refused({});
+}
+
+TEST_F(LatentData, WithoutMirrorsNoneAreDrawn) {
+  settings.flipped = false;
+  write(0, {0, 1, 2}, 0);
+  write(1, {3, 4}, 0);
+  EXPECT_EQ(test::refusal([&] { (void)open_data(config()); }), "accepted");
+  EXPECT_NE(test::refusal([&] { (void)open_data(config({"data.flip=true"})); }).find("encode with --flip"),
+            std::string::npos);
+}
+
+class WideLatentData : public LatentData {
+ protected:
+  WideLatentData() : LatentData(2 * std::log(3.0f)) {}
+};
+
+TEST_F(WideLatentData, LatentsAreDrawnAnewEachTime) {
+  const auto data = open_data(config());
+  double sum = 0, squares = 0;
+  int64_t count = 0;
+  for (int64_t step = 0; step < 60; ++step) {
+    const Batch batch = data->batch(step);
+    for (int64_t i = 0; i < batch.x0.numel(); ++i, ++count) {
+      const double own = (static_cast<double>(batch.y.data<int64_t>()[i / 32]) - 1) * 0.5;
+      const double deviation = static_cast<double>(batch.x0.data<float>()[i]) - own;
+      sum += deviation;
+      squares += deviation * deviation;
+    }
+  }
+  EXPECT_NEAR(sum / static_cast<double>(count), 0, 0.05);
+  EXPECT_NEAR(std::sqrt(squares / static_cast<double>(count)), 1.5, 0.05);  // e^(logvar/2)·scaling
+  EXPECT_TRUE(equal(data->batch(3).x0, open_data(config())->batch(3).x0));
 }
 
 TEST_F(FolderData, ThePrefetcherKeepsTheOrder) {

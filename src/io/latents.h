@@ -1,0 +1,80 @@
+// Pictures encoded beforehand: a folder of shards, each a safetensors file with what a picture's latents are
+// drawn from, so that training stays as random as with the autoencoder in the loop. Shards are mapped, not
+// read.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace linnet {
+
+/// What all shards of a folder share.
+struct LatentSettings {
+  std::string autoencoder;                      ///< fingerprint of its weights
+  std::string pictures;                         ///< fingerprint of the data set
+  int64_t size = 256;                           ///< side of the pictures in pixels
+  bool flipped = false;                         ///< mirrored pictures are there too
+  double scaling_factor = 1, shift_factor = 0;  ///< diffusion works on (latents − shift)·scaling
+  int64_t shards = 1;                           ///< in all
+
+  bool operator==(const LatentSettings&) const = default;
+};
+
+/// One shard's pictures; tensors (n, c, h, w) of f16 or f32, labels (n) i64. The mirrored ones undefined
+/// without.
+struct LatentShard {
+  Tensor mean, logvar, flipped_mean, flipped_logvar, labels;
+  std::vector<std::string> class_names = {};  ///< empty if unknown
+  std::vector<std::string> broken = {};       ///< what was left out, and why
+};
+
+/// "latents-00003-of-00012.safetensors"
+std::filesystem::path shard_path(const std::filesystem::path& folder, int64_t shard, int64_t shards);
+
+/// Atomically.
+void write_latent_shard(const std::filesystem::path& path, const LatentShard& shard,
+                        const LatentSettings& settings);
+/// What a shard says of itself. Throws Error naming the file when it is none.
+LatentSettings read_latent_settings(const std::filesystem::path& path);
+/// What was left out of it.
+std::vector<std::string> read_broken_pictures(const std::filesystem::path& path);
+
+/// True if there is a shard in the folder.
+bool is_latent_folder(const std::filesystem::path& folder);
+
+class LatentFolder {
+ public:
+  /// Throws Error naming the file when a shard is missing, damaged, or does not go with the others.
+  static LatentFolder open(const std::filesystem::path& folder);
+
+  int64_t count() const { return static_cast<int64_t>(places_.size()); }
+  /// (c, h, w)
+  const Shape& shape() const { return shape_; }
+  bool flipped() const { return settings_.flipped; }
+  int64_t largest_label() const { return largest_label_; }
+  const std::vector<std::string>& class_names() const { return class_names_; }
+
+  int64_t label(int64_t picture) const;
+  /// Draws a picture's latents as diffusion takes them, (mean + e^(logvar/2)·noise − shift)·scaling; noise and
+  /// latents of shape().numel().
+  void draw(int64_t picture, bool flipped, std::span<const float> noise, std::span<float> latents) const;
+
+ private:
+  struct Place {
+    int32_t shard, row;
+  };
+
+  LatentSettings settings_;
+  Shape shape_;
+  std::vector<LatentShard> shards_;
+  std::vector<Place> places_;
+  std::vector<std::string> class_names_;
+  int64_t largest_label_ = -1;
+};
+
+}  // namespace linnet

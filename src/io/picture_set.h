@@ -1,0 +1,53 @@
+// Data sets of pictures with classes, as people keep them: a folder of class sub-folders (ImageNet's layout),
+// or a folder of tar files in which a picture "key.jpg" lies beside its class "key.cls" (WebDataset's layout).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace linnet {
+
+/// One picture as it is stored, not decoded.
+struct StoredPicture {
+  std::string name;  ///< for messages: its path, or that of its tar file and its name in there
+  std::vector<std::byte> bytes;
+  int64_t label = 0;
+};
+
+class PictureSet {
+ public:
+  /// Parts are the tar files, or so many pictures of the class folders, whose classes are numbered in the order
+  /// of their names. Throws Error when there is neither a tar file nor a picture in a class folder.
+  static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part);
+
+  int64_t parts() const;
+  /// Empty if tar files number their classes without naming them.
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  /// In all; 0 if only reading the tar files would tell.
+  int64_t count() const { return static_cast<int64_t>(files_.size()); }
+  /// Of the files' names and sizes and how they are parted: tells whether a set is the same as before.
+  std::string fingerprint() const;
+
+  using OnPicture = std::function<void(StoredPicture picture)>;
+  using OnBroken = std::function<void(const std::string& name, const std::string& why)>;
+  /// The pictures of a part, in a fixed order. What cannot be read, or has no class, goes to on_broken; what
+  /// the callbacks throw passes through.
+  void read(int64_t part, const OnPicture& on_picture, const OnBroken& on_broken) const;
+
+ private:
+  struct File {
+    std::filesystem::path path;
+    int64_t label;
+  };
+
+  std::filesystem::path root_;
+  int64_t pictures_a_part_ = 0;
+  std::vector<File> files_;
+  std::vector<std::filesystem::path> tars_;
+  std::vector<std::string> class_names_;
+};
+
+}  // namespace linnet

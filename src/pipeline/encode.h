@@ -1,0 +1,33 @@
+// From a data set of pictures to cached latents (io/latents.h), part by part: each shard is written when it is
+// complete, and one that is there is not made again.
+#pragma once
+
+#include <functional>
+
+#include "io/latents.h"
+#include "io/picture_set.h"
+#include "models/vae.h"
+
+namespace linnet {
+
+struct EncodeOptions {
+  int64_t size = 256;  ///< pictures are scaled and cropped to its square, as ADM and DiT do
+  bool flip = false;   ///< encode the mirrored pictures too
+  DType stored = DType::f16;
+  int64_t batch = 8;
+  std::function<void(int64_t done)> on_pictures =
+      {};  ///< pictures encoded or left out in this run; may throw to stop
+};
+
+struct EncodeResult {
+  int64_t pictures = 0;             ///< in all shards
+  int64_t shards = 0, written = 0;  ///< in all, and in this run
+  std::vector<std::string> broken;  ///< a sentence with its name for each, of all shards
+};
+
+/// Throws Error when the folder holds shards of other pictures or settings, UsageError on a size that the
+/// autoencoder cannot take. vae_fingerprint says which weights it has.
+EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint, const PictureSet& pictures,
+                             const std::filesystem::path& folder, const EncodeOptions& options);
+
+}  // namespace linnet

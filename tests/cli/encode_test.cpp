@@ -1,0 +1,85 @@
+// The way of somebody with pictures and an autoencoder: encode, train, paint.
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class EncodeCommand : public testing::Test {
+ protected:
+  EncodeCommand() {
+    const fs::path weights = data_file("reference/vae_plain.model.safetensors");
+    fs::create_directories(folder_ / "vae");
+    fs::copy_file(weights, folder_ / "vae/diffusion_pytorch_model.safetensors");
+    std::ofstream(folder_ / "vae/config.json") << SafetensorsFile::open(weights).metadata().at("config");
+    EXPECT_TRUE(succeeded(linnet({"data", "shapes", "pictures", "--count", "128", "--size", "32"})));
+  }
+  Result linnet(const Arguments& arguments) const { return run(arguments, {folder_.path()}); }
+  Result encode(const Arguments& more) const {
+    Arguments all = {"encode", "pictures", "--vae", "vae", "--size", "32", "--shard", "50"};
+    all.insert(all.end(), more.begin(), more.end());
+    return linnet(all);
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(EncodeCommand, LatentsTrainAModelThatPaints) {
+  std::ofstream(folder_ / "pictures/red-star/broken.png") << "no picture";
+  const Result encoded = encode({"--flip", "-o", "latents"});
+  ASSERT_TRUE(succeeded(encoded));
+  EXPECT_NE(encoded.out.find("left out: pictures/red-star/broken.png is neither"), std::string::npos)
+      << encoded.out;
+  EXPECT_NE(encoded.out.find("128 pictures in 3 shards, 3 of them new, 1 left out: latents"),
+            std::string::npos);
+  EXPECT_EQ(listing(folder_ / "latents").size(), 3u);
+
+  std::ofstream(folder_ / "tiny.toml")
+      << "[model]\nmixer = \"lit\"\ninput_size = 8\npatch_size = 2\nin_channels = 4\n"
+         "hidden_size = 16\ndepth = 1\nnum_heads = 2\nnum_classes = 64\n"
+         "[data]\npath = \"latents\"\nflip = true\n[train]\nbatch = 8\nsteps = 3\n"
+         "[output]\ndir = \"run\"\n";
+  ASSERT_EQ(linnet({"train", "tiny.toml"}).code, 0);
+  ASSERT_TRUE(succeeded(linnet({"generate", "-m", "run/model.safetensors", "--vae", "vae", "-c", "red-star",
+                                "--steps", "2", "-o", "p.png"})));
+  EXPECT_EQ(read_image(folder_ / "p.png").width, 32);
+}
+
+TEST_F(EncodeCommand, KilledAndStartedAgainItMakesTheSameShards) {
+  ASSERT_TRUE(succeeded(encode({"-o", "whole"})));
+  for (const char* shard : {"latents-00000-of-00003.safetensors", "latents-00001-of-00003.safetensors"}) {
+    Process process({"encode", "pictures", "--vae", "vae", "--size", "32", "--shard", "50", "-o", "parts"},
+                    {folder_.path()});
+    for (int i = 0; i < 10'000 && !fs::exists(folder_ / "parts" / shard); ++i) ::usleep(1000);
+    process.send(SIGKILL);
+    process.wait();
+  }
+  ASSERT_TRUE(succeeded(encode({"-o", "parts"})));
+  for (const std::string& name : listing(folder_ / "whole"))
+    EXPECT_EQ(contents(folder_ / "whole" / name), contents(folder_ / "parts" / name)) << name;
+}
+
+TEST_F(EncodeCommand, WrongUsesAreRefused) {
+  EXPECT_TRUE(
+      failed(linnet({"encode", "pictures", "--vae", "vae", "-o", "l", "--size", "30"}), 2, "multiple of 4"));
+  EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "vae", "-o", "l", "--shard", "0"}), 2, "shard"));
+  EXPECT_TRUE(failed(encode({"-o", "l", "--stored", "f64"}), 2, "f64"));
+  EXPECT_TRUE(failed(encode({"-o", "l", "--dtype", "int8"}), 2, "8 bits"));
+  EXPECT_TRUE(failed(linnet({"encode", "none", "--vae", "vae", "-o", "l"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "none", "-o", "l"}), 1, "none"));
+  EXPECT_TRUE(failed(encode({"-o", "vae/config.json"}), 1, "vae/config.json"));
+  EXPECT_FALSE(fs::exists(folder_ / "l"));
+}
+
+}  // namespace
+}  // namespace linnet::test
