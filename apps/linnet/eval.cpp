@@ -1,5 +1,5 @@
 // linnet eval SAMPLES REFERENCE: how alike two sets of pictures are, by the Fréchet distance of a classifier's
-// features.
+// features, or by Inception's (eval_inception.cpp).
 #include "eval.h"
 
 #include <fmt/format.h>
@@ -17,11 +17,6 @@ namespace linnet::app {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Options {
-  std::string samples, reference, features, json, statistics;
-  int threads = 0;
-};
 
 FeatureStatistics look_at_folder(const LoadedClassifier& classifier, const std::string& dir) {
   Progress progress;
@@ -53,15 +48,19 @@ std::string as_json(double distance, const FeatureStatistics& samples, const Fea
   return json.dump(2) + "\n";
 }
 
-void run(const Options& options) {
+void run(const EvalOptions& options) {
   if (options.samples.empty() || options.reference.empty())
-    throw UsageError("say what is compared with what: linnet eval SAMPLES REFERENCE --features FILE");
-  if (options.features.empty())
-    throw UsageError("say whose features are compared: --features models/shapes-features.safetensors");
+    throw UsageError("say what is compared with what: linnet eval SAMPLES REFERENCE --inception FILE");
+  if (options.features.empty() == options.inception.empty())
+    throw UsageError(
+        "say whose features are compared: --inception pt_inception-2015-12-05-6726825d.pth, or --features with "
+        "a "
+        "classifier of your own");
   for (const std::string& file : {options.json, options.statistics})
     if (!file.empty()) check_writable(file);
   use_threads(options.threads);
   catch_interrupts();
+  if (!options.inception.empty()) return eval_with_inception(options);
   const LoadedClassifier classifier = load_classifier(options.features);
   const FeatureStatistics samples = look_at_folder(classifier, options.samples);
   const FeatureStatistics reference = look_at_reference(classifier, options.reference);
@@ -78,12 +77,20 @@ void run(const Options& options) {
 void add_eval(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("eval", "Measure how good pictures are");
   verb->require_subcommand(0, 1);
-  auto options = std::make_shared<Options>();
-  verb->add_option("samples", options->samples, "Folder of pictures to measure, sub-folders included");
+  auto options = std::make_shared<EvalOptions>();
+  verb->add_option(
+      "samples", options->samples,
+      "Folder of pictures to measure, sub-folders included; with --inception also an .npz file, as ADM's");
   verb->add_option(
       "reference", options->reference,
       "Folder of pictures that they should be like, or its statistics as --save-statistics wrote them");
-  verb->add_option("--features", options->features, "Classifier whose features are compared")
+  verb->add_option(
+          "--inception", options->inception,
+          "Inception's weights (pt_inception-2015-12-05-6726825d.pth): FID, sFID, Inception score, precision "
+          "and recall as ADM's suite defines them")
+      ->type_name("FILE");
+  verb->add_option("--features", options->features,
+                   "Classifier of your own (linnet eval train-classifier) whose features are compared instead")
       ->type_name("FILE");
   verb->add_option("--json", options->json, "Also write the result to this file")->type_name("FILE");
   verb->add_option("--save-statistics", options->statistics,

@@ -3,7 +3,17 @@
 
 #include <CLI/CLI.hpp>
 
+#include <string>
+
 namespace linnet::app {
+
+/// Two sets of pictures, and how they are compared.
+struct EvalOptions {
+  std::string samples, reference, features, inception, json, statistics;
+  int threads = 0;
+};
+
+void eval_with_inception(const EvalOptions& options);
 
 void add_eval_shapes(CLI::App& verb);
 void add_eval_train_classifier(CLI::App& verb);

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/parallel.h"
+#include "generate_output.h"
 #include "interrupt.h"
 #include "io/sheet.h"
 #include "io/text.h"
@@ -24,17 +25,16 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-struct Options {
+struct Options : OutputOptions {
   std::vector<std::string> classes;
-  std::string output, latents_output, noise, vae, memory = "4G";
+  std::string noise, vae;
   std::string model = "builtin", weights = "ema", dtype = "auto", sampler = "ddim", guided_channels = "3",
               clip = "auto";
   std::optional<int64_t> count;
-  int64_t batch = 0, columns = 8, scale = 0;
+  int64_t batch = 0;
   int steps = 50, threads = 0;
   double guidance_scale = 3.0;
   std::string seed;
-  bool grid = false;
 };
 
 uint64_t seed_from(const std::string& text) {
@@ -52,7 +52,8 @@ PaintRequest request_from(const Options& options) {
   PaintRequest request;
   request.count = options.count.value_or(1);  // unless more classes are given
   request.batch = options.batch;
-  request.seed = seed_from(options.seed);
+  // A folder can be gone on with, which a seed that is drawn anew could not.
+  request.seed = options.seed.empty() && options.to_folder() ? 0 : seed_from(options.seed);
   request.options.sampler = sampler_from_name(options.sampler);
   request.options.steps = options.steps;
   request.options.guidance_scale = static_cast<float>(options.guidance_scale);
@@ -60,23 +61,8 @@ PaintRequest request_from(const Options& options) {
     throw UsageError(fmt::format("--cfg-channels is 3 or all, not \"{}\"", printable(options.guided_channels)));
   if (options.clip != "auto" && options.clip != "on" && options.clip != "off")
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
-  if (options.columns < 1 || options.scale < 0)
-    throw UsageError("--columns is at least 1, and --scale at least 0");
-  bytes_from(options.memory);
   check_request(request);
   return request;
-}
-
-void check_outputs(const Options& options) {
-  if (options.output.empty() && options.latents_output.empty())
-    throw UsageError("say where the picture goes: -o out.png");
-  if (!options.output.empty()) {
-    if (fs::path(options.output).extension() != ".png")
-      throw UsageError(
-          fmt::format("pictures are written as PNG: \"{}\" must end in .png", printable(options.output)));
-    check_writable(options.output);
-  }
-  if (!options.latents_output.empty()) check_writable(options.latents_output);
 }
 
 fs::path vae_path(const Options& options) {
@@ -111,8 +97,9 @@ void complete(PaintRequest& request, const Options& options, const LoadedModel& 
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   const bool pixels = config.in_channels == 3;
   for (const std::string& text : options.classes)
-    for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
-      request.classes.push_back(index);
+    if (text != "balanced")  // every class in turn
+      for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
+        request.classes.push_back(index);
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
   request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
@@ -122,103 +109,28 @@ void complete(PaintRequest& request, const Options& options, const LoadedModel& 
   if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
 }
 
-// "out.png" → "out-0007.png", with as many digits as the count needs, at least four.
-fs::path numbered(const fs::path& path, int64_t number, int64_t count) {
-  const auto digits = std::max<size_t>(4, std::to_string(count).size());
-  return path.parent_path() / fmt::format("{}-{:0{}}.png", path.stem().string(), number, digits);
-}
-
-// Takes finished samples and writes what was asked for.
-class Writer {
- public:
-  Writer(const Options& options, const PaintRequest& request, const PictureOrigin& origin, const DiT& model,
-         const Vae* vae)
-      : options_(options), request_(request), origin_(origin), model_(model), vae_(vae) {
-    if (options.latents_output.empty()) return;
-    const DiTConfig& c = model.config();
-    latents_ = Tensor::empty({request.count, c.in_channels, c.input_size, c.input_size});
-  }
-
-  void take(int64_t first, const Tensor& samples) {
-    const int64_t n = samples.size(0), each = samples.numel() / n;
-    if (latents_.defined())
-      std::copy_n(samples.data<float>(), samples.numel(), latents_.mutable_data<float>() + first * each);
-    if (options_.output.empty()) return;
-    for (int64_t i = 0; i < n; ++i) {
-      const Tensor sample = samples.rows(i, i + 1);
-      const Tensor picture = vae_ ? decode_samples(*vae_, sample, bytes_from(options_.memory)) : sample;
-      const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
-      if (options_.grid)
-        sheet_.push_back(image);
-      else
-        write_one(first + i, image);
-    }
-  }
-
-  void finish() {
-    if (options_.grid && !options_.output.empty())
-      write_png(options_.output,
-                contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-                sheet_text(origin_, request_, model_));
-    if (latents_.defined())
-      write_safetensors(options_.latents_output, {{"latents", latents_}},
-                        sheet_text(origin_, request_, model_));
-  }
-
-  /// "out.png", or "out-0001.png to out-0016.png"
-  std::string what_was_written() const {
-    std::string files;
-    if (!options_.output.empty()) {
-      files = path_of(0).string();
-      if (!options_.grid && request_.count > 1)
-        files += " to " + path_of(request_.count - 1).filename().string();
-    }
-    if (!options_.latents_output.empty()) files += (files.empty() ? "" : ", ") + options_.latents_output;
-    return printable(files, 4096);
-  }
-
- private:
-  fs::path path_of(int64_t picture) const {
-    const bool single = options_.grid || request_.count == 1;
-    return single ? fs::path(options_.output) : numbered(options_.output, picture + 1, request_.count);
-  }
-
-  void write_one(int64_t picture, const Image& image) {
-    const fs::path path = path_of(picture);
-    const PictureText text = picture_text(origin_, request_, model_, picture);
-    write_png(path, image, text);
-    if (on_terminal() || request_.count == 1) return;
-    fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at("class")),
-               text.at("seed"));
-    std::fflush(stdout);
-  }
-
-  const Options& options_;
-  const PaintRequest& request_;
-  const PictureOrigin& origin_;
-  const DiT& model_;
-  const Vae* vae_;  // none: the samples are pictures
-  Tensor latents_;
-  std::vector<Image> sheet_;
-};
-
 // Called after every step: the bar, and the good moment to stop.
 class StepWatch {
  public:
-  StepWatch(Progress& progress, const PaintRequest& request, int64_t batch)
-      : progress_(progress), request_(request), batch_(batch) {}
+  StepWatch(Progress& progress, const PaintRequest& request) : progress_(progress), request_(request) {}
 
-  void next_batch() { first_ += batch_; }
+  // Pictures first..end come next; of those before, some were there or are others' to paint.
+  void begin_batch(int64_t first, int64_t end) {
+    first_ = first;
+    end_ = end;
+    if (!started_) begun_at_ = first;
+    started_ = true;
+  }
   void operator()(const SamplingStep& step) {
-    const int64_t here = std::min(batch_, request_.count - first_);
+    const int64_t here = end_ - first_, before = first_ - begun_at_, all = request_.count - begun_at_;
     // Work is counted in picture-steps, as the last batch may be smaller.
-    const double done = static_cast<double>(first_ * step.count + here * (step.index + 1));
-    const double total = static_cast<double>(request_.count * step.count);
+    const double done = static_cast<double>(before * step.count + here * (step.index + 1));
+    const double total = static_cast<double>(all * step.count);
     const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
     const double per_step = elapsed * static_cast<double>(here) / done;
     std::string pictures;
     if (request_.count > 1) {
-      const std::string last = here > 1 ? fmt::format("-{}", first_ + here) : std::string();
+      const std::string last = here > 1 ? fmt::format("-{}", end_) : std::string();
       pictures =
           fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, request_.count);
     }
@@ -231,13 +143,23 @@ class StepWatch {
  private:
   Progress& progress_;
   const PaintRequest& request_;
-  int64_t batch_, first_ = 0;
+  int64_t first_ = 0, end_ = 0, begun_at_ = 0;
+  bool started_ = false;
   Clock::time_point start_ = Clock::now();
 };
 
+// "16 pictures in 3.1 s, 194 ms each", and of a folder also how many were there.
+std::string describe(const PictureWriter& writer, double seconds) {
+  const int64_t n = writer.painted();
+  std::string text = fmt::format("{} picture{} in {}", n, n == 1 ? "" : "s", duration(seconds));
+  if (n > 0) text += fmt::format(", {} each", duration(seconds / static_cast<double>(n)));
+  if (writer.kept() > 0) text += fmt::format(", {} were there", writer.kept());
+  return text;
+}
+
 void run(const Options& options) {
   PaintRequest request = request_from(options);
-  check_outputs(options);
+  prepare_outputs(options);
   use_threads(options.threads);
   LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   DiT& model = *loaded.model;
@@ -263,23 +185,23 @@ void run(const Options& options) {
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
-  std::string files;
+  PictureWriter writer(options, request, origin, model, vae.get());
   {
     Progress progress;
-    Writer writer(options, request, origin, model, vae.get());
-    StepWatch watch(progress, request,
-                    request.batch > 0 ? request.batch : default_batch(model.config(), request.count));
+    StepWatch watch(progress, request);
     request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
-    paint(model, request, [&](int64_t first, const Tensor& samples) {
-      writer.take(first, samples);
-      watch.next_batch();
-    });
+    const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
+    request.wanted = [&](int64_t first, int64_t end) {
+      end_if_interrupted();
+      const bool wanted = writer.wants(first, end, batch);
+      if (wanted) watch.begin_batch(first, end);
+      return wanted;
+    };
+    paint(model, request, [&](int64_t first, const Tensor& samples) { writer.take(first, samples); });
     writer.finish();
-    files = writer.what_was_written();
   }
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  fmt::print("{} picture{} in {}, {} each: {}\n", request.count, request.count == 1 ? "" : "s",
-             duration(seconds), duration(seconds / static_cast<double>(request.count)), files);
+  fmt::print("{}: {}\n", describe(writer, std::chrono::duration<double>(Clock::now() - start).count()),
+             writer.what_was_written());
 }
 
 }  // namespace
@@ -287,14 +209,17 @@ void run(const Options& options) {
 void add_generate(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("generate", "Paint pictures from classes and seeds");
   auto o = std::make_shared<Options>();
-  verb->add_option("-c,--class", o->classes,
-                   "What to paint: names or indices, with commas or repeated (default: every class in turn)")
+  verb->add_option(
+          "-c,--class,--classes", o->classes,
+          "What to paint: names or indices, with commas or repeated (default: balanced, every class in turn)")
       ->allow_extra_args(false)
       ->type_name("NAME");
   verb->add_option("-n,--count", o->count,
                    "Pictures in all, cycling through the classes (default: one of each class given, or 1)");
-  verb->add_option("-o,--output", o->output,
-                   "PNG file to write; several pictures are numbered: out-0001.png, out-0002.png, ...")
+  verb->add_option(
+          "-o,--output", o->output,
+          "PNG file to write; several pictures are numbered: out-0001.png, ... Or a folder, samples/: what "
+          "is there is not painted again, and processes that mpirun starts share the work")
       ->type_name("FILE");
   verb->add_flag("-g,--grid", o->grid, "Write one sheet of all pictures instead");
   verb->add_option("--columns", o->columns, "Pictures in a row of the sheet")->capture_default_str();
@@ -303,9 +228,10 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("-m,--model", o->model, "Model file, or builtin")->capture_default_str()->type_name("FILE");
   add_weights_option(*verb, o->weights);
-  verb->add_option(
-          "-s,--seed", o->seed,
-          "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which is shown)")
+  verb->add_option("-s,--seed", o->seed,
+                   "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which "
+                   "is shown; of "
+                   "a folder 0)")
       ->type_name("INT");
   verb->add_option("--steps", o->steps, "Sampling steps, 1 to 1000")->capture_default_str();
   verb->add_option("--sampler", o->sampler, "ddpm, ddim or dpm++")->capture_default_str()->type_name("NAME");
@@ -335,8 +261,12 @@ void add_generate(CLI::App& app) {
       ->type_name("BYTES");
   verb->add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
       ->type_name("FILE");
-  verb->add_option("--latents-out", o->latents_output,
+  verb->add_option("--latents-out", o->latents,
                    "Also write the samples themselves, as tensor \"latents\" of a safetensors file")
+      ->type_name("FILE");
+  verb->add_option(
+          "--npz", o->npz,
+          "When a folder's pictures are all there, also write them to one file, as ADM's evaluation takes them")
       ->type_name("FILE");
   verb->footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
   verb->callback([o] { run(*o); });

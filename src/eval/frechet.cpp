@@ -1,9 +1,10 @@
-// The trace of (C₁C₂)^½ is the sum of the singular values of C₁^½ C₂^½. Taken so, and not as a square root of
-// the product's eigenvalues, what rounding adds to a singular covariance stays at the size of rounding instead
-// of at its root.
+// With C = SSᵀ the eigenvalues of C₁C₂ are the squares of the singular values of S₁ᵀS₂, so that the trace of
+// (C₁C₂)^½ is the sum of these. S is Cholesky's factor with pivots, which ends where a singular covariance
+// does: no square root is ever taken of what is only rounding, and of few pictures the factors are as narrow as
+// their number.
 #include "eval/frechet.h"
 
-#include <Eigen/Eigenvalues>
+#include <Eigen/Cholesky>
 #include <Eigen/SVD>
 
 namespace linnet {
@@ -17,13 +18,17 @@ ConstVectorMap as_vector(const std::vector<double>& values) {
   return {values.data(), static_cast<Eigen::Index>(values.size())};
 }
 
-// C^½ of a symmetric matrix that is positive but for rounding.
-Matrix square_root(const Matrix& covariance) {
-  const Eigen::SelfAdjointEigenSolver<Matrix> solver(covariance);
-  check(solver.info() == Eigen::Success,
-        "the eigenvalues of a covariance matrix cannot be found: it holds no numbers");
-  const Eigen::VectorXd roots = solver.eigenvalues().cwiseMax(0.0).cwiseSqrt();
-  return solver.eigenvectors() * roots.asDiagonal() * solver.eigenvectors().transpose();
+// S, (d, rank), of a symmetric matrix SSᵀ that is positive but for rounding.
+Matrix factor(const Matrix& covariance) {
+  check(covariance.allFinite(), "a covariance matrix holds values that are no numbers");
+  const Eigen::LDLT<Matrix> cholesky(covariance);
+  const Eigen::VectorXd pivots = cholesky.vectorD();
+  const double least =
+      static_cast<double>(pivots.size()) * std::numeric_limits<double>::epsilon() * pivots.maxCoeff();
+  Eigen::Index rank = 0;
+  while (rank < pivots.size() && pivots[rank] > least) ++rank;
+  Matrix result = Matrix(cholesky.matrixL()).leftCols(rank) * pivots.head(rank).cwiseSqrt().asDiagonal();
+  return cholesky.transpositionsP().transpose() * result;
 }
 
 }  // namespace
@@ -84,8 +89,8 @@ double frechet_distance(const FeatureStatistics& one, const FeatureStatistics& o
   const Eigen::Index d = one.size();
   const std::vector<double> first = one.covariance(), second = other.covariance();
   const ConstMatrixMap c1(first.data(), d, d), c2(second.data(), d, d);
-  const Matrix product = square_root(c1) * square_root(c2);
-  const double root_trace = Eigen::BDCSVD<Matrix>(product).singularValues().sum();
+  const Matrix product = factor(c1).transpose() * factor(c2);
+  const double root_trace = product.size() == 0 ? 0 : Eigen::BDCSVD<Matrix>(product).singularValues().sum();
   const double distance = (as_vector(one.mean()) - as_vector(other.mean())).squaredNorm() + c1.trace() +
                           c2.trace() - 2 * root_trace;
   return std::max(0.0, distance);

@@ -45,6 +45,7 @@ void paint(const DiT& model, const PaintRequest& request, const PaintedCallback&
   const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
   for (int64_t first = 0; first < request.count; first += std::min(batch, request.count - first)) {
     const int64_t end = first + std::min(batch, request.count - first);
+    if (request.wanted && !request.wanted(first, end)) continue;
     std::vector<int64_t> classes;
     std::vector<uint64_t> seeds;
     for (int64_t i = first; i < end; ++i) {

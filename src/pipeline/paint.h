@@ -14,6 +14,7 @@ struct PaintRequest {
   uint64_t seed = 0;  ///< picture i is drawn from seed + i
   int64_t batch = 0;  ///< pictures at once; 0: default_batch()
   Tensor noise = {};  ///< (count, c, h, w) start noise instead of the seeds'
+  std::function<bool(int64_t first, int64_t end)> wanted = {};  ///< false leaves a batch out; none: all
   GenerateOptions options;
 
   int64_t class_of(int64_t picture, const DiTConfig& model) const;

@@ -5,6 +5,8 @@
 
 #include "cli/command.h"
 #include "cli/small_model.h"
+#include "io/safetensors.h"
+#include "support/inception_weights.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -90,6 +92,57 @@ TEST_F(Comparing, WrongInputIsSaidInOneSentence) {
   EXPECT_TRUE(failed(train("e", {"--held-out", "empty"}), 1, "empty"));
   EXPECT_TRUE(failed(train("none/e", {}), 1, "none"));
   EXPECT_EQ(listing(folder_.path()), before) << "something was left behind";
+}
+
+class WithInception : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {  // a hundred megabytes, once
+    folder = std::make_unique<TemporaryFolder>();
+    Inception model;
+    draw_inception(model);
+    NamedTensors tensors;
+    model.visit("", [&](const std::string& name, nn::Parameter& p) { tensors.emplace_back(name, p.value); });
+    tensors.emplace_back("Conv2d_1a_3x3.bn.num_batches_tracked",
+                         Tensor::zeros({1}));  // as PyTorch's files have them
+    write_safetensors(*folder / "inception", tensors);
+    for (const char* seed : {"1", "2"})
+      ASSERT_TRUE(succeeded(
+          linnet({"data", "shapes", std::string("s") + seed, "--count", "8", "--size", "24", "--seed", seed})));
+  }
+  static void TearDownTestSuite() { folder.reset(); }
+  static Result linnet(const Arguments& arguments) { return run(arguments, {folder->path()}); }
+
+  static inline std::unique_ptr<TemporaryFolder> folder;
+};
+
+TEST_F(WithInception, GivesTheFiguresOfAdmsSuite) {
+  const Result result =
+      linnet({"eval", "s1", "s2", "--inception", "inception", "--json", "r.json", "--save-statistics", "v"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("8 pictures in s1 against 8 pictures in s2"), std::string::npos) << result.out;
+  const auto json = nlohmann::json::parse(contents(*folder / "r.json"));
+  for (const char* key : {"fid", "sfid"}) EXPECT_GT(json.at(key).get<double>(), 0) << key;
+  EXPECT_GE(json.at("inception_score").get<double>(), 1);
+  for (const char* key : {"precision", "recall"}) EXPECT_LE(json.at(key).get<double>(), 1) << key;
+
+  ASSERT_TRUE(succeeded(linnet({"eval", "s1", "v", "--inception", "inception", "--json", "again.json"})));
+  EXPECT_EQ(contents(*folder / "r.json"), contents(*folder / "again.json"));
+  ASSERT_TRUE(succeeded(linnet({"eval", "v", "v", "--inception", "inception", "--json", "same.json"})));
+  const auto same = nlohmann::json::parse(contents(*folder / "same.json"));
+  EXPECT_LT(same.at("fid").get<double>(), 1e-6 * json.at("fid").get<double>());
+  EXPECT_EQ(same.at("precision"), 1);
+}
+
+TEST_F(WithInception, WrongUsesAreRefused) {
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "s2"}), 2, "--inception"));
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "s2", "--inception", "inception", "--features", "inception"}), 2,
+                     "--features"));
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "s2", "--inception", "none"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "s2", "--inception", "s1"}), 1, "s1"));
+  write_safetensors(*folder / "dit", {{"fc.weight", Tensor::zeros({2})}});
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "s2", "--inception", "dit"}), 1, "Conv2d_1a_3x3.conv.weight"));
+  EXPECT_TRUE(failed(linnet({"eval", "none", "s2", "--inception", "inception"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "dit", "--inception", "inception"}), 1, "not what Inception saw"));
 }
 
 }  // namespace

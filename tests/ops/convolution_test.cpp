@@ -1,10 +1,12 @@
 // What convolutional networks are built of, against plain loops in f64: convolution, group norm, attention of
 // one wide head, and what moves pixels.
 #include <algorithm>
+#include <array>
 
 #include "ops/conv2d.h"
 #include "ops/group_norm.h"
 #include "ops/pixels.h"
+#include "ops/pool2d.h"
 #include "ops/wide_attention.h"
 #include "support.h"
 
@@ -266,6 +268,55 @@ TEST(Pixels, RowsAreAViewWhereTheyLieTogether) {
   EXPECT_EQ(cropped.shape(), (Shape{2, 2, 2, 3}));
   EXPECT_EQ(cropped.data<float>()[12], two.data<float>()[30 + 12]);
   EXPECT_NE(error_of([&] { (void)crop_rows(one, 3, 6); }), "no error");
+}
+
+TEST(Pool2d, LooksAtWhatIsInside) {
+  const Tensor x = random({2, 5, 6, 3}, 1);
+  const Grid grid(x);
+  for (const auto& [size, stride, padding] : {std::array<int64_t, 3>{3, 1, 1}, {3, 2, 0}, {2, 2, 0}})
+    for (const Pooling pooling : {Pooling::largest, Pooling::mean}) {
+      const int64_t height = (5 + 2 * padding - size) / stride + 1,
+                    width = (6 + 2 * padding - size) / stride + 1;
+      Values expected;
+      for (int64_t n = 0; n < 2; ++n)
+        for (int64_t i = 0; i < height; ++i)
+          for (int64_t j = 0; j < width; ++j)
+            for (int64_t c = 0; c < 3; ++c) {
+              double top = -1e9, sum = 0, count = 0;
+              for (int64_t y = i * stride - padding; y < i * stride - padding + size; ++y)
+                for (int64_t z = j * stride - padding; z < j * stride - padding + size; ++z) {
+                  if (y < 0 || y >= 5 || z < 0 || z >= 6) continue;
+                  top = std::max(top, grid.at(n, y, z, c));
+                  sum += grid.at(n, y, z, c);
+                  ++count;
+                }
+              expected.push_back(pooling == Pooling::largest ? top : sum / count);
+            }
+      EXPECT_LT(relative_error(pool2d(x, pooling, size, stride, padding), expected), 1e-6);
+    }
+  EXPECT_NE(error_of([&] { (void)pool2d(x, Pooling::mean, 9, 1, 0); }), "no error");
+}
+
+TEST(JoinChannels, LaysThemBehindEachOther) {
+  const Tensor a = random({2, 2, 3, 2}, 1), b = random({2, 2, 3, 5}, 2), joined = join_channels({a, b});
+  ASSERT_EQ(joined.shape(), (Shape{2, 2, 3, 7}));
+  for (int64_t pixel = 0; pixel < 12; ++pixel) {
+    EXPECT_EQ(joined.data<float>()[pixel * 7 + 1], a.data<float>()[pixel * 2 + 1]);
+    EXPECT_EQ(joined.data<float>()[pixel * 7 + 4], b.data<float>()[pixel * 5 + 2]);
+  }
+  EXPECT_NE(error_of([&] { (void)join_channels({a, random({2, 3, 2, 2}, 1)}); }), "no error");
+}
+
+TEST(ResizeBilinear, OfALineIsALine) {
+  Tensor x = Tensor::empty({1, 4, 8, 1});
+  for (int64_t i = 0; i < 32; ++i)
+    x.mutable_data<float>()[i] = static_cast<float>(i % 8) + 10 * static_cast<float>(i / 8);
+  const Tensor y = resize_bilinear(x, 8, 16);
+  // Centres: pixel j of 16 lies at (j + ½)/2 − ½; the edges stay what they are.
+  EXPECT_NEAR(y.data<float>()[0], 0, 1e-6);
+  EXPECT_NEAR(y.data<float>()[2 * 16 + 5], 10 * 0.75 + 2.25, 1e-5);
+  EXPECT_NEAR(y.data<float>()[7 * 16 + 15], 37, 1e-5);
+  EXPECT_TRUE(same_bytes(resize_bilinear(x, 4, 8), x));
 }
 
 }  // namespace

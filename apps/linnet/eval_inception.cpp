@@ -1,0 +1,85 @@
+// linnet eval SAMPLES REFERENCE --inception FILE: the figures of ADM's evaluation suite.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "eval.h"
+#include "eval/inception_view.h"
+#include "interrupt.h"
+#include "io/file.h"
+#include "io/text.h"
+#include "terminal.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder of pictures, an .npz file, or what was seen in one before.
+InceptionView look(const LoadedInception& inception, const std::string& path) {
+  const bool npz = fs::path(path).extension() == ".npz";
+  if (fs::is_regular_file(path) && !npz) return load_view(path, inception);
+  Progress progress;
+  const OnPicturesSeen show = [&](int64_t done, int64_t count) {
+    progress.show(static_cast<double>(done), static_cast<double>(count),
+                  fmt::format("{}: {} of {}", printable(path), done, count));
+    end_if_interrupted();
+  };
+  return npz ? look_at_npz(inception, path, show) : look_at_folder(inception, path, show);
+}
+
+std::string describe(const InceptionView& view, const std::string& path) {
+  return view.count > 0 ? fmt::format("{} pictures in {}", view.count, printable(path))
+                        : fmt::format("the statistics in {}", printable(path));
+}
+
+std::string describe(const InceptionFigures& figures) {
+  std::string text = fmt::format("FID {:.3f}", figures.fid);
+  if (figures.sfid) text += fmt::format(", sFID {:.3f}", *figures.sfid);
+  if (figures.score > 0) text += fmt::format(", Inception score {:.3f}", figures.score);
+  if (figures.manifold)
+    text +=
+        fmt::format(", precision {:.3f}, recall {:.3f}", figures.manifold->precision, figures.manifold->recall);
+  return text;
+}
+
+std::string as_json(const InceptionFigures& figures, const InceptionView& samples,
+                    const InceptionView& reference, const LoadedInception& inception) {
+  nlohmann::ordered_json json;
+  json["fid"] = figures.fid;
+  const auto number = [](bool known, double value) {
+    return known ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+  };
+  const PrecisionRecall manifold = figures.manifold.value_or(PrecisionRecall{});
+  json["sfid"] = number(figures.sfid.has_value(), figures.sfid.value_or(0));
+  json["inception_score"] = number(figures.score > 0, figures.score);
+  json["precision"] = number(figures.manifold.has_value(), manifold.precision);
+  json["recall"] = number(figures.manifold.has_value(), manifold.recall);
+  json["samples"] = samples.count;
+  json["reference"] = reference.count;
+  json["inception"] = inception.fingerprint;
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+void eval_with_inception(const EvalOptions& options) {
+  const LoadedInception inception = load_inception(options.inception);
+  const InceptionView samples = look(inception, options.samples),
+                      reference = look(inception, options.reference);
+  if (!options.statistics.empty()) save_view(options.statistics, reference, inception);
+  InceptionFigures figures;
+  {
+    Progress progress;
+    figures = compare(samples, reference, [&](double share) {
+      progress.show(share, 1, "nearest neighbours");
+      end_if_interrupted();
+    });
+  }
+  if (!options.json.empty()) write_text_file(options.json, as_json(figures, samples, reference, inception));
+  fmt::print("{}: {} against {}\n", describe(figures), describe(samples, options.samples),
+             describe(reference, options.reference));
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,144 @@
+#include "generate_output.h"
+
+#include <fmt/format.h>
+
+#include "io/file.h"
+#include "io/npz.h"
+#include "io/safetensors.h"
+#include "io/sheet.h"
+#include "io/text.h"
+#include "memory_argument.h"
+#include "pipeline/decode.h"
+#include "terminal.h"
+
+namespace linnet::app {
+
+namespace fs = std::filesystem;
+
+bool OutputOptions::to_folder() const {
+  return output.ends_with('/') || (fs::path(output).extension() != ".png" && fs::is_directory(output));
+}
+
+void prepare_outputs(const OutputOptions& options) {
+  bytes_from(options.memory);
+  if (options.output.empty() && options.latents.empty())
+    throw UsageError("say where the picture goes: -o out.png");
+  if (options.columns < 1 || options.scale < 0)
+    throw UsageError("--columns is at least 1, and --scale at least 0");
+  if (options.to_folder()) {
+    if (options.grid) throw UsageError("a sheet is one file: -o sheet.png");
+    if (!options.latents.empty())
+      throw UsageError(
+          "--latents-out keeps what one run samples, and a folder may take several: give a file with -o");
+    if (!options.npz.empty()) check_writable(options.npz);
+    std::error_code problem;
+    fs::create_directories(options.output, problem);
+    check(!problem, "cannot make the folder {}: {}", printable(options.output), problem.message());
+    return check_writable(fs::path(options.output) / "000000.png");
+  }
+  if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
+  if (!options.output.empty()) {
+    if (fs::path(options.output).extension() != ".png")
+      throw UsageError(fmt::format("pictures are written as PNG: \"{}\" must end in .png, or in / for a folder",
+                                   printable(options.output)));
+    check_writable(options.output);
+  }
+  if (!options.latents.empty()) check_writable(options.latents);
+}
+
+PictureWriter::PictureWriter(const OutputOptions& options, const PaintRequest& request,
+                             const PictureOrigin& origin, const DiT& model, const Vae* vae)
+    : options_(options), request_(request), origin_(origin), model_(model), vae_(vae) {
+  if (options.latents.empty()) return;
+  const DiTConfig& c = model.config();
+  latents_ = Tensor::empty({request.count, c.in_channels, c.input_size, c.input_size});
+}
+
+bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
+  if (!options_.to_folder()) return true;
+  if (first / batch % share_.count != share_.index) return false;
+  bool all = true;
+  for (int64_t i = first; i < end; ++i) all = is_there(i) && all;
+  if (all) kept_ += end - first;
+  return !all;
+}
+
+bool PictureWriter::is_there(int64_t picture) const {
+  const fs::path path = path_of(picture);
+  if (!fs::exists(path)) return false;
+  check(read_png_text(path) == picture_text(origin_, request_, model_, picture),
+        "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
+        printable(path.string(), 4096));
+  return true;
+}
+
+void PictureWriter::take(int64_t first, const Tensor& samples) {
+  const int64_t n = samples.size(0), each = samples.numel() / n;
+  painted_ += n;
+  if (latents_.defined())
+    std::copy_n(samples.data<float>(), samples.numel(), latents_.mutable_data<float>() + first * each);
+  if (options_.output.empty()) return;
+  for (int64_t i = 0; i < n; ++i) {
+    const Tensor sample = samples.rows(i, i + 1);
+    const Tensor picture = vae_ ? decode_samples(*vae_, sample, bytes_from(options_.memory)) : sample;
+    const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
+    if (options_.grid)
+      sheet_.push_back(image);
+    else
+      write_one(first + i, image);
+  }
+}
+
+void PictureWriter::finish() {
+  if (options_.grid && !options_.output.empty())
+    write_png(options_.output,
+              contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
+              sheet_text(origin_, request_, model_));
+  if (latents_.defined())
+    write_safetensors(options_.latents, {{"latents", latents_}}, sheet_text(origin_, request_, model_));
+  if (!options_.npz.empty()) write_npz();
+}
+
+// Of processes that share the work, the last to end finds all pictures there.
+void PictureWriter::write_npz() const {
+  for (int64_t i = 0; i < request_.count; ++i)
+    if (!fs::exists(path_of(i))) return;
+  const Image first = read_image(path_of(0));
+  write_npz_pictures(options_.npz, request_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {
+    const Image image = read_image(path_of(i));
+    check(image.width == first.width && image.height == first.height,
+          "{}: it is of another size than the first", printable(path_of(i).string(), 4096));
+    std::copy(image.rgb.begin(), image.rgb.end(), into);
+  });
+}
+
+std::string PictureWriter::what_was_written() const {
+  std::string files;
+  if (!options_.output.empty()) {
+    files = path_of(0).string();
+    if (!options_.grid && request_.count > 1) files += " to " + path_of(request_.count - 1).filename().string();
+  }
+  for (const std::string& other : {options_.latents, options_.npz})
+    if (!other.empty() && fs::exists(other)) files += (files.empty() ? "" : ", ") + other;
+  return printable(files, 4096);
+}
+
+// "out.png" → "out-0007.png", with as many digits as the count needs, at least four; in a folder "000006.png".
+fs::path PictureWriter::path_of(int64_t picture) const {
+  const fs::path output = options_.output;
+  if (options_.to_folder()) return output / fmt::format("{:06}.png", picture);
+  if (options_.grid || request_.count == 1) return output;
+  const auto digits = std::max<size_t>(4, std::to_string(request_.count).size());
+  return output.parent_path() / fmt::format("{}-{:0{}}.png", output.stem().string(), picture + 1, digits);
+}
+
+void PictureWriter::write_one(int64_t picture, const Image& image) const {
+  const fs::path path = path_of(picture);
+  const PictureText text = picture_text(origin_, request_, model_, picture);
+  write_png(path, image, text);
+  if (on_terminal() || request_.count == 1) return;
+  fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at("class")), text.at("seed"));
+  std::fflush(stdout);
+}
+
+}  // namespace linnet::app

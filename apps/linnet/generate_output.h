@@ -1,0 +1,63 @@
+// Where linnet generate's pictures go: one file, numbered files, a sheet, or a folder that can be gone on with.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "io/image.h"
+#include "models/vae.h"
+#include "pipeline/picture_text.h"
+#include "processes.h"
+
+namespace linnet::app {
+
+struct OutputOptions {
+  std::string output, latents, npz, memory = "4G";
+  int64_t columns = 8, scale = 0;
+  bool grid = false;
+
+  /// Pictures go to a folder: what is there already is not painted again.
+  bool to_folder() const;
+};
+
+/// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.
+void prepare_outputs(const OutputOptions& options);
+
+/// Takes finished samples and writes what was asked for.
+class PictureWriter {
+ public:
+  /// vae may be null: the samples are pictures. All must outlive this.
+  PictureWriter(const OutputOptions& options, const PaintRequest& request, const PictureOrigin& origin,
+                const DiT& model, const Vae* vae);
+
+  /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
+  /// by their names.
+  bool wants(int64_t first, int64_t end, int64_t batch);
+  /// Samples of the pictures from first on.
+  void take(int64_t first, const Tensor& samples);
+  void finish();
+
+  int64_t painted() const { return painted_; }
+  int64_t kept() const { return kept_; }
+  /// "out.png", or "out-0001.png to out-0016.png"
+  std::string what_was_written() const;
+
+ private:
+  std::filesystem::path path_of(int64_t picture) const;
+  bool is_there(int64_t picture) const;
+  void write_one(int64_t picture, const Image& image) const;
+  void write_npz() const;
+
+  const OutputOptions& options_;
+  const PaintRequest& request_;
+  const PictureOrigin& origin_;
+  const DiT& model_;
+  const Vae* vae_;
+  const ProcessShare share_ = process_share();
+  int64_t painted_ = 0, kept_ = 0;
+  Tensor latents_;
+  std::vector<Image> sheet_;
+};
+
+}  // namespace linnet::app

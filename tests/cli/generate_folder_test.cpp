@@ -1,0 +1,113 @@
+// linnet generate into a folder: gone on with, shared by processes, and as one file for ADM's evaluation.
+#include <csignal>
+#include <cstdlib>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "io/image.h"
+#include "io/npz.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class GenerateFolder : public testing::Test {
+ protected:
+  static Arguments arguments(const Arguments& more) {
+    Arguments all = {"generate", "--model", "small.safetensors", "--steps", "3", "-n", "20", "--batch", "4"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  Result generate(const Arguments& more, const std::function<void()>& in_child = {}) const {
+    return run(arguments(more), {folder_.path(), in_child});
+  }
+  void expect_same(const std::string& one, const std::string& other) const {
+    const auto names = listing(folder_ / one);
+    EXPECT_EQ(names, listing(folder_ / other));
+    EXPECT_EQ(names.size(), 20u);
+    for (const std::string& name : names)
+      EXPECT_EQ(contents(folder_ / one / name), contents(folder_ / other / name)) << name;
+  }
+
+  TemporaryFolder folder_;
+  const std::string model_ = write_small_model(folder_ / "small.safetensors");
+};
+
+TEST_F(GenerateFolder, WhatIsThereIsNotPaintedAgain) {
+  ASSERT_TRUE(succeeded(generate({"-o", "whole/"})));
+  EXPECT_EQ(listing(folder_ / "whole").front(), "000000.png");
+  EXPECT_EQ(read_png_text(folder_ / "whole/000019.png").at("seed"), "19");
+  fs::create_directories(folder_ / "parts");
+  for (const char* name : {"000000.png", "000001.png", "000002.png", "000003.png", "000009.png"})
+    fs::copy_file(folder_ / "whole" / name, folder_ / "parts" / name);
+  const Result result = generate({"-o", "parts", "--classes", "balanced"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("16 pictures in"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("4 were there"), std::string::npos) << result.out;
+  expect_same("whole", "parts");
+}
+
+TEST_F(GenerateFolder, KilledAtAnyMomentItEndsAsUndisturbed) {
+  ASSERT_TRUE(succeeded(generate({"-o", "whole/"})));
+  for (const char* picture : {"000002.png", "000009.png", "000018.png"}) {
+    Process process(arguments({"-o", "parts/"}), {folder_.path()});
+    process.wait_for(picture);
+    process.send(SIGKILL);
+    process.wait();
+  }
+  ASSERT_TRUE(succeeded(generate({"-o", "parts/"})));
+  expect_same("whole", "parts");
+}
+
+TEST_F(GenerateFolder, ProcessesShareTheWorkAndMakeTheSameSet) {
+  ASSERT_TRUE(succeeded(generate({"-o", "whole/", "--npz", "whole.npz"})));
+  const auto as_process = [](const char* index) {
+    return [index] {
+      ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
+      ::setenv("OMPI_COMM_WORLD_RANK", index, 1);
+    };
+  };
+  for (const char* index : {"2", "0", "1"}) {
+    EXPECT_FALSE(fs::exists(folder_ / "shared.npz"));
+    ASSERT_TRUE(succeeded(generate({"-o", "shared/", "--npz", "shared.npz"}, as_process(index))));
+  }
+  expect_same("whole", "shared");
+  EXPECT_EQ(contents(folder_ / "whole.npz"), contents(folder_ / "shared.npz"));
+}
+
+TEST_F(GenerateFolder, AnNpzHoldsThePictures) {
+  ASSERT_TRUE(succeeded(generate({"-o", "p/", "--npz", "p.npz"})));
+  const Image third = read_image(folder_ / "p/000002.png");
+  int64_t arrays = 0;
+  read_npz(folder_ / "p.npz", [&](const NpyArray& array, const ReadValues& read) {
+    ++arrays;
+    EXPECT_EQ(array.name, "arr_0");
+    ASSERT_EQ(array.shape, (Shape{20, 16, 16, 3}));
+    std::vector<uint8_t> pixels(static_cast<size_t>(array.shape.numel()));
+    read(pixels.data(), pixels.size());
+    EXPECT_EQ(std::vector<uint8_t>(pixels.begin() + 2 * 768, pixels.begin() + 3 * 768), third.rgb);
+  });
+  EXPECT_EQ(arrays, 1);
+}
+
+TEST_F(GenerateFolder, OtherPicturesByTheSameNamesAreRefused) {
+  ASSERT_TRUE(succeeded(generate({"-o", "p/"})));
+  const std::string before = contents(folder_ / "p/000000.png");
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--seed", "5"}), 1, "choose another folder"));
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--cfg", "2"}), 1, "p/000000.png"));
+  EXPECT_EQ(contents(folder_ / "p/000000.png"), before);
+}
+
+TEST_F(GenerateFolder, WrongUsesAreRefused) {
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--grid"}), 2, "sheet"));
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--latents-out", "l"}), 2, "--latents-out"));
+  EXPECT_TRUE(failed(generate({"-o", "p.png", "--npz", "p.npz"}), 2, "--npz"));
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--npz", "none/p.npz"}), 1, "none"));
+  EXPECT_TRUE(failed(generate({"-o", "small.safetensors/"}), 1, "small.safetensors"));
+  EXPECT_EQ(listing(folder_.path()), (std::vector<std::string>{"small.safetensors"}));
+}
+
+}  // namespace
+}  // namespace linnet::test
