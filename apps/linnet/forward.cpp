@@ -6,6 +6,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "ops/matmul.h"
+#include "store/inception_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -24,11 +25,16 @@ void write(const Options& options, const NamedTensors& tensors, DType dtype) {
   fmt::print("{}; {}: {}\n", fmt::join(written, ", "), describe_products(dtype), options.output);
 }
 
+void run_inception(const Options& options) {
+  const LoadedInception inception = load_inception(options.model);
+  write(options, inception_file(*inception.model, SafetensorsFile::open(options.input)), DType::f32);
+}
+
 void run_vae(const Options& options) {
   const bool encoder = options.part == "vae.encoder";
   if (!encoder && options.part != "vae.decoder")
-    throw UsageError(
-        fmt::format("--part is dit, vae.encoder or vae.decoder, not \"{}\"", printable(options.part)));
+    throw UsageError(fmt::format("--part is dit, vae.encoder, vae.decoder or inception, not \"{}\"",
+                                 printable(options.part)));
   const DType dtype = ops::product_dtype_from_name(options.dtype);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
   const std::unique_ptr<Vae> vae = load_vae(options.model);
@@ -40,6 +46,7 @@ void run_vae(const Options& options) {
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
+  if (options.part == "inception") return run_inception(options);
   if (options.part != "dit") return run_vae(options);
   const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
@@ -58,13 +65,15 @@ void add_forward(CLI::App& app) {
   verb->add_option(
           "input", options->input,
           "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n); with sample (n, c, "
-          "height, width) for vae.encoder; with latent (n, c, h, w), not scaled, for vae.decoder")
+          "height, width) in -1..1 for vae.encoder and inception; with latent (n, c, h, w), not scaled, for "
+          "vae.decoder")
       ->required();
   verb->add_option("-o,--output", options->output,
-                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample")
+                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample; features "
+                   "by name")
       ->required()
       ->type_name("FILE");
-  verb->add_option("--part", options->part, "What to run: dit, vae.encoder or vae.decoder")
+  verb->add_option("--part", options->part, "What to run: dit, vae.encoder, vae.decoder or inception")
       ->capture_default_str()
       ->type_name("NAME");
   add_dtype_option(*verb, options->dtype);

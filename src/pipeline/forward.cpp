@@ -85,6 +85,14 @@ NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input) {
   return {{"sample", of_file(input, [&] { return vae.decode(latent); })}};
 }
 
+NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input) {
+  const Tensor sample = floats(input, "sample");
+  const Inception::Features seen = of_file(input, [&] { return inception.features(sample); });
+  return {{"64", seen.first},        {"192", seen.second},
+          {"768", seen.third},       {"2048", seen.pool},
+          {"spatial", seen.spatial}, {"probabilities", inception.probabilities(seen.pool)}};
+}
+
 Tensor forward_file(const DiT& model, const SafetensorsFile& input) {
   const Tensor x = pictures(model.config(), input);
   const Tensor t = timesteps(x.size(0), input);

@@ -3,6 +3,7 @@
 
 #include "io/safetensors.h"
 #include "models/dit.h"
+#include "models/inception.h"
 #include "models/vae.h"
 
 namespace linnet {
@@ -15,5 +16,8 @@ Tensor forward_file(const DiT& model, const SafetensorsFile& input);
 /// latent (n, c, h, w), which is not scaled. Throws Error as forward_file does.
 NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input);
 NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input);
+/// What Inception sees in tensor sample (n, 3, height, width) in −1..1: "64", "192", "768", "2048" and
+/// "spatial", as FID and sFID take them, and "probabilities".
+NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input);
 
 }  // namespace linnet

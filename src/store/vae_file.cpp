@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <regex>
 
 #include "io/text.h"
 #include "store/model_file.h"
@@ -37,45 +36,56 @@ class NewNames {
       ++levels_;
   }
 
-  std::string of(std::string name) const {
-    static const std::regex block(R"(\.(down|up)\.(\d)\.block\.)"),
-        sampler(R"(\.(down|up)\.(\d)\.(?:down|up)sample\.)"), mid(R"(\.mid\.block_([12])\.)");
-    std::smatch found;
-    if (std::regex_search(name, found, block))
-      name = fmt::format("{}.{}_blocks.{}.resnets.{}", found.prefix().str(), found[1].str(), level(found),
-                         found.suffix().str());
-    else if (std::regex_search(name, found, sampler))
-      name = fmt::format("{}.{}_blocks.{}.{}samplers.0.{}", found.prefix().str(), found[1].str(), level(found),
-                         found[1].str(), found.suffix().str());
-    else if (std::regex_search(name, found, mid))
-      name = fmt::format("{}.mid_block.resnets.{}.{}", found.prefix().str(), found[1].str() == "1" ? 0 : 1,
-                         found.suffix().str());
-    replace(name, ".mid.attn_1.", ".mid_block.attentions.0.");
-    replace(name, ".nin_shortcut.", ".conv_shortcut.");
-    replace(name, "coder.norm_out.", "coder.conv_norm_out.");
-    if (const size_t place = name.find(".attentions.0."); place != std::string::npos)
-      name = name.substr(0, place + 14) + attention_name(name.substr(place + 14));
-    return name;
+  std::string of(const std::string& name) const {
+    std::vector<std::string> parts = split(name);
+    const auto is = [&](size_t i, std::string_view text) { return i < parts.size() && parts[i] == text; };
+    if ((is(1, "down") || is(1, "up")) && parts.size() > 4) {
+      const std::string way = parts[1], level = level_of(way, parts[2]);
+      if (is(3, "block"))
+        replace(parts, 1, 3, {way + "_blocks", level, "resnets"});
+      else if (is(3, way + "sample"))
+        replace(parts, 1, 3, {way + "_blocks", level, way + "samplers", "0"});
+    } else if (is(1, "mid") && (is(2, "block_1") || is(2, "block_2"))) {
+      replace(parts, 1, 2, {"mid_block", "resnets", parts[2] == "block_1" ? "0" : "1"});
+    } else if (is(1, "mid") && is(2, "attn_1")) {
+      replace(parts, 1, 2, {"mid_block", "attentions", "0"});
+    } else if (is(1, "norm_out")) {
+      parts[1] = "conv_norm_out";
+    }
+    for (size_t i = 0; i + 2 < parts.size(); ++i)
+      if (parts[i] == "attentions") parts[i + 2] = attention_name(parts[i + 2]);
+    for (std::string& part : parts)
+      if (part == "nin_shortcut") part = "conv_shortcut";
+    return fmt::format("{}", fmt::join(parts, "."));
   }
 
  private:
-  int level(const std::smatch& found) const {
-    const int own = found[2].str()[0] - '0';
-    return found[1].str() == "up" ? levels_ - 1 - own : own;
+  static std::vector<std::string> split(const std::string& name) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0; begin <= name.size();) {
+      const size_t end = std::min(name.find('.', begin), name.size());
+      parts.push_back(name.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    return parts;
+  }
+  static void replace(std::vector<std::string>& parts, size_t first, size_t count,
+                      const std::vector<std::string>& with) {
+    const auto place = parts.begin() + static_cast<std::ptrdiff_t>(first);
+    parts.insert(parts.erase(place, place + static_cast<std::ptrdiff_t>(count)), with.begin(), with.end());
+  }
+  std::string level_of(const std::string& way, const std::string& own) const {
+    if (way == "down" || own.size() != 1 || own[0] < '0' || own[0] > '9') return own;
+    return std::to_string(levels_ - 1 - (own[0] - '0'));
   }
 
-  static void replace(std::string& name, std::string_view from, std::string_view to) {
-    if (const size_t place = name.find(from); place != std::string::npos) name.replace(place, from.size(), to);
-  }
-
-  // "query.weight" (diffusers before 0.17) or "q.weight" (latent diffusion) → "to_q.weight".
+  // "query" (diffusers before 0.17) or "q" (latent diffusion) → "to_q".
   static std::string attention_name(const std::string& name) {
     static constexpr std::pair<std::string_view, std::string_view> names[] = {
-        {"query.", "to_q."},     {"key.", "to_k."}, {"value.", "to_v."}, {"proj_attn.", "to_out.0."},
-        {"q.", "to_q."},         {"k.", "to_k."},   {"v.", "to_v."},     {"proj_out.", "to_out.0."},
-        {"norm.", "group_norm."}};
+        {"query", "to_q"}, {"key", "to_k"}, {"value", "to_v"},        {"proj_attn", "to_out.0"}, {"q", "to_q"},
+        {"k", "to_k"},     {"v", "to_v"},   {"proj_out", "to_out.0"}, {"norm", "group_norm"}};
     for (const auto& [theirs, ours] : names)
-      if (name.starts_with(theirs)) return std::string(ours) + name.substr(theirs.size());
+      if (name == theirs) return std::string(ours);
     return name;
   }
 

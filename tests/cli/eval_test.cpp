@@ -133,6 +133,17 @@ TEST_F(WithInception, GivesTheFiguresOfAdmsSuite) {
   EXPECT_EQ(same.at("precision"), 1);
 }
 
+TEST_F(WithInception, ForwardWritesItsFeatures) {
+  write_safetensors(*folder / "x", {{"sample", Generator(1).normal({2, 3, 20, 30})}});
+  ASSERT_TRUE(succeeded(linnet({"forward", "inception", "x", "-o", "features", "--part", "inception"})));
+  const auto features = SafetensorsFile::open(*folder / "features");
+  for (const int64_t size : {64, 192, 768, 2048})
+    EXPECT_EQ(features.tensor(std::to_string(size)).shape(), (Shape{2, size}));
+  EXPECT_EQ(features.tensor("spatial").shape(), (Shape{2, 2023}));
+  EXPECT_TRUE(
+      failed(linnet({"forward", "inception", "features", "-o", "y", "--part", "inception"}), 1, "sample"));
+}
+
 TEST_F(WithInception, WrongUsesAreRefused) {
   EXPECT_TRUE(failed(linnet({"eval", "s1", "s2"}), 2, "--inception"));
   EXPECT_TRUE(failed(linnet({"eval", "s1", "s2", "--inception", "inception", "--features", "inception"}), 2,

@@ -1,0 +1,1 @@
+// Nothing: what belongs to it are the precompiled headers (CMakeLists.txt).
