@@ -5,6 +5,7 @@
 #include "eval/frechet.h"
 
 #include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
 #include <Eigen/SVD>
 
 namespace linnet {
@@ -29,6 +30,26 @@ Matrix factor(const Matrix& covariance) {
   while (rank < pivots.size() && pivots[rank] > least) ++rank;
   Matrix result = Matrix(cholesky.matrixL()).leftCols(rank) * pivots.head(rank).cwiseSqrt().asDiagonal();
   return cholesky.transpositionsP().transpose() * result;
+}
+
+// The sum of a matrix's singular values: those of the bidiagonal matrix B that reflections make of it, which are the
+// eigenvalues above 0 of the tridiagonal matrix that has no diagonal and B's elements, d₁, e₁, d₂, e₂, …, beside it (Golub
+// and Kahan 1965). Nothing is squared, so that small ones keep their size.
+double sum_of_singular_values(const Matrix& matrix) {
+  if (matrix.size() == 0) return 0;
+  if (matrix.rows() < matrix.cols()) return sum_of_singular_values(matrix.transpose());
+  const Eigen::internal::UpperBidiagonalization<Matrix> reduced(matrix);
+  const auto& band = reduced.bidiagonal().coeffs();  // (2, n): what is above the diagonal, from place 1 on; the diagonal
+  const Eigen::Index n = matrix.cols();
+  Eigen::VectorXd beside(2 * n - 1);
+  for (Eigen::Index i = 0; i < n; ++i) {
+    beside[2 * i] = band(1, i);
+    if (i + 1 < n) beside[2 * i + 1] = band(0, i + 1);
+  }
+  Eigen::SelfAdjointEigenSolver<Matrix> solver;
+  solver.computeFromTridiagonal(Eigen::VectorXd::Zero(2 * n), beside, Eigen::EigenvaluesOnly);
+  check(solver.info() == Eigen::Success, "the singular values of two covariances' product cannot be found");
+  return solver.eigenvalues().tail(n).sum();
 }
 
 }  // namespace
@@ -90,7 +111,7 @@ double frechet_distance(const FeatureStatistics& one, const FeatureStatistics& o
   const std::vector<double> first = one.covariance(), second = other.covariance();
   const ConstMatrixMap c1(first.data(), d, d), c2(second.data(), d, d);
   const Matrix product = factor(c1).transpose() * factor(c2);
-  const double root_trace = product.size() == 0 ? 0 : Eigen::BDCSVD<Matrix>(product).singularValues().sum();
+  const double root_trace = sum_of_singular_values(product);
   const double distance = (as_vector(one.mean()) - as_vector(other.mean())).squaredNorm() + c1.trace() +
                           c2.trace() - 2 * root_trace;
   return std::max(0.0, distance);
