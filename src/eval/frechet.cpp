@@ -32,14 +32,15 @@ Matrix factor(const Matrix& covariance) {
   return cholesky.transpositionsP().transpose() * result;
 }
 
-// The sum of a matrix's singular values: those of the bidiagonal matrix B that reflections make of it, which are the
-// eigenvalues above 0 of the tridiagonal matrix that has no diagonal and B's elements, d₁, e₁, d₂, e₂, …, beside it (Golub
-// and Kahan 1965). Nothing is squared, so that small ones keep their size.
+// The sum of a matrix's singular values: those of the bidiagonal matrix B that reflections make of it, which
+// are the eigenvalues above 0 of the tridiagonal matrix that has no diagonal and B's elements, d₁, e₁, d₂, e₂,
+// …, beside it (Golub and Kahan 1965). Nothing is squared, so that small ones keep their size.
 double sum_of_singular_values(const Matrix& matrix) {
   if (matrix.size() == 0) return 0;
   if (matrix.rows() < matrix.cols()) return sum_of_singular_values(matrix.transpose());
   const Eigen::internal::UpperBidiagonalization<Matrix> reduced(matrix);
-  const auto& band = reduced.bidiagonal().coeffs();  // (2, n): what is above the diagonal, from place 1 on; the diagonal
+  const auto& band =
+      reduced.bidiagonal().coeffs();  // (2, n): what is above the diagonal, from place 1 on; the diagonal
   const Eigen::Index n = matrix.cols();
   Eigen::VectorXd beside(2 * n - 1);
   for (Eigen::Index i = 0; i < n; ++i) {

@@ -25,10 +25,8 @@ void expect_near(const Tensor& found, const std::vector<float>& expected) {
 
 // The numbers below are what torch.manual_seed(seed) and torch.randn or torch.rand print.
 TEST(Generator, FollowsTorchRandnOfFewerThan16) {
-  expect_near(Generator(0).normal({2, 3}),
-              {1.5410f, -0.2934f, -2.1788f, 0.5684f, -1.0845f, -1.3986f});
-  expect_near(Generator(42).normal({6}),
-              {0.3367f, 0.1288f, 0.2345f, 0.2303f, -1.1229f, -0.1863f});
+  expect_near(Generator(0).normal({2, 3}), {1.5410f, -0.2934f, -2.1788f, 0.5684f, -1.0845f, -1.3986f});
+  expect_near(Generator(42).normal({6}), {0.3367f, 0.1288f, 0.2345f, 0.2303f, -1.1229f, -0.1863f});
 }
 
 TEST(Generator, FollowsTorchRandnOf16AndMore) {
