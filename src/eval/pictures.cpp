@@ -21,9 +21,7 @@ std::vector<fs::path> pictures_in(const fs::path& dir) {
   std::vector<fs::path> paths;
   for (auto it = fs::recursive_directory_iterator(dir, problem); it != fs::recursive_directory_iterator();
        it.increment(problem)) {
-    const std::string extension = extension_of(it->path());
-    const bool picture = extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-    if (picture && it->is_regular_file(problem)) paths.push_back(it->path());
+    if (has_picture_name(it->path()) && it->is_regular_file(problem)) paths.push_back(it->path());
     if (problem) break;
   }
   check(!problem, "cannot read {}: {}", dir.string(), problem.message());

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -58,6 +59,12 @@ Image sized_image(int64_t width, int64_t height, std::FILE* file, int64_t most_p
     check(width * height / most_pixels_a_byte <= size, "{}: too short a file for {} x {} pixels", name, width,
           height);
   return {width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
+}
+
+bool has_picture_name(const std::filesystem::path& path) {
+  std::string extension = path.extension().string();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
 }
 
 Image read_image(const std::filesystem::path& path) {

@@ -29,6 +29,10 @@ constexpr int64_t max_image_side = 32768, max_image_pixels = int64_t{256} << 20;
 /// A picture of one colour.
 Image blank_image(int64_t width, int64_t height, uint8_t red, uint8_t green, uint8_t blue);
 
+/// True if a file's name is one that data sets give to what read_image() reads: .png, .jpg or .jpeg in any
+/// case.
+bool has_picture_name(const std::filesystem::path& path);
+
 /// Reads a PNG or a JPEG, told apart by content. Throws Error naming the file when it is neither, damaged, cut
 /// short or too large.
 Image read_image(const std::filesystem::path& path);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "io/file.h"
+#include "io/image.h"
 #include "io/tar.h"
 #include "io/text.h"
 
@@ -23,11 +24,6 @@ constexpr size_t most_waiting = 4096;  // keys of a tar file whose picture or cl
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
-}
-
-bool is_picture(std::string_view name) {
-  const std::string small = lower(std::string(name));
-  return small.ends_with(".png") || small.ends_with(".jpg") || small.ends_with(".jpeg");
 }
 
 bool is_tar(const fs::path& path) {
@@ -60,7 +56,7 @@ class Pairing {
 
   void take(const std::string& name, std::span<const std::byte> bytes) {
     const auto [key, extension] = split_key(name);
-    const bool picture = is_picture(name);
+    const bool picture = has_picture_name(name);
     if (!picture && extension != ".cls") return;
     check(waiting_.size() < most_waiting, "{}: pictures and classes lie too far apart", tar_);
     Waiting& waiting = waiting_[key];
@@ -120,7 +116,7 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part) {
   for (const fs::path& folder : folders) {
     std::set<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.is_regular_file() && is_picture(entry.path().filename().string())) files.insert(entry.path());
+      if (entry.is_regular_file() && has_picture_name(entry.path())) files.insert(entry.path());
     for (const fs::path& file : files)
       result.files_.push_back({file, static_cast<int64_t>(result.class_names_.size())});
     result.class_names_.push_back(folder.filename().string());

@@ -34,7 +34,7 @@ struct UpBlock {
   std::optional<nn::UpsampleConv> upsampler;
 };
 
-// Channels first .. of a picture that lies pixel by pixel, in planes.
+// Channels begin..end of planes (n, c, h, w).
 Tensor channels(const Tensor& planes, int64_t begin, int64_t end) {
   const int64_t n = planes.size(0), each = planes.numel() / (n * planes.size(1));
   Tensor result = Tensor::empty({n, end - begin, planes.size(2), planes.size(3)});

@@ -15,26 +15,16 @@ Tensor unscaled(const Tensor& samples, const VaeConfig& config) {
   return result;
 }
 
-Tensor decode_one(const Vae& vae, const Tensor& latents, size_t memory) {
+}  // namespace
+
+Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
+  const Tensor latents = unscaled(samples, vae.config());
   try {
     return vae.decode(latents, memory);
   } catch (const OutOfMemory&) {
     release_cached_memory();
     return vae.decode(latents, 1);
   }
-}
-
-}  // namespace
-
-Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
-  const Tensor latents = unscaled(samples, vae.config());
-  const int64_t n = latents.size(0), step = vae.config().reduction();
-  Tensor result = Tensor::empty({n, vae.config().out_channels, latents.size(2) * step, latents.size(3) * step});
-  for (int64_t i = 0; i < n; ++i) {
-    const Tensor picture = decode_one(vae, latents.rows(i, i + 1), memory);
-    std::copy_n(picture.data<float>(), picture.numel(), result.mutable_data<float>() + i * picture.numel());
-  }
-  return result;
 }
 
 void check_decodes(const Vae& vae, int64_t channels) {

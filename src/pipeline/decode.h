@@ -5,9 +5,8 @@
 
 namespace linnet {
 
-/// samples (n, latent channels, h, w), as diffusion left them → (n, 3, height, width) in about −1..1, one
-/// picture at a time. memory: the most bytes that activations may take (0: no limit); beyond it, or when the
-/// system has none left, a picture is decoded in bands of rows.
+/// samples (n, latent channels, h, w), as diffusion left them → (n, 3, height, width) in about −1..1. memory:
+/// as Vae::decode takes it; when the system has none left, it is tried once more with as little as can be.
 Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory);
 
 /// Throws UsageError unless the autoencoder makes pictures of samples with so many channels.

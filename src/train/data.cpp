@@ -23,13 +23,6 @@ uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
   return mix(mix(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)), static_cast<uint64_t>(counter));
 }
 
-bool is_picture(const std::filesystem::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-}
-
 // What a training on labelled pictures draws, whatever they are: order, mirror, noise, timestep and dropped
 // classes, each a pure function of the seed and the step.
 class LabelledData : public BatchSource {
@@ -103,7 +96,7 @@ class FolderData : public LabelledData {
     for (const auto& folder : class_folders(root)) {
       std::set<std::filesystem::path> files;
       for (const auto& entry : std::filesystem::directory_iterator(folder))
-        if (entry.is_regular_file() && is_picture(entry.path())) files.insert(entry.path());
+        if (entry.is_regular_file() && has_picture_name(entry.path())) files.insert(entry.path());
       for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
       names_.push_back(folder.filename().string());
     }
