@@ -6,7 +6,7 @@ find_package(JPEG REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
-pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
+pkg_check_modules(PICTURES REQUIRED IMPORTED_TARGET libpng libwebp libwebpdemux libwebpmux)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 

@@ -86,9 +86,9 @@ void run(const Options& options) {
 void add_encode(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("encode", "Turn pictures into latents, to train a latent model on");
   auto o = std::make_shared<Options>();
-  verb->add_option(
-          "pictures", o->pictures,
-          "Folder of class sub-folders with PNG or JPEG pictures, or of tar files with key.jpg beside key.cls")
+  verb->add_option("pictures", o->pictures,
+                   "Folder of class sub-folders with PNG, JPEG or WebP pictures, or of tar files with key.jpg "
+                   "beside key.cls")
       ->required();
   verb->add_option("--vae", o->vae, "Autoencoder: a diffusers folder or a file")->required()->type_name("PATH");
   verb->add_option("-o,--output", o->output, "Folder for the shards; what is there already is not made again")

@@ -216,11 +216,16 @@ void add_generate(CLI::App& app) {
       ->type_name("NAME");
   verb->add_option("-n,--count", o->count,
                    "Pictures in all, cycling through the classes (default: one of each class given, or 1)");
-  verb->add_option(
-          "-o,--output", o->output,
-          "PNG file to write; several pictures are numbered: out-0001.png, ... Or a folder, samples/: what "
-          "is there is not painted again, and processes that mpirun starts share the work")
+  verb->add_option("-o,--output", o->output,
+                   "Picture to write (.png, .jpg, .webp); several are numbered: out-0001.png, ... Or a folder, "
+                   "samples/: what "
+                   "is there is not painted again, and processes that mpirun starts share the work")
       ->type_name("FILE");
+  verb->add_option("--format", o->format, "What the pictures in a folder are: png, jpg or webp")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->add_option("--quality", o->quality,
+                   "Of JPEG, 1 to 100 (default: 95), or of a lossy WebP (default: lossless)");
   verb->add_flag("-g,--grid", o->grid, "Write one sheet of all pictures instead");
   verb->add_option("--columns", o->columns, "Pictures in a row of the sheet")->capture_default_str();
   verb->add_option("--scale", o->scale,

@@ -16,8 +16,29 @@ namespace linnet::app {
 namespace fs = std::filesystem;
 
 bool OutputOptions::to_folder() const {
-  return output.ends_with('/') || (fs::path(output).extension() != ".png" && fs::is_directory(output));
+  return output.ends_with('/') || (!image_format(output) && fs::is_directory(output));
 }
+
+std::string OutputOptions::extension() const {
+  return to_folder() ? "." + format : fs::path(output).extension().string();
+}
+
+namespace {
+
+void check_format(const OutputOptions& options) {
+  if (options.output.empty()) return;
+  const auto format = image_format("picture" + options.extension());
+  if (!format && options.to_folder())
+    throw UsageError(fmt::format("--format is png, jpg or webp, not \"{}\"", printable(options.format)));
+  if (!format)
+    throw UsageError(
+        fmt::format("\"{}\" must end in .png, .jpg or .webp, or in / for a folder", printable(options.output)));
+  if (!options.quality) return;
+  if (*options.quality < 1 || *options.quality > 100) throw UsageError("--quality is 1 to 100");
+  if (format == ImageFormat::png) throw UsageError("--quality is for JPEG and WebP: a PNG loses nothing");
+}
+
+}  // namespace
 
 void prepare_outputs(const OutputOptions& options) {
   bytes_from(options.memory);
@@ -25,6 +46,7 @@ void prepare_outputs(const OutputOptions& options) {
     throw UsageError("say where the picture goes: -o out.png");
   if (options.columns < 1 || options.scale < 0)
     throw UsageError("--columns is at least 1, and --scale at least 0");
+  check_format(options);
   if (options.to_folder()) {
     if (options.grid) throw UsageError("a sheet is one file: -o sheet.png");
     if (!options.latents.empty())
@@ -34,15 +56,10 @@ void prepare_outputs(const OutputOptions& options) {
     std::error_code problem;
     fs::create_directories(options.output, problem);
     check(!problem, "cannot make the folder {}: {}", printable(options.output), problem.message());
-    return check_writable(fs::path(options.output) / "000000.png");
+    return check_writable(fs::path(options.output) / ("000000" + options.extension()));
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
-  if (!options.output.empty()) {
-    if (fs::path(options.output).extension() != ".png")
-      throw UsageError(fmt::format("pictures are written as PNG: \"{}\" must end in .png, or in / for a folder",
-                                   printable(options.output)));
-    check_writable(options.output);
-  }
+  if (!options.output.empty()) check_writable(options.output);
   if (!options.latents.empty()) check_writable(options.latents);
 }
 
@@ -66,7 +83,7 @@ bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
 bool PictureWriter::is_there(int64_t picture) const {
   const fs::path path = path_of(picture);
   if (!fs::exists(path)) return false;
-  check(read_png_text(path) == picture_text(origin_, request_, model_, picture),
+  check(read_image_notes(path).text == picture_text(origin_, request_, model_, picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
   return true;
@@ -91,9 +108,9 @@ void PictureWriter::take(int64_t first, const Tensor& samples) {
 
 void PictureWriter::finish() {
   if (options_.grid && !options_.output.empty())
-    write_png(options_.output,
-              contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-              sheet_text(origin_, request_, model_));
+    write_image(options_.output,
+                contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
+                sheet_text(origin_, request_, model_), options_.quality);
   if (latents_.defined())
     write_safetensors(options_.latents, {{"latents", latents_}}, sheet_text(origin_, request_, model_));
   if (!options_.npz.empty()) write_npz();
@@ -126,16 +143,17 @@ std::string PictureWriter::what_was_written() const {
 // "out.png" → "out-0007.png", with as many digits as the count needs, at least four; in a folder "000006.png".
 fs::path PictureWriter::path_of(int64_t picture) const {
   const fs::path output = options_.output;
-  if (options_.to_folder()) return output / fmt::format("{:06}.png", picture);
+  if (options_.to_folder()) return output / fmt::format("{:06}{}", picture, options_.extension());
   if (options_.grid || request_.count == 1) return output;
   const auto digits = std::max<size_t>(4, std::to_string(request_.count).size());
-  return output.parent_path() / fmt::format("{}-{:0{}}.png", output.stem().string(), picture + 1, digits);
+  return output.parent_path() /
+         fmt::format("{}-{:0{}}{}", output.stem().string(), picture + 1, digits, options_.extension());
 }
 
 void PictureWriter::write_one(int64_t picture, const Image& image) const {
   const fs::path path = path_of(picture);
-  const PictureText text = picture_text(origin_, request_, model_, picture);
-  write_png(path, image, text);
+  const ImageText text = picture_text(origin_, request_, model_, picture);
+  write_image(path, image, text, options_.quality);
   if (on_terminal() || request_.count == 1) return;
   fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at("class")), text.at("seed"));
   std::fflush(stdout);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,15 @@
 namespace linnet::app {
 
 struct OutputOptions {
-  std::string output, latents, npz, memory = "4G";
+  std::string output, latents, npz, memory = "4G", format = "png";
+  std::optional<int> quality;
   int64_t columns = 8, scale = 0;
   bool grid = false;
 
   /// Pictures go to a folder: what is there already is not painted again.
   bool to_folder() const;
+  /// As a name's ending: ".png". That of the output, or of the files in a folder.
+  std::string extension() const;
 };
 
 /// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.

@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstring>
-
 #include "io/image.h"
 #include "io/text.h"
 #include "model_argument.h"
@@ -24,17 +22,11 @@ struct Options {
 
 void show(std::string_view name, const std::string& value) { fmt::print("  {:<14}{}\n", name, value); }
 
-bool is_png(const std::string& path) {
-  static constexpr unsigned char signature[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  const auto file = MappedFile::open(path);
-  return file->size() >= sizeof signature && std::memcmp(file->data(), signature, sizeof signature) == 0;
-}
-
 void show_picture(const std::string& path) {
   const Image image = read_image(path);
-  PictureText text = read_png_text(path);
+  auto [format, text] = read_image_notes(path);
   const std::string again = command_of(text);
-  fmt::print("PNG, {}x{} pixels\n", image.width, image.height);
+  fmt::print("{}, {}x{} pixels\n", to_string(format), image.width, image.height);
   if (text.empty()) fmt::print("  says nothing about how it was made\n");
   for (const char* first :
        {"Software", "model", "model-hash", "class", "classes", "class-index", "count", "seed"})
@@ -162,7 +154,7 @@ void show_weights(const Weights& file, const Options& options) {
 }
 
 void run(const Options& options) {
-  if (options.file != "builtin" && !std::filesystem::is_directory(options.file) && is_png(options.file))
+  if (options.file != "builtin" && !std::filesystem::is_directory(options.file) && is_image_file(options.file))
     show_picture(options.file);
   else
     show_weights(open_file(options.file), options);
@@ -173,7 +165,7 @@ void run(const Options& options) {
 void add_info(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
-  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a PNG file, or builtin")
+  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a picture, or builtin")
       ->required();
   add_weights_option(*verb, options->weights);
   verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");

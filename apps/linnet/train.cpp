@@ -70,7 +70,7 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
     images.push_back(to_image(samples.rows(i, i + 1).reshape({3, model.input_size, model.input_size})));
   const std::filesystem::path dir = std::filesystem::path(config.output.dir) / "samples";
   std::filesystem::create_directories(dir);
-  write_png(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
+  write_image(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
 }
 
 // The loss, how long it will take, and the terms that the loss is made of; docs/training.md says what they are.

@@ -21,7 +21,7 @@ std::vector<fs::path> pictures_in(const fs::path& dir) {
   std::vector<fs::path> paths;
   for (auto it = fs::recursive_directory_iterator(dir, problem); it != fs::recursive_directory_iterator();
        it.increment(problem)) {
-    if (has_picture_name(it->path()) && it->is_regular_file(problem)) paths.push_back(it->path());
+    if (image_format(it->path()) && it->is_regular_file(problem)) paths.push_back(it->path());
     if (problem) break;
   }
   check(!problem, "cannot read {}: {}", dir.string(), problem.message());

@@ -32,7 +32,7 @@ std::optional<int> class_beginning(const std::string& name) {
 
 int asked_class(const fs::path& path) {
   if (extension_of(path) == ".png") {
-    const auto text = read_png_text(path);
+    const auto text = read_image_notes(path).text;
     if (const auto entry = text.find("class"); entry != text.end())
       if (const auto found = class_named(entry->second)) return *found;
   }

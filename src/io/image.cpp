@@ -1,16 +1,11 @@
-// Opening pictures and converting them; the formats themselves are in image_png.cpp and image_jpeg.cpp.
+// Telling formats apart, and converting pictures; the formats themselves are in image_png.cpp and its like.
 #include "io/image.h"
 
-#include <sys/stat.h>
-
-#include <array>
 #include <cctype>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <memory>
 
 #include "core/parallel.h"
+#include "io/file.h"
 #include "io/image_codecs.h"
 
 namespace linnet {
@@ -27,59 +22,148 @@ Image blank_image(int64_t width, int64_t height, uint8_t red, uint8_t green, uin
 
 namespace {
 
-// -1 if it has none that is known, as a pipe.
-int64_t size_of_file(std::FILE* file) {
-  struct stat status {};
-  if (const int number = ::fileno(file); number >= 0)
-    return ::fstat(number, &status) == 0 && S_ISREG(status.st_mode) ? status.st_size : -1;
-  const long here = std::ftell(file);  // in memory
-  if (here < 0 || std::fseek(file, 0, SEEK_END) != 0) return -1;
-  const long size = std::ftell(file);
-  return std::fseek(file, here, SEEK_SET) == 0 ? size : -1;
+constexpr size_t most_file_bytes = size_t{1} << 30;
+
+struct Signature {
+  size_t at;
+  std::string_view bytes;
+  const char* format;
+};
+// Of what is not read, those that people have.
+constexpr Signature others[] = {
+    {0, "GIF8", "GIF"},
+    {0, "BM", "BMP"},
+    {0, std::string_view("II*\0", 4), "TIFF"},
+    {0, std::string_view("MM\0*", 4), "TIFF"},
+    {4, "ftypavif", "AVIF"},
+    {4, "ftyphei", "HEIC"},
+    {4, "ftypmif1", "HEIC"},
+    {4, "jP  ", "JPEG 2000"},
+    {4, "JXL ", "JPEG XL"},
+    {0, "\xff\x0a", "JPEG XL"},
+};
+
+std::string_view start_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 16)};
 }
 
-Image read_open_file(std::FILE* file, const std::string& name) {
-  std::array<unsigned char, 8> start{};
-  const size_t got = std::fread(start.data(), 1, start.size(), file);
-  check(!std::ferror(file), "cannot read {}: {}", name, std::strerror(errno));
-  check(std::fseek(file, 0, SEEK_SET) == 0, "cannot read {}: {}", name, std::strerror(errno));
-  if (got == 8 && std::memcmp(start.data(), "\x89PNG\r\n\x1a\n", 8) == 0) return read_png(file, name);
-  if (got >= 3 && std::memcmp(start.data(), "\xff\xd8\xff", 3) == 0) return read_jpeg(file, name);
-  fail("{} is neither a PNG nor a JPEG picture", name);
+std::optional<ImageFormat> format_by(std::string_view start) {
+  if (start.starts_with("\x89PNG\r\n\x1a\n")) return ImageFormat::png;
+  if (start.starts_with("\xff\xd8\xff")) return ImageFormat::jpeg;
+  if (start.starts_with("RIFF") && start.size() > 8 && start.substr(8).starts_with("WEBP"))
+    return ImageFormat::webp;
+  return std::nullopt;
 }
+
+ImageFormat format_of(std::span<const std::byte> bytes, const std::string& name) {
+  const std::string_view start = start_of(bytes);
+  if (const auto format = format_by(start)) return *format;
+  for (const Signature& other : others)
+    check(start.size() < other.at || !start.substr(other.at).starts_with(other.bytes),
+          "{} is a {}: PNG, JPEG and WebP are read", name, other.format);
+  fail("{} is neither a PNG nor a JPEG nor a WebP picture", name);
+}
+
+// Not mapped: nobody may cut a picture short while it is decoded.
+std::string bytes_of(const std::filesystem::path& path) { return read_text_file(path, most_file_bytes); }
 
 }  // namespace
 
-Image sized_image(int64_t width, int64_t height, std::FILE* file, int64_t most_pixels_a_byte,
+std::string to_string(ImageFormat format) {
+  return format == ImageFormat::png ? "PNG" : format == ImageFormat::jpeg ? "JPEG" : "WebP";
+}
+
+Image sized_image(int64_t width, int64_t height, size_t file_bytes, int64_t most_pixels_a_byte,
                   const std::string& name) {
   check(width <= max_image_side && height <= max_image_side && width * height <= max_image_pixels,
         "{}: {} x {} pixels are too many (at most {} a side, {} in all)", name, width, height, max_image_side,
         max_image_pixels);
-  if (const int64_t size = size_of_file(file); size >= 0)
-    check(width * height / most_pixels_a_byte <= size, "{}: too short a file for {} x {} pixels", name, width,
-          height);
+  check(width * height / most_pixels_a_byte <= static_cast<int64_t>(file_bytes),
+        "{}: too short a file for {} x {} pixels", name, width, height);
   return {width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
 }
 
-bool has_picture_name(const std::filesystem::path& path) {
+void over_white(const uint8_t* rgba, uint8_t* rgb, int64_t pixels) {
+  for (int64_t i = 0; i < pixels; ++i)
+    for (int64_t c = 0; c < 3; ++c) {
+      const int alpha = rgba[i * 4 + 3], value = rgba[i * 4 + c];
+      rgb[i * 3 + c] = static_cast<uint8_t>((value * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+}
+
+std::optional<ImageFormat> image_format(const std::filesystem::path& path) {
   std::string extension = path.extension().string();
   for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+  if (extension == ".png") return ImageFormat::png;
+  if (extension == ".jpg" || extension == ".jpeg") return ImageFormat::jpeg;
+  if (extension == ".webp") return ImageFormat::webp;
+  return std::nullopt;
 }
 
 Image read_image(const std::filesystem::path& path) {
-  const std::string name = path.string();
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(name.c_str(), "rb"), &std::fclose);
-  check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
-  return read_open_file(file.get(), name);
+  const std::string bytes = bytes_of(path);
+  return read_image(std::as_bytes(std::span(bytes)), path.string());
 }
 
 Image read_image(std::span<const std::byte> bytes, const std::string& name) {
-  check(!bytes.empty(), "{} is empty", name);
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
-      ::fmemopen(const_cast<std::byte*>(bytes.data()), bytes.size(), "rb"), &std::fclose);
-  check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
-  return read_open_file(file.get(), name);
+  const ImageFormat format = format_of(bytes, name);
+  DecodedImage decoded = format == ImageFormat::png    ? read_png(bytes, name)
+                         : format == ImageFormat::jpeg ? read_jpeg(bytes, name)
+                                                       : read_webp(bytes, name);
+  return upright(std::move(decoded.image), decoded.orientation);
+}
+
+ImageNotes read_image_notes(const std::filesystem::path& path) {
+  const std::string bytes = bytes_of(path);
+  return read_image_notes(std::as_bytes(std::span(bytes)), path.string());
+}
+
+ImageNotes read_image_notes(std::span<const std::byte> bytes, const std::string& name) {
+  const ImageFormat format = format_of(bytes, name);
+  return {format, format == ImageFormat::png    ? read_png_text(bytes, name)
+                  : format == ImageFormat::jpeg ? read_jpeg_text(bytes, name)
+                                                : read_webp_text(bytes, name)};
+}
+
+void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text,
+                 std::optional<int> quality) {
+  const std::string name = path.string();
+  const auto format = image_format(path);
+  check(format.has_value(), "cannot write {}: its name must end in .png, .jpg or .webp", name);
+  check(!quality || (*quality >= 1 && *quality <= 100), "a picture's quality is 1 to 100, not {}",
+        quality.value_or(0));
+  check(image.width > 0 && image.height > 0 &&
+            image.rgb.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3,
+        "cannot write {}: a picture of {} x {} pixels with {} bytes", name, image.width, image.height,
+        image.rgb.size());
+  const ImageToWrite what{image, text, quality, name};
+  write_file_atomically(path, [&](std::FILE* file) {
+    format == ImageFormat::png    ? write_png(file, what)
+    : format == ImageFormat::jpeg ? write_jpeg(file, what)
+                                  : write_webp(file, what);
+  });
+}
+
+bool is_image_file(const std::filesystem::path& path) {
+  return format_by(start_of(MappedFile::open(path)->bytes())).has_value();
+}
+
+Image upright(Image image, int orientation) {
+  if (orientation <= 1 || orientation > 8) return image;
+  // From 5 on, rows are columns; the other two questions are where the first pixel of the result comes from.
+  const bool transposed = orientation >= 5;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  Image result{transposed ? image.height : image.width, transposed ? image.width : image.height,
+               std::vector<uint8_t>(image.rgb.size())};
+  for (int64_t y = 0; y < result.height; ++y)
+    for (int64_t x = 0; x < result.width; ++x) {
+      const int64_t along = transposed ? y : x, down = transposed ? x : y;
+      std::copy_n(
+          image.at(from_right ? image.width - 1 - along : along, from_below ? image.height - 1 - down : down),
+          3, result.at(x, y));
+    }
+  return result;
 }
 
 Tensor to_tensor(std::span<const Image> images) {

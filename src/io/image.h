@@ -1,11 +1,12 @@
-// Pictures: PNG and JPEG in, PNG out, and to and from tensors. Always 8-bit RGB: grey and palette pictures are
-// expanded, transparency is laid over white, 16-bit samples are scaled. Colour profiles and the Exif
-// orientation are not applied, as the field's data loaders do not apply them either.
+// Pictures: PNG, JPEG and WebP in and out, and to and from tensors. Always 8-bit RGB, upright: grey and palette
+// pictures are expanded, CMYK is converted, transparency is laid over white, 16-bit samples are scaled, the
+// Exif orientation is applied. Colour profiles are not, as the field's data loaders do not apply them either.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,29 +25,48 @@ struct Image {
 };
 
 /// The most that is read: pictures beyond it are refused, whatever their header promises.
-constexpr int64_t max_image_side = 32768, max_image_pixels = int64_t{256} << 20;
+constexpr int64_t max_image_side = 32768, max_image_pixels = int64_t{128} << 20;
 
 /// A picture of one colour.
 Image blank_image(int64_t width, int64_t height, uint8_t red, uint8_t green, uint8_t blue);
 
-/// True if a file's name is one that data sets give to what read_image() reads: .png, .jpg or .jpeg in any
-/// case.
-bool has_picture_name(const std::filesystem::path& path);
+enum class ImageFormat { png, jpeg, webp };
 
-/// Reads a PNG or a JPEG, told apart by content. Throws Error naming the file when it is neither, damaged, cut
-/// short or too large.
+/// What a file's name says that it is: .png, .jpg, .jpeg or .webp in any case.
+std::optional<ImageFormat> image_format(const std::filesystem::path& path);
+/// For messages: "PNG".
+std::string to_string(ImageFormat format);
+
+/// Reads a picture, whose format its content tells. Throws Error naming the file when it is of another format,
+/// which it names if it is a common one, an animation, damaged, cut short or too large.
 Image read_image(const std::filesystem::path& path);
 
 /// The same of a picture in memory; name is for messages.
 Image read_image(std::span<const std::byte> bytes, const std::string& name);
 
-/// Writes a PNG atomically; the same picture and text give the same bytes. text holds PNG text entries: keyword
-/// (1 to 79 printable ASCII characters) to UTF-8 value; bytes that are not UTF-8 become U+FFFD.
-void write_png(const std::filesystem::path& path, const Image& image,
-               const std::map<std::string, std::string>& text = {});
+/// Text entries of a picture: keyword (1 to 79 printable ASCII characters) to UTF-8 value; bytes that are not
+/// UTF-8 become U+FFFD. PNG holds them as such, JPEG and WebP as one JSON object in Exif's UserComment.
+using ImageText = std::map<std::string, std::string>;
 
-/// The text entries that stand before the image data, values in UTF-8. Throws Error when it is no PNG.
-std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);
+/// Writes a picture atomically in the format that its name says, which must say one; the same picture and text
+/// give the same bytes. quality, 1 to 100, is that of JPEG (default 95) or of a lossy WebP (default: lossless);
+/// a PNG has none.
+void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text = {},
+                 std::optional<int> quality = {});
+
+/// What a picture is beside its pixels. Throws Error when it is no picture.
+struct ImageNotes {
+  ImageFormat format;
+  ImageText text;
+};
+ImageNotes read_image_notes(const std::filesystem::path& path);
+ImageNotes read_image_notes(std::span<const std::byte> bytes, const std::string& name);
+
+/// Whether a file begins as a picture does that read_image() reads.
+bool is_image_file(const std::filesystem::path& path);
+
+/// The picture after Exif's orientation (1 to 8) is applied.
+Image upright(Image image, int orientation);
 
 /// Pictures of one size as (n, 3, height, width) f32 in [-1, 1].
 Tensor to_tensor(std::span<const Image> images);

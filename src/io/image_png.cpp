@@ -6,9 +6,8 @@
 #include <cerrno>
 #include <csetjmp>
 #include <cstring>
-#include <memory>
 
-#include "io/file.h"
+#include "io/exif.h"
 #include "io/image_codecs.h"
 
 namespace linnet {
@@ -55,24 +54,23 @@ bool guarded(Codec& codec, Step step) {
   return true;
 }
 
+void take_bytes(png_structp png, png_bytep into, size_t count) {
+  auto& left = *static_cast<std::span<const std::byte>*>(png_get_io_ptr(png));
+  if (left.size() < count) png_error(png, "it is cut short");
+  std::memcpy(into, left.data(), count);
+  left = left.subspan(count);
+}
+
 // Whatever the file holds, rows arrive as 8-bit RGB or RGBA.
-void read_header(Codec& codec, std::FILE* file) {
+void read_header(Codec& codec, std::span<const std::byte>& left) {
   png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);  // ours are checked, with a better sentence
-  png_init_io(codec.png, file);
+  png_set_read_fn(codec.png, &left, &take_bytes);
   png_read_info(codec.png, codec.info);
   png_set_expand(codec.png);
   png_set_scale_16(codec.png);
   png_set_gray_to_rgb(codec.png);
   png_set_interlace_handling(codec.png);
   png_read_update_info(codec.png, codec.info);
-}
-
-void over_white(const uint8_t* rgba, uint8_t* rgb, int64_t pixels) {
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int64_t c = 0; c < 3; ++c) {
-      const int alpha = rgba[i * 4 + 3], value = rgba[i * 4 + c];
-      rgb[i * 3 + c] = static_cast<uint8_t>((value * alpha + 255 * (255 - alpha) + 127) / 255);
-    }
 }
 
 std::string latin1_to_utf8(std::string_view text) {
@@ -113,6 +111,13 @@ std::string valid_utf8(std::string_view text) {
   return result;
 }
 
+int orientation_of(const Codec& codec) {
+  png_bytep exif = nullptr;
+  png_uint_32 bytes = 0;
+  if (!png_get_eXIf_1(codec.png, codec.info, &bytes, &exif)) return 1;
+  return parse_exif({reinterpret_cast<const std::byte*>(exif), bytes}).orientation;
+}
+
 void check_keyword(const std::string& keyword) {
   const bool printable = std::ranges::all_of(keyword, [](char c) { return c >= ' ' && c <= '~'; });
   const bool spaced =
@@ -126,7 +131,7 @@ struct TextEntries {
   std::vector<std::pair<std::string, std::string>> entries;
   std::vector<png_text> chunks;
 
-  explicit TextEntries(const std::map<std::string, std::string>& text) {
+  explicit TextEntries(const ImageText& text) {
     for (const auto& [keyword, value] : text) {
       check_keyword(keyword);
       entries.emplace_back(keyword, valid_utf8(value));
@@ -159,41 +164,39 @@ void write_all(Codec& codec, std::FILE* file, const Image& image, const TextEntr
 
 }  // namespace
 
-Image read_png(std::FILE* file, const std::string& name) {
+DecodedImage read_png(std::span<const std::byte> bytes, const std::string& name) {
   Codec codec(true);
-  check(guarded(codec, [&] { read_header(codec, file); }), "{}: damaged PNG: {}", name, codec.message);
+  std::span<const std::byte> left = bytes;
+  check(guarded(codec, [&] { read_header(codec, left); }), "{}: damaged PNG: {}", name, codec.message);
   const int64_t width = png_get_image_width(codec.png, codec.info);
   const int64_t height = png_get_image_height(codec.png, codec.info);
   const int64_t channels = png_get_channels(codec.png, codec.info);
   // Deflate makes at most 1032 bytes of one, each of at most 8 pixels.
-  Image image = sized_image(width, height, file, 8 * 1032, name);
+  Image image = sized_image(width, height, bytes.size(), 8 * 1032, name);
   std::vector<uint8_t> rgba(channels == 4 ? static_cast<size_t>(width * height * 4) : 0);
   std::vector<png_bytep> rows(static_cast<size_t>(height));
   for (size_t y = 0; y < rows.size(); ++y)
     rows[y] = (channels == 4 ? rgba : image.rgb).data() + y * static_cast<size_t>(width * channels);
   const bool whole = guarded(codec, [&] {
     png_read_image(codec.png, rows.data());
-    png_read_end(codec.png, nullptr);
+    png_read_end(codec.png, codec.info);
   });
   check(whole, "{}: damaged PNG: {}", name, codec.message);
   if (channels == 4) over_white(rgba.data(), image.rgb.data(), width * height);
-  return image;
+  return {std::move(image), orientation_of(codec)};
 }
 
-std::map<std::string, std::string> read_png_text(const std::filesystem::path& path) {
-  const std::string name = path.string();
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(name.c_str(), "rb"), &std::fclose);
-  check(file != nullptr, "cannot read {}: {}", name, std::strerror(errno));
+ImageText read_png_text(std::span<const std::byte> bytes, const std::string& name) {
   Codec codec(true);
   png_textp chunks = nullptr;
   int count = 0;
   const bool whole = guarded(codec, [&] {
-    png_init_io(codec.png, file.get());
+    png_set_read_fn(codec.png, &bytes, &take_bytes);
     png_read_info(codec.png, codec.info);
     png_get_text(codec.png, codec.info, &chunks, &count);
   });
   check(whole, "{}: damaged PNG: {}", name, codec.message);
-  std::map<std::string, std::string> result;
+  ImageText result;
   for (int i = 0; i < count; ++i) {
     const bool utf8 = chunks[i].compression >= PNG_ITXT_COMPRESSION_NONE;
     const std::string_view value(chunks[i].text, utf8 ? chunks[i].itxt_length : chunks[i].text_length);
@@ -202,21 +205,14 @@ std::map<std::string, std::string> read_png_text(const std::filesystem::path& pa
   return result;
 }
 
-void write_png(const std::filesystem::path& path, const Image& image,
-               const std::map<std::string, std::string>& text) {
-  check(image.width > 0 && image.height > 0 &&
-            image.rgb.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3,
-        "cannot write {}: a picture of {} x {} pixels with {} bytes", path.string(), image.width, image.height,
-        image.rgb.size());
-  const TextEntries entries(text);
+void write_png(std::FILE* file, const ImageToWrite& what) {
+  const Image& image = what.image;
+  const TextEntries entries(what.text);
   std::vector<png_const_bytep> rows;
   for (int64_t y = 0; y < image.height; ++y) rows.push_back(image.at(0, y));
-  write_file_atomically(path, [&](std::FILE* file) {
-    Codec codec(false);
-    const bool whole = guarded(codec, [&] { write_all(codec, file, image, entries, rows); });
-    check(whole, "cannot write {}: {}", path.string(),
-          std::ferror(file) ? std::strerror(errno) : codec.message);
-  });
+  Codec codec(false);
+  const bool whole = guarded(codec, [&] { write_all(codec, file, image, entries, rows); });
+  check(whole, "cannot write {}: {}", what.name, std::ferror(file) ? std::strerror(errno) : codec.message);
 }
 
 }  // namespace linnet

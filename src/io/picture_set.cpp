@@ -56,7 +56,7 @@ class Pairing {
 
   void take(const std::string& name, std::span<const std::byte> bytes) {
     const auto [key, extension] = split_key(name);
-    const bool picture = has_picture_name(name);
+    const bool picture = image_format(name).has_value();
     if (!picture && extension != ".cls") return;
     check(waiting_.size() < most_waiting, "{}: pictures and classes lie too far apart", tar_);
     Waiting& waiting = waiting_[key];
@@ -116,7 +116,7 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part) {
   for (const fs::path& folder : folders) {
     std::set<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.is_regular_file() && has_picture_name(entry.path())) files.insert(entry.path());
+      if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
     for (const fs::path& file : files)
       result.files_.push_back({file, static_cast<int64_t>(result.class_names_.size())});
     result.class_names_.push_back(folder.filename().string());

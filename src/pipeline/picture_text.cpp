@@ -7,22 +7,22 @@
 namespace linnet {
 namespace {
 
-PictureText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
+ImageText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
   const GenerateOptions& o = request.options;
-  PictureText text{{"Software", origin.software},
-                   {"model", origin.model},
-                   {"model-hash", origin.fingerprint},
-                   {"steps", std::to_string(o.steps)},
-                   {"cfg", fmt::format("{}", o.guidance_scale)},
-                   {"cfg-channels", o.guided_channels >= model.config().in_channels && o.guided_channels != 3
-                                        ? "all"
-                                        : std::to_string(o.guided_channels)},
-                   {"sampler", std::string(name_of(o.sampler))},
-                   {"dtype", std::string(name_of(model.product_dtype()))},
-                   {"clip", o.clip_x0 ? "on" : "off"},
-                   {"batch", std::to_string(request.batch > 0 ? std::min(request.batch, request.count)
-                                                              : default_batch(model.config(), request.count))},
-                   {"threads", std::to_string(origin.threads)}};
+  ImageText text{{"Software", origin.software},
+                 {"model", origin.model},
+                 {"model-hash", origin.fingerprint},
+                 {"steps", std::to_string(o.steps)},
+                 {"cfg", fmt::format("{}", o.guidance_scale)},
+                 {"cfg-channels", o.guided_channels >= model.config().in_channels && o.guided_channels != 3
+                                      ? "all"
+                                      : std::to_string(o.guided_channels)},
+                 {"sampler", std::string(name_of(o.sampler))},
+                 {"dtype", std::string(name_of(model.product_dtype()))},
+                 {"clip", o.clip_x0 ? "on" : "off"},
+                 {"batch", std::to_string(request.batch > 0 ? std::min(request.batch, request.count)
+                                                            : default_batch(model.config(), request.count))},
+                 {"threads", std::to_string(origin.threads)}};
   if (!origin.noise.empty()) text["noise"] = origin.noise;
   if (!origin.vae.empty()) {
     text["vae"] = origin.vae;
@@ -50,9 +50,9 @@ std::string quoted(const std::string& value) {
 
 }  // namespace
 
-PictureText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
-                         int64_t picture) {
-  PictureText text = common_text(origin, request, model);
+ImageText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
+                       int64_t picture) {
+  ImageText text = common_text(origin, request, model);
   const int64_t index = request.class_of(picture, model.config());
   text["class"] = class_name(index, origin.class_names);
   text["class-index"] = std::to_string(index);
@@ -60,8 +60,8 @@ PictureText picture_text(const PictureOrigin& origin, const PaintRequest& reques
   return text;
 }
 
-PictureText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
-  PictureText text = common_text(origin, request, model);
+ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
+  ImageText text = common_text(origin, request, model);
   const auto distinct = static_cast<int64_t>(request.classes.size());
   const int64_t shown = std::min(request.count, distinct > 0 ? distinct : model.config().num_classes);
   std::vector<std::string> names;
@@ -73,7 +73,7 @@ PictureText sheet_text(const PictureOrigin& origin, const PaintRequest& request,
   return text;
 }
 
-std::string command_of(const PictureText& text) {
+std::string command_of(const ImageText& text) {
   const auto software = text.find("Software");
   if (software == text.end() || !software->second.starts_with("linnet ")) return {};
   const std::pair<const char*, const char*> options[] = {

@@ -1,8 +1,7 @@
-// How a picture was painted, as text entries of its PNG: enough to paint it again.
+// How a picture was painted, as its text entries: enough to paint it again.
 #pragma once
 
-#include <map>
-
+#include "io/image.h"
 #include "models/dit.h"
 #include "pipeline/paint.h"
 
@@ -21,15 +20,13 @@ struct PictureOrigin {
   bool raw_weights = false;                    ///< of a training checkpoint, not their moving average
 };
 
-using PictureText = std::map<std::string, std::string>;
-
 /// Entries of one picture.
-PictureText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
-                         int64_t picture);
+ImageText picture_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model,
+                       int64_t picture);
 /// Entries of a sheet of all pictures: the first seed, the count, and the classes in turn.
-PictureText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model);
+ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model);
 
 /// The command that paints the picture again, quoted for a shell; empty if the entries are not Linnet's.
-std::string command_of(const PictureText& text);
+std::string command_of(const ImageText& text);
 
 }  // namespace linnet

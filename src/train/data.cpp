@@ -96,7 +96,7 @@ class FolderData : public LabelledData {
     for (const auto& folder : class_folders(root)) {
       std::set<std::filesystem::path> files;
       for (const auto& entry : std::filesystem::directory_iterator(folder))
-        if (entry.is_regular_file() && has_picture_name(entry.path())) files.insert(entry.path());
+        if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
       for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
       names_.push_back(folder.filename().string());
     }

@@ -38,7 +38,7 @@ class GenerateFolder : public testing::Test {
 TEST_F(GenerateFolder, WhatIsThereIsNotPaintedAgain) {
   ASSERT_TRUE(succeeded(generate({"-o", "whole/"})));
   EXPECT_EQ(listing(folder_ / "whole").front(), "000000.png");
-  EXPECT_EQ(read_png_text(folder_ / "whole/000019.png").at("seed"), "19");
+  EXPECT_EQ(read_image_notes(folder_ / "whole/000019.png").text.at("seed"), "19");
   fs::create_directories(folder_ / "parts");
   for (const char* name : {"000000.png", "000001.png", "000002.png", "000003.png", "000009.png"})
     fs::copy_file(folder_ / "whole" / name, folder_ / "parts" / name);
@@ -47,6 +47,20 @@ TEST_F(GenerateFolder, WhatIsThereIsNotPaintedAgain) {
   EXPECT_NE(result.out.find("16 pictures in"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("4 were there"), std::string::npos) << result.out;
   expect_same("whole", "parts");
+}
+
+TEST_F(GenerateFolder, PicturesOfEveryFormatCanBeGoneOnWithAndAreWhatWasPainted) {
+  ASSERT_TRUE(succeeded(generate({"-o", "png/"})));
+  for (const std::string format : {"webp", "jpg"}) {
+    ASSERT_TRUE(succeeded(generate({"-o", format + "/", "--format", format})));
+    const Result again = generate({"-o", format + "/", "--format", format});
+    EXPECT_NE(again.out.find("20 were there"), std::string::npos) << again.out;
+    EXPECT_EQ(listing(folder_ / format).front(), "000000." + format);
+  }
+  EXPECT_EQ(read_image(folder_ / "webp/000007.webp"), read_image(folder_ / "png/000007.png"));
+  const Result info = run({"info", "jpg/000007.jpg"}, {folder_.path()});
+  EXPECT_EQ(info.out.substr(0, info.out.find('\n')), "JPEG, 16x16 pixels");
+  EXPECT_NE(info.out.find("seed          7"), std::string::npos) << info.out;
 }
 
 TEST_F(GenerateFolder, KilledAtAnyMomentItEndsAsUndisturbed) {

@@ -66,7 +66,7 @@ TEST_F(Generate, InfoSaysHowAPictureWasPainted) {
   ASSERT_TRUE(
       succeeded(generate({"-c", "Red Star", "--seed", "18446744073709551615", "--cfg", "2.5", "-o", "a.png"})));
   EXPECT_EQ(files(), std::vector<std::string>{"a.png"});
-  const auto text = read_png_text(folder_ / "a.png");
+  const auto text = read_image_notes(folder_ / "a.png").text;
   EXPECT_EQ(text.at("class"), "red-star");
   EXPECT_EQ(text.at("class-index"), "3");
   EXPECT_EQ(text.at("seed"), "18446744073709551615");
@@ -104,12 +104,12 @@ TEST_F(Generate, ClassesAreCycledThroughAndPicturesNumbered) {
   EXPECT_EQ(files(), (std::vector<std::string>{"p-0001.png", "p-0002.png", "p-0003.png", "p-0004.png"}));
   const char* classes[] = {"red-star", "blue-ring", "red-ring", "red-star"};
   for (size_t i = 0; i < 4; ++i)
-    EXPECT_EQ(read_png_text(folder_ / fmt::format("p-000{}.png", i + 1)).at("class"), classes[i]);
+    EXPECT_EQ(read_image_notes(folder_ / fmt::format("p-000{}.png", i + 1)).text.at("class"), classes[i]);
 }
 
 TEST_F(Generate, WithoutAClassEveryClassIsPaintedInTurn) {
   EXPECT_TRUE(succeeded(generate({"-n", "3", "-o", "p.png"})));
-  EXPECT_EQ(read_png_text(folder_ / "p-0003.png").at("class"), "red-triangle");
+  EXPECT_EQ(read_image_notes(folder_ / "p-0003.png").text.at("class"), "red-triangle");
 }
 
 TEST_F(Generate, AGridIsOneSheet) {
@@ -119,7 +119,7 @@ TEST_F(Generate, AGridIsOneSheet) {
   const Image sheet = read_image(folder_ / "s.png");
   EXPECT_EQ(sheet.width, 3 * (32 + 4) + 4);
   EXPECT_EQ(sheet.height, 2 * (32 + 4) + 4);
-  const auto text = read_png_text(folder_ / "s.png");
+  const auto text = read_image_notes(folder_ / "s.png").text;
   EXPECT_EQ(text.at("classes"), "red-circle,red-square,red-triangle,red-star,red-heart");
   EXPECT_EQ(text.at("count"), "5");
 }

@@ -38,8 +38,8 @@ TEST(Info, DescribesAPictureThatSaysNothing) {
 
 TEST(Info, ShowsHostileTextEscaped) {
   const TemporaryFolder folder;
-  write_png(folder / "p.png", blank_image(4, 4, 0, 0, 0),
-            {{"class", "\x1b[2J$(touch x)'\n"}, {"Software", "linnet 0"}});
+  write_image(folder / "p.png", blank_image(4, 4, 0, 0, 0),
+              {{"class", "\x1b[2J$(touch x)'\n"}, {"Software", "linnet 0"}});
   const Result result = run({"info", "p.png"}, {folder.path()});
   EXPECT_TRUE(succeeded(result));
   EXPECT_EQ(result.out.find('\x1b'), std::string::npos);

@@ -76,7 +76,9 @@ TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
     EXPECT_TRUE(succeeded(run({"generate", "-m", "run/checkpoint.safetensors", "--weights", weights, "--steps",
                                "2", "-o", fmt::format("{}.png", weights)},
                               {folder_ / "a"})));
-  const auto hash = [&](const char* file) { return read_png_text(folder_ / "a" / file).at("model-hash"); };
+  const auto hash = [&](const char* file) {
+    return read_image_notes(folder_ / "a" / file).text.at("model-hash");
+  };
   EXPECT_EQ(hash("ema.png"), hash("p.png"));
   EXPECT_NE(hash("raw.png"), hash("p.png"));
 }

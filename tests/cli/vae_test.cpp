@@ -45,7 +45,7 @@ TEST_F(LatentModel, PaintsWithItsAutoencoder) {
   const Image image = read_image(folder_ / "a.png");
   EXPECT_EQ(image.width, 32);
   EXPECT_EQ(image.height, 32);
-  const auto text = read_png_text(folder_ / "a.png");
+  const auto text = read_image_notes(folder_ / "a.png").text;
   EXPECT_EQ(text.at("vae"), "plain");
   EXPECT_EQ(text.at("vae-hash").size(), 16u);
   const Result info = run({"info", "a.png"}, {folder_.path()});

@@ -83,7 +83,13 @@ TEST_F(WrongInput, ImpossibleOutputsAreRefused) {
   fs::create_directories(folder_ / "folder.png");
   before_ = listing(folder_.path());
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors"}), 2, "-o out.png"));
-  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.jpg"}), 2, ".png"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.gif"}), 2, ".png, .jpg or .webp"));
+  EXPECT_TRUE(
+      failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.png", "--quality", "9"}), 2, "PNG"));
+  EXPECT_TRUE(
+      failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.jpg", "--quality", "0"}), 2, "100"));
+  EXPECT_TRUE(
+      failed(linnet({"generate", "-m", "small.safetensors", "-o", "d/", "--format", "gif"}), 2, "png, jpg"));
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "folder.png"}), 1, "folder"));
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "none/p.png"}), 1, "no folder none"));
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "small.safetensors/p.png"}), 1));

@@ -50,7 +50,7 @@ double number(const std::string& name, size_t index = 0) {
 void write_set(const std::filesystem::path& folder, const std::string& name) {
   std::filesystem::create_directories(folder);
   const std::vector<Image> images = images_of(name);
-  for (size_t i = 0; i < images.size(); ++i) write_png(folder / fmt::format("{:03}.png", i), images[i]);
+  for (size_t i = 0; i < images.size(); ++i) write_image(folder / fmt::format("{:03}.png", i), images[i]);
 }
 
 TEST(Inception, SeesWhatThePublicNetworkSees) {

@@ -156,9 +156,9 @@ TEST_F(ScoreFolder, ReadsWhatWriteDataSetWrote) {
 TEST_F(ScoreFolder, TakesTheClassFromTextOrFileName) {
   fs::create_directories(dir);
   const Image red_star = render(scene_of(unseen_seed, 3), 32);
-  write_png(dir / "0001.png", red_star, {{"class", "red-star"}});
-  write_png(dir / "red-star-0002.png", red_star);
-  write_png(dir / "blue-star-0003.png", red_star);
+  write_image(dir / "0001.png", red_star, {{"class", "red-star"}});
+  write_image(dir / "red-star-0002.png", red_star);
+  write_image(dir / "blue-star-0003.png", red_star);
   const ShapesScore score = score_folder(dir);
   EXPECT_EQ(score.count, 3);
   EXPECT_EQ(score.correct, 2);
@@ -168,7 +168,7 @@ TEST_F(ScoreFolder, TakesTheClassFromTextOrFileName) {
 
 TEST_F(ScoreFolder, NamesAPictureThatSaysNothing) {
   fs::create_directories(dir);
-  write_png(dir / "who.png", blank_image(32, 32, 0, 0, 0));
+  write_image(dir / "who.png", blank_image(32, 32, 0, 0, 0));
   try {
     (void)score_folder(dir);
     FAIL();

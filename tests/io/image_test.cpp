@@ -1,6 +1,7 @@
-// Pictures in and out: every flavour of PNG and JPEG, broken files, text entries, atomic writing.
+// Pictures in and out: every flavour of PNG, JPEG and WebP, broken files, text entries, atomic writing.
 #include "io/image.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -58,6 +59,14 @@ std::string error_of(const fs::path& path) {
   return {};
 }
 
+// Only Error may come.
+void try_notes(const fs::path& path) {
+  try {
+    (void)read_image_notes(path);
+  } catch (const Error&) {
+  }
+}
+
 Image gradient(int64_t width, int64_t height) {
   Image image = blank_image(width, height, 0, 0, 0);
   for (size_t i = 0; i < image.rgb.size(); ++i) image.rgb[i] = static_cast<uint8_t>(i * 7);
@@ -65,28 +74,56 @@ Image gradient(int64_t width, int64_t height) {
 }
 
 TEST(ReadImage, GivesWhatPillowGivesForEveryFlavour) {
-  for (const char* name : {"grey.png", "bits.png", "palette.png", "alpha.png", "grey16.png", "jpeg_420.jpg",
-                           "jpeg_444.jpg", "jpeg_progressive.jpg", "jpeg_grey.jpg", "jpeg_cmyk.jpg"}) {
+  for (const char* name :
+       {"grey.png", "bits.png", "palette.png", "alpha.png", "grey16.png", "jpeg_420.jpg", "jpeg_444.jpg",
+        "jpeg_progressive.jpg", "jpeg_grey.jpg", "jpeg_cmyk.jpg", "alpha.webp", "webp_lossy.webp"}) {
     const fs::path expected = data / (fs::path(name).stem().string() + "_expected.png");
     EXPECT_LE(largest_difference(read_image(data / name), read_image(expected)), 1) << name;
   }
 }
 
+TEST(ReadImage, LosslessWebpIsThePictureItself) {
+  EXPECT_EQ(read_image(data / "tiny.webp"), read_image(data / "tiny.png"));
+}
+
+TEST(ReadImage, TurnsUprightWhatWasTakenOtherwise) {
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    const Image expected = read_image(data / fmt::format("upright_{}.png", orientation));
+    EXPECT_EQ(expected.width, orientation < 5 ? 8 : 6);
+    EXPECT_EQ(read_image(data / fmt::format("turned_{}.png", orientation)), expected) << orientation;
+    EXPECT_EQ(read_image(data / fmt::format("turned_{}.webp", orientation)), expected) << orientation;
+    const Image jpeg = read_image(data / fmt::format("turned_{}.jpg", orientation));
+    const Image reference = upright(read_image(data / "turned_1.jpg"), orientation);
+    EXPECT_EQ(jpeg, reference) << orientation;
+    EXPECT_LE(largest_difference(jpeg, expected), 60) << orientation;  // what JPEG loses of hard edges
+  }
+}
+
+TEST(ReadImage, NamesTheFormatsThatItDoesNotRead) {
+  for (const char* format : {"GIF", "TIFF", "BMP"}) {
+    std::string file = format;
+    for (char& c : file) c = static_cast<char>(std::tolower(c));
+    const fs::path path = data / ("tiny." + file);
+    EXPECT_EQ(error_of(path), path.string() + " is a " + format + ": PNG, JPEG and WebP are read");
+  }
+  EXPECT_NE(error_of(data / "animated.webp").find("it is an animation"), std::string::npos);
+}
+
 TEST(ReadImage, NamesAMissingFile) {
-  EXPECT_EQ(error_of("/nowhere/a.png"), "cannot read /nowhere/a.png: No such file or directory");
+  EXPECT_EQ(error_of("/nowhere/a.png"), "cannot open /nowhere/a.png: No such file or directory");
 }
 
 TEST_F(ImageFiles, AFolderIsNotAPicture) { EXPECT_NE(error_of(dir).find(dir.string()), std::string::npos); }
 
 TEST_F(ImageFiles, OtherFilesAreRefused) {
-  for (const std::string& bytes : {std::string(), std::string("x"), std::string("GIF89a............")}) {
+  for (const std::string& bytes : {std::string(), std::string("x"), std::string("RIFF....WAVE....")}) {
     put(dir / "a.png", bytes);
-    EXPECT_NE(error_of(dir / "a.png").find("neither a PNG nor a JPEG"), std::string::npos);
+    EXPECT_NE(error_of(dir / "a.png").find("neither a PNG nor a JPEG nor a WebP"), std::string::npos);
   }
 }
 
 TEST_F(ImageFiles, EveryTruncationIsAnError) {
-  for (const char* name : {"tiny.png", "palette.png", "tiny.jpg", "tiny_progressive.jpg"}) {
+  for (const char* name : {"tiny.png", "palette.png", "tiny.jpg", "tiny_progressive.jpg", "tiny.webp"}) {
     const std::string whole = bytes_of(data / name);
     for (size_t length = 0; length < whole.size(); ++length) {
       put(dir / "cut", whole.substr(0, length));
@@ -96,13 +133,15 @@ TEST_F(ImageFiles, EveryTruncationIsAnError) {
 }
 
 TEST_F(ImageFiles, NoFlippedByteCrashes) {
-  for (const char* name : {"tiny.png", "alpha.png", "tiny.jpg", "tiny_progressive.jpg"}) {
+  for (const char* name : {"tiny.png", "alpha.png", "tiny.jpg", "tiny_progressive.jpg", "alpha.webp",
+                           "turned_6.jpg", "turned_6.png", "turned_6.webp"}) {
     const std::string whole = bytes_of(data / name);
     for (size_t at = 0; at < whole.size(); ++at) {
       std::string broken = whole;
       broken[at] = static_cast<char>(broken[at] ^ (at % 2 ? 0xff : 0x11));
       put(dir / "broken", broken);
       (void)error_of(dir / "broken");
+      EXPECT_NO_THROW(try_notes(dir / "broken"));
     }
   }
 }
@@ -111,7 +150,7 @@ TEST_F(ImageFiles, AHeaderCannotAskForMoreThanTheFileHolds) {
   std::string jpeg = bytes_of(data / "jpeg_grey.jpg");
   const size_t frame = jpeg.find("\xff\xc0");
   ASSERT_NE(frame, std::string::npos);
-  jpeg.replace(frame + 5, 4, "\x7f\xff\x1f\xff");
+  jpeg.replace(frame + 5, 4, "\x3f\xff\x1f\xff");
   put(dir / "huge.jpg", jpeg);
   EXPECT_NE(error_of(dir / "huge.jpg").find("too short"), std::string::npos);
   jpeg.replace(frame + 5, 4, "\xff\xff\xff\xff");
@@ -122,15 +161,48 @@ TEST_F(ImageFiles, AHeaderCannotAskForMoreThanTheFileHolds) {
 TEST_F(ImageFiles, AWrittenPictureIsReadBackExactly) {
   for (const auto& [width, height] : {std::pair{1, 1}, {7, 3}, {64, 65}}) {
     const Image image = gradient(width, height);
-    write_png(dir / "a.png", image);
+    write_image(dir / "a.png", image);
     EXPECT_EQ(read_image(dir / "a.png"), image);
   }
 }
 
+TEST_F(ImageFiles, WebpIsLosslessUnlessAQualityIsGiven) {
+  const Image image = read_image(data / "source.png");
+  write_image(dir / "a.webp", image, {{"class", "red-star"}});
+  EXPECT_EQ(read_image(dir / "a.webp"), image);
+  write_image(dir / "b.webp", image, {}, 50);
+  EXPECT_NE(read_image(dir / "b.webp"), image);
+  EXPECT_LT(fs::file_size(dir / "b.webp"), fs::file_size(dir / "a.webp") / 2);
+}
+
+double mean_difference(const Image& one, const Image& other) {
+  double sum = 0;
+  for (size_t i = 0; i < one.rgb.size(); ++i) sum += std::abs(one.rgb[i] - other.rgb[i]);
+  return sum / static_cast<double>(one.rgb.size());
+}
+
+TEST_F(ImageFiles, AJpegIsAsGoodAsItsQuality) {
+  const Image image = read_image(data / "source.png");
+  double before = 100;
+  for (const int quality : {10, 50, 95, 100}) {
+    write_image(dir / "a.jpg", image, {}, quality);
+    const double difference = mean_difference(read_image(dir / "a.jpg"), image);
+    EXPECT_LT(difference, before) << quality;
+    before = difference;
+  }
+  EXPECT_LT(before, 1);
+  for (const int quality : {0, 101}) EXPECT_THROW(write_image(dir / "b.jpg", image, {}, quality), Error);
+  EXPECT_THROW(write_image(dir / "b.gif", image), Error);
+  EXPECT_THROW(write_image(dir / "b.webp", blank_image(16384, 1, 0, 0, 0)), Error);
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir), fs::directory_iterator()), 1);
+}
+
 TEST_F(ImageFiles, TheSamePictureGivesTheSameBytes) {
-  write_png(dir / "a.png", gradient(30, 20), {{"class", "red-star"}});
-  write_png(dir / "b.png", gradient(30, 20), {{"class", "red-star"}});
-  EXPECT_EQ(bytes_of(dir / "a.png"), bytes_of(dir / "b.png"));
+  for (const std::string format : {".png", ".jpg", ".webp"}) {
+    write_image(dir / ("a" + format), gradient(30, 20), {{"class", "red-star"}});
+    write_image(dir / ("b" + format), gradient(30, 20), {{"class", "red-star"}});
+    EXPECT_EQ(bytes_of(dir / ("a" + format)), bytes_of(dir / ("b" + format)));
+  }
 }
 
 TEST_F(ImageFiles, TextComesBackAsWritten) {
@@ -138,24 +210,31 @@ TEST_F(ImageFiles, TextComesBackAsWritten) {
                                                    {"prompt", "ein Bär, 熊, 🐻\nsecond line"},
                                                    {"empty", ""},
                                                    {"Linnet settings", "{\"seed\": 1}"}};
-  write_png(dir / "a.png", gradient(4, 4), text);
-  EXPECT_EQ(read_png_text(dir / "a.png"), text);
+  for (const char* file : {"a.png", "a.jpg", "a.webp"}) {
+    write_image(dir / file, gradient(4, 4), text);
+    EXPECT_EQ(read_image_notes(dir / file).text, text) << file;
+    EXPECT_EQ(read_image(dir / file).width, 4) << file;
+  }
+  EXPECT_TRUE(read_image_notes(data / "turned_3.jpg").text.empty());
 }
 
 TEST_F(ImageFiles, TextThatIsNotUtf8IsMadeSo) {
-  write_png(dir / "a.png", gradient(4, 4), {{"prompt", "a\xff\xc3z\xed\xa0\x80"}});
-  EXPECT_EQ(read_png_text(dir / "a.png").at("prompt"), "a\uFFFD\uFFFDz\uFFFD\uFFFD\uFFFD");
+  for (const char* file : {"a.png", "a.jpg", "a.webp"}) {
+    write_image(dir / file, gradient(4, 4), {{"prompt", "a\xff\xc3z\xed\xa0\x80"}});
+    EXPECT_EQ(read_image_notes(dir / file).text.at("prompt"), "a\uFFFD\uFFFDz\uFFFD\uFFFD\uFFFD") << file;
+  }
+  EXPECT_THROW(write_image(dir / "b.jpg", gradient(4, 4), {{"prompt", std::string(70000, 'x')}}), Error);
 }
 
 TEST_F(ImageFiles, AKeywordThatPngCannotHoldIsRefused) {
   for (const std::string& keyword : {std::string(), std::string(80, 'x'), std::string("ä"), std::string(" x")})
-    EXPECT_THROW(write_png(dir / "a.png", gradient(4, 4), {{keyword, "x"}}), Error);
+    EXPECT_THROW(write_image(dir / "a.png", gradient(4, 4), {{keyword, "x"}}), Error);
   EXPECT_FALSE(fs::exists(dir / "a.png"));
 }
 
 TEST_F(ImageFiles, AFailedWriteLeavesTheOldPictureAndNoPart) {
   const fs::path path = dir / "a.png";
-  write_png(path, gradient(4, 4));
+  write_image(path, gradient(4, 4));
   const std::string before = bytes_of(path);
   std::signal(SIGXFSZ, SIG_IGN);
   rlimit old{};
@@ -164,7 +243,7 @@ TEST_F(ImageFiles, AFailedWriteLeavesTheOldPictureAndNoPart) {
   setrlimit(RLIMIT_FSIZE, &full);
   std::string message;
   try {
-    write_png(path, gradient(200, 200));
+    write_image(path, gradient(200, 200));
   } catch (const Error& error) {
     message = error.what();
   }
@@ -174,8 +253,8 @@ TEST_F(ImageFiles, AFailedWriteLeavesTheOldPictureAndNoPart) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), fs::directory_iterator()), 1);
 }
 
-TEST(WritePng, NamesAFolderThatIsMissing) {
-  EXPECT_THROW(write_png("/nowhere/at/all/a.png", gradient(4, 4)), Error);
+TEST(WriteImage, NamesAFolderThatIsMissing) {
+  EXPECT_THROW(write_image("/nowhere/at/all/a.png", gradient(4, 4)), Error);
 }
 
 TEST(ImageTensor, RoundTripsEveryGreyLevel) {

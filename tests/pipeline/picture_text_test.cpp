@@ -10,7 +10,7 @@
 namespace linnet {
 namespace {
 
-TEST(PictureText, SeedsCountUpAndClassesAreCycledThrough) {
+TEST(ImageText, SeedsCountUpAndClassesAreCycledThrough) {
   const DiT model(test::tiny_dit());
   PaintRequest request;
   request.count = 3;
@@ -23,25 +23,25 @@ TEST(PictureText, SeedsCountUpAndClassesAreCycledThrough) {
   EXPECT_EQ(sheet_text(origin, request, model).at("classes"), "c,b");
 }
 
-TEST(PictureText, TheCommandIsQuotedForAShell) {
+TEST(ImageText, TheCommandIsQuotedForAShell) {
   const std::string command =
       command_of({{"Software", "linnet 1"}, {"class", "it's; rm -rf $HOME"}, {"seed", "7"}});
   EXPECT_EQ(command, "linnet generate --class 'it'\\''s; rm -rf $HOME' --seed 7 -o out.png");
 }
 
-TEST(PictureText, TheAutoencoderIsAskedForAgain) {
+TEST(ImageText, TheAutoencoderIsAskedForAgain) {
   const DiT model(test::tiny_dit());
   PictureOrigin origin{"linnet 1", "m", "f", ""};
   EXPECT_FALSE(picture_text(origin, {}, model, 0).contains("vae"));
   origin.vae = "sd-vae";
   origin.vae_fingerprint = "0123";
   origin.memory = "2G";
-  const PictureText text = picture_text(origin, {}, model, 0);
+  const ImageText text = picture_text(origin, {}, model, 0);
   EXPECT_EQ(text.at("vae-hash"), "0123");
   EXPECT_NE(command_of(text).find("--vae sd-vae --memory 2G"), std::string::npos);
 }
 
-TEST(PictureText, RawWeightsOfACheckpointAreAskedForAgain) {
+TEST(ImageText, RawWeightsOfACheckpointAreAskedForAgain) {
   const DiT model(test::tiny_dit());
   const PictureOrigin average{"linnet 1", "m", "f", ""};
   PictureOrigin raw = average;
@@ -50,7 +50,7 @@ TEST(PictureText, RawWeightsOfACheckpointAreAskedForAgain) {
   EXPECT_NE(command_of(picture_text(raw, {}, model, 0)).find("--model m --weights raw"), std::string::npos);
 }
 
-TEST(PictureText, OthersPicturesHaveNoCommand) {
+TEST(ImageText, OthersPicturesHaveNoCommand) {
   EXPECT_EQ(command_of({}), "");
   EXPECT_EQ(command_of({{"Software", "GIMP"}, {"class", "x"}}), "");
 }

@@ -1,4 +1,4 @@
-"""Makes tests/data/images/: a small picture, what Pillow makes of it, and files in every PNG and JPEG flavour.
+"""Makes tests/data/images/: a small picture, what Pillow makes of it, and files in every PNG, JPEG and WebP flavour.
 
 Made with Python 3.11, Pillow 13.0.0, NumPy. Run: python make_image_dumps.py ../data/images
 center_crop_arr is from github.com/openai/guided-diffusion (guided_diffusion/image_datasets.py), as DiT uses it.
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
@@ -68,3 +68,20 @@ picture.convert("L").save(out / "jpeg_grey.jpg", quality=90)
 Image.open(out / "jpeg_grey.jpg").convert("RGB").save(out / "jpeg_grey_expected.png")
 picture.convert("CMYK").save(out / "jpeg_cmyk.jpg", quality=90)
 Image.open(out / "jpeg_cmyk.jpg").convert("RGB").save(out / "jpeg_cmyk_expected.png")
+
+# WebP, and every orientation in every format: all are the same picture once they are upright.
+tiny.save(out / "tiny.webp", lossless=True)
+alpha.save(out / "alpha.webp", lossless=True, exact=True)
+picture.save(out / "webp_lossy.webp", quality=90)
+Image.open(out / "webp_lossy.webp").convert("RGB").save(out / "webp_lossy_expected.png")
+tiny.save(out / "animated.webp", save_all=True, append_images=[tiny.rotate(180)])
+tiny.save(out / "tiny.gif")
+tiny.save(out / "tiny.tiff")
+tiny.save(out / "tiny.bmp")
+for orientation in range(1, 9):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    tiny.save(out / f"turned_{orientation}.png", exif=exif)
+    tiny.save(out / f"turned_{orientation}.jpg", exif=exif, quality=95, subsampling=0)
+    tiny.save(out / f"turned_{orientation}.webp", exif=exif, lossless=True)
+    ImageOps.exif_transpose(Image.open(out / f"turned_{orientation}.png")).save(out / f"upright_{orientation}.png")
