@@ -8,6 +8,7 @@ find_package(CLI11 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 pkg_check_modules(PICTURES REQUIRED IMPORTED_TARGET libpng libwebp libwebpdemux libwebpmux)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
+pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 
 # oneDNN's own package file asks for OpenCL's headers where the library can also use GPUs (Debian's); Linnet does not.

@@ -7,6 +7,7 @@
 #include "model_argument.h"
 #include "ops/matmul.h"
 #include "store/inception_file.h"
+#include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -33,8 +34,9 @@ void run_inception(const Options& options) {
 void run_vae(const Options& options) {
   const bool encoder = options.part == "vae.encoder";
   if (!encoder && options.part != "vae.decoder")
-    throw UsageError(fmt::format("--part is dit, vae.encoder, vae.decoder or inception, not \"{}\"",
-                                 printable(options.part)));
+    throw UsageError(
+        fmt::format("--part is dit, vae.encoder, vae.decoder, text_encoder or inception, not \"{}\"",
+                    printable(options.part)));
   const DType dtype = ops::product_dtype_from_name(options.dtype);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
   const std::unique_ptr<Vae> vae = load_vae(options.model);
@@ -43,10 +45,18 @@ void run_vae(const Options& options) {
   write(options, encoder ? encode_file(*vae, input) : decode_file(*vae, input), dtype);
 }
 
+void run_text_encoder(const Options& options) {
+  const std::unique_ptr<T5Encoder> encoder = load_t5(options.model);
+  const DType dtype = ops::product_dtype_from_name(options.dtype);
+  encoder->set_product_dtype(dtype);
+  write(options, text_file(*encoder, SafetensorsFile::open(options.input)), dtype);
+}
+
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
   if (options.part == "inception") return run_inception(options);
+  if (options.part == "text_encoder") return run_text_encoder(options);
   if (options.part != "dit") return run_vae(options);
   const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
   const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
@@ -66,14 +76,15 @@ void add_forward(CLI::App& app) {
           "input", options->input,
           "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n); with sample (n, c, "
           "height, width) in -1..1 for vae.encoder and inception; with latent (n, c, h, w), not scaled, for "
-          "vae.decoder")
+          "vae.decoder; with input_ids and attention_mask (n, tokens) for text_encoder")
       ->required();
   verb->add_option("-o,--output", options->output,
-                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample; features "
-                   "by name")
+                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample; "
+                   "last_hidden_state; features by name")
       ->required()
       ->type_name("FILE");
-  verb->add_option("--part", options->part, "What to run: dit, vae.encoder, vae.decoder or inception")
+  verb->add_option("--part", options->part,
+                   "What to run: dit, vae.encoder, vae.decoder, text_encoder or inception")
       ->capture_default_str()
       ->type_name("NAME");
   add_dtype_option(*verb, options->dtype);

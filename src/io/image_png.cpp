@@ -9,6 +9,7 @@
 
 #include "io/exif.h"
 #include "io/image_codecs.h"
+#include "io/text.h"
 
 namespace linnet {
 namespace {
@@ -83,30 +84,6 @@ std::string latin1_to_utf8(std::string_view text) {
       result += static_cast<char>(0xc0 | (byte >> 6));
       result += static_cast<char>(0x80 | (byte & 0x3f));
     }
-  }
-  return result;
-}
-
-// The length of the UTF-8 character at the start of text, 0 if there is none.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  const bool overlong = (first == 0xe0 && byte(1) < 0xa0) || (first == 0xf0 && byte(1) < 0x90);
-  const bool impossible = (first == 0xed && byte(1) >= 0xa0) || (first == 0xf4 && byte(1) >= 0x90);
-  return overlong || impossible ? 0 : length;
-}
-
-std::string valid_utf8(std::string_view text) {
-  std::string result;
-  while (!text.empty()) {
-    const size_t length = text[0] == '\0' ? 0 : utf8_length(text);
-    result += length == 0 ? std::string_view("\xef\xbf\xbd") : text.substr(0, length);
-    text.remove_prefix(std::max<size_t>(length, 1));
   }
   return result;
 }

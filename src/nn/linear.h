@@ -12,21 +12,26 @@ class Linear {
   Linear() = default;
   Linear(int64_t in, int64_t out, Init weight_init = Init::xavier_uniform())
       : weight({out, in}, weight_init), bias({out}, Init::zero()) {}
+  static Linear without_bias(int64_t in, int64_t out, Init weight_init);
 
   /// x (..., in) → (..., out), the product in x's type, or in 8 bits if the weight is and the CPU can. Once
   /// frozen, and while nothing is recorded, it runs on a packed copy of the weight. A weight in 8 bits must be
   /// frozen.
+  /// A layer that is streamed keeps no packed copy: its weight is unpacked, used and forgotten, for models that
+  /// run once where memory is short. Then a weight in 8 bits is multiplied as the floats that it stands for.
   Tensor forward(const Tensor& x, DType out_dtype, ops::Activation activation = ops::Activation::none) const;
 
   void visit(const std::string& prefix, const ParameterVisitor& visitor) {
     visitor(prefix + "weight", weight);
-    visitor(prefix + "bias", bias);
+    if (bias.shape.rank() > 0) visitor(prefix + "bias", bias);
   }
 
   Parameter weight, bias;
+  bool streamed = false;
 
  private:
   void pack(DType dtype) const;
+  ops::PackedWeight float_weight(DType dtype) const;
 
   mutable ops::PackedWeight packed_;
   mutable ops::PackedInt8Weight packed_int8_;

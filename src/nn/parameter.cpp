@@ -1,5 +1,6 @@
 #include "nn/parameter.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/int8_linear.h"
@@ -14,6 +15,7 @@ void draw(Parameter& parameter, Generator& generator) {
   switch (init.kind) {
     case Init::Kind::zero:
     case Init::Kind::computed: break;
+    case Init::Kind::one: std::ranges::fill(values, 1.0f); break;
     case Init::Kind::normal:
       generator.normal(values);
       for (float& v : values) v *= init.scale;

@@ -2,6 +2,8 @@
 #define HWY_TARGET_INCLUDE "ops/activation.cpp"
 #include <hwy/foreach_target.h>
 
+#include <type_traits>
+
 #include "core/parallel.h"
 #include "core/tape.h"
 #include "ops/activation-inl.h"
@@ -51,6 +53,26 @@ void gelu_backward(const void* in, DType in_type, const void* g, DType g_type, v
   backward<GeluTanh>(in, in_type, g, g_type, out, n);
 }
 
+void gated_forward(const void* gate, const void* in, void* out, DType dtype, int64_t n) {
+  with_type(gate, dtype, [&](auto* a) HWY_ATTR {
+    const auto* x = static_cast<decltype(a)>(in);
+    auto* y = static_cast<std::remove_const_t<std::remove_pointer_t<decltype(a)>>*>(out);
+    for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
+      store(hn::Mul(activate<GeluTanh>(d, load(d, a + i)), load(d, x + i)), d, y + i);
+    });
+  });
+}
+
+void multiply(const void* left, const void* right, DType right_type, void* out, DType dtype, int64_t n) {
+  with_type(left, dtype, [&](auto* a) HWY_ATTR {
+    with_type(right, right_type, [&](auto* b) HWY_ATTR {
+      auto* y = static_cast<std::remove_const_t<std::remove_pointer_t<decltype(a)>>*>(out);
+      for_lanes(n,
+                [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, a + i), load(d, b + i)), d, y + i); });
+    });
+  });
+}
+
 }  // namespace
 }  // namespace linnet::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -62,6 +84,8 @@ HWY_EXPORT(silu_forward);
 HWY_EXPORT(gelu_forward);
 HWY_EXPORT(silu_backward);
 HWY_EXPORT(gelu_backward);
+HWY_EXPORT(gated_forward);
+HWY_EXPORT(multiply);
 
 namespace {
 
@@ -95,6 +119,47 @@ Tensor silu(const Tensor& x, DType out_dtype) {
 Tensor gelu_tanh(const Tensor& x) {
   return unary("gelu_tanh", x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward),
                HWY_DYNAMIC_DISPATCH(gelu_backward));
+}
+
+namespace {
+
+// a·b in a's type; b of either type.
+Tensor product(const Tensor& a, const Tensor& b) {
+  Tensor y = Tensor::empty(a.shape(), a.dtype());
+  parallel_for(a.numel(), grain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(multiply)
+    (element(a, begin), element(b, begin), b.dtype(), element(y, begin), a.dtype(), end - begin);
+  });
+  return y;
+}
+
+}  // namespace
+
+Tensor gated_gelu(const Tensor& gate, const Tensor& x) {
+  check_type("gated_gelu", gate);
+  check_type("gated_gelu", x);
+  check(gate.shape() == x.shape() && gate.dtype() == x.dtype(),
+        "gated_gelu: a gate of shape {} does not go with x of shape {}", to_string(gate.shape()),
+        to_string(x.shape()));
+  Tensor y = Tensor::empty(x.shape(), x.dtype());
+  parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(gated_forward)
+    (element(gate, begin), element(x, begin), element(y, begin), x.dtype(), end - begin);
+  });
+  if (wants_grad(gate, x))
+    record_backward(y, [gate = gate.detach(), x = x.detach(), gate_slot = gate.grad_slot(),
+                        x_slot = x.grad_slot()](const Tensor& g) {
+      const Tensor through = product(x, g);
+      Tensor dgate = Tensor::empty(gate.shape(), gate.dtype());
+      parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
+        HWY_DYNAMIC_DISPATCH(gelu_backward)
+        (element(gate, begin), gate.dtype(), element(through, begin), through.dtype(), element(dgate, begin),
+         end - begin);
+      });
+      accumulate_grad(gate_slot, dgate);
+      accumulate_grad(x_slot, product(gelu_tanh(gate), g));
+    });
+  return y;
 }
 
 }  // namespace linnet::ops

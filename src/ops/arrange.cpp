@@ -133,6 +133,30 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t n) {
   return parts;
 }
 
+namespace {
+
+Tensor transposed(const Tensor& x) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  Tensor y = Tensor::empty({columns, rows});
+  const float* in = x.data<float>();
+  float* out = y.mutable_data<float>();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) out[c * rows + r] = in[r * columns + c];
+  return y;
+}
+
+}  // namespace
+
+Tensor transpose(const Tensor& x) {
+  check(x.shape().rank() == 2 && x.dtype() == DType::f32, "only a matrix of f32 is transposed, not shape {}",
+        to_string(x.shape()));
+  Tensor y = transposed(x);
+  if (wants_grad(x))
+    record_backward(
+        y, [slot = x.grad_slot()](const Tensor& g) { accumulate_grad(slot, transposed(g.to(DType::f32))); });
+  return y;
+}
+
 Tensor add(const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape(), "shapes {} and {} cannot be added", to_string(a.shape()), to_string(b.shape()));
   Tensor y = Tensor::empty(a.shape());

@@ -18,6 +18,9 @@ Tensor unpatchify(const Tensor& tokens, int64_t rows, int64_t columns, int64_t p
 /// (batch, n·d) → n tensors (batch, d).
 std::vector<Tensor> chunk(const Tensor& x, int64_t n);
 
+/// x (rows, columns) f32 → (columns, rows).
+Tensor transpose(const Tensor& x);
+
 /// a + b of the same shape, f32.
 Tensor add(const Tensor& a, const Tensor& b);
 

@@ -1,5 +1,6 @@
 #include "pipeline/forward.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace linnet {
@@ -83,6 +84,49 @@ NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input) {
 NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input) {
   const Tensor latent = floats(input, "latent");
   return {{"sample", of_file(input, [&] { return vae.decode(latent); })}};
+}
+
+namespace {
+
+// How many tokens each text has.
+std::vector<int64_t> lengths(const SafetensorsFile& input, const Shape& ids) {
+  if (!input.contains("attention_mask")) return std::vector<int64_t>(static_cast<size_t>(ids[0]), ids[1]);
+  const Tensor mask = input.tensor("attention_mask");
+  check(mask.dtype() == DType::i64 && mask.shape() == ids,
+        "{}: tensor 'attention_mask' is {} {}, and input_ids are i64 {}", input.source(), name_of(mask.dtype()),
+        to_string(mask.shape()), to_string(ids));
+  std::vector<int64_t> result;
+  for (int64_t i = 0; i < ids[0]; ++i) {
+    const int64_t* row = mask.data<int64_t>() + i * ids[1];
+    const auto length = std::find_if(row, row + ids[1], [](int64_t m) { return m != 1; }) - row;
+    check(length > 0 && std::all_of(row + length, row + ids[1], [](int64_t m) { return m == 0; }),
+          "{}: tensor 'attention_mask' is not ones and then zeros in row {}", input.source(), i);
+    result.push_back(length);
+  }
+  return result;
+}
+
+}  // namespace
+
+NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
+  const Tensor ids = input.tensor("input_ids");
+  check(ids.dtype() == DType::i64 && ids.shape().rank() == 2 && ids.numel() > 0,
+        "{}: tensor 'input_ids' is {} {}, not i64 (texts, tokens)", input.source(), name_of(ids.dtype()),
+        to_string(ids.shape()));
+  const int64_t width = encoder.config().width, tokens = ids.size(1);
+  ops::Offsets offsets{0};
+  std::vector<int64_t> kept;
+  for (const int64_t length : lengths(input, ids.shape())) {
+    const int64_t* row = ids.data<int64_t>() + static_cast<int64_t>(offsets.size() - 1) * tokens;
+    kept.insert(kept.end(), row, row + length);
+    offsets.push_back(offsets.back() + length);
+  }
+  const Tensor states = of_file(input, [&] { return encoder.forward(Tensor::from(kept), offsets); });
+  Tensor result = Tensor::zeros({ids.size(0), tokens, width});
+  for (size_t i = 0; i + 1 < offsets.size(); ++i)
+    std::copy_n(states.data<float>() + offsets[i] * width, (offsets[i + 1] - offsets[i]) * width,
+                result.mutable_data<float>() + static_cast<int64_t>(i) * tokens * width);
+  return {{"last_hidden_state", result}};
 }
 
 NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input) {

@@ -4,6 +4,7 @@
 #include "io/safetensors.h"
 #include "models/dit.h"
 #include "models/inception.h"
+#include "models/t5.h"
 #include "models/vae.h"
 
 namespace linnet {
@@ -16,6 +17,10 @@ Tensor forward_file(const DiT& model, const SafetensorsFile& input);
 /// latent (n, c, h, w), which is not scaled. Throws Error as forward_file does.
 NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input);
 NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input);
+/// The text encoder's: last_hidden_state (n, tokens, width) of tensors input_ids (n, tokens) i64 and
+/// attention_mask (n, tokens) i64, ones and then zeros, or none for whole texts. Where the mask is 0 the state
+/// is 0: nothing is computed there.
+NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input);
 /// What Inception sees in tensor sample (n, 3, height, width) in −1..1: "64", "192", "768", "2048" and
 /// "spatial", as FID and sFID take them, and "probabilities".
 NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input);

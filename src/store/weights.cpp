@@ -18,6 +18,7 @@ constexpr std::array folder_files = {"model.safetensors.index.json",
                                      "diffusion_pytorch_model.safetensors.index.json",
                                      "diffusion_pytorch_model.safetensors",
                                      "diffusion_pytorch_model.bin",
+                                     "pytorch_model.bin.index.json",
                                      "pytorch_model.bin"};
 
 fs::path file_in(const fs::path& folder) {
@@ -39,7 +40,22 @@ Weights of_index(const fs::path& path) {
   return result;
 }
 
+// Of PyTorch's files, as transformers wrote them before safetensors.
+Weights of_torch_index(const fs::path& path) {
+  constexpr size_t index_limit = 100'000'000;
+  const std::string name = printable(path.string());
+  std::map<std::string, Weights> files;
+  Weights result(name, {}, "PyTorch with an index");
+  for (const auto& [tensor, file] : parse_safetensors_index(read_text_file(path, index_limit), name)) {
+    auto found = files.find(file);
+    if (found == files.end()) found = files.emplace(file, Weights::open(path.parent_path() / file)).first;
+    result.add(found->second.item(tensor));
+  }
+  return result;
+}
+
 Weights of_file(const fs::path& path) {
+  if (path.string().ends_with(".bin.index.json")) return of_torch_index(path);
   if (path.extension() == ".json") return of_index(path);
   const auto mapped = MappedFile::open(path);
   const std::string name = printable(path.string());

@@ -1,6 +1,8 @@
 // The sentence with which something is refused.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <string>
 
@@ -16,6 +18,12 @@ inline std::string refusal(const std::function<void()>& body) {
     return error.what();
   }
   return "accepted";
+}
+
+/// Expects an Error whose sentence holds that part.
+inline void expect_refused(const std::string& part, const std::function<void()>& body) {
+  const std::string sentence = refusal(body);
+  EXPECT_NE(sentence.find(part), std::string::npos) << sentence;
 }
 
 }  // namespace linnet::test

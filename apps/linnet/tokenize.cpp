@@ -1,0 +1,34 @@
+// linnet tokenize: a text as the text encoder sees it.
+#include <fmt/format.h>
+
+#include "io/text.h"
+#include "io/tokenizer.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+struct Options {
+  std::string model, text;
+};
+
+void run(const Options& options) {
+  const Tokenizer tokenizer = Tokenizer::open(options.model);
+  const auto show = [](int64_t id, std::string_view piece) { fmt::print("{:>7}  {}\n", id, piece); };
+  for (const Tokenizer::Piece& piece : tokenizer.pieces(options.text)) show(piece.id, printable(piece.text));
+  show(tokenizer.end_id(), "(end)");
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("tokenize", "Show the pieces of a text and their numbers");
+  auto options = std::make_shared<Options>();
+  verb->add_option("model", options->model, "SentencePiece model, or a folder that holds spiece.model")
+      ->required()
+      ->type_name("PATH");
+  verb->add_option("text", options->text, "The text")->required();
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app

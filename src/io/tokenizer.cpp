@@ -1,0 +1,70 @@
+#include "io/tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include "core/error.h"
+#include "io/file.h"
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t most_model_bytes = size_t{64} << 20;
+
+fs::path model_in(const fs::path& path) {
+  if (!fs::is_directory(path)) return path;
+  for (const char* place : {"", "tokenizer", "text_encoder"})
+    if (const fs::path file = path / place / "spiece.model"; fs::exists(file)) return file;
+  fail("{}: there is no tokenizer here (spiece.model)", printable(path.string()));
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  sentencepiece::SentencePieceProcessor processor;
+};
+
+Tokenizer Tokenizer::open(const fs::path& given) {
+  const fs::path path = model_in(given);
+  const auto state = std::make_shared<State>();
+  const std::string model = read_text_file(path, most_model_bytes);
+  const auto status = state->processor.LoadFromSerializedProto(model);
+  check(status.ok() && state->processor.GetPieceSize() > 0, "{}: this is no SentencePiece model",
+        printable(path.string()));
+  Tokenizer result;
+  result.end_id_ = state->processor.eos_id();
+  result.padding_id_ = state->processor.pad_id();
+  check(result.end_id_ >= 0 && result.padding_id_ >= 0,
+        "{}: this tokenizer has no end-of-text or no padding, which T5's has", printable(path.string()));
+  result.state_ = state;
+  return result;
+}
+
+std::vector<Tokenizer::Piece> Tokenizer::pieces(const std::string& text) const {
+  check(is_utf8(text), "the text \"{}\" is not UTF-8", printable(text));
+  std::vector<std::string> parts;
+  const auto status = state_->processor.Encode(text, &parts);
+  check(status.ok(), "the tokenizer cannot take \"{}\": {}", printable(text), status.ToString());
+  std::vector<Piece> result;
+  for (std::string& part : parts) {
+    const int id = state_->processor.PieceToId(part);
+    result.push_back({id, std::move(part)});
+  }
+  return result;
+}
+
+Tokenizer::Ids Tokenizer::ids(const std::string& text, int64_t limit) const {
+  check(limit >= 1, "a text has at least one token, its end");
+  Ids result;
+  for (const Piece& piece : pieces(text)) result.values.push_back(piece.id);
+  result.cut = static_cast<int64_t>(result.values.size()) > limit - 1;
+  if (result.cut) result.values.resize(static_cast<size_t>(limit - 1));
+  result.values.push_back(end_id_);
+  return result;
+}
+
+int64_t Tokenizer::size() const { return state_->processor.GetPieceSize(); }
+
+}  // namespace linnet

@@ -1,0 +1,43 @@
+// Texts as the numbers of their pieces, by a SentencePiece model, as T5 ships one ("spiece.model").
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace linnet {
+
+class Tokenizer {
+ public:
+  /// A model file, or a folder with "spiece.model" in it, in "tokenizer" or in "text_encoder". Throws Error
+  /// when there is none, or it is no SentencePiece model.
+  static Tokenizer open(const std::filesystem::path& path);
+
+  struct Piece {
+    int64_t id;
+    std::string text;  ///< as SentencePiece writes it: "▁" is a blank
+  };
+  /// Of a UTF-8 text, without an end. Throws Error on bytes that are not UTF-8.
+  std::vector<Piece> pieces(const std::string& text) const;
+
+  /// The ids of a text and the end-of-text behind them, at most `limit` in all; cut says whether some were left
+  /// out for that.
+  struct Ids {
+    std::vector<int64_t> values;
+    bool cut = false;
+  };
+  Ids ids(const std::string& text, int64_t limit) const;
+
+  int64_t size() const;
+  int64_t end_id() const { return end_id_; }
+  int64_t padding_id() const { return padding_id_; }
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+  int64_t end_id_ = 1, padding_id_ = 0;
+};
+
+}  // namespace linnet

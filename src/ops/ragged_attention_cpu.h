@@ -1,0 +1,27 @@
+// CPU kernels of ragged_attention; shapes are checked by the operation.
+#pragma once
+
+#include "ops/ragged_attention.h"
+
+namespace linnet::ops::cpu {
+
+/// Columns of a tensor: d of them from `first` on.
+struct Columns {
+  Tensor tensor;
+  int64_t first = 0;
+};
+
+struct RaggedInputs {
+  Columns q, k, v;
+  Tensor bias;  // may be undefined
+};
+
+/// Fills out and, for the backward pass, log_sums (heads, all queries): log Σ exp(scores) of each row.
+void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out,
+                              Tensor& log_sums);
+
+/// Fills the columns of q, k and v of `into`, and its bias, if that is wanted.
+void ragged_attention_backward(const Tensor& g, const RaggedInputs& in, const RaggedAttention& how,
+                               const Tensor& out, const Tensor& log_sums, RaggedInputs& into);
+
+}  // namespace linnet::ops::cpu

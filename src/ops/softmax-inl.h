@@ -1,0 +1,50 @@
+// What softmax attentions share: rows of typed memory, and the passes over a row of scores. Included once per
+// instruction set.
+#if defined(LINNET_OPS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LINNET_OPS_SOFTMAX_INL_H_
+#undef LINNET_OPS_SOFTMAX_INL_H_
+#else
+#define LINNET_OPS_SOFTMAX_INL_H_
+#endif
+
+#include "ops/tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace linnet::ops::HWY_NAMESPACE {
+
+HWY_INLINE const void* row_of(const void* p, DType dtype, int64_t stride, int64_t row) {
+  return static_cast<const char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
+}
+HWY_INLINE void* row_of(void* p, DType dtype, int64_t stride, int64_t row) {
+  return static_cast<char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
+}
+
+HWY_INLINE void scale_values(float factor, int64_t n, float* x) {
+  for_lanes(n,
+            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
+}
+
+HWY_INLINE float largest(const float* x, int64_t n, float start) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto top = hn::Set(d, start);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) top = hn::Max(top, load(d, x + i));
+  float result = hn::GetLane(hn::MaxOfLanes(d, top));
+  for (; i < n; ++i) result = HWY_MAX(result, x[i]);
+  return result;
+}
+
+// x = exp(x − offset); returns the sum.
+HWY_INLINE float exponentials(float* x, int64_t n, float offset) {
+  return sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
+    const auto e = hn::Exp(d, hn::Sub(load(d, x + i), hn::Set(d, offset)));
+    store(e, d, x + i);
+    return e;
+  });
+}
+
+}  // namespace linnet::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

@@ -1,0 +1,90 @@
+#include "store/t5_file.h"
+
+#include <nlohmann/json.hpp>
+
+#include "io/text.h"
+#include "store/model_file.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view telltale = "encoder.block.0.layer.0.SelfAttention.q.weight";
+constexpr const char* distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+constexpr const char *tokens = "shared.weight", *tokens_too = "encoder.embed_tokens.weight";
+
+const Shape& matrix(const Weights& weights, const std::string& name) {
+  const Shape& shape = weights.shape(name);
+  check(shape.rank() == 2 && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what T5 has there",
+        weights.source(), printable(name), to_string(shape));
+  return shape;
+}
+
+// What only the config says.
+void read_folder_config(const std::string& text, T5Config& config) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  check(json.is_object(), "config.json is no JSON object");
+  try {
+    config.max_distance = json.value("relative_attention_max_distance", config.max_distance);
+    config.norm_epsilon = json.value("layer_norm_epsilon", config.norm_epsilon);
+    const auto activation = json.value("feed_forward_proj", std::string("gated-gelu"));
+    check(activation == "gated-gelu", "its feed-forward layers are \"{}\": only \"gated-gelu\" is known here",
+          printable(activation));
+  } catch (const nlohmann::json::exception& error) {
+    fail("config.json is not readable ({})", error.what());
+  }
+}
+
+}  // namespace
+
+Weights find_t5_weights(const Weights& file) {
+  std::optional<std::string> prefix;
+  for (const Weights::Item& item : file.items())
+    if (item.name.ends_with(telltale)) prefix = item.name.substr(0, item.name.size() - telltale.size());
+  check(prefix.has_value(), "{}: this is no T5 text encoder: it has no tensor '{}'", file.source(), telltale);
+  const Weights part = part_of(file, *prefix);
+  Weights result = part.empty_like();
+  for (Weights::Item item : part.items()) {
+    if (item.name == tokens_too && part.contains(tokens)) continue;
+    if (item.name == tokens_too) item.name = tokens;
+    if (item.name == tokens || item.name.starts_with("encoder.")) result.add(std::move(item));
+  }
+  return result;
+}
+
+T5Config read_t5_config(const Weights& weights) {
+  T5Config config;
+  const Shape &table = matrix(weights, tokens), &buckets = matrix(weights, distances);
+  const std::string block = "encoder.block.0.layer.";
+  check(weights.contains(block + "1.DenseReluDense.wi_0.weight"),
+        "{}: this T5 has no gated feed-forward layers, as version 1.1 and later have", weights.source());
+  config.vocabulary = table[0];
+  config.width = table[1];
+  config.hidden = matrix(weights, block + "1.DenseReluDense.wi_0.weight")[0];
+  config.distance_buckets = buckets[0];
+  config.heads = buckets[1];
+  config.head_size = matrix(weights, block + "0.SelfAttention.q.weight")[0] / config.heads;
+  config.depth = 0;
+  while (weights.contains(fmt::format("encoder.block.{}.layer.0.SelfAttention.q.weight", config.depth)))
+    ++config.depth;
+  try {
+    if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end())
+      read_folder_config(stated->second, config);
+    config.validate();
+  } catch (const Error& error) {
+    fail("{}: {}", weights.source(), error.what());
+  }
+  return config;
+}
+
+std::unique_ptr<T5Encoder> load_t5(const fs::path& given) {
+  const fs::path inside = given / "text_encoder";
+  const Weights weights = find_t5_weights(Weights::open(fs::is_directory(inside) ? inside : given));
+  auto model = std::make_unique<T5Encoder>(read_t5_config(weights));
+  read_parameters(nn::all_parameters(*model), weights);
+  nn::freeze(*model);
+  return model;
+}
+
+}  // namespace linnet

@@ -1,0 +1,24 @@
+// T5 text encoders on disk: a folder as the Hub lays it out (or a pipeline's, with the encoder in
+// "text_encoder"), in one file or many, or a single file; whole T5 models, of which the encoder is taken.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "models/t5.h"
+#include "store/weights.h"
+
+namespace linnet {
+
+/// Frozen, mapped from the files; matrices may be in 8 bits. Throws Error naming file and tensor when it is no
+/// T5 encoder of version 1.1 or later.
+std::unique_ptr<T5Encoder> load_t5(const std::filesystem::path& path);
+
+/// The encoder among a file's weights, by transformers' names, the table of tokens under "shared.weight".
+Weights find_t5_weights(const Weights& file);
+
+/// The configuration, from names and shapes; the largest distance and the norms' epsilon, which these do not
+/// tell, from a folder's config.json, else as published.
+T5Config read_t5_config(const Weights& weights);
+
+}  // namespace linnet
