@@ -7,6 +7,7 @@
 #include "model_argument.h"
 #include "ops/matmul.h"
 #include "store/inception_file.h"
+#include "store/pixart_file.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
@@ -15,7 +16,7 @@ namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, input, output, dtype = "f32", weights = "ema", part = "dit";
+  std::string model, input, output, dtype = "f32", weights = "ema", part = "transformer";
   int threads = 0;
 };
 
@@ -35,7 +36,7 @@ void run_vae(const Options& options) {
   const bool encoder = options.part == "vae.encoder";
   if (!encoder && options.part != "vae.decoder")
     throw UsageError(
-        fmt::format("--part is dit, vae.encoder, vae.decoder, text_encoder or inception, not \"{}\"",
+        fmt::format("--part is transformer, vae.encoder, vae.decoder, text_encoder or inception, not \"{}\"",
                     printable(options.part)));
   const DType dtype = ops::product_dtype_from_name(options.dtype);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
@@ -52,18 +53,26 @@ void run_text_encoder(const Options& options) {
   write(options, text_file(*encoder, SafetensorsFile::open(options.input)), dtype);
 }
 
+template <class Model>
+void run_transformer(const Options& options, Model& model) {
+  const DType dtype = model.product_dtype_from_name(options.dtype);
+  model.set_product_dtype(dtype);
+  nn::freeze(model);
+  write(options, {{"out", forward_file(model, SafetensorsFile::open(options.input))}}, dtype);
+}
+
 void run(const Options& options) {
   check_writable(options.output);
   use_threads(options.threads);
   if (options.part == "inception") return run_inception(options);
   if (options.part == "text_encoder") return run_text_encoder(options);
-  if (options.part != "dit") return run_vae(options);
-  const LoadedModel loaded = load_model(open_weights(options.model, options.weights));
-  const DType dtype = loaded.model->product_dtype_from_name(options.dtype);
-  loaded.model->set_product_dtype(dtype);
-  nn::freeze(*loaded.model);
-  const Tensor out = forward_file(*loaded.model, SafetensorsFile::open(options.input));
-  write(options, {{"out", out}}, dtype);
+  if (options.part != "transformer") return run_vae(options);
+  const Choice choice = choice_from_name(options.weights);
+  const Weights file = open_file(options.model);
+  if (looks_like_pixart(model_weights(file, choice)))
+    run_transformer(options, *load_pixart(find_pixart_weights(file, choice)).model);
+  else
+    run_transformer(options, *load_model(find_model_weights(file, choice)).model);
 }
 
 }  // namespace
@@ -74,7 +83,8 @@ void add_forward(CLI::App& app) {
   verb->add_option("model", options->model, "Model file or folder, or builtin")->required();
   verb->add_option(
           "input", options->input,
-          "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n); with sample (n, c, "
+          "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n), or text (n, tokens, d) "
+          "and text_mask (n, tokens) of a text-to-image model; with sample (n, c, "
           "height, width) in -1..1 for vae.encoder and inception; with latent (n, c, h, w), not scaled, for "
           "vae.decoder; with input_ids and attention_mask (n, tokens) for text_encoder")
       ->required();
@@ -84,7 +94,7 @@ void add_forward(CLI::App& app) {
       ->required()
       ->type_name("FILE");
   verb->add_option("--part", options->part,
-                   "What to run: dit, vae.encoder, vae.decoder, text_encoder or inception")
+                   "What to run: transformer, vae.encoder, vae.decoder, text_encoder or inception")
       ->capture_default_str()
       ->type_name("NAME");
   add_dtype_option(*verb, options->dtype);

@@ -23,9 +23,9 @@ int64_t bucket_of(int64_t distance, const T5Config& config) {
   const int64_t half = config.distance_buckets / 2, exact = half / 2;
   const int64_t first = distance > 0 ? half : 0, steps = std::abs(distance);
   if (steps < exact) return first + steps;
-  const float share = std::log(static_cast<float>(steps) / static_cast<float>(exact)) /
-                      static_cast<float>(std::log(static_cast<double>(config.max_distance) /
-                                                  static_cast<double>(exact)));
+  const float share =
+      std::log(static_cast<float>(steps) / static_cast<float>(exact)) /
+      static_cast<float>(std::log(static_cast<double>(config.max_distance) / static_cast<double>(exact)));
   const auto further = static_cast<int64_t>(share * static_cast<float>(half - exact));
   return first + std::min(exact + further, half - 1);
 }
@@ -55,7 +55,8 @@ T5Block::T5Block(const T5Config& c)
       k_(projection(c.width, c.heads * c.head_size, normal(c.width))),
       v_(projection(c.width, c.heads * c.head_size, normal(c.width))),
       o_(projection(c.heads * c.head_size, c.width, normal(c.heads * c.head_size))),
-      gate_(projection(c.width, c.hidden, normal(c.width))), up_(projection(c.width, c.hidden, normal(c.width))),
+      gate_(projection(c.width, c.hidden, normal(c.width))),
+      up_(projection(c.width, c.hidden, normal(c.width))),
       down_(projection(c.hidden, c.width, normal(c.hidden))) {}
 
 Tensor T5Block::forward(const Tensor& x, const ops::RaggedAttention& how, const Tensor& bias, float epsilon,

@@ -12,7 +12,7 @@ namespace linnet {
 
 struct T5Config {
   int64_t vocabulary = 32128;
-  int64_t width = 4096;   ///< d_model
+  int64_t width = 4096;    ///< d_model
   int64_t hidden = 10240;  ///< d_ff
   int64_t depth = 24;
   int64_t heads = 64, head_size = 64;

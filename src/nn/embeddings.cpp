@@ -31,7 +31,7 @@ LabelEmbedder::LabelEmbedder(int64_t classes, bool null_class, int64_t width)
 
 Tensor LabelEmbedder::forward(const Tensor& y) const { return ops::embedding(table.value, y); }
 
-Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width) {
+Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width, double row_unit, double column_unit) {
   check(width % 4 == 0, "positions in two dimensions need a width divisible by 4, not {}", width);
   const int64_t quarter = width / 4;
   Tensor result = Tensor::empty({rows * columns, width});
@@ -39,8 +39,8 @@ Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width) {
   for (int64_t token = 0; token < rows * columns; ++token)
     for (int64_t i = 0; i < quarter; ++i) {
       const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(quarter));
-      const double x = static_cast<double>(token % columns) * frequency;
-      const double y = static_cast<double>(token / columns) * frequency;
+      const double x = static_cast<double>(token % columns) * column_unit * frequency;
+      const double y = static_cast<double>(token / columns) * row_unit * frequency;
       float* row = out + token * width;
       row[i] = static_cast<float>(std::sin(x));
       row[quarter + i] = static_cast<float>(std::cos(x));

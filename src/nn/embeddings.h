@@ -49,7 +49,8 @@ class LabelEmbedder {
 };
 
 /// Fixed positions (rows·columns, width): the first half of the channels from x, the second from y, each sines
-/// then cosines of x·10000^(−2i/(width/2)).
-Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width);
+/// then cosines of x·10000^(−2i/(width/2)). x and y count tokens, times row_unit and column_unit.
+Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width, double row_unit = 1,
+                        double column_unit = 1);
 
 }  // namespace linnet::nn

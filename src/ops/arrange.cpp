@@ -173,6 +173,61 @@ Tensor add(const Tensor& a, const Tensor& b) {
   return y;
 }
 
+Tensor add_row(const Tensor& x, const Tensor& row) {
+  check(x.shape().rank() == 2 && row.numel() == x.size(1), "a row of {} values cannot be added to rows of {}",
+        row.numel(), to_string(x.shape()));
+  const int64_t n = x.size(0), d = x.size(1);
+  const Tensor row32 = row.to(DType::f32);
+  Tensor y = Tensor::empty(x.shape());
+  const float *in = x.data<float>(), *added = row32.data<float>();
+  float* out = y.mutable_data<float>();
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < d; ++j) out[i * d + j] = in[i * d + j] + added[j];
+  if (wants_grad(x, row))
+    record_backward(y, [x_slot = x.grad_slot(), row_slot = row.grad_slot(), n, d](const Tensor& g) {
+      accumulate_grad(x_slot, g);
+      if (!row_slot) return;
+      const Tensor g32 = g.to(DType::f32);
+      Tensor sum = Tensor::zeros({d});
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < d; ++j) sum.mutable_data<float>()[j] += g32.data<float>()[i * d + j];
+      accumulate_grad(row_slot, sum);
+    });
+  return y;
+}
+
+namespace {
+
+// Columns first.. of rows of `from` to columns into.. of rows of `to`, `count` of them.
+void copy_columns(const Tensor& from, int64_t first, Tensor& to, int64_t into, int64_t count) {
+  const int64_t from_width = from.size(1), to_width = to.size(1);
+  for (int64_t i = 0; i < from.size(0); ++i)
+    std::copy_n(from.data<float>() + i * from_width + first, count,
+                to.mutable_data<float>() + i * to_width + into);
+}
+
+}  // namespace
+
+Tensor concat_columns(const Tensor& left, const Tensor& right) {
+  check(left.shape().rank() == 2 && right.shape().rank() == 2 && left.size(0) == right.size(0),
+        "{} and {} cannot lie beside each other", to_string(left.shape()), to_string(right.shape()));
+  const int64_t n = left.size(0), a = left.size(1), b = right.size(1);
+  Tensor y = Tensor::empty({n, a + b});
+  copy_columns(left, 0, y, 0, a);
+  copy_columns(right, 0, y, a, b);
+  if (wants_grad(left, right))
+    record_backward(y,
+                    [left_slot = left.grad_slot(), right_slot = right.grad_slot(), n, a, b](const Tensor& g) {
+                      const Tensor g32 = g.to(DType::f32);
+                      Tensor dleft = Tensor::empty({n, a}), dright = Tensor::empty({n, b});
+                      copy_columns(g32, 0, dleft, 0, a);
+                      copy_columns(g32, a, dright, 0, b);
+                      accumulate_grad(left_slot, dleft);
+                      accumulate_grad(right_slot, dright);
+                    });
+  return y;
+}
+
 Tensor add_positions(const Tensor& x, const Tensor& positions) {
   check(x.shape().rank() == 3 && positions.numel() == x.size(1) * x.size(2),
         "positions {} do not fit tokens {}", to_string(positions.shape()), to_string(x.shape()));

@@ -24,6 +24,12 @@ Tensor transpose(const Tensor& x);
 /// a + b of the same shape, f32.
 Tensor add(const Tensor& a, const Tensor& b);
 
+/// x (n, d) + row (d values), the same for every row; f32.
+Tensor add_row(const Tensor& x, const Tensor& row);
+
+/// (n, d₁) and (n, d₂) beside each other: (n, d₁ + d₂), f32.
+Tensor concat_columns(const Tensor& left, const Tensor& right);
+
 /// x (batch, tokens, d) + rows (tokens, d), the same for every sample; f32. The gradient goes to x alone.
 Tensor add_positions(const Tensor& x, const Tensor& positions);
 

@@ -90,8 +90,8 @@ Tensor ragged_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
   const cpu::RaggedInputs in{{q.detach()}, {k.detach()}, {v.detach()}, bias.detach()};
   check_inputs(in, how, q.size(1));
   return attend(in, how, wants_grad(q, k, v, bias), [&](Tensor& out, const Tensor& log_sums) {
-    record_backward(out, [in, how, out = out.detach(), log_sums, slots = std::array{q.grad_slot(), k.grad_slot(),
-                                                                                    v.grad_slot()},
+    record_backward(out, [in, how, out = out.detach(), log_sums,
+                          slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()},
                           bias_slot = bias.grad_slot()](const Tensor& g) {
       const auto like = [](const Tensor& x) { return Tensor::empty(x.shape(), x.dtype()); };
       cpu::RaggedInputs into{{like(in.q.tensor)}, {like(in.k.tensor)}, {like(in.v.tensor)}, {}};

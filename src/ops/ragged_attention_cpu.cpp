@@ -189,8 +189,7 @@ class Parts {
     part.v_stride = in_.v.tensor.size(1);
     part.out_stride = head_size_ * heads_;
     part.scale = how_.scale;
-    if (in_.bias.defined())
-      part.bias = in_.bias.data<float>() + head * in_.bias.size(1) + in_.bias.size(1) / 2;
+    if (in_.bias.defined()) part.bias = in_.bias.data<float>() + head * in_.bias.size(1) + in_.bias.size(1) / 2;
     return part;
   }
   int64_t first_query(int64_t index) const { return how_.queries[static_cast<size_t>(index / heads_)]; }
@@ -252,8 +251,8 @@ void ragged_attention_backward(const Tensor& g, const RaggedInputs& in, const Ra
   Tensor dbias = into.bias.defined() ? Tensor::zeros({parts.count(), distances}) : Tensor();
   const Columns gradient{g}, result{out};
   parallel_for(parts.count(), 1, [&](int64_t begin, int64_t end) {
-    Tensor scratch = Tensor::empty({4 * ragged_block * padded + 2 * ragged_block * most_keys +
-                                    6 * most_keys * padded});
+    Tensor scratch =
+        Tensor::empty({4 * ragged_block * padded + 2 * ragged_block * most_keys + 6 * most_keys * padded});
     for (int64_t i = begin; i < end; ++i) {
       RaggedPart part = parts.at(i);
       const int64_t s = i / heads, head = i % heads;

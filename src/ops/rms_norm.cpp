@@ -65,8 +65,8 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float epsilon, DType out_
   check_type("rms_norm", out_dtype);
   check(x.dtype() == DType::f32 && x.shape().rank() >= 1 && weight.defined() &&
             weight.numel() == x.size(x.shape().rank() - 1),
-        "rms_norm: a weight of {} values does not go with x of shape {}",
-        weight.defined() ? weight.numel() : 0, to_string(x.shape()));
+        "rms_norm: a weight of {} values does not go with x of shape {}", weight.defined() ? weight.numel() : 0,
+        to_string(x.shape()));
   const int64_t d = weight.numel(), rows = x.numel() / d;
   const Tensor w = weight.to(DType::f32).detach();
   Tensor y = Tensor::empty(x.shape(), out_dtype);

@@ -143,4 +143,41 @@ Tensor forward_file(const DiT& model, const SafetensorsFile& input) {
   return model.forward(x, t, classes(x.size(0), model.config(), input));
 }
 
+namespace {
+
+// Texts without what their mask leaves out.
+TextStates texts(const PixArtConfig& config, int64_t n, const SafetensorsFile& input) {
+  const Tensor text = floats(input, "text");
+  const int64_t width = config.caption_channels;
+  check(text.shape().rank() == 3 && text.size(0) == n && text.size(2) == width && text.size(1) > 0,
+        "{}: tensor 'text' has shape {}, {} pictures need ({}, tokens, {})", input.source(),
+        to_string(text.shape()), n, n, width);
+  const int64_t tokens = text.size(1);
+  const Tensor mask = input.contains("text_mask") ? input.tensor("text_mask") : Tensor();
+  check(!mask.defined() || (mask.dtype() == DType::i64 && mask.shape() == Shape{n, tokens}),
+        "{}: tensor 'text_mask' is not i64 ({}, {})", input.source(), n, tokens);
+  TextStates result{{}, {0}};
+  std::vector<float> kept;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = i * tokens; j < (i + 1) * tokens; ++j)
+      if (!mask.defined() || mask.data<int64_t>()[j] != 0)
+        kept.insert(kept.end(), text.data<float>() + j * width, text.data<float>() + (j + 1) * width);
+    result.offsets.push_back(static_cast<int64_t>(kept.size()) / width);
+    check(result.offsets.back() > result.offsets[static_cast<size_t>(i)],
+          "{}: tensor 'text_mask' leaves nothing of text {}", input.source(), i);
+  }
+  result.states = Tensor::from(std::span<const float>(kept), {result.offsets.back(), width});
+  return result;
+}
+
+}  // namespace
+
+Tensor forward_file(const PixArt& model, const SafetensorsFile& input) {
+  const Tensor x = floats(input, "x");
+  const int64_t n = x.shape().rank() == 4 ? x.size(0) : 0;
+  const Tensor t = n > 0 ? timesteps(n, input) : Tensor::full({0}, 0);
+  const TextStates text = n > 0 ? texts(model.config(), n, input) : TextStates{{}, {0}};
+  return of_file(input, [&] { return model.forward(x, t, text); });
+}
+
 }  // namespace linnet

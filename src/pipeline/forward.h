@@ -4,6 +4,7 @@
 #include "io/safetensors.h"
 #include "models/dit.h"
 #include "models/inception.h"
+#include "models/pixart.h"
 #include "models/t5.h"
 #include "models/vae.h"
 
@@ -12,6 +13,10 @@ namespace linnet {
 /// The model's output for the file's tensors x (n, c, h, w) of a floating-point type, t (n) floating-point or
 /// i64, y (n) i64. Throws Error naming the tensor that is missing, of another shape or type, or out of range.
 Tensor forward_file(const DiT& model, const SafetensorsFile& input);
+
+/// The text-to-image transformer's, for x (n, c, h, w), t (n), text (n, tokens, caption channels) and text_mask
+/// (n, tokens) i64, 1 where a token counts, or none if all do.
+Tensor forward_file(const PixArt& model, const SafetensorsFile& input);
 
 /// The autoencoder's: mean and logvar of tensor sample (n, c, height, width) in −1..1, and sample of tensor
 /// latent (n, c, h, w), which is not scaled. Throws Error as forward_file does.

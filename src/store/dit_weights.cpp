@@ -2,11 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <cmath>
-#include <cstring>
-#include <set>
-
 #include "io/text.h"
+#include "store/renaming.h"
+#include "store/transformer_shapes.h"
 
 namespace linnet {
 namespace {
@@ -41,115 +39,6 @@ constexpr NamePair outer_names[] = {
     {"proj_out_2.bias", "final_layer.linear.bias"},
 };
 
-int64_t count_blocks(const Weights& weights, const char* pattern) {
-  int64_t count = 0;
-  while (weights.contains(fmt::format(fmt::runtime(pattern), count))) ++count;
-  return count;
-}
-
-Tensor join_rows(const std::vector<Tensor>& parts) {
-  std::vector<int64_t> extents(parts[0].shape().begin(), parts[0].shape().end());
-  extents[0] = 0;
-  for (const Tensor& part : parts) extents[0] += part.size(0);
-  Tensor result = Tensor::empty(Shape(extents), parts[0].dtype());
-  auto* out = static_cast<char*>(result.mutable_raw());
-  for (const Tensor& part : parts) {
-    std::memcpy(out, part.raw(), part.bytes());
-    out += part.bytes();
-  }
-  return result;
-}
-
-// Moves items one by one from one set of weights to another, and knows which are left.
-class Renaming {
- public:
-  explicit Renaming(const Weights& from) : from_(from), result_(from.empty_like()) {
-    for (const Weights::Item& item : from.items()) left_.insert(item.name);
-  }
-
-  void move(const std::string& name, const std::string& new_name) {
-    Weights::Item item = from_.item(name);
-    item.name = new_name;
-    result_.add(std::move(item));
-    left_.erase(name);
-  }
-  void drop(const std::string& name) { left_.erase(name); }
-  void join(const std::vector<std::string>& names, const std::string& new_name) {
-    Weights::Item item = from_.item(names[0]);
-    std::vector<std::function<Tensor()>> reads;
-    int64_t rows = 0;
-    for (const std::string& name : names) {
-      const Weights::Item& part = from_.item(name);
-      check(part.shape == item.shape && part.dtype_name == item.dtype_name && part.shape.rank() > 0,
-            "{}: tensors '{}' and '{}' differ in shape or type", from_.source(), printable(names[0]),
-            printable(name));
-      rows += part.shape[0];
-      reads.push_back(part.read);
-      left_.erase(name);
-    }
-    std::vector<int64_t> extents(item.shape.begin(), item.shape.end());
-    extents[0] = rows;
-    item.name = new_name;
-    item.shape = Shape(extents);
-    item.read = [reads] {
-      std::vector<Tensor> parts;
-      for (const auto& read : reads) parts.push_back(read());
-      return join_rows(parts);
-    };
-    result_.add(std::move(item));
-  }
-  void split(const std::string& name, const std::vector<std::string>& new_names) {
-    const Weights::Item& whole = from_.item(name);
-    const auto parts = static_cast<int64_t>(new_names.size()), rows = whole.shape[0] / parts;
-    check(whole.shape.rank() > 0 && whole.shape[0] == rows * parts,
-          "{}: tensor '{}' of shape {} has no {} equal parts", from_.source(), printable(name),
-          to_string(whole.shape), parts);
-    std::vector<int64_t> extents(whole.shape.begin(), whole.shape.end());
-    extents[0] = rows;
-    for (int64_t i = 0; i < parts; ++i)
-      result_.add({new_names[static_cast<size_t>(i)], whole.dtype_name, whole.dtype, Shape(extents),
-                   [read = whole.read, i, rows] { return read().rows(i * rows, (i + 1) * rows); }});
-    left_.erase(name);
-  }
-
-  Weights done() {
-    check(left_.empty(), "{}: tensor '{}' has no place in a DiT", from_.source(),
-          left_.empty() ? "" : printable(*left_.begin()));
-    return std::move(result_);
-  }
-
- private:
-  const Weights& from_;
-  Weights result_;
-  std::set<std::string> left_;
-};
-
-// Of a tensor that must be there with so many dimensions.
-const Shape& shape_of(const Weights& weights, std::string_view name, int rank) {
-  const Shape& shape = weights.shape(name);
-  check(shape.rank() == rank && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what a DiT has there",
-        weights.source(), printable(name), to_string(shape));
-  return shape;
-}
-
-// How many tokens a side those positions (1, tokens, width) have.
-int64_t side_of(const Weights& weights, std::string_view positions) {
-  const int64_t tokens = shape_of(weights, positions, 3)[1];
-  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(tokens))));
-  check(side * side == tokens, "{}: {} has {} tokens, which make no square", weights.source(), positions,
-        tokens);
-  return side;
-}
-
-constexpr const char* convolution = "blocks.0.attn.dwc.weight";
-
-// focused_gelu has the names of focused, which it is taken for.
-nn::Mixer mixer_of(const Weights& weights) {
-  if (!weights.contains("blocks.0.attn.kv.weight")) return nn::Mixer::softmax;
-  if (weights.contains("blocks.0.attn.scale")) return nn::Mixer::focused;
-  return weights.contains(convolution) ? nn::Mixer::lit : nn::Mixer::linear;
-}
-
 }  // namespace
 
 bool looks_like_dit(const Weights& weights) {
@@ -182,7 +71,7 @@ Weights with_original_names(const Weights& weights) {
                   fmt::format("{}attn1.to_v.{}", from, kind)},
                  fmt::format("{}attn.qkv.{}", to, kind));
   }
-  return names.done();
+  return names.done("a DiT");
 }
 
 Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
@@ -205,7 +94,7 @@ Weights with_diffusers_names(const Weights& weights, const DiTConfig& config) {
                   {fmt::format("{}attn1.to_q.{}", to, kind), fmt::format("{}attn1.to_k.{}", to, kind),
                    fmt::format("{}attn1.to_v.{}", to, kind)});
   }
-  return names.done();
+  return names.done("a DiT");
 }
 
 std::string diffusers_config(const DiTConfig& config) {
@@ -246,9 +135,8 @@ DiTConfig infer_dit_config(const Weights& weights) {
   const int64_t outputs = shape_of(weights, "final_layer.linear.weight", 2)[0];
   config.learn_sigma = outputs == 2 * config.in_channels * config.patch_size * config.patch_size;
   config.mixer = mixer_of(weights);
-  config.num_heads = weights.contains(convolution)
-                         ? config.hidden_size / std::max<int64_t>(1, shape_of(weights, convolution, 4)[0])
-                         : usual_heads(config.mixer, config.hidden_size);
+  config.num_heads =
+      heads_of(weights, config.hidden_size).value_or(usual_heads(config.mixer, config.hidden_size));
   for (const char* positions : {"blocks.0.attn.positional_encoding", "pos_embed"})
     if (weights.contains(positions)) config.input_size = side_of(weights, positions) * config.patch_size;
   if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end()) {

@@ -22,18 +22,21 @@ TEST(Tokenize, ShowsPiecesAndIds) {
 
 TEST(Forward, TheTextEncoderGivesItsLastHiddenState) {
   const TemporaryFolder folder;
-  const fs::path weights = data_file("reference/t5.model.safetensors"), io = data_file("reference/t5.io.safetensors");
+  const fs::path weights = data_file("reference/t5.model.safetensors"),
+                 io = data_file("reference/t5.io.safetensors");
   fs::create_directories(folder / "text_encoder");
   fs::copy_file(weights, folder / "text_encoder/model.safetensors");
   std::ofstream(folder / "text_encoder/config.json") << SafetensorsFile::open(weights).metadata().at("config");
-  const Arguments arguments = {"forward", folder.path().string(), io.string(), "--part", "text_encoder", "-o", folder / "out"};
+  const Arguments arguments = {"forward", folder.path().string(), io.string(), "--part", "text_encoder",
+                               "-o",      folder / "out"};
   ASSERT_TRUE(succeeded(run(arguments)));
   EXPECT_LT(relative_error(SafetensorsFile::open(folder / "out").tensor("last_hidden_state"),
                            SafetensorsFile::open(io).tensor("last_hidden_state")),
             1e-5);
   write_safetensors(folder / "wrong", {{"input_ids", Tensor::full({1, 3}, 1.0f)}});
-  EXPECT_TRUE(failed(run({"forward", folder.path(), folder / "wrong", "--part", "text_encoder", "-o", folder / "x"}), 1,
-                     "input_ids"));
+  EXPECT_TRUE(
+      failed(run({"forward", folder.path(), folder / "wrong", "--part", "text_encoder", "-o", folder / "x"}), 1,
+             "input_ids"));
   EXPECT_FALSE(fs::exists(folder / "x"));
 }
 

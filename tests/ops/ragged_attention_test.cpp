@@ -27,7 +27,8 @@ void attend(const RaggedAttention& how, size_t sequence, int64_t row, int64_t he
   double total = 0;
   for (int64_t j = begin; j < end; ++j) {
     double score = 0;
-    for (int64_t c = head * size; c < (head + 1) * size; ++c) score += q(row, c) * k(j, c) * static_cast<double>(how.scale);
+    for (int64_t c = head * size; c < (head + 1) * size; ++c)
+      score += q(row, c) * k(j, c) * static_cast<double>(how.scale);
     if (bias) score += bias[(j - begin) - (row - how.queries[sequence])];
     weights.push_back(std::exp(score));
     total += weights.back();
@@ -43,7 +44,8 @@ Values formula(const RaggedAttention& how, int64_t d, const Matrix& q, const Mat
   for (size_t s = 0; s + 1 < how.queries.size(); ++s)
     for (int64_t row = how.queries[s]; row < how.queries[s + 1]; ++row)
       for (int64_t head = 0; head < how.heads; ++head)
-        attend(how, s, row, head, d, q, k, v, bias ? bias->data() + head * distances + distances / 2 : nullptr, out);
+        attend(how, s, row, head, d, q, k, v, bias ? bias->data() + head * distances + distances / 2 : nullptr,
+               out);
   return out;
 }
 
@@ -59,8 +61,8 @@ TEST(RaggedAttention, FollowsItsFormulaOverTexts) {
     for (const int64_t size : {4, 17})
       for (const DType dtype : {f32, bf16}) {
         const int64_t d = size * how.heads;
-        check_row({fmt::format("cross attention of {} queries, {} heads of {}, {}", how.queries.back(), how.heads, size,
-                               name_of(dtype)),
+        check_row({fmt::format("cross attention of {} queries, {} heads of {}, {}", how.queries.back(),
+                               how.heads, size, name_of(dtype)),
                    {random({how.queries.back(), d}, 1, dtype), random({how.keys.back(), 2 * d}, 2, dtype)},
                    [how](const Inputs& in) { return ragged_attention(in[0], in[1], how); },
                    [how, d](const std::vector<Values>& in) {
@@ -74,12 +76,13 @@ TEST(RaggedAttention, FollowsItsFormulaWithRelativePositions) {
     const RaggedAttention how{offsets, offsets, 2, 1.0f};
     const int64_t n = offsets.back(), d = 10;
     for (const DType dtype : {f32, bf16})
-      check_row({fmt::format("self attention of {} tokens, {}", n, name_of(dtype)),
-                 {random({n, d}, 1, dtype), random({n, d}, 2, dtype), random({n, d}, 3, dtype), random({2, 37}, 4)},
-                 [how](const Inputs& in) { return ragged_attention(in[0], in[1], in[2], in[3], how); },
-                 [how](const std::vector<Values>& in) {
-                   return formula(how, 10, {in[0], 10}, {in[1], 10}, {in[2], 10}, &in[3]);
-                 }});
+      check_row(
+          {fmt::format("self attention of {} tokens, {}", n, name_of(dtype)),
+           {random({n, d}, 1, dtype), random({n, d}, 2, dtype), random({n, d}, 3, dtype), random({2, 37}, 4)},
+           [how](const Inputs& in) { return ragged_attention(in[0], in[1], in[2], in[3], how); },
+           [how](const std::vector<Values>& in) {
+             return formula(how, 10, {in[0], 10}, {in[1], 10}, {in[2], 10}, &in[3]);
+           }});
   }
 }
 
@@ -97,12 +100,12 @@ TEST(RaggedAttention, LargeScoresStayFinite) {
 TEST(RaggedAttention, RefusesWhatDoesNotGoTogether) {
   const Tensor q = random({5, 8}, 1), kv = random({6, 16}, 2), k = random({6, 8}, 3);
   const auto refused = [](const auto& body) { EXPECT_THROW(body(), Error); };
-  refused([&] { ragged_attention(q, kv, {{0, 5}, {0, 6}, 3}); });             // heads
-  refused([&] { ragged_attention(q, kv, {{0, 4}, {0, 6}, 2}); });             // a query too many
-  refused([&] { ragged_attention(q, kv, {{0, 2, 5}, {0, 6, 6}, 2}); });       // no keys
-  refused([&] { ragged_attention(q, kv, {{0, 2, 5}, {0, 6}, 2}); });          // sequences
-  refused([&] { ragged_attention(q, kv, {{0, 3, 2, 5}, {0, 1, 2, 6}, 2}); });  // backwards
-  refused([&] { ragged_attention(q, k, {{0, 5}, {0, 6}, 2}); });              // half a width
+  refused([&] { ragged_attention(q, kv, {{0, 5}, {0, 6}, 3}); });                       // heads
+  refused([&] { ragged_attention(q, kv, {{0, 4}, {0, 6}, 2}); });                       // a query too many
+  refused([&] { ragged_attention(q, kv, {{0, 2, 5}, {0, 6, 6}, 2}); });                 // no keys
+  refused([&] { ragged_attention(q, kv, {{0, 2, 5}, {0, 6}, 2}); });                    // sequences
+  refused([&] { ragged_attention(q, kv, {{0, 3, 2, 5}, {0, 1, 2, 6}, 2}); });           // backwards
+  refused([&] { ragged_attention(q, k, {{0, 5}, {0, 6}, 2}); });                        // half a width
   refused([&] { ragged_attention(q, k, k, random({2, 9}, 4), {{0, 5}, {0, 6}, 2}); });  // too short a bias
   refused([&] { ragged_attention(q, random({6, 16}, 2, bf16), {{0, 5}, {0, 6}, 2}); });
 }
@@ -154,6 +157,33 @@ TEST(Transpose, SwapsRowsAndColumns) {
                  for (size_t r = 0; r < 3; ++r) y.push_back(in[0][r * 5 + c]);
                return y;
              }});
+}
+
+TEST(AddRow, AddsToEveryRow) {
+  check_row({"add row",
+             {random({3, 5}, 1), random({1, 5}, 2)},
+             [](const Inputs& in) { return add_row(in[0], in[1]); },
+             [](const std::vector<Values>& in) {
+               Values y;
+               for (size_t i = 0; i < 15; ++i) y.push_back(in[0][i] + in[1][i % 5]);
+               return y;
+             }});
+  EXPECT_THROW(add_row(random({3, 5}, 1), random({4}, 2)), Error);
+}
+
+TEST(ConcatColumns, LaysRowsBesideEachOther) {
+  check_row({"concat columns",
+             {random({3, 2}, 1), random({3, 4}, 2)},
+             [](const Inputs& in) { return concat_columns(in[0], in[1]); },
+             [](const std::vector<Values>& in) {
+               Values y;
+               for (size_t r = 0; r < 3; ++r) {
+                 for (size_t c = 0; c < 2; ++c) y.push_back(in[0][r * 2 + c]);
+                 for (size_t c = 0; c < 4; ++c) y.push_back(in[1][r * 4 + c]);
+               }
+               return y;
+             }});
+  EXPECT_THROW(concat_columns(random({3, 5}, 1), random({4, 5}, 2)), Error);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The text encoder: what transformers computes, from every kind of file, and in 8 bits on activations like T5's.
+// The text encoder: what transformers computes, from every kind of file, and in 8 bits on activations like
+// T5's.
 #include "models/t5.h"
 
 #include <gtest/gtest.h>
@@ -117,7 +118,8 @@ TEST_P(T5InEightBits, EveryTokenKeepsItsDirectionWhateverTheOutliers) {
     encoder->visit("", [](const std::string& name, nn::Parameter& p) {
       if (name == "shared.weight")
         for (int64_t row = 0; row < 100; ++row)
-          for (const int64_t channel : {7, 50, 51, 119}) p.value.mutable_data<float>()[row * 128 + channel] *= GetParam();
+          for (const int64_t channel : {7, 50, 51, 119})
+            p.value.mutable_data<float>()[row * 128 + channel] *= GetParam();
     });
     return encoder;
   };
@@ -146,7 +148,8 @@ TEST_F(T5Reference, FilesOfPyTorchWithAnIndexAreJoined) {
   fs::copy_file(stored, folder_ / "bin" / "pytorch_model-00002-of-00002.bin");
   std::string map;
   for (size_t i = 0; i < file.names().size(); ++i)
-    map += fmt::format("{}\"{}\": \"pytorch_model-0000{}-of-00002.bin\"", i ? ", " : "", file.names()[i], 1 + i % 2);
+    map += fmt::format("{}\"{}\": \"pytorch_model-0000{}-of-00002.bin\"", i ? ", " : "", file.names()[i],
+                       1 + i % 2);
   std::ofstream(folder_ / "bin" / "pytorch_model.bin.index.json") << "{\"weight_map\": {" << map << "}}";
   EXPECT_EQ(load_t5(folder_ / "bin")->config().depth, 3);
 }

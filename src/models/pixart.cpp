@@ -1,0 +1,208 @@
+#include "models/pixart.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/tape.h"
+#include "ops/activation.h"
+#include "ops/arrange.h"
+#include "ops/cast.h"
+#include "ops/gated_residual.h"
+#include "ops/layer_norm_modulate.h"
+
+namespace linnet {
+namespace {
+
+constexpr float norm_epsilon = 1e-6f;
+
+nn::Init table_init(int64_t width) { return nn::Init::normal(1.0f / std::sqrt(static_cast<float>(width))); }
+
+// x (batch, tokens, d) as the matrix of all its tokens; gradients pass.
+Tensor all_tokens(const Tensor& x) { return x.reshape({x.size(0) * x.size(1), x.size(2)}); }
+
+}  // namespace
+
+TextStates join(const TextStates& first, const TextStates& second) {
+  const Tensor &a = first.states, &b = second.states;
+  check(a.size(1) == b.size(1), "texts' states of widths {} and {} do not go together", a.size(1), b.size(1));
+  TextStates result{Tensor::empty({a.size(0) + b.size(0), a.size(1)}), first.offsets};
+  std::memcpy(result.states.mutable_raw(), a.raw(), a.bytes());
+  std::memcpy(static_cast<char*>(result.states.mutable_raw()) + a.bytes(), b.raw(), b.bytes());
+  for (size_t i = 1; i < second.offsets.size(); ++i)
+    result.offsets.push_back(first.offsets.back() + second.offsets[i]);
+  return result;
+}
+
+TextStates repeat_each(const TextStates& texts, int64_t copies) {
+  const int64_t width = texts.states.size(1);
+  TextStates result{Tensor::empty({texts.offsets.back() * copies, width}), {0}};
+  auto* out = result.states.mutable_data<float>();
+  for (size_t i = 0; i + 1 < texts.offsets.size(); ++i)
+    for (int64_t copy = 0; copy < copies; ++copy) {
+      const int64_t tokens = texts.offsets[i + 1] - texts.offsets[i];
+      std::copy_n(texts.states.data<float>() + texts.offsets[i] * width, tokens * width,
+                  out + result.offsets.back() * width);
+      result.offsets.push_back(result.offsets.back() + tokens);
+    }
+  return result;
+}
+
+PixArtBlock::PixArtBlock(const PixArtConfig& config)
+    : cross_heads_(config.num_cross_heads), table_({6, config.hidden_size}, table_init(config.hidden_size)),
+      attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads,
+                           config.sample_size / config.patch_size * (config.sample_size / config.patch_size))),
+      cross_q_(config.hidden_size, config.hidden_size), cross_kv_(config.hidden_size, 2 * config.hidden_size),
+      cross_proj_(config.hidden_size, config.hidden_size, nn::Init::zero()),
+      fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size) {}
+
+Tensor PixArtBlock::forward(const Tensor& x, const Tensor& modulation, const Tensor& text,
+                            const ops::Offsets& offsets, int64_t rows, int64_t columns) const {
+  const DType dtype = text.dtype();
+  const int64_t width = x.size(2);
+  // Shift, scale and gate of the mixer, then of the MLP.
+  const auto m = ops::chunk(ops::add_row(modulation, table_.value), 6);
+  const Tensor h = ops::layer_norm_modulate(x, m[0], m[1], norm_epsilon, dtype);
+  const Tensor mixed = ops::gated_residual(x, m[2], attn_->forward(h, rows, columns));
+
+  // Neither norm nor gate around the text.
+  const ops::RaggedAttention how{ops::even_offsets(x.size(0), x.size(1)), offsets, cross_heads_,
+                                 1.0f / std::sqrt(static_cast<float>(width / cross_heads_))};
+  const Tensor q = cross_q_.forward(ops::cast(mixed, dtype), dtype);
+  const Tensor attended = ops::ragged_attention(all_tokens(q), cross_kv_.forward(text, dtype), how);
+  const Tensor told = ops::add(mixed, cross_proj_.forward(attended, DType::f32).reshape(x.shape()));
+
+  const Tensor h2 = ops::layer_norm_modulate(told, m[3], m[4], norm_epsilon, dtype);
+  const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);
+  return ops::gated_residual(told, m[5], fc2_.forward(hidden, dtype));
+}
+
+void PixArtBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  visitor(prefix + "scale_shift_table", table_);
+  attn_->visit(prefix + "attn.", visitor);
+  cross_q_.visit(prefix + "cross_attn.q_linear.", visitor);
+  cross_kv_.visit(prefix + "cross_attn.kv_linear.", visitor);
+  cross_proj_.visit(prefix + "cross_attn.proj.", visitor);
+  fc1_.visit(prefix + "mlp.fc1.", visitor);
+  fc2_.visit(prefix + "mlp.fc2.", visitor);
+}
+
+PixArt::PixArt(const PixArtConfig& config) : config_(config) {
+  config_.validate();
+  const int64_t width = config_.hidden_size, patch = config_.patch_size;
+  const auto small = nn::Init::normal(0.02f);
+  x_embedder_ = nn::PatchEmbed(config_.in_channels, patch, width);
+  t_embedder_ = nn::TimestepEmbedder(width);
+  if (config_.micro_conditions)
+    size_embedder_ = ratio_embedder_ = nn::TimestepEmbedder(width / 3);
+  t_block_ = nn::Linear(width, 6 * width, small);
+  text_fc1_ = nn::Linear(config_.caption_channels, width, small);
+  text_fc2_ = nn::Linear(width, width, small);
+  null_caption_ = {{config_.caption_tokens, config_.caption_channels},
+                   nn::Init::normal(1.0f / std::sqrt(static_cast<float>(config_.caption_channels)))};
+  blocks_.reserve(static_cast<size_t>(config_.depth));
+  for (int64_t i = 0; i < config_.depth; ++i) blocks_.emplace_back(config_);
+  final_linear_ = nn::Linear(width, patch * patch * config_.out_channels(), nn::Init::zero());
+  final_table_ = {{2, width}, table_init(width)};
+}
+
+// (batch, width): what adaLN starts from.
+Tensor PixArt::time_and_size(const Tensor& t, int64_t batch, const PictureSize& size) const {
+  const Tensor time = t_embedder_.forward(t);
+  if (!config_.micro_conditions) return time;
+  const auto each = static_cast<size_t>(batch);
+  std::vector<float> sides;
+  for (size_t i = 0; i < each; ++i) sides.insert(sides.end(), {size.height, size.width});
+  const std::vector<float> ratios(each, size.height / size.width);
+  const Tensor of_sides = size_embedder_.forward(Tensor::from(sides));  // (2·batch, width/3)
+  return ops::add(time, ops::concat_columns(of_sides.reshape({batch, 2 * of_sides.size(1)}),
+                                            ratio_embedder_.forward(Tensor::from(ratios))));
+}
+
+Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts,
+                       std::optional<PictureSize> size) const {
+  const int64_t patch = config_.patch_size;
+  check(x.shape().rank() == 4 && x.size(0) > 0 && x.size(1) == config_.in_channels && x.size(2) > 0 &&
+            x.size(3) > 0 && x.size(2) % patch == 0 && x.size(3) % patch == 0,
+        "the model takes latents of shape (n, {}, h, w), h and w multiples of {}, not {}", config_.in_channels,
+        patch, to_string(x.shape()));
+  const int64_t batch = x.size(0), rows = x.size(2) / patch, columns = x.size(3) / patch;
+  check(t.numel() == batch && texts.count() == batch,
+        "{} pictures need as many timesteps and texts, not {} and {}", batch, t.numel(), texts.count());
+  check(texts.states.shape().rank() == 2 && texts.states.size(1) == config_.caption_channels,
+        "the model takes texts' states of width {}, not of shape {}", config_.caption_channels,
+        to_string(texts.states.shape()));
+  constexpr float pixels_a_latent = 8;
+  const PictureSize told = size.value_or(PictureSize{static_cast<float>(x.size(2)) * pixels_a_latent,
+                                                     static_cast<float>(x.size(3)) * pixels_a_latent});
+
+  const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
+  const Tensor positions = nn::sincos_positions(rows, columns, config_.hidden_size,
+                                                base / static_cast<double>(rows),
+                                                base / static_cast<double>(columns));
+  Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
+  const Tensor time = time_and_size(t, batch, told);
+  const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
+  const DType dtype = hidden_dtype();
+  const Tensor text = text_fc2_.forward(
+      text_fc1_.forward(ops::cast(texts.states, dtype), dtype, ops::Activation::gelu_tanh), dtype);
+  const ops::Offsets& offsets = texts.offsets;
+  for (const PixArtBlock& block : blocks_) {
+    if (checkpointing_)
+      h = checkpoint(
+          [&block, offsets, rows, columns](const std::vector<Tensor>& in) {
+            return block.forward(in[0], in[1], in[2], offsets, rows, columns);
+          },
+          {h, modulation, text});
+    else
+      h = block.forward(h, modulation, text, offsets, rows, columns);
+  }
+  const auto m = ops::chunk(ops::add_row(ops::concat_columns(time, time), final_table_.value), 2);
+  h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);
+  return ops::unpatchify(h, rows, columns, patch);
+}
+
+TextStates PixArt::null_text() const {
+  check(config_.null_caption && null_caption_.value.defined(), "this model has no embedding of no text");
+  return {null_caption_.value.to(DType::f32), {0, config_.caption_tokens}};
+}
+
+void PixArt::set_product_dtype(DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::i8,
+        "products are in f32, bf16 or i8, not {}", name_of(dtype));
+  product_dtype_ = dtype;
+  visit("", [dtype](const std::string& name, nn::Parameter& parameter) {
+    if (!may_be_in_8_bits(name, parameter.shape) || !parameter.value.defined()) return;
+    dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
+  });
+}
+
+bool PixArt::may_be_in_8_bits(std::string_view name, const Shape& shape) {
+  return name.starts_with("blocks.") && name.ends_with(".weight") && shape.rank() == 2;
+}
+
+DType PixArt::product_dtype_from_name(std::string_view name) const {
+  if (name == "auto" && blocks_.front().stored_in_8_bits()) return DType::i8;
+  return ops::product_dtype_from_name(name);
+}
+
+DType PixArt::hidden_dtype() const {
+  return product_dtype_ == DType::i8 ? ops::fastest_product_dtype() : product_dtype_;
+}
+
+void PixArt::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  x_embedder_.visit(prefix + "x_embedder.", visitor);
+  t_embedder_.visit(prefix + "t_embedder.", visitor);
+  t_block_.visit(prefix + "t_block.1.", visitor);
+  text_fc1_.visit(prefix + "y_embedder.y_proj.fc1.", visitor);
+  text_fc2_.visit(prefix + "y_embedder.y_proj.fc2.", visitor);
+  if (config_.null_caption) visitor(prefix + "y_embedder.y_embedding", null_caption_);
+  if (config_.micro_conditions) {
+    size_embedder_.visit(prefix + "csize_embedder.", visitor);
+    ratio_embedder_.visit(prefix + "ar_embedder.", visitor);
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].visit(fmt::format("{}blocks.{}.", prefix, i), visitor);
+  final_linear_.visit(prefix + "final_layer.linear.", visitor);
+  visitor(prefix + "final_layer.scale_shift_table", final_table_);
+}
+
+}  // namespace linnet

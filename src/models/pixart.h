@@ -1,0 +1,119 @@
+// The text-to-image transformer of PixArt-α and -Σ (Chen et al., arXiv 2310.00426 and 2403.04692): DiT with
+// cross-attention over a text and one adaLN for all blocks, of which each adds a table of its own. LiT's
+// text-to-image model is this with mixer = lit and two heads. Parameter names are the original's.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nn/embeddings.h"
+#include "nn/token_mixer.h"
+#include "ops/ragged_attention.h"
+
+namespace linnet {
+
+struct PixArtConfig {
+  int64_t sample_size = 128;  ///< side of the latents that it was made for: 32, 64, 128, 256 for 256 px to 2K
+  int64_t patch_size = 2;
+  int64_t in_channels = 4;
+  int64_t hidden_size = 1152;
+  int64_t depth = 28;
+  int64_t num_heads = 16;        ///< of the token mixer
+  int64_t num_cross_heads = 16;  ///< of the attention over the text
+  double mlp_ratio = 4.0;
+  int64_t caption_channels = 4096;  ///< width of the text encoder's states
+  int64_t caption_tokens = 300;     ///< at most; α: 120
+  /// Positions are in units of tokens of the base resolution, divided by this: 0.5, 1, 2, 4 for 256 px to 2K.
+  double interpolation = 2.0;
+  bool null_caption = true;       ///< y_embedding is there: what stands for "no text" in training
+  bool micro_conditions = false;  ///< is told the picture's size and aspect ratio: α at 1024 px
+  bool learn_sigma = true;
+  nn::Mixer mixer = nn::Mixer::softmax;
+
+  int64_t out_channels() const { return learn_sigma ? 2 * in_channels : in_channels; }
+  int64_t mlp_size() const { return static_cast<int64_t>(static_cast<double>(hidden_size) * mlp_ratio); }
+  /// Throws UsageError on a configuration that cannot exist, or one beyond any sensible size.
+  void validate() const;
+  bool operator==(const PixArtConfig&) const = default;
+};
+
+std::string to_json(const PixArtConfig& config);
+/// Throws Error on anything that is not a valid configuration.
+PixArtConfig pixart_config_from_json(std::string_view text);
+
+/// Floating-point operations in matrix products of one pass over one picture of latents height × width with a
+/// text of so many tokens, as DiT's gemm_flops counts them.
+double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int64_t text_tokens);
+
+/// Texts as their encoder saw them, one after the other: text i is rows offsets[i] to offsets[i + 1].
+struct TextStates {
+  Tensor states;  ///< (all tokens, caption_channels) f32
+  ops::Offsets offsets;
+
+  int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+/// The texts of both, one after the other.
+TextStates join(const TextStates& first, const TextStates& second);
+/// So many copies of each text, one after the other: a, a, b, b.
+TextStates repeat_each(const TextStates& texts, int64_t copies);
+
+class PixArtBlock {
+ public:
+  explicit PixArtBlock(const PixArtConfig& config);
+  /// x (batch, tokens, width) f32; modulation (batch, 6·width) f32, the same for all blocks; text (all text
+  /// tokens, width), whose type is that of the products.
+  Tensor forward(const Tensor& x, const Tensor& modulation, const Tensor& text, const ops::Offsets& offsets,
+                 int64_t rows, int64_t columns) const;
+  void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
+  bool stored_in_8_bits() const { return fc1_.weight.scale.defined(); }
+
+ private:
+  int64_t cross_heads_;
+  nn::Parameter table_;
+  std::unique_ptr<nn::TokenMixer> attn_;
+  nn::Linear cross_q_, cross_kv_, cross_proj_, fc1_, fc2_;
+};
+
+class PixArt {
+ public:
+  explicit PixArt(const PixArtConfig& config);
+
+  /// Size in pixels and aspect ratio (height / width), as α's micro-conditions have them.
+  struct PictureSize {
+    float height = 0, width = 0;
+  };
+
+  /// x (batch, in_channels, h, w) f32, t (batch) f32 in 0..999, one text for each. size is what the model is
+  /// told of all pictures if it takes micro-conditions; without, the size of latents of an eighth. Returns
+  /// (batch, out_channels, h, w) f32: predicted noise, then the variance's interpolation.
+  Tensor forward(const Tensor& x, const Tensor& t, const TextStates& texts,
+                 std::optional<PictureSize> size = {}) const;
+
+  void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
+  const PixArtConfig& config() const { return config_; }
+  /// As DiT::set_product_dtype: f32, bf16, or, for inference, i8 for the blocks' matrices.
+  void set_product_dtype(DType dtype);
+  DType product_dtype() const { return product_dtype_; }
+  static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
+  DType product_dtype_from_name(std::string_view name) const;
+  void set_checkpointing(bool on) { checkpointing_ = on; }
+  /// Tokens (1) of the null caption, which training puts in a dropped text's place; null_caption must be true.
+  TextStates null_text() const;
+
+ private:
+  DType hidden_dtype() const;
+  Tensor time_and_size(const Tensor& t, int64_t batch, const PictureSize& size) const;
+
+  PixArtConfig config_;
+  DType product_dtype_ = DType::f32;
+  bool checkpointing_ = false;
+  nn::PatchEmbed x_embedder_;
+  nn::TimestepEmbedder t_embedder_, size_embedder_, ratio_embedder_;
+  nn::Linear t_block_, text_fc1_, text_fc2_, final_linear_;
+  nn::Parameter null_caption_, final_table_;
+  std::vector<PixArtBlock> blocks_;
+};
+
+}  // namespace linnet

@@ -1,0 +1,33 @@
+// PixArt's and LiT's text-to-image transformers on disk: the original's .pth, diffusers' folder (or a pipeline's,
+// with the transformer in "transformer"), and Linnet's own files.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "models/pixart.h"
+#include "store/weights.h"
+
+namespace linnet {
+
+/// True if the weights are those of a text-to-image transformer, by the original's or by diffusers' names.
+bool looks_like_pixart(const Weights& weights);
+
+/// The transformer among a file's weights, by the original's names and without the positions, which are
+/// computed. Throws Error naming a tensor that is missing or has no place.
+Weights find_pixart_weights(const Weights& file, Choice choice = Choice::ema);
+
+/// The configuration that the file states, else what names and shapes tell. What these do not tell is as
+/// published: 300 tokens of text, or 120 of a model with micro-conditions; 1024 pixels; 72 channels a head of
+/// softmax attention, two heads of a linear one.
+PixArtConfig read_pixart_config(const Weights& weights);
+
+struct LoadedPixArt {
+  std::unique_ptr<PixArt> model;
+  std::map<std::string, std::string> metadata;
+};
+/// Mapped from the file. Throws Error naming file and tensor when one is missing, left over or of another shape.
+LoadedPixArt load_pixart(const Weights& weights);
+LoadedPixArt load_pixart(const std::filesystem::path& path, Choice choice = Choice::ema);
+
+}  // namespace linnet
