@@ -63,12 +63,10 @@ void prepare_outputs(const OutputOptions& options) {
   if (!options.latents.empty()) check_writable(options.latents);
 }
 
-PictureWriter::PictureWriter(const OutputOptions& options, const PaintRequest& request,
-                             const PictureOrigin& origin, const DiT& model, const Vae* vae)
-    : options_(options), request_(request), origin_(origin), model_(model), vae_(vae) {
-  if (options.latents.empty()) return;
-  const DiTConfig& c = model.config();
-  latents_ = Tensor::empty({request.count, c.in_channels, c.input_size, c.input_size});
+PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, const Vae* vae)
+    : options_(options), job_(job), vae_(vae) {
+  if (!options.latents.empty())
+    latents_ = Tensor::empty({job.count, job.sample[0], job.sample[1], job.sample[2]});
 }
 
 bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
@@ -83,7 +81,7 @@ bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
 bool PictureWriter::is_there(int64_t picture) const {
   const fs::path path = path_of(picture);
   if (!fs::exists(path)) return false;
-  check(read_image_notes(path).text == picture_text(origin_, request_, model_, picture),
+  check(read_image_notes(path).text == job_.text_of(picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
   return true;
@@ -110,18 +108,17 @@ void PictureWriter::finish() {
   if (options_.grid && !options_.output.empty())
     write_image(options_.output,
                 contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-                sheet_text(origin_, request_, model_), options_.quality);
-  if (latents_.defined())
-    write_safetensors(options_.latents, {{"latents", latents_}}, sheet_text(origin_, request_, model_));
+                job_.sheet_text(), options_.quality);
+  if (latents_.defined()) write_safetensors(options_.latents, {{"latents", latents_}}, job_.sheet_text());
   if (!options_.npz.empty()) write_npz();
 }
 
 // Of processes that share the work, the last to end finds all pictures there.
 void PictureWriter::write_npz() const {
-  for (int64_t i = 0; i < request_.count; ++i)
+  for (int64_t i = 0; i < job_.count; ++i)
     if (!fs::exists(path_of(i))) return;
   const Image first = read_image(path_of(0));
-  write_npz_pictures(options_.npz, request_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {
+  write_npz_pictures(options_.npz, job_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {
     const Image image = read_image(path_of(i));
     check(image.width == first.width && image.height == first.height,
           "{}: it is of another size than the first", printable(path_of(i).string(), 4096));
@@ -133,7 +130,7 @@ std::string PictureWriter::what_was_written() const {
   std::string files;
   if (!options_.output.empty()) {
     files = path_of(0).string();
-    if (!options_.grid && request_.count > 1) files += " to " + path_of(request_.count - 1).filename().string();
+    if (!options_.grid && job_.count > 1) files += " to " + path_of(job_.count - 1).filename().string();
   }
   for (const std::string& other : {options_.latents, options_.npz})
     if (!other.empty() && fs::exists(other)) files += (files.empty() ? "" : ", ") + other;
@@ -144,18 +141,19 @@ std::string PictureWriter::what_was_written() const {
 fs::path PictureWriter::path_of(int64_t picture) const {
   const fs::path output = options_.output;
   if (options_.to_folder()) return output / fmt::format("{:06}{}", picture, options_.extension());
-  if (options_.grid || request_.count == 1) return output;
-  const auto digits = std::max<size_t>(4, std::to_string(request_.count).size());
+  if (options_.grid || job_.count == 1) return output;
+  const auto digits = std::max<size_t>(4, std::to_string(job_.count).size());
   return output.parent_path() /
          fmt::format("{}-{:0{}}{}", output.stem().string(), picture + 1, digits, options_.extension());
 }
 
 void PictureWriter::write_one(int64_t picture, const Image& image) const {
   const fs::path path = path_of(picture);
-  const ImageText text = picture_text(origin_, request_, model_, picture);
+  const ImageText text = job_.text_of(picture);
   write_image(path, image, text, options_.quality);
-  if (on_terminal() || request_.count == 1) return;
-  fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at("class")), text.at("seed"));
+  if (on_terminal() || job_.count == 1) return;
+  fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at(job_.title)),
+             text.at("seed"));
   std::fflush(stdout);
 }
 

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "io/image.h"
 #include "models/vae.h"
-#include "pipeline/picture_text.h"
 #include "processes.h"
 
 namespace linnet::app {
@@ -28,12 +28,20 @@ struct OutputOptions {
 /// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.
 void prepare_outputs(const OutputOptions& options);
 
+/// What is painted, as far as the files that show it are concerned.
+struct PictureJob {
+  int64_t count = 1;
+  Shape sample;  ///< (c, h, w) of one picture as the model samples it
+  std::function<ImageText(int64_t picture)> text_of;
+  std::function<ImageText()> sheet_text;
+  const char* title = "class";  ///< which entry of the text says in a word what a picture shows
+};
+
 /// Takes finished samples and writes what was asked for.
 class PictureWriter {
  public:
   /// vae may be null: the samples are pictures. All must outlive this.
-  PictureWriter(const OutputOptions& options, const PaintRequest& request, const PictureOrigin& origin,
-                const DiT& model, const Vae* vae);
+  PictureWriter(const OutputOptions& options, const PictureJob& job, const Vae* vae);
 
   /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
   /// by their names.
@@ -54,9 +62,7 @@ class PictureWriter {
   void write_npz() const;
 
   const OutputOptions& options_;
-  const PaintRequest& request_;
-  const PictureOrigin& origin_;
-  const DiT& model_;
+  const PictureJob& job_;
   const Vae* vae_;
   const ProcessShare share_ = process_share();
   int64_t painted_ = 0, kept_ = 0;

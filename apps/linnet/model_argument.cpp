@@ -58,6 +58,14 @@ std::string describe_model(const DiTConfig& config) {
                      config.num_heads, config.num_heads == 1 ? "" : "s", config.tokens());
 }
 
+std::string describe_model(const PixArtConfig& config) {
+  return fmt::format(
+      "{} text-to-image (mixer {}), {} block{}, width {}, {} head{}, made for latents of {} x {}",
+      config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer), config.depth,
+      config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads, config.num_heads == 1 ? "" : "s",
+      config.sample_size, config.sample_size);
+}
+
 std::string in_millions(int64_t count) { return fmt::format("{:.2f} M", static_cast<double>(count) * 1e-6); }
 
 std::string in_bytes(size_t bytes) {

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "models/pixart.h"
 #include "store/model_file.h"
 
 namespace linnet::app {
@@ -28,6 +29,8 @@ std::string describe_products(DType dtype);
 
 /// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens", and of a published size "LiT-XL/2 (mixer ...".
 std::string describe_model(const DiTConfig& config);
+/// "LiT text-to-image (mixer lit), 28 blocks, width 1152, 2 heads, made for latents of 128 x 128"
+std::string describe_model(const PixArtConfig& config);
 /// "3.54 M"
 std::string in_millions(int64_t count);
 /// "14.2 MB"

@@ -154,12 +154,10 @@ Tensor twice(const Tensor& x) {
 
 }  // namespace
 
-Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float scale, int64_t guided_channels) {
-  if (scale == 1.0f) return [model, y](const Tensor& x, const Tensor& t) { return model(x, t, y); };
-  Tensor both = twice(y);  // the classes, then as many times no class
-  std::fill_n(both.mutable_data<int64_t>() + y.numel(), y.numel(), null_class);
-  return [model, both, scale, guided_channels](const Tensor& x, const Tensor& t) {
-    const Tensor prediction = model(twice(x), twice(t), both);
+Denoiser guide(Denoiser conditional, Denoiser both, float scale, int64_t guided_channels) {
+  if (scale == 1.0f) return conditional;
+  return [both = std::move(both), scale, guided_channels](const Tensor& x, const Tensor& t) {
+    const Tensor prediction = both(twice(x), twice(t));
     const int64_t n = x.size(0);
     Tensor result = prediction.rows(0, n).clone();
     const int64_t all = prediction.size(1), area = prediction.size(2) * prediction.size(3);
@@ -171,6 +169,15 @@ Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float sc
         out[i] = none[i] + scale * (out[i] - none[i]);
     return result;
   };
+}
+
+Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float scale, int64_t guided_channels) {
+  Tensor both = twice(y);  // the classes, then as many times no class
+  std::fill_n(both.mutable_data<int64_t>() + y.numel(), y.numel(), null_class);
+  const auto given = [model = std::move(model)](const Tensor& classes) {
+    return [model, classes](const Tensor& x, const Tensor& t) { return model(x, t, classes); };
+  };
+  return guide(given(y), given(both), scale, guided_channels);
 }
 
 }  // namespace linnet

@@ -39,11 +39,15 @@ Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
 Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
                        const SamplingOptions& options = {});
 
+/// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(wanted − none) on the first
+/// `guided_channels` channels; the rest and the variance are the wanted condition's own. `both` is given x and
+/// t twice, one after the other: for the conditions, and for none. Scale 1 costs no second pass.
+Denoiser guide(Denoiser conditional, Denoiser both, float scale, int64_t guided_channels);
+
 /// Predicts for classes y, as a model of (x, t, y).
 using ConditionalDenoiser = std::function<Tensor(const Tensor& x, const Tensor& t, const Tensor& y)>;
 
-/// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(class − none) on the first
-/// `guided_channels` channels; the rest and the variance are the class's own. Scale 1 costs no second pass.
+/// The same for classes y.
 Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float scale, int64_t guided_channels);
 
 }  // namespace linnet

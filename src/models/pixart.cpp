@@ -33,18 +33,19 @@ TextStates join(const TextStates& first, const TextStates& second) {
   return result;
 }
 
-TextStates repeat_each(const TextStates& texts, int64_t copies) {
+TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
+                  const std::vector<int64_t>& limits) {
   const int64_t width = texts.states.size(1);
-  TextStates result{Tensor::empty({texts.offsets.back() * copies, width}), {0}};
-  auto* out = result.states.mutable_data<float>();
-  for (size_t i = 0; i + 1 < texts.offsets.size(); ++i)
-    for (int64_t copy = 0; copy < copies; ++copy) {
-      const int64_t tokens = texts.offsets[i + 1] - texts.offsets[i];
-      std::copy_n(texts.states.data<float>() + texts.offsets[i] * width, tokens * width,
-                  out + result.offsets.back() * width);
-      result.offsets.push_back(result.offsets.back() + tokens);
-    }
-  return result;
+  ops::Offsets offsets{0};
+  for (size_t i = 0; i < which.size(); ++i) {
+    const int64_t length = texts.length(which[i]);
+    offsets.push_back(offsets.back() + (limits.empty() ? length : std::min(length, limits[i])));
+  }
+  Tensor states = Tensor::empty({offsets.back(), width});
+  for (size_t i = 0; i < which.size(); ++i)
+    std::copy_n(texts.states.data<float>() + texts.offsets[static_cast<size_t>(which[i])] * width,
+                (offsets[i + 1] - offsets[i]) * width, states.mutable_data<float>() + offsets[i] * width);
+  return {states, offsets};
 }
 
 PixArtBlock::PixArtBlock(const PixArtConfig& config)
@@ -92,8 +93,7 @@ PixArt::PixArt(const PixArtConfig& config) : config_(config) {
   const auto small = nn::Init::normal(0.02f);
   x_embedder_ = nn::PatchEmbed(config_.in_channels, patch, width);
   t_embedder_ = nn::TimestepEmbedder(width);
-  if (config_.micro_conditions)
-    size_embedder_ = ratio_embedder_ = nn::TimestepEmbedder(width / 3);
+  if (config_.micro_conditions) size_embedder_ = ratio_embedder_ = nn::TimestepEmbedder(width / 3);
   t_block_ = nn::Linear(width, 6 * width, small);
   text_fc1_ = nn::Linear(config_.caption_channels, width, small);
   text_fc2_ = nn::Linear(width, width, small);
@@ -136,9 +136,9 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
                                                      static_cast<float>(x.size(3)) * pixels_a_latent});
 
   const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
-  const Tensor positions = nn::sincos_positions(rows, columns, config_.hidden_size,
-                                                base / static_cast<double>(rows),
-                                                base / static_cast<double>(columns));
+  const Tensor positions =
+      nn::sincos_positions(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
+                           base / static_cast<double>(columns));
   Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);

@@ -53,11 +53,15 @@ struct TextStates {
   ops::Offsets offsets;
 
   int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t length(int64_t text) const {
+    return offsets[static_cast<size_t>(text) + 1] - offsets[static_cast<size_t>(text)];
+  }
 };
 /// The texts of both, one after the other.
 TextStates join(const TextStates& first, const TextStates& second);
-/// So many copies of each text, one after the other: a, a, b, b.
-TextStates repeat_each(const TextStates& texts, int64_t copies);
+/// Those texts, one after the other; of some, if wanted, only the first tokens: as many as limits says.
+TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
+                  const std::vector<int64_t>& limits = {});
 
 class PixArtBlock {
  public:

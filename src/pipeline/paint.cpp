@@ -1,7 +1,6 @@
 #include "pipeline/paint.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace linnet {
 
@@ -15,14 +14,10 @@ int64_t default_batch(const DiTConfig& model, int64_t count) {
 }
 
 void check_request(const PaintRequest& request) {
-  const GenerateOptions& o = request.options;
-  const int most_steps = o.sampler == Sampler::dpmpp ? 999 : 1000;
-  if (o.steps < 1 || o.steps > most_steps)
-    throw UsageError(fmt::format("{} takes 1 to {} steps, not {}", name_of(o.sampler), most_steps, o.steps));
+  check_options(request.options);
   if (request.count < 1 || request.count > most_pictures)
     throw UsageError(
         fmt::format("1 to {} pictures can be painted at a call, not {}", most_pictures, request.count));
-  if (!std::isfinite(o.guidance_scale)) throw UsageError("the guidance scale must be a number");
   if (request.batch < 0) throw UsageError(fmt::format("{} pictures at once are impossible", request.batch));
 }
 

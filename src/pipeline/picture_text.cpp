@@ -7,29 +7,50 @@
 namespace linnet {
 namespace {
 
-ImageText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
-  const GenerateOptions& o = request.options;
-  ImageText text{{"Software", origin.software},
-                 {"model", origin.model},
-                 {"model-hash", origin.fingerprint},
-                 {"steps", std::to_string(o.steps)},
-                 {"cfg", fmt::format("{}", o.guidance_scale)},
-                 {"cfg-channels", o.guided_channels >= model.config().in_channels && o.guided_channels != 3
-                                      ? "all"
-                                      : std::to_string(o.guided_channels)},
-                 {"sampler", std::string(name_of(o.sampler))},
-                 {"dtype", std::string(name_of(model.product_dtype()))},
-                 {"clip", o.clip_x0 ? "on" : "off"},
-                 {"batch", std::to_string(request.batch > 0 ? std::min(request.batch, request.count)
-                                                            : default_batch(model.config(), request.count))},
-                 {"threads", std::to_string(origin.threads)}};
+// channels are the model's; batch is how many pictures are painted at once.
+ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int64_t channels, DType dtype,
+                      int64_t batch) {
+  ImageText text{
+      {"Software", origin.software},
+      {"model", origin.model},
+      {"model-hash", origin.fingerprint},
+      {"steps", std::to_string(o.steps)},
+      {"cfg", fmt::format("{}", o.guidance_scale)},
+      {"cfg-channels",
+       o.guided_channels >= channels && o.guided_channels != 3 ? "all" : std::to_string(o.guided_channels)},
+      {"sampler", std::string(name_of(o.sampler))},
+      {"dtype", std::string(name_of(dtype))},
+      {"clip", o.clip_x0 ? "on" : "off"},
+      {"batch", std::to_string(batch)},
+      {"threads", std::to_string(origin.threads)}};
   if (!origin.noise.empty()) text["noise"] = origin.noise;
-  if (!origin.vae.empty()) {
-    text["vae"] = origin.vae;
+  if (!origin.vae.empty()) text["vae"] = origin.vae;
+  if (!origin.vae_fingerprint.empty()) {
     text["vae-hash"] = origin.vae_fingerprint;
     text["memory"] = origin.memory;
   }
   if (origin.raw_weights) text["weights"] = "raw";
+  return text;
+}
+
+ImageText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
+  const int64_t batch =
+      request.batch > 0 ? std::min(request.batch, request.count) : default_batch(model.config(), request.count);
+  return common_text(origin, request.options, model.config().in_channels, model.product_dtype(), batch);
+}
+
+ImageText common_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
+                      const PixArt& model) {
+  const PixArtConfig& config = model.config();
+  const int64_t batch = request.batch > 0 ? std::min(request.batch, request.count)
+                                          : default_batch(config, request.height, request.width, request.count);
+  ImageText text = common_text(origin, request.options, config.in_channels, model.product_dtype(), batch);
+  text["size"] = fmt::format("{}x{}", told.size.width, told.size.height);
+  text["cleaning"] = told.cleaning;
+  if (request.options.guidance_scale != 1.0f) text["unconditional"] = told.unconditional;
+  if (!told.negative.empty()) text["negative"] = told.negative;
+  if (!told.text_encoder.empty()) text["text-encoder"] = told.text_encoder;
+  if (!told.tokenizer.empty()) text["tokenizer"] = told.tokenizer;
   return text;
 }
 
@@ -73,20 +94,54 @@ ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, c
   return text;
 }
 
+ImageText picture_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
+                       const PixArt& model, int64_t picture) {
+  ImageText text = common_text(origin, told, request, model);
+  text["prompt"] = told.prompts[static_cast<size_t>(picture) % told.prompts.size()];
+  text["seed"] = std::to_string(request.seed_of(picture));
+  return text;
+}
+
+ImageText sheet_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
+                     const PixArt& model) {
+  ImageText text = common_text(origin, told, request, model);
+  const size_t shown = std::min(told.prompts.size(), static_cast<size_t>(request.count));
+  for (size_t i = 0; i < shown; ++i)
+    text[shown == 1 ? "prompt" : fmt::format("prompt-{:04}", i + 1)] = told.prompts[i];
+  text["count"] = std::to_string(request.count);
+  text["seed"] = std::to_string(request.seed);
+  return text;
+}
+
 std::string command_of(const ImageText& text) {
   const auto software = text.find("Software");
   if (software == text.end() || !software->second.starts_with("linnet ")) return {};
-  const std::pair<const char*, const char*> options[] = {
-      {"model", "--model"},     {"weights", "--weights"},
-      {"class", "--class"},     {"classes", "--class"},
-      {"count", "-n"},          {"seed", "--seed"},
-      {"steps", "--steps"},     {"cfg", "--cfg"},
-      {"sampler", "--sampler"}, {"cfg-channels", "--cfg-channels"},
-      {"dtype", "--dtype"},     {"clip", "--clip"},
-      {"vae", "--vae"},         {"memory", "--memory"},
-      {"batch", "--batch"},     {"threads", "--threads"}};
+  const std::pair<const char*, const char*> options[] = {{"model", "--model"},
+                                                         {"weights", "--weights"},
+                                                         {"negative", "--negative"},
+                                                         {"size", "--size"},
+                                                         {"text-encoder", "--text-encoder"},
+                                                         {"tokenizer", "--tokenizer"},
+                                                         {"cleaning", "--cleaning"},
+                                                         {"unconditional", "--unconditional"},
+                                                         {"class", "--class"},
+                                                         {"classes", "--class"},
+                                                         {"count", "-n"},
+                                                         {"seed", "--seed"},
+                                                         {"steps", "--steps"},
+                                                         {"cfg", "--cfg"},
+                                                         {"sampler", "--sampler"},
+                                                         {"cfg-channels", "--cfg-channels"},
+                                                         {"dtype", "--dtype"},
+                                                         {"clip", "--clip"},
+                                                         {"vae", "--vae"},
+                                                         {"memory", "--memory"},
+                                                         {"batch", "--batch"},
+                                                         {"threads", "--threads"}};
   std::string command = "linnet generate";
   const bool sheet = text.contains("count");
+  for (const auto& [key, value] : text)
+    if (key.starts_with("prompt")) command += " " + quoted(value);
   for (const auto& [key, option] : options) {
     const auto entry = text.find(key);
     if (entry != text.end() && (sheet || std::string_view(key) != "batch"))  // one picture is a batch of one

@@ -3,7 +3,7 @@
 
 #include "io/image.h"
 #include "models/dit.h"
-#include "pipeline/paint.h"
+#include "pipeline/paint_text.h"
 
 namespace linnet {
 
@@ -25,6 +25,20 @@ ImageText picture_text(const PictureOrigin& origin, const PaintRequest& request,
                        int64_t picture);
 /// Entries of a sheet of all pictures: the first seed, the count, and the classes in turn.
 ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model);
+
+/// What texts were painted, and how they were read.
+struct TextOrigin {
+  std::vector<std::string> prompts;  ///< picture i shows prompt i modulo how many there are
+  std::string negative;
+  std::string text_encoder, tokenizer;  ///< their names, if they are not in the model's folder
+  std::string cleaning, unconditional;  ///< as given
+  SizeInPixels size;
+};
+/// The same of pictures from texts.
+ImageText picture_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
+                       const PixArt& model, int64_t picture);
+ImageText sheet_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
+                     const PixArt& model);
 
 /// The command that paints the picture again, quoted for a shell; empty if the entries are not Linnet's.
 std::string command_of(const ImageText& text);

@@ -30,21 +30,25 @@ constexpr NamePair micro_layers[] = {
 };
 // In blocks, after "transformer_blocks.N." and "blocks.N.".
 constexpr NamePair block_layers[] = {
-    {"attn1.to_out.0", "attn.proj"},     {"attn2.to_q", "cross_attn.q_linear"},
-    {"attn2.to_out.0", "cross_attn.proj"}, {"ff.net.0.proj", "mlp.fc1"},
+    {"attn1.to_out.0", "attn.proj"},
+    {"attn2.to_q", "cross_attn.q_linear"},
+    {"attn2.to_out.0", "cross_attn.proj"},
+    {"ff.net.0.proj", "mlp.fc1"},
     {"ff.net.2", "mlp.fc2"},
 };
 constexpr const char *kinds[] = {"weight", "bias"}, *micro = "csize_embedder.mlp.0.weight",
                      *null_caption = "y_embedder.y_embedding";
 
 bool has_diffusers_names(const Weights& weights) {
-  return weights.contains("caption_projection.linear_1.weight") && weights.contains("adaln_single.linear.weight");
+  return weights.contains("caption_projection.linear_1.weight") &&
+         weights.contains("adaln_single.linear.weight");
 }
 
 Weights with_original_names(const Weights& weights) {
   Renaming names(weights);
   const auto move = [&](const std::string& theirs, const std::string& ours) {
-    for (const char* kind : kinds) names.move(fmt::format("{}.{}", theirs, kind), fmt::format("{}.{}", ours, kind));
+    for (const char* kind : kinds)
+      names.move(fmt::format("{}.{}", theirs, kind), fmt::format("{}.{}", ours, kind));
   };
   for (const auto& [theirs, ours] : outer_layers) move(std::string(theirs), std::string(ours));
   if (weights.contains(fmt::format("{}.weight", micro_layers[0].first)))
@@ -55,10 +59,12 @@ Weights with_original_names(const Weights& weights) {
   for (int64_t i = 0; i < depth; ++i) {
     const std::string from = fmt::format("transformer_blocks.{}.", i), to = fmt::format("blocks.{}.", i);
     names.move(from + "scale_shift_table", to + "scale_shift_table");
-    for (const auto& [theirs, ours] : block_layers) move(fmt::format("{}{}", from, theirs), fmt::format("{}{}", to, ours));
+    for (const auto& [theirs, ours] : block_layers)
+      move(fmt::format("{}{}", from, theirs), fmt::format("{}{}", to, ours));
     for (const char* kind : kinds) {
       const auto part = [&](const char* name) { return fmt::format("{}{}.{}", from, name, kind); };
-      names.join({part("attn1.to_q"), part("attn1.to_k"), part("attn1.to_v")}, fmt::format("{}attn.qkv.{}", to, kind));
+      names.join({part("attn1.to_q"), part("attn1.to_k"), part("attn1.to_v")},
+                 fmt::format("{}attn.qkv.{}", to, kind));
       names.join({part("attn2.to_k"), part("attn2.to_v")}, fmt::format("{}cross_attn.kv_linear.{}", to, kind));
     }
   }
@@ -93,7 +99,8 @@ void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
   const int64_t outputs = shape_of(weights, "final_layer.linear.weight", 2)[0];
   config.learn_sigma = outputs == 2 * config.in_channels * config.patch_size * config.patch_size;
   config.mixer = mixer_of(weights);
-  config.num_cross_heads = config.hidden_size % 72 == 0 ? config.hidden_size / 72 : std::max<int64_t>(1, config.hidden_size / 64);
+  config.num_cross_heads =
+      config.hidden_size % 72 == 0 ? config.hidden_size / 72 : std::max<int64_t>(1, config.hidden_size / 64);
   config.num_heads = config.mixer == nn::Mixer::softmax ? config.num_cross_heads
                                                         : heads_of(weights, config.hidden_size).value_or(2);
   if (const auto tokens = weights.metadata().find(positions_key); tokens != weights.metadata().end())
@@ -126,13 +133,14 @@ bool looks_like_pixart(const Weights& weights) {
 Weights find_pixart_weights(const Weights& file, Choice choice) {
   const bool own = file.metadata().contains(config_key);
   const Weights model = own ? file : model_weights(file, choice);
-  check(looks_like_pixart(model), "{}: these are not the weights of a text-to-image transformer (PixArt or LiT)",
-        file.source());
+  check(looks_like_pixart(model),
+        "{}: these are not the weights of a text-to-image transformer (PixArt or LiT)", file.source());
   if (has_diffusers_names(model)) return with_original_names(model);
   Weights result = model.empty_like();
   for (const Weights::Item& item : model.items())
     if (item.name != "pos_embed") result.add(item);
-  if (model.contains("pos_embed")) result.set_metadata(positions_key, std::to_string(side_of(model, "pos_embed")));
+  if (model.contains("pos_embed"))
+    result.set_metadata(positions_key, std::to_string(side_of(model, "pos_embed")));
   return result;
 }
 

@@ -1,5 +1,5 @@
-// PixArt's and LiT's text-to-image transformers on disk: the original's .pth, diffusers' folder (or a pipeline's,
-// with the transformer in "transformer"), and Linnet's own files.
+// PixArt's and LiT's text-to-image transformers on disk: the original's .pth, diffusers' folder (or a
+// pipeline's, with the transformer in "transformer"), and Linnet's own files.
 #pragma once
 
 #include <filesystem>
@@ -26,7 +26,8 @@ struct LoadedPixArt {
   std::unique_ptr<PixArt> model;
   std::map<std::string, std::string> metadata;
 };
-/// Mapped from the file. Throws Error naming file and tensor when one is missing, left over or of another shape.
+/// Mapped from the file. Throws Error naming file and tensor when one is missing, left over or of another
+/// shape.
 LoadedPixArt load_pixart(const Weights& weights);
 LoadedPixArt load_pixart(const std::filesystem::path& path, Choice choice = Choice::ema);
 

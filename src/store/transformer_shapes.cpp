@@ -13,8 +13,9 @@ constexpr const char* convolution = "blocks.0.attn.dwc.weight";
 
 const Shape& shape_of(const Weights& weights, std::string_view name, int rank) {
   const Shape& shape = weights.shape(name);
-  check(shape.rank() == rank && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what such a model has there",
-        weights.source(), printable(name), to_string(shape));
+  check(shape.rank() == rank && shape.numel() > 0,
+        "{}: tensor '{}' of shape {} is not what such a model has there", weights.source(), printable(name),
+        to_string(shape));
   return shape;
 }
 

@@ -116,7 +116,8 @@ TEST(PixArtFile, PositionsAndTheEmbeddingOfNoTextTellSizeAndTokens) {
 }
 
 TEST(PixArtFile, WhatIsNoTextToImageTransformerIsRefused) {
-  test::expect_refused("not the weights of a text-to-image", [] { load_pixart(dumps / "dit_lit.model.safetensors"); });
+  test::expect_refused("not the weights of a text-to-image",
+                       [] { load_pixart(dumps / "dit_lit.model.safetensors"); });
   const auto file = SafetensorsFile::open(weights_of("sigma"));
   const TemporaryFolder folder;
   NamedTensors tensors;

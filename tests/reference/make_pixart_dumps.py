@@ -6,6 +6,10 @@ pixart_<name>.io.safetensors: x, t, text, text_mask → out. "sigma": Σ, positi
 "alpha": α with its micro-conditions; "lit": Σ with each self-attention replaced by LiT's (dit_reference.py), its weights
 by the original's names.
 
+text_pipeline.safetensors holds what diffusers' PixArtSigmaPipeline paints with the models of make_text_dumps.py and
+make_vae_dumps.py and a transformer of its own (pixart_pipeline.model): noise → latents, pictures (0 to 255), for the
+prompts in the metadata.
+
 The committed files were made with torch 2.15.0 and diffusers 0.42.1.
 
     python tests/reference/make_pixart_dumps.py
@@ -14,10 +18,14 @@ The committed files were made with torch 2.15.0 and diffusers 0.42.1.
 import argparse
 import json
 import pathlib
+import shutil
+import tempfile
 
 import torch
-from diffusers import PixArtTransformer2DModel
-from safetensors.torch import save_file
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from dit_reference import LinearAttention
 
@@ -98,9 +106,55 @@ def make(name, folder):
     save_file({"x": x, "t": t, "text": text, "text_mask": mask, "out": out}, folder / f"pixart_{name}.io.safetensors")
 
 
+PROMPTS, NEGATIVE = ["Two red Stars above a blue ring ", "a corgi"], "Many small moons"
+
+
+def config_of(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["config"])
+
+
+def load(model, path):
+    model.load_state_dict(load_file(path), strict=False)
+    return model.eval()
+
+
+def make_pipeline(folder, tokenizer):
+    config = {**COMMON, "caption_channels": 24, "sample_size": 8, "interpolation_scale": 1,
+              "use_additional_conditions": False}
+    transformer = randomise(PixArtTransformer2DModel(**config))
+    pipeline = PixArtSigmaPipeline(
+        tokenizer=tokenizer, transformer=transformer,
+        text_encoder=load(T5EncoderModel(T5Config(**config_of(folder / "t5.model.safetensors"))),
+                          folder / "t5.model.safetensors"),
+        vae=load(AutoencoderKL(**config_of(folder / "vae_plain.model.safetensors")), folder / "vae_plain.model.safetensors"),
+        scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"))
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(13))
+    options = {"prompt": PROMPTS, "negative_prompt": NEGATIVE, "num_inference_steps": 6, "guidance_scale": 4.5, "height": 32,
+               "width": 32, "use_resolution_binning": False, "clean_caption": False, "latents": noise}
+    latents = pipeline(**options, output_type="latent").images
+    pictures = torch.from_numpy((pipeline(**options, output_type="np").images * 255).round()).permute(0, 3, 1, 2)
+    save_file({k: v.clone() for k, v in transformer.state_dict().items() if k != "pos_embed.pos_embed"},
+              folder / "pixart_pipeline.model.safetensors", {"config": json.dumps(config)})
+    save_file({"noise": noise, "latents": latents.contiguous(), "pictures": pictures.to(torch.uint8).contiguous()},
+              folder / "text_pipeline.safetensors", {"prompts": json.dumps(PROMPTS), "negative": NEGATIVE})
+
+
+def read_tokenizer(folder):
+    """transformers opens a folder alone, with a configuration beside the model."""
+    with tempfile.TemporaryDirectory() as made:
+        shutil.copy(folder / "spiece.model", made)
+        settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "eos_token": "</s>", "pad_token": "<pad>",
+                    "unk_token": "<unk>"}
+        (pathlib.Path(made) / "tokenizer_config.json").write_text(json.dumps(settings))
+        return T5Tokenizer.from_pretrained(made)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "data/reference")
     arguments = parser.parse_args()
     for name in MODELS:
         make(name, arguments.folder)
+    make_pipeline(arguments.folder, read_tokenizer(arguments.folder.parent / "tokenizer"))

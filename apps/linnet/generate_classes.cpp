@@ -1,0 +1,119 @@
+// linnet generate of a class-conditional model: pictures from classes and seeds.
+#include <fmt/format.h>
+
+#include "core/parallel.h"
+#include "generate_options.h"
+#include "interrupt.h"
+#include "io/sheet.h"
+#include "model_argument.h"
+#include "pipeline/classes.h"
+#include "pipeline/picture_text.h"
+#include "step_watch.h"
+
+namespace linnet::app {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What decodes the model's samples, if they are latents and pictures are wanted.
+std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, DType dtype) {
+  const int64_t channels = model.config().in_channels;
+  if (channels == 3) {
+    if (!options.vae.empty()) throw UsageError("this model paints pixels: --vae has nothing to decode");
+    return nullptr;
+  }
+  if (options.output.empty()) return nullptr;
+  if (vae_path(options).empty())
+    throw UsageError(fmt::format(
+        "this model makes latents of {} channels: name the autoencoder that decodes them with --vae, or "
+        "write them with --latents-out FILE instead of -o",
+        channels));
+  return load_decoder(vae_path(options), channels, dtype);
+}
+
+PaintRequest request_from(const PaintOptions& options) {
+  if (!options.prompts.empty() || !options.prompt_file.empty())
+    throw UsageError("this model paints classes (--class), not texts");
+  PaintRequest request;
+  request.count = options.count.value_or(1);  // unless more classes are given
+  request.batch = options.batch;
+  request.seed = seed_of(options);
+  request.options = sampling_options(options, {});
+  check_request(request);
+  return request;
+}
+
+// What follows from the model: classes, how many, clipping, channels.
+void complete(PaintRequest& request, const PaintOptions& options, const LoadedModel& loaded, const Vae* vae) {
+  const DiTConfig& config = loaded.model->config();
+  const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
+  const bool pixels = config.in_channels == 3;
+  for (const std::string& text : options.classes)
+    if (text != "balanced")  // every class in turn
+      for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
+        request.classes.push_back(index);
+  if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
+  request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
+  request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
+  if (!options.noise.empty())
+    request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  check_request(request, config);
+  if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
+}
+
+}  // namespace
+
+void paint_classes(const PaintOptions& options, const Weights& file) {
+  PaintRequest request = request_from(options);
+  prepare_outputs(options);
+  use_threads(options.threads);
+  LoadedModel loaded = load_model(find_model_weights(file, choice_from_name(options.weights)));
+  DiT& model = *loaded.model;
+  const DType dtype = model.product_dtype_from_name(options.dtype);
+  loaded.class_names = names_of_classes(std::move(loaded.class_names), model.config().num_classes);
+  const std::unique_ptr<Vae> vae = decoder_of(options, model, dtype);
+  complete(request, options, loaded, vae.get());
+  model.set_product_dtype(dtype);
+  nn::freeze(model);
+  PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
+                       fingerprint(model),       "",
+                       loaded.class_names,       threads()};
+  origin.raw_weights = options.weights == "raw";
+  if (vae) {
+    origin.vae = short_name(vae_path(options).string());
+    origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
+    origin.memory = options.memory;
+  }
+  if (request.noise.defined()) origin.noise = fingerprint(request.noise);
+
+  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
+             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale, request.seed,
+             describe_products(dtype));
+  std::fflush(stdout);
+  catch_interrupts();
+  const auto start = Clock::now();
+  const DiTConfig& c = model.config();
+  const PictureJob job{request.count,
+                       {c.in_channels, c.input_size, c.input_size},
+                       [&](int64_t picture) { return picture_text(origin, request, model, picture); },
+                       [&] { return sheet_text(origin, request, model); }};
+  PictureWriter writer(options, job, vae.get());
+  {
+    Progress progress;
+    StepWatch watch(progress, request.count);
+    request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
+    const int64_t batch = request.batch > 0 ? request.batch : default_batch(c, request.count);
+    request.wanted = [&](int64_t first, int64_t end) {
+      end_if_interrupted();
+      const bool wanted = writer.wants(first, end, batch);
+      if (wanted) watch.begin_batch(first, end);
+      return wanted;
+    };
+    paint(model, request, [&](int64_t first, const Tensor& samples) { writer.take(first, samples); });
+    writer.finish();
+  }
+  fmt::print("{}: {}\n", describe(writer, std::chrono::duration<double>(Clock::now() - start).count()),
+             writer.what_was_written());
+}
+
+}  // namespace linnet::app

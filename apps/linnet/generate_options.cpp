@@ -1,0 +1,67 @@
+#include "generate_options.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <random>
+
+#include "io/text.h"
+#include "ops/matmul.h"
+#include "pipeline/decode.h"
+#include "store/vae_file.h"
+#include "terminal.h"
+
+namespace linnet::app {
+
+namespace fs = std::filesystem;
+
+uint64_t seed_from(const std::string& text) {
+  if (text.empty()) return std::random_device{}();
+  uint64_t seed = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (problem != std::errc() || end != text.data() + text.size())
+    throw UsageError(
+        fmt::format("--seed is a whole number from 0 to 18446744073709551615, not \"{}\"", printable(text)));
+  return seed;
+}
+
+uint64_t seed_of(const PaintOptions& options) {
+  return options.seed.empty() && options.to_folder() ? 0 : seed_from(options.seed);
+}
+
+GenerateOptions sampling_options(const PaintOptions& options, const GenerateOptions& usual) {
+  GenerateOptions result = usual;
+  if (!options.sampler.empty()) result.sampler = sampler_from_name(options.sampler);
+  if (options.steps) result.steps = *options.steps;
+  if (options.guidance_scale) result.guidance_scale = static_cast<float>(*options.guidance_scale);
+  const std::string& channels = options.guided_channels;
+  if (!channels.empty() && channels != "3" && channels != "all")
+    throw UsageError(fmt::format("--cfg-channels is 3 or all, not \"{}\"", printable(channels)));
+  if (options.clip != "auto" && options.clip != "on" && options.clip != "off")
+    throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
+  check_options(result);
+  return result;
+}
+
+fs::path vae_path(const PaintOptions& options) {
+  if (!options.vae.empty()) return options.vae;
+  const fs::path beside = fs::path(options.model) / "vae";
+  return fs::is_directory(beside) ? beside : fs::path();
+}
+
+std::unique_ptr<Vae> load_decoder(const fs::path& path, int64_t channels, DType dtype) {
+  std::unique_ptr<Vae> vae = load_vae(path);
+  check_decodes(*vae, channels);
+  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+  return vae;
+}
+
+std::string describe(const PictureWriter& writer, double seconds) {
+  const int64_t n = writer.painted();
+  std::string text = fmt::format("{} picture{} in {}", n, n == 1 ? "" : "s", duration(seconds));
+  if (n > 0) text += fmt::format(", {} each", duration(seconds / static_cast<double>(n)));
+  if (writer.kept() > 0) text += fmt::format(", {} were there", writer.kept());
+  return text;
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,35 @@
+#include "step_watch.h"
+
+#include <fmt/format.h>
+
+#include "interrupt.h"
+
+namespace linnet::app {
+
+void StepWatch::begin_batch(int64_t first, int64_t end) {
+  first_ = first;
+  end_ = end;
+  if (!started_) begun_at_ = first;
+  started_ = true;
+}
+
+void StepWatch::operator()(const SamplingStep& step) {
+  const int64_t here = end_ - first_, before = first_ - begun_at_, all = count_ - begun_at_;
+  // Work is counted in picture-steps, as the last batch may be smaller.
+  const double done = static_cast<double>(before * step.count + here * (step.index + 1));
+  const double total = static_cast<double>(all * step.count);
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double per_step = elapsed * static_cast<double>(here) / done;
+  std::string pictures;
+  if (count_ > 1) {
+    const std::string last = here > 1 ? fmt::format("-{}", end_) : std::string();
+    pictures =
+        fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, count_);
+  }
+  progress_.show(done, total,
+                 fmt::format("{}step {} of {}, {}/step, {} left", pictures, step.index + 1, step.count,
+                             duration(per_step), duration(elapsed * (total - done) / done)));
+  end_if_interrupted();
+}
+
+}  // namespace linnet::app

@@ -1,0 +1,129 @@
+#include "pipeline/paint_text.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+// Height and width of PixArt's bins in sixteenths of the base, from the widest to the square; the rest are these
+// turned. The last four are of the model of 2048 pixels alone.
+struct Bin {
+  int height, width;
+  bool tall_too = true, large_only = false;
+};
+constexpr Bin bins[] = {{8, 32},        {8, 29, false}, {9, 28, false}, {9, 27},  {9, 26, false}, {10, 25},
+                        {10, 24},       {11, 23},       {11, 22},       {11, 21, false}, {12, 21}, {12, 20},
+                        {13, 19},       {13, 18},       {14, 18},       {14, 17}, {15, 17},       {15, 16},
+                        {16, 16, false}, {8, 31, true, true}, {8, 30, true, true}, {8, 29, true, true},
+                        {9, 28, true, true}, {9, 26, true, true}};
+constexpr int64_t bases[] = {256, 512, 1024, 2048};
+
+}  // namespace
+
+int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count) {
+  const int64_t tokens = std::max<int64_t>(1, height / model.patch_size * (width / model.patch_size));
+  return std::min(count, std::clamp<int64_t>(2048 / tokens, 1, 32));
+}
+
+void check_request(const TextPaintRequest& request, const PixArtConfig& model) {
+  check_options(request.options);
+  if (request.count < 1 || request.count > most_pictures)
+    throw UsageError(
+        fmt::format("1 to {} pictures can be painted at a call, not {}", most_pictures, request.count));
+  if (request.batch < 0) throw UsageError(fmt::format("{} pictures at once are impossible", request.batch));
+  if (request.height <= 0 || request.width <= 0 || request.height % model.patch_size != 0 ||
+      request.width % model.patch_size != 0)
+    throw UsageError(fmt::format("latents of {} x {} cannot be cut into patches of {}", request.height, request.width,
+                                 model.patch_size));
+  check(request.texts.count() > 0, "there is no text to paint");
+  if (request.options.guidance_scale != 1.0f && request.negative.count() == 0 && !model.null_caption)
+    throw UsageError("this model has no embedding of no text: guidance needs an encoded negative prompt");
+  if (!request.noise.defined()) return;
+  const Shape wanted{request.count, model.in_channels, request.height, request.width};
+  check(request.noise.shape() == wanted, "the noise has shape {}, these pictures need {}",
+        to_string(request.noise.shape()), to_string(wanted));
+}
+
+namespace {
+
+// The texts that guidance leads away from, one for each of `texts`.
+TextStates negatives(const PixArt& model, const TextPaintRequest& request, const TextStates& texts) {
+  const std::vector<int64_t> first(static_cast<size_t>(texts.count()), 0);
+  if (request.negative.count() > 0) return select(request.negative, first);
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < texts.count(); ++i) lengths.push_back(texts.length(i));
+  return select(model.null_text(), first, lengths);
+}
+
+Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end) {
+  std::vector<int64_t> which;
+  std::vector<uint64_t> seeds;
+  for (int64_t i = first; i < end; ++i) {
+    which.push_back(i % request.texts.count());
+    seeds.push_back(request.seed_of(i));
+  }
+  const TextStates texts = select(request.texts, which);
+  const bool guided = request.options.guidance_scale != 1.0f;
+  const TextStates both = guided ? join(texts, negatives(model, request, texts)) : texts;
+  const auto with = [&model](const TextStates& told) {
+    return [&model, told](const Tensor& x, const Tensor& t) { return model.forward(x, t, told); };
+  };
+  const Denoiser denoiser =
+      guide(with(texts), with(both), request.options.guidance_scale, request.options.guided_channels);
+  const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
+  return sample(denoiser, {model.config().in_channels, request.height, request.width}, seeds, request.options, noise);
+}
+
+}  // namespace
+
+void paint(const PixArt& model, const TextPaintRequest& request, const PaintedCallback& on_batch) {
+  check_request(request, model.config());
+  const int64_t batch = request.batch > 0
+                            ? request.batch
+                            : default_batch(model.config(), request.height, request.width, request.count);
+  for (int64_t first = 0; first < request.count; first += batch) {
+    const int64_t end = std::min(first + batch, request.count);
+    if (request.wanted && !request.wanted(first, end)) continue;
+    on_batch(first, paint_batch(model, request, first, end));
+  }
+}
+
+SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {
+  if (std::ranges::find(bases, base) == std::end(bases)) {
+    const auto rounded = [unit](int64_t side) { return std::max<int64_t>(1, (side + unit / 2) / unit) * unit; };
+    return {rounded(wanted.height), rounded(wanted.width)};
+  }
+  const double ratio = static_cast<double>(wanted.height) / static_cast<double>(wanted.width);
+  SizeInPixels nearest{base, base};
+  double distance = std::abs(ratio - 1);
+  const auto consider = [&](int64_t height, int64_t width) {
+    const double here = std::abs(static_cast<double>(height) / static_cast<double>(width) - ratio);
+    if (here >= distance) return;
+    distance = here;
+    nearest = {height * base / 16, width * base / 16};
+  };
+  for (const Bin& bin : bins) {
+    if (bin.large_only && base != 2048) continue;
+    consider(bin.height, bin.width);
+    if (bin.tall_too) consider(bin.width, bin.height);
+  }
+  return nearest;
+}
+
+SizeInPixels size_from_text(std::string_view text) {
+  SizeInPixels size;
+  const char *begin = text.data(), *end = begin + text.size();
+  const auto width = std::from_chars(begin, end, size.width);
+  const bool separated = width.ec == std::errc() && width.ptr != end && (*width.ptr == 'x' || *width.ptr == 'X');
+  const auto height = separated ? std::from_chars(width.ptr + 1, end, size.height) : std::from_chars_result{begin, std::errc::invalid_argument};
+  const bool whole = height.ec == std::errc() && height.ptr == end;
+  if (!whole || size.width < 1 || size.height < 1 || size.width > 16384 || size.height > 16384)
+    throw UsageError(fmt::format("a size is width x height in pixels, such as 1024x768, not \"{}\"", printable(text)));
+  return size;
+}
+
+}  // namespace linnet

@@ -1,0 +1,46 @@
+// Pictures from texts, batch by batch, as pipeline/paint.h makes them from classes.
+#pragma once
+
+#include <functional>
+
+#include "models/pixart.h"
+#include "pipeline/paint.h"
+
+namespace linnet {
+
+struct TextPaintRequest {
+  TextStates texts;     ///< one for each prompt; picture i shows text i modulo how many there are
+  /// What guidance leads away from: one text, the negative prompt as it was encoded (diffusers), or, without one,
+  /// the model's own embedding of no text, as many tokens of it as the prompt has (PixArt's own code).
+  TextStates negative = {{}, {0}};
+  int64_t height = 0, width = 0;  ///< of the latents
+  int64_t count = 1;
+  uint64_t seed = 0;  ///< picture i is drawn from seed + i
+  int64_t batch = 0;  ///< pictures at once; 0: default_batch()
+  Tensor noise = {};  ///< (count, c, h, w) start noise instead of the seeds'
+  std::function<bool(int64_t first, int64_t end)> wanted = {};  ///< false leaves a batch out; none: all
+  GenerateOptions options;
+
+  uint64_t seed_of(int64_t picture) const { return seed + static_cast<uint64_t>(picture); }
+};
+
+int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
+
+/// Throws UsageError on what this model cannot do.
+void check_request(const TextPaintRequest& request, const PixArtConfig& model);
+
+/// Paints all batches in turn; what the callbacks throw ends it. The same request gives the same values.
+void paint(const PixArt& model, const TextPaintRequest& request, const PaintedCallback& on_batch);
+
+/// The size in pixels nearest to the wanted one among those that PixArt was trained with: of about base × base
+/// pixels, with the ratio of height to width that is nearest. base is 256, 512, 1024 or 2048; others are not
+/// binned, and then sides are rounded to multiples of `unit`.
+struct SizeInPixels {
+  int64_t height = 0, width = 0;
+  bool operator==(const SizeInPixels&) const = default;
+};
+SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit);
+/// "1024x768", width first as people say it; throws UsageError.
+SizeInPixels size_from_text(std::string_view text);
+
+}  // namespace linnet

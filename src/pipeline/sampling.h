@@ -1,0 +1,34 @@
+// What painting from classes and from texts share: which sampler, and noise that is each picture's own.
+#pragma once
+
+#include <string_view>
+
+#include "diffusion/samplers.h"
+
+namespace linnet {
+
+enum class Sampler : uint8_t { ddpm, ddim, dpmpp };
+
+std::string_view name_of(Sampler sampler);
+/// Throws UsageError naming the known samplers.
+Sampler sampler_from_name(std::string_view name);
+
+struct GenerateOptions {
+  Sampler sampler = Sampler::ddim;
+  int steps = 50;
+  float guidance_scale = 3.0f;
+  int guided_channels = 3;  ///< 3, as the released DiT, or all of the model's
+  bool clip_x0 = true;      ///< for pixels; false for latents
+  StepCallback on_step = {};
+};
+
+/// Throws UsageError on what no model can do: steps outside the sampler's range, a scale that is no number.
+void check_options(const GenerateOptions& options);
+
+/// One sample of shape (c, h, w) for each seed, from noise and, for DDPM, further noise drawn from that seed
+/// alone, so that a picture does not depend on what it shares a batch with. start_noise (n, c, h, w) replaces
+/// the drawn start when defined. Returns (n, c, h, w).
+Tensor sample(const Denoiser& denoiser, const Shape& each, const std::vector<uint64_t>& seeds,
+              const GenerateOptions& options, const Tensor& start_noise = {});
+
+}  // namespace linnet

@@ -1,0 +1,128 @@
+#include "pipeline/text_encoding.h"
+
+#include <clocale>
+#include <cwctype>
+
+#include "core/random.h"
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Where one character of UTF-8 ends, and which it is. The text is known to be UTF-8.
+struct Character {
+  size_t length;
+  wint_t code;
+};
+Character character_at(const std::string& text, size_t i) {
+  const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
+  const size_t length = byte(0) < 0x80 ? 1 : byte(0) < 0xe0 ? 2 : byte(0) < 0xf0 ? 3 : 4;
+  constexpr unsigned char first_bits[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+  wint_t code = byte(0) & first_bits[length];
+  for (size_t k = 1; k < length; ++k) code = code << 6 | (byte(k) & 0x3f);
+  return {length, code};
+}
+
+void append(std::string& text, wint_t code) {
+  if (code < 0x80) {
+    text += static_cast<char>(code);
+    return;
+  }
+  const int further = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  constexpr unsigned char first_marks[] = {0, 0xc0, 0xe0, 0xf0};
+  text += static_cast<char>(first_marks[further] | code >> (6 * further));
+  for (int k = further - 1; k >= 0; --k) text += static_cast<char>(0x80 | (code >> (6 * k) & 0x3f));
+}
+
+// By the tables of the C library, which every system has for its language-neutral UTF-8 locale.
+std::string lower(const std::string& text) {
+  static const locale_t unicode = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  std::string result;
+  for (size_t i = 0; i < text.size();) {
+    const Character c = character_at(text, i);
+    const bool known = unicode || c.code < 0x80;
+    append(result, !known ? c.code : unicode ? ::towlower_l(c.code, unicode) : static_cast<wint_t>(std::tolower(static_cast<int>(c.code))));
+    i += c.length;
+  }
+  return result;
+}
+
+std::string stripped(const std::string& text) {
+  constexpr const char* blanks = " \t\n\v\f\r";
+  const size_t first = text.find_first_not_of(blanks);
+  return first == std::string::npos ? std::string() : text.substr(first, text.find_last_not_of(blanks) - first + 1);
+}
+
+}  // namespace
+
+std::string clean(const std::string& prompt, Cleaning cleaning) {
+  check(is_utf8(prompt), "the prompt \"{}\" is not UTF-8", printable(prompt));
+  return stripped(cleaning == Cleaning::lower ? lower(prompt) : prompt);
+}
+
+TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::string>& prompts, int64_t limit,
+                        Cleaning cleaning) {
+  TokenizedTexts result;
+  for (const std::string& prompt : prompts) {
+    Tokenizer::Ids ids = tokenizer.ids(clean(prompt, cleaning), limit);
+    result.ids.push_back(std::move(ids.values));
+    result.cut.push_back(ids.cut);
+  }
+  return result;
+}
+
+TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids) {
+  std::vector<int64_t> all;
+  ops::Offsets offsets{0};
+  for (const auto& text : ids) {
+    all.insert(all.end(), text.begin(), text.end());
+    offsets.push_back(static_cast<int64_t>(all.size()));
+  }
+  for (const int64_t id : all)
+    check(id >= 0 && id < encoder.config().vocabulary,
+          "the tokenizer gives piece {}, and the text encoder knows {} pieces: they do not belong together", id,
+          encoder.config().vocabulary);
+  return {encoder.forward(Tensor::from(all), offsets), offsets};
+}
+
+TextCache::TextCache(fs::path folder, std::string encoder)
+    : folder_(std::move(folder)), encoder_(std::move(encoder)) {
+  if (folder_.empty()) return;
+  std::error_code problem;
+  fs::create_directories(folder_, problem);
+  check(!problem, "cannot make the folder {}: {}", folder_.string(), problem.message());
+}
+
+fs::path TextCache::path_of(const std::vector<int64_t>& ids) const {
+  uint64_t hash = ids.size(), other = 1;
+  for (const char c : encoder_) hash = mix(hash, static_cast<unsigned char>(c));
+  for (const int64_t id : ids) {
+    hash = mix(hash, static_cast<uint64_t>(id));
+    other = mix(other + hash, static_cast<uint64_t>(id));
+  }
+  return folder_ / fmt::format("{:016x}{:016x}.safetensors", hash, other);
+}
+
+Tensor TextCache::find(const std::vector<int64_t>& ids, int64_t width) const {
+  if (folder_.empty() || !fs::exists(path_of(ids))) return {};
+  try {
+    const auto file = SafetensorsFile::open(path_of(ids));
+    const Tensor states = file.tensor("states");
+    const bool fits = states.dtype() == DType::f32 && states.shape() == Shape{static_cast<int64_t>(ids.size()), width} &&
+                      file.metadata().at("encoder") == encoder_;
+    return fits ? states : Tensor();
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
+void TextCache::keep(const std::vector<int64_t>& ids, const Tensor& states) const {
+  if (folder_.empty()) return;
+  write_safetensors(path_of(ids), {{"states", states}}, {{"encoder", encoder_}});
+}
+
+}  // namespace linnet

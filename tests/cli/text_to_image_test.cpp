@@ -1,0 +1,144 @@
+// Painting from texts as a user does it: a folder as the Hub lays it out, and all that can be wrong with one.
+#include <cmath>
+#include <fstream>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "support/compare.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TextToImage : public testing::Test {
+ protected:
+  TextToImage() {
+    add("pixart_pipeline", "transformer", "diffusion_pytorch_model.safetensors");
+    add("vae_plain", "vae", "diffusion_pytorch_model.safetensors");
+    add("t5", "text_encoder", "model.safetensors");
+    fs::create_directories(folder_ / "model/tokenizer");
+    fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
+  }
+  void add(const std::string& dump, const std::string& part, const std::string& file) {
+    const fs::path weights = data_file("reference/" + dump + ".model.safetensors"), to = folder_ / ("model/" + part);
+    fs::create_directories(to);
+    fs::copy_file(weights, to / file);
+    std::ofstream(to / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
+  }
+  Result generate(const Arguments& more) const {
+    Arguments all = {"generate", "--model", "model", "--steps", "3", "--seed", "5"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all, {folder_.path()});
+  }
+  std::string bytes(const std::string& name) const { return contents(folder_ / name); }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(TextToImage, PaintsWhatDiffusersPaints) {
+  const std::string reference = data_file("reference/text_pipeline.safetensors");
+  const auto expected = SafetensorsFile::open(reference);
+  ASSERT_TRUE(succeeded(run({"generate", "Two red Stars above a blue ring ", "a corgi", "--model", "model", "--negative",
+                             "Many small moons", "--steps", "6", "--dtype", "f32", "--noise", reference, "-o", "p.png",
+                             "--latents-out", "l"},
+                            {folder_.path()})));
+  EXPECT_LT(relative_error(SafetensorsFile::open(folder_ / "l").tensor("latents"), expected.tensor("latents")), 1e-4);
+  const Tensor pictures = expected.tensor("pictures");
+  for (int64_t i = 0; i < 2; ++i) {
+    const Image image = read_image(folder_ / fmt::format("p-000{}.png", i + 1));
+    const auto* values = static_cast<const uint8_t*>(pictures.raw()) + i * 3 * 32 * 32;
+    for (int64_t k = 0; k < 32 * 32; ++k)
+      for (int64_t c = 0; c < 3; ++c)
+        ASSERT_LE(std::abs(int{image.rgb[static_cast<size_t>(k * 3 + c)]} - int{values[c * 32 * 32 + k]}), 2);
+  }
+}
+
+TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
+  ASSERT_TRUE(succeeded(generate({"it's a star", "-o", "a.png", "--unconditional", "text", "--negative", "moon"})));
+  const auto text = read_image_notes(folder_ / "a.png").text;
+  EXPECT_EQ(text.at("prompt"), "it's a star");
+  EXPECT_EQ(text.at("size"), "32x32");
+  const Result info = run({"info", "a.png"}, {folder_.path()});
+  const size_t at = info.out.find("linnet generate");
+  ASSERT_NE(at, std::string::npos) << info.out;
+  EXPECT_NE(info.out.find("'it'\\''s a star' --model model"), std::string::npos) << info.out;
+  ASSERT_TRUE(succeeded(generate({"it's a star", "-o", "b.png", "--negative", "moon"})));
+  EXPECT_EQ(bytes("a.png"), bytes("b.png"));
+  ASSERT_TRUE(succeeded(generate({"it's a star", "-o", "c.png"})));
+  EXPECT_NE(bytes("a.png"), bytes("c.png"));
+}
+
+TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
+  std::ofstream(folder_ / "texts") << "a star\n\ntwo moons\n";
+  ASSERT_TRUE(succeeded(generate({"--prompts", "texts", "-n", "3", "-o", "samples/"})));
+  EXPECT_EQ(read_image_notes(folder_ / "samples/000000.png").text.at("prompt"), "a star");
+  EXPECT_EQ(read_image_notes(folder_ / "samples/000001.png").text.at("prompt"), "two moons");
+  EXPECT_EQ(read_image_notes(folder_ / "samples/000002.png").text.at("prompt"), "a star");
+  EXPECT_NE(bytes("samples/000000.png"), bytes("samples/000002.png"));
+  ASSERT_TRUE(succeeded(generate({"a star", "-n", "4", "--grid", "-o", "sheet.webp"})));
+  EXPECT_EQ(read_image_notes(folder_ / "sheet.webp").text.at("count"), "4");
+}
+
+TEST_F(TextToImage, CachedTextsNeedNoEncoding) {
+  const Result first = generate({"a star", "-o", "a.png", "--cache", "cache"});
+  EXPECT_NE(first.out.find("2 of 2 encoded"), std::string::npos) << first.out;
+  const Result second = generate({"a star", "-o", "b.png", "--cache", "cache"});
+  EXPECT_NE(second.out.find("0 of 2 encoded"), std::string::npos) << second.out;
+  EXPECT_EQ(bytes("a.png"), bytes("b.png"));
+  for (const auto& entry : fs::directory_iterator(folder_ / "cache")) std::ofstream(entry.path()) << "damaged";
+  const Result third = generate({"a star", "-o", "c.png", "--cache", "cache"});
+  EXPECT_NE(third.out.find("2 of 2 encoded"), std::string::npos) << third.out;
+  EXPECT_EQ(bytes("a.png"), bytes("c.png"));
+}
+
+TEST_F(TextToImage, ALongTextIsCutAndSaidToBe) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "two red stars ";
+  const Result result = generate({text, "-o", "a.png"});
+  EXPECT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("is cut after 300 tokens"), std::string::npos) << result.out;
+}
+
+TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
+  const Result result = generate({"a star", "--size", "50x30", "-o", "a.png"});
+  EXPECT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("size: 48x32, the nearest to 50x30"), std::string::npos) << result.out;
+  EXPECT_EQ(read_image(folder_ / "a.png").width, 48);
+  EXPECT_EQ(read_image(folder_ / "a.png").height, 32);
+}
+
+TEST_F(TextToImage, WrongUsageIsOneSentence) {
+  EXPECT_TRUE(failed(generate({"-o", "a.png"}), 2, "say what to paint"));
+  EXPECT_TRUE(failed(generate({"a", "-c", "7", "-o", "a.png"}), 2, "texts, not classes"));
+  EXPECT_TRUE(failed(run({"generate", "a star", "-o", "a.png"}, {folder_.path()}), 2, "not texts"));
+  EXPECT_TRUE(failed(generate({"caf\xe9", "-o", "a.png"}), 1, "not UTF-8"));
+  EXPECT_TRUE(failed(generate({"a", "--size", "huge", "-o", "a.png"}), 2, "1024x768"));
+  EXPECT_TRUE(failed(generate({"a", "--size", "0x5", "-o", "a.png"}), 2, "1024x768"));
+  EXPECT_TRUE(failed(generate({"a", "--cleaning", "soap", "-o", "a.png"}), 2, "lower or strip"));
+  EXPECT_TRUE(failed(generate({"a", "--unconditional", "none", "-o", "a.png"}), 2, "text or null"));
+  EXPECT_TRUE(failed(generate({"a", "--unconditional", "null", "-o", "a.png"}), 2, "embedding of no text"));
+  EXPECT_FALSE(fs::exists(folder_ / "a.png"));
+}
+
+TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
+  fs::rename(folder_ / "model/tokenizer", folder_ / "elsewhere");
+  EXPECT_TRUE(failed(generate({"a", "-o", "a.png"}), 2, "--tokenizer"));
+  EXPECT_TRUE(succeeded(generate({"a", "--tokenizer", "elsewhere", "-o", "b.png"})));
+  std::ofstream(folder_ / "elsewhere/spiece.model") << "no model";
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "-o", "a.png"}), 1, "no SentencePiece model"));
+  fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "elsewhere/spiece.model",
+                fs::copy_options::overwrite_existing);
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "model/vae", "-o", "a.png"}), 1,
+                     "no T5 text encoder"));
+  fs::remove_all(folder_ / "model/vae");
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "-o", "a.png"}), 2, "--vae"));
+  EXPECT_TRUE(succeeded(generate({"a", "--tokenizer", "elsewhere", "--latents-out", "l"})));
+  EXPECT_FALSE(fs::exists(folder_ / "a.png"));
+}
+
+}  // namespace
+}  // namespace linnet::test
