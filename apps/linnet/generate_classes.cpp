@@ -87,8 +87,8 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
-             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale, request.seed,
-             describe_products(dtype));
+             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
+             request.seed, describe_products(dtype));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();

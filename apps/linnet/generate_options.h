@@ -12,7 +12,7 @@ struct PaintOptions : OutputOptions {
   std::vector<std::string> classes;
   std::vector<std::string> prompts;
   std::string prompt_file, negative, text_encoder, tokenizer, size, cache, cleaning = "lower",
-                                                                          unconditional = "text";
+                                                                           unconditional = "text";
   std::string sampler, guided_channels, clip = "auto";
   std::optional<int64_t> count;
   std::optional<int> steps;

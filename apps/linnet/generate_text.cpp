@@ -52,7 +52,8 @@ Parts find_parts(const PaintOptions& options) {
 }
 
 std::vector<std::string> prompts_of(const PaintOptions& options) {
-  if (!options.classes.empty()) throw UsageError("this model paints texts, not classes: linnet generate \"...\"");
+  if (!options.classes.empty())
+    throw UsageError("this model paints texts, not classes: linnet generate \"...\"");
   std::vector<std::string> prompts = options.prompts;
   if (!options.prompt_file.empty()) {
     constexpr size_t limit = 100'000'000;
@@ -70,8 +71,8 @@ Cleaning cleaning_of(const PaintOptions& options) {
   throw UsageError(fmt::format("--cleaning is lower or strip, not \"{}\"", printable(options.cleaning)));
 }
 
-// Encodes what the cache does not hold. The encoder is loaded only if there is something left to do, and is gone
-// afterwards.
+// Encodes what the cache does not hold. The encoder is loaded only if there is something left to do, and is
+// gone afterwards.
 class TextStage {
  public:
   TextStage(const Parts& parts, const PaintOptions& options, const PixArtConfig& model)
@@ -119,7 +120,8 @@ class TextStage {
     return encoder;
   }
   static std::string name_of_encoder(T5Encoder& encoder) {
-    return fmt::format("{} in {}", quick_fingerprint(nn::all_parameters(encoder)), name_of(encoder.product_dtype()));
+    return fmt::format("{} in {}", quick_fingerprint(nn::all_parameters(encoder)),
+                       name_of(encoder.product_dtype()));
   }
 
   const Parts& parts_;
@@ -135,8 +137,8 @@ SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, in
   const SizeInPixels wanted = size_from_text(options.size);
   const SizeInPixels size = snap_size(wanted, base, config.patch_size * reduction);
   if (!(size == wanted))
-    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model was trained with", size.width, size.height,
-                    wanted.width, wanted.height));
+    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model was trained with", size.width,
+                    size.height, wanted.width, wanted.height));
   return size;
 }
 
@@ -150,7 +152,8 @@ TextPaintRequest request_from(const PaintOptions& options) {
   request.batch = options.batch;
   request.seed = seed_of(options);
   if (options.unconditional != "text" && options.unconditional != "null")
-    throw UsageError(fmt::format("--unconditional is text or null, not \"{}\"", printable(options.unconditional)));
+    throw UsageError(
+        fmt::format("--unconditional is text or null, not \"{}\"", printable(options.unconditional)));
   if (options.unconditional == "null" && !options.negative.empty())
     throw UsageError("with --unconditional null there is no negative text");
   return request;
@@ -196,8 +199,12 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   if (!options.noise.empty())
     request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
   check_request(request, config);
-  PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
-                       fingerprint(nn::learned_parameters(model)), "", {}, threads()};
+  PictureOrigin origin{"linnet " LINNET_VERSION,
+                       short_name(options.model),
+                       fingerprint(nn::learned_parameters(model)),
+                       "",
+                       {},
+                       threads()};
   const DType dtype = model.product_dtype_from_name(options.dtype);
   model.set_product_dtype(dtype);
   nn::freeze(model);
@@ -209,12 +216,17 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
   const auto named = [](const std::string& path) { return path.empty() ? path : short_name(path); };
-  const TextOrigin told{prompts,          options.negative,      named(options.text_encoder), named(options.tokenizer),
-                        options.cleaning, options.unconditional, size};
+  const TextOrigin told{prompts,
+                        options.negative,
+                        named(options.text_encoder),
+                        named(options.tokenizer),
+                        options.cleaning,
+                        options.unconditional,
+                        size};
 
   say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
-                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale, size.width,
-                  size.height, request.seed, describe_products(dtype)));
+                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
+                  size.width, size.height, request.seed, describe_products(dtype)));
   const auto start = Clock::now();
   const PictureJob job{request.count,
                        {config.in_channels, request.height, request.width},
@@ -226,9 +238,8 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
     Progress progress;
     StepWatch watch(progress, request.count);
     request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
-    const int64_t batch = request.batch > 0
-                              ? request.batch
-                              : default_batch(config, request.height, request.width, request.count);
+    const int64_t batch =
+        request.batch > 0 ? request.batch : default_batch(config, request.height, request.width, request.count);
     request.wanted = [&](int64_t first, int64_t end) {
       end_if_interrupted();
       const bool wants = writer.wants(first, end, batch);

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   app::add_encode(command);
   app::add_inherit(command);
   app::add_forward(command);
+  app::add_quantize(command);
   app::add_tokenize(command);
   app::add_bench(command);
   try {

@@ -23,8 +23,7 @@ void StepWatch::operator()(const SamplingStep& step) {
   std::string pictures;
   if (count_ > 1) {
     const std::string last = here > 1 ? fmt::format("-{}", end_) : std::string();
-    pictures =
-        fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, count_);
+    pictures = fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, count_);
   }
   progress_.show(done, total,
                  fmt::format("{}step {} of {}, {}/step, {} left", pictures, step.index + 1, step.count,

@@ -16,6 +16,7 @@ void add_convert(CLI::App& app);
 void add_encode(CLI::App& app);
 void add_inherit(CLI::App& app);
 void add_forward(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_bench(CLI::App& app);
 

@@ -42,6 +42,11 @@ Tokenizer Tokenizer::open(const fs::path& given) {
   return result;
 }
 
+std::string read_tokenizer_file(const fs::path& path) {
+  (void)Tokenizer::open(path);
+  return read_text_file(model_in(path), most_model_bytes);
+}
+
 std::vector<Tokenizer::Piece> Tokenizer::pieces(const std::string& text) const {
   check(is_utf8(text), "the text \"{}\" is not UTF-8", printable(text));
   std::vector<std::string> parts;

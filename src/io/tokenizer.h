@@ -40,4 +40,7 @@ class Tokenizer {
   int64_t end_id_ = 1, padding_id_ = 0;
 };
 
+/// The bytes of the model that Tokenizer::open() would open; throws as that does.
+std::string read_tokenizer_file(const std::filesystem::path& path);
+
 }  // namespace linnet

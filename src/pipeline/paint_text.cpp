@@ -9,17 +9,36 @@
 namespace linnet {
 namespace {
 
-// Height and width of PixArt's bins in sixteenths of the base, from the widest to the square; the rest are these
-// turned. The last four are of the model of 2048 pixels alone.
+// Height and width of PixArt's bins in sixteenths of the base, from the widest to the square; the rest are
+// these turned. The last four are of the model of 2048 pixels alone.
 struct Bin {
   int height, width;
   bool tall_too = true, large_only = false;
 };
-constexpr Bin bins[] = {{8, 32},        {8, 29, false}, {9, 28, false}, {9, 27},  {9, 26, false}, {10, 25},
-                        {10, 24},       {11, 23},       {11, 22},       {11, 21, false}, {12, 21}, {12, 20},
-                        {13, 19},       {13, 18},       {14, 18},       {14, 17}, {15, 17},       {15, 16},
-                        {16, 16, false}, {8, 31, true, true}, {8, 30, true, true}, {8, 29, true, true},
-                        {9, 28, true, true}, {9, 26, true, true}};
+constexpr Bin bins[] = {{8, 32},
+                        {8, 29, false},
+                        {9, 28, false},
+                        {9, 27},
+                        {9, 26, false},
+                        {10, 25},
+                        {10, 24},
+                        {11, 23},
+                        {11, 22},
+                        {11, 21, false},
+                        {12, 21},
+                        {12, 20},
+                        {13, 19},
+                        {13, 18},
+                        {14, 18},
+                        {14, 17},
+                        {15, 17},
+                        {15, 16},
+                        {16, 16, false},
+                        {8, 31, true, true},
+                        {8, 30, true, true},
+                        {8, 29, true, true},
+                        {9, 28, true, true},
+                        {9, 26, true, true}};
 constexpr int64_t bases[] = {256, 512, 1024, 2048};
 
 }  // namespace
@@ -37,8 +56,8 @@ void check_request(const TextPaintRequest& request, const PixArtConfig& model) {
   if (request.batch < 0) throw UsageError(fmt::format("{} pictures at once are impossible", request.batch));
   if (request.height <= 0 || request.width <= 0 || request.height % model.patch_size != 0 ||
       request.width % model.patch_size != 0)
-    throw UsageError(fmt::format("latents of {} x {} cannot be cut into patches of {}", request.height, request.width,
-                                 model.patch_size));
+    throw UsageError(fmt::format("latents of {} x {} cannot be cut into patches of {}", request.height,
+                                 request.width, model.patch_size));
   check(request.texts.count() > 0, "there is no text to paint");
   if (request.options.guidance_scale != 1.0f && request.negative.count() == 0 && !model.null_caption)
     throw UsageError("this model has no embedding of no text: guidance needs an encoded negative prompt");
@@ -75,7 +94,8 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
   const Denoiser denoiser =
       guide(with(texts), with(both), request.options.guidance_scale, request.options.guided_channels);
   const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
-  return sample(denoiser, {model.config().in_channels, request.height, request.width}, seeds, request.options, noise);
+  return sample(denoiser, {model.config().in_channels, request.height, request.width}, seeds, request.options,
+                noise);
 }
 
 }  // namespace
@@ -118,11 +138,14 @@ SizeInPixels size_from_text(std::string_view text) {
   SizeInPixels size;
   const char *begin = text.data(), *end = begin + text.size();
   const auto width = std::from_chars(begin, end, size.width);
-  const bool separated = width.ec == std::errc() && width.ptr != end && (*width.ptr == 'x' || *width.ptr == 'X');
-  const auto height = separated ? std::from_chars(width.ptr + 1, end, size.height) : std::from_chars_result{begin, std::errc::invalid_argument};
+  const bool separated =
+      width.ec == std::errc() && width.ptr != end && (*width.ptr == 'x' || *width.ptr == 'X');
+  const auto height = separated ? std::from_chars(width.ptr + 1, end, size.height)
+                                : std::from_chars_result{begin, std::errc::invalid_argument};
   const bool whole = height.ec == std::errc() && height.ptr == end;
   if (!whole || size.width < 1 || size.height < 1 || size.width > 16384 || size.height > 16384)
-    throw UsageError(fmt::format("a size is width x height in pixels, such as 1024x768, not \"{}\"", printable(text)));
+    throw UsageError(
+        fmt::format("a size is width x height in pixels, such as 1024x768, not \"{}\"", printable(text)));
   return size;
 }
 

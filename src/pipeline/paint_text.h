@@ -9,9 +9,9 @@
 namespace linnet {
 
 struct TextPaintRequest {
-  TextStates texts;     ///< one for each prompt; picture i shows text i modulo how many there are
-  /// What guidance leads away from: one text, the negative prompt as it was encoded (diffusers), or, without one,
-  /// the model's own embedding of no text, as many tokens of it as the prompt has (PixArt's own code).
+  TextStates texts;  ///< one for each prompt; picture i shows text i modulo how many there are
+  /// What guidance leads away from: one text, the negative prompt as it was encoded (diffusers), or, without
+  /// one, the model's own embedding of no text, as many tokens of it as the prompt has (PixArt's own code).
   TextStates negative = {{}, {0}};
   int64_t height = 0, width = 0;  ///< of the latents
   int64_t count = 1;

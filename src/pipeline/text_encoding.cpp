@@ -45,7 +45,9 @@ std::string lower(const std::string& text) {
   for (size_t i = 0; i < text.size();) {
     const Character c = character_at(text, i);
     const bool known = unicode || c.code < 0x80;
-    append(result, !known ? c.code : unicode ? ::towlower_l(c.code, unicode) : static_cast<wint_t>(std::tolower(static_cast<int>(c.code))));
+    append(result, !known    ? c.code
+                   : unicode ? ::towlower_l(c.code, unicode)
+                             : static_cast<wint_t>(std::tolower(static_cast<int>(c.code))));
     i += c.length;
   }
   return result;
@@ -54,7 +56,8 @@ std::string lower(const std::string& text) {
 std::string stripped(const std::string& text) {
   constexpr const char* blanks = " \t\n\v\f\r";
   const size_t first = text.find_first_not_of(blanks);
-  return first == std::string::npos ? std::string() : text.substr(first, text.find_last_not_of(blanks) - first + 1);
+  return first == std::string::npos ? std::string()
+                                    : text.substr(first, text.find_last_not_of(blanks) - first + 1);
 }
 
 }  // namespace
@@ -112,7 +115,8 @@ Tensor TextCache::find(const std::vector<int64_t>& ids, int64_t width) const {
   try {
     const auto file = SafetensorsFile::open(path_of(ids));
     const Tensor states = file.tensor("states");
-    const bool fits = states.dtype() == DType::f32 && states.shape() == Shape{static_cast<int64_t>(ids.size()), width} &&
+    const bool fits = states.dtype() == DType::f32 &&
+                      states.shape() == Shape{static_cast<int64_t>(ids.size()), width} &&
                       file.metadata().at("encoder") == encoder_;
     return fits ? states : Tensor();
   } catch (const std::exception&) {

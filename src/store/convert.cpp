@@ -116,10 +116,10 @@ class Rounding {
 
 }  // namespace
 
-Weights in_8_bits(const Weights& weights) {
+Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be) {
   Weights result = weights.empty_like();
   for (const Weights::Item& item : weights.items()) {
-    if (!DiT::may_be_in_8_bits(item.name, item.shape) || item.dtype == DType::i8) {
+    if (!may_be(item.name, item.shape) || item.dtype == DType::i8) {
       result.add(item);
       continue;
     }
@@ -132,19 +132,34 @@ Weights in_8_bits(const Weights& weights) {
   return result;
 }
 
-Weights in_dtype(const Weights& given, DType dtype) {
-  const Weights weights = with_float_matrices(given);
+namespace {
+
+// Those that `wanted` says in another type.
+Weights converted_where(const Weights& weights, DType dtype, bool (*wanted)(const Weights::Item&)) {
   Weights result = weights.empty_like();
   for (Weights::Item item : weights.items()) {
-    if (item.dtype != dtype)
+    if (wanted(item) && item.dtype != dtype) {
       item.read = [read = item.read, dtype, source = weights.source(), name = item.name] {
         return converted(read(), dtype, source, name);
       };
-    item.dtype = dtype;
-    item.dtype_name = name_of(dtype);
+      item.dtype = dtype;
+      item.dtype_name = name_of(dtype);
+    }
     result.add(std::move(item));
   }
   return result;
+}
+
+}  // namespace
+
+Weights in_dtype(const Weights& weights, DType dtype) {
+  return converted_where(with_float_matrices(weights), dtype, [](const Weights::Item&) { return true; });
+}
+
+Weights with_matrices_in(const Weights& weights, DType dtype) {
+  return converted_where(weights, dtype, [](const Weights::Item& item) {
+    return item.shape.rank() > 1 && item.dtype != DType::i8 && !item.name.ends_with(scale_name(""));
+  });
 }
 
 Weights weights_of_model(const Weights& weights, DiT& model, bool with_positions) {

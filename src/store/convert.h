@@ -16,9 +16,13 @@ Names names_from_name(std::string_view name);
 /// The same weights in a floating-point type. Reading one throws Error naming the tensor when a number is too
 /// large for that type.
 Weights in_dtype(const Weights& weights, DType dtype);
-/// The same weights, of which the blocks' matrices are in 8 bits and the rest is as it was. Reading one throws
-/// Error naming the tensor when a number is not finite.
-Weights in_8_bits(const Weights& weights);
+/// The same weights, of which the matrices that may be so are in 8 bits and the rest is as it was; which may is
+/// for the model to say. Reading one throws Error naming the tensor when a number is not finite.
+using MayBeIn8Bits = bool (*)(std::string_view name, const Shape& shape);
+Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be = &DiT::may_be_in_8_bits);
+/// The same weights with all that has more than one dimension in a floating-point type, but for what is in 8
+/// bits; vectors stay as they are.
+Weights with_matrices_in(const Weights& weights, DType dtype);
 
 /// The learned tensors of a model with the original's names, in the model's order, scales of 8-bit matrices
 /// behind them, and its positions if they are wanted: the file's own, or for want of these the model's.

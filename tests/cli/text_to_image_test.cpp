@@ -1,4 +1,6 @@
 // Painting from texts as a user does it: a folder as the Hub lays it out, and all that can be wrong with one.
+#include <sys/resource.h>
+
 #include <cmath>
 #include <fstream>
 
@@ -24,7 +26,8 @@ class TextToImage : public testing::Test {
     fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
   }
   void add(const std::string& dump, const std::string& part, const std::string& file) {
-    const fs::path weights = data_file("reference/" + dump + ".model.safetensors"), to = folder_ / ("model/" + part);
+    const fs::path weights = data_file("reference/" + dump + ".model.safetensors"),
+                   to = folder_ / ("model/" + part);
     fs::create_directories(to);
     fs::copy_file(weights, to / file);
     std::ofstream(to / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
@@ -42,11 +45,12 @@ class TextToImage : public testing::Test {
 TEST_F(TextToImage, PaintsWhatDiffusersPaints) {
   const std::string reference = data_file("reference/text_pipeline.safetensors");
   const auto expected = SafetensorsFile::open(reference);
-  ASSERT_TRUE(succeeded(run({"generate", "Two red Stars above a blue ring ", "a corgi", "--model", "model", "--negative",
-                             "Many small moons", "--steps", "6", "--dtype", "f32", "--noise", reference, "-o", "p.png",
-                             "--latents-out", "l"},
+  ASSERT_TRUE(succeeded(run({"generate", "Two red Stars above a blue ring ", "a corgi", "--model", "model",
+                             "--negative", "Many small moons", "--steps", "6", "--dtype", "f32", "--noise",
+                             reference, "-o", "p.png", "--latents-out", "l"},
                             {folder_.path()})));
-  EXPECT_LT(relative_error(SafetensorsFile::open(folder_ / "l").tensor("latents"), expected.tensor("latents")), 1e-4);
+  EXPECT_LT(relative_error(SafetensorsFile::open(folder_ / "l").tensor("latents"), expected.tensor("latents")),
+            1e-4);
   const Tensor pictures = expected.tensor("pictures");
   for (int64_t i = 0; i < 2; ++i) {
     const Image image = read_image(folder_ / fmt::format("p-000{}.png", i + 1));
@@ -58,7 +62,8 @@ TEST_F(TextToImage, PaintsWhatDiffusersPaints) {
 }
 
 TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
-  ASSERT_TRUE(succeeded(generate({"it's a star", "-o", "a.png", "--unconditional", "text", "--negative", "moon"})));
+  ASSERT_TRUE(
+      succeeded(generate({"it's a star", "-o", "a.png", "--unconditional", "text", "--negative", "moon"})));
   const auto text = read_image_notes(folder_ / "a.png").text;
   EXPECT_EQ(text.at("prompt"), "it's a star");
   EXPECT_EQ(text.at("size"), "32x32");
@@ -132,12 +137,62 @@ TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
   EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "-o", "a.png"}), 1, "no SentencePiece model"));
   fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "elsewhere/spiece.model",
                 fs::copy_options::overwrite_existing);
-  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "model/vae", "-o", "a.png"}), 1,
-                     "no T5 text encoder"));
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "model/vae", "-o", "a.png"}),
+                     1, "no T5 text encoder"));
   fs::remove_all(folder_ / "model/vae");
   EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "-o", "a.png"}), 2, "--vae"));
   EXPECT_TRUE(succeeded(generate({"a", "--tokenizer", "elsewhere", "--latents-out", "l"})));
   EXPECT_FALSE(fs::exists(folder_ / "a.png"));
+}
+
+double mean_difference(const Image& a, const Image& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.rgb.size(); ++i) sum += std::abs(a.rgb[i] - b.rgb[i]);
+  return sum / static_cast<double>(a.rgb.size());
+}
+
+TEST_F(TextToImage, ABundleIsSmallAndPaintsNearlyTheSame) {
+  ASSERT_TRUE(succeeded(generate({"two red stars", "-o", "a.png"})));
+  for (const std::string type : {"bf16", "int8", "f32"}) {
+    const Result result = run({"quantize", "model", "-o", "b-" + type, "--transformer", type, "--text-encoder",
+                               type == "f32" ? "f32" : "int8"},
+                              {folder_.path()});
+    ASSERT_TRUE(succeeded(result));
+    EXPECT_FALSE(fs::exists(folder_ / ("b-" + type + ".partial")));
+    const auto encoder = SafetensorsFile::open(folder_ / ("b-" + type + "/text_encoder/model.safetensors"));
+    EXPECT_EQ(encoder.entry("encoder.block.0.layer.1.DenseReluDense.wo.weight").dtype,
+              type == "f32" ? DType::f32 : DType::i8);
+    EXPECT_EQ(encoder.entry("shared.weight").dtype, type == "f32" ? DType::f32 : DType::bf16);
+    ASSERT_TRUE(succeeded(run(
+        {"generate", "two red stars", "-m", "b-" + type, "--steps", "3", "--seed", "5", "-o", type + ".png"},
+        {folder_.path()})));
+    EXPECT_LT(mean_difference(read_image(folder_ / (type + ".png")), read_image(folder_ / "a.png")),
+              type == "f32" ? 2 : 25)
+        << type;
+  }
+}
+
+TEST_F(TextToImage, ABundleIsWrittenAsAWholeOrNotAtAll) {
+  fs::create_directories(folder_ / "there");
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "there"}, {folder_.path()}), 2, "there already"));
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "none/b"}, {folder_.path()}), 1, "none"));
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "int4"}, {folder_.path()}), 2,
+                     "int8, bf16"));
+  fs::create_directories(folder_ / "b.partial/transformer");  // of one that was killed
+  std::ofstream(folder_ / "b.partial/transformer/diffusion_pytorch_model.safetensors.partial") << "half";
+  // The disk is full after 100,000 bytes.
+  const auto full = [] {
+    const rlimit limit{100'000, 100'000};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  };
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "f32"}, {folder_.path(), full}), 1,
+                     "File too large"));
+  EXPECT_FALSE(fs::exists(folder_ / "b"));
+  EXPECT_FALSE(fs::exists(folder_ / "b.partial"));
+  ASSERT_TRUE(succeeded(run({"quantize", "model", "-o", "b"}, {folder_.path()})));
+  fs::remove_all(folder_ / "model/vae");
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "c"}, {folder_.path()}), 2, "--parts"));
+  EXPECT_TRUE(succeeded(run({"quantize", "model/transformer", "--parts", "b", "-o", "c"}, {folder_.path()})));
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace {
 TEST(Cleaning, IsThatOfDiffusersOrOfPixArt) {
   EXPECT_EQ(clean("  Two RED Stars\n", Cleaning::lower), "two red stars");
   EXPECT_EQ(clean("  Two RED Stars\n", Cleaning::strip), "Two RED Stars");
-  EXPECT_EQ(clean("ÄRGER im Café, ΣΊΣΥΦΟΣ, 🦊", Cleaning::lower), "ärger im café, σίσυφοσ, 🦊");
+  EXPECT_EQ(clean("ÄRGER im Café, ΣΊΣΥΦΟΣ, 🦊", Cleaning::lower),
+            "ärger im café, σίσυφοσ, 🦊");
   EXPECT_EQ(clean(" \t ", Cleaning::lower), "");
   test::expect_refused("not UTF-8", [] { clean("caf\xe9", Cleaning::strip); });
 }

@@ -1,0 +1,88 @@
+// linnet quantize: a text-to-image model and all that it needs as one folder that fits a laptop.
+#include <fmt/format.h>
+
+#include "interrupt.h"
+#include "io/text.h"
+#include "model_argument.h"
+#include "store/bundle.h"
+#include "store/pixart_file.h"
+#include "terminal.h"
+#include "verbs.h"
+
+namespace linnet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string model, output, parts, text_encoder = "int8", transformer = "bf16", weights = "ema";
+};
+
+DType type_from(const std::string& name, const char* option) {
+  if (name == "int8") return DType::i8;
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32})
+    if (name_of(dtype) == name) return dtype;
+  throw UsageError(fmt::format("{} is int8, bf16, f16 or f32, not \"{}\"", option, printable(name)));
+}
+
+TextToImageParts find_parts(const Options& options) {
+  const fs::path folder = options.parts.empty() ? options.model : options.parts;
+  for (const char* part : {"text_encoder", "tokenizer", "vae"})
+    if (!fs::is_directory(folder / part))
+      throw UsageError(fmt::format("{} holds no folder \"{}\": name the folder that does with --parts",
+                                   printable(folder.string()), part));
+  return {options.model, folder / "text_encoder", folder / "tokenizer", folder / "vae"};
+}
+
+uintmax_t bytes_in(const fs::path& folder) {
+  uintmax_t bytes = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) bytes += entry.file_size();
+  return bytes;
+}
+
+void run(const Options& options) {
+  const BundleTypes types{type_from(options.text_encoder, "--text-encoder"),
+                          type_from(options.transformer, "--transformer")};
+  const TextToImageParts parts = find_parts(options);
+  if (fs::exists(options.output)) throw UsageError(fmt::format("{} is there already", printable(options.output)));
+  check_writable(options.output);
+  catch_interrupts();
+  {
+    Progress progress;
+    save_bundle(options.output, parts, types, choice_from_name(options.weights),
+                [&](const std::string& tensor, size_t done, size_t all) {
+                  end_if_interrupted();
+                  progress.show(static_cast<double>(done), static_cast<double>(all),
+                                fmt::format("{} of {}, {}", in_bytes(done), in_bytes(all), printable(tensor)));
+                });
+  }
+  const PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(options.output)));
+  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(options.output), describe_model(config),
+             options.transformer, options.text_encoder, in_bytes(bytes_in(options.output)));
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("quantize", "Make a text-to-image model one folder that fits a laptop");
+  auto options = std::make_shared<Options>();
+  verb->add_option("model", options->model, "PixArt or LiT: a pipeline's folder, or the transformer's file")->required();
+  verb->add_option("-o,--output", options->output, "Folder to write, which must not be there")
+      ->required()
+      ->type_name("DIR");
+  verb->add_option("--parts", options->parts,
+                   "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
+      ->type_name("DIR");
+  verb->add_option("--text-encoder", options->text_encoder, "Type of the text encoder's matrices: int8, bf16, f16 or f32")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->add_option("--transformer", options->transformer, "Type of the transformer's matrices: bf16, int8, f16 or f32")
+      ->capture_default_str()
+      ->type_name("NAME");
+  add_weights_option(*verb, options->weights);
+  verb->footer("linnet quantize PixArt-Sigma-XL-2-1024-MS -o pixart-laptop");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace linnet::app
