@@ -86,22 +86,26 @@ class TextStage {
         say(fmt::format("\"{}\" is cut after {} tokens", printable(texts[i], 60), model_.caption_tokens));
     const std::unique_ptr<T5Encoder> encoder = load();
     const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder));
-    TextStates all{{}, {0}};
-    std::vector<TextStates> parts;
     const auto start = Clock::now();
-    int64_t encoded = 0;
+    std::vector<Tensor> states;
+    std::vector<std::vector<int64_t>> fresh;
     for (const auto& ids : tokens.ids) {
-      Tensor states = cache.find(ids, model_.caption_channels);
-      if (!states.defined()) {
-        states = encode_texts(*encoder, {ids}).states;
-        cache.keep(ids, states);
-        ++encoded;
-      }
-      const TextStates one{states, {0, static_cast<int64_t>(ids.size())}};
-      all = all.count() == 0 ? one : join(all, one);
-      end_if_interrupted();
+      states.push_back(cache.find(ids, model_.caption_channels));
+      if (!states.back().defined()) fresh.push_back(ids);
     }
-    say(fmt::format("text: {} of {} encoded, {} tokens, {}", encoded, texts.size(), all.offsets.back(),
+    // Together: most of the time goes into reading the encoder's weights.
+    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_texts(*encoder, fresh);
+    TextStates all{{}, {0}};
+    for (size_t i = 0, next = 0; i < states.size(); ++i) {
+      if (!states[i].defined()) {
+        states[i] = encoded.states.rows(encoded.offsets[next], encoded.offsets[next + 1]);
+        cache.keep(tokens.ids[i], states[i]);
+        ++next;
+      }
+      const TextStates one{states[i], {0, states[i].size(0)}};
+      all = all.count() == 0 ? one : join(all, one);
+    }
+    say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), texts.size(), all.offsets.back(),
                     duration(since(start))));
     return all;
   }

@@ -45,7 +45,8 @@ void run(const Options& options) {
   const BundleTypes types{type_from(options.text_encoder, "--text-encoder"),
                           type_from(options.transformer, "--transformer")};
   const TextToImageParts parts = find_parts(options);
-  if (fs::exists(options.output)) throw UsageError(fmt::format("{} is there already", printable(options.output)));
+  if (fs::exists(options.output))
+    throw UsageError(fmt::format("{} is there already", printable(options.output)));
   check_writable(options.output);
   catch_interrupts();
   {
@@ -58,8 +59,9 @@ void run(const Options& options) {
                 });
   }
   const PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(options.output)));
-  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(options.output), describe_model(config),
-             options.transformer, options.text_encoder, in_bytes(bytes_in(options.output)));
+  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(options.output),
+             describe_model(config), options.transformer, options.text_encoder,
+             in_bytes(bytes_in(options.output)));
 }
 
 }  // namespace
@@ -67,17 +69,20 @@ void run(const Options& options) {
 void add_quantize(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("quantize", "Make a text-to-image model one folder that fits a laptop");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model, "PixArt or LiT: a pipeline's folder, or the transformer's file")->required();
+  verb->add_option("model", options->model, "PixArt or LiT: a pipeline's folder, or the transformer's file")
+      ->required();
   verb->add_option("-o,--output", options->output, "Folder to write, which must not be there")
       ->required()
       ->type_name("DIR");
   verb->add_option("--parts", options->parts,
                    "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
       ->type_name("DIR");
-  verb->add_option("--text-encoder", options->text_encoder, "Type of the text encoder's matrices: int8, bf16, f16 or f32")
+  verb->add_option("--text-encoder", options->text_encoder,
+                   "Type of the text encoder's matrices: int8, bf16, f16 or f32")
       ->capture_default_str()
       ->type_name("NAME");
-  verb->add_option("--transformer", options->transformer, "Type of the transformer's matrices: bf16, int8, f16 or f32")
+  verb->add_option("--transformer", options->transformer,
+                   "Type of the transformer's matrices: bf16, int8, f16 or f32")
       ->capture_default_str()
       ->type_name("NAME");
   add_weights_option(*verb, options->weights);

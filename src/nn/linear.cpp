@@ -1,6 +1,7 @@
 #include "nn/linear.h"
 
 #include "core/tape.h"
+#include "ops/streamed_linear.h"
 
 namespace linnet::nn {
 namespace {
@@ -20,7 +21,11 @@ Linear Linear::without_bias(int64_t in, int64_t out, Init weight_init) {
 
 Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activation) const {
   if (weight.frozen && !Tape::active()) {
-    if (streamed) return ops::linear(x, float_weight(x.dtype()), bias.value, activation, out_dtype);
+    if (streamed) {
+      check(!bias.value.defined() && activation == ops::Activation::none,
+            "a streamed layer has neither bias nor activation");
+      return ops::streamed_linear(x, weight.value, weight.scale, out_dtype);
+    }
     pack(x.dtype());
     return packed_int8_.defined() ? ops::linear(x, packed_int8_, frozen_bias_, activation, out_dtype)
                                   : ops::linear(x, packed_, frozen_bias_, activation, out_dtype);
@@ -36,15 +41,12 @@ void Linear::pack(DType dtype) const {
   frozen_bias_ = bias.value.defined() ? bias.value.detach().to(DType::f32) : Tensor();
   packed_ = {};
   packed_int8_ = {};
-  if (eight_bits && ops::have_int8_products())
+  if (!eight_bits)
+    packed_ = ops::PackedWeight(as_matrix(weight.value), dtype);
+  else if (ops::have_int8_products())
     packed_int8_ = ops::PackedInt8Weight({weight.value, weight.scale});
   else
-    packed_ = float_weight(dtype);
-}
-
-ops::PackedWeight Linear::float_weight(DType dtype) const {
-  const bool eight_bits = weight.value.dtype() == DType::i8;
-  return {eight_bits ? ops::dequantize({weight.value, weight.scale}, dtype) : as_matrix(weight.value), dtype};
+    packed_ = ops::PackedWeight(ops::dequantize({weight.value, weight.scale}, dtype), dtype);
 }
 
 }  // namespace linnet::nn

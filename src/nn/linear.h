@@ -17,8 +17,8 @@ class Linear {
   /// x (..., in) → (..., out), the product in x's type, or in 8 bits if the weight is and the CPU can. Once
   /// frozen, and while nothing is recorded, it runs on a packed copy of the weight. A weight in 8 bits must be
   /// frozen.
-  /// A layer that is streamed keeps no packed copy: its weight is unpacked, used and forgotten, for models that
-  /// run once where memory is short. Then a weight in 8 bits is multiplied as the floats that it stands for.
+  /// A layer that is streamed keeps no packed copy (ops/streamed_linear.h): for models that run once where
+  /// memory is short. Then a weight in 8 bits is multiplied as the floats that it stands for.
   Tensor forward(const Tensor& x, DType out_dtype, ops::Activation activation = ops::Activation::none) const;
 
   void visit(const std::string& prefix, const ParameterVisitor& visitor) {
@@ -31,7 +31,6 @@ class Linear {
 
  private:
   void pack(DType dtype) const;
-  ops::PackedWeight float_weight(DType dtype) const;
 
   mutable ops::PackedWeight packed_;
   mutable ops::PackedInt8Weight packed_int8_;

@@ -69,17 +69,16 @@ Int8Matrix quantize(const Tensor& weight) {
 
 Tensor dequantize(const Int8Matrix& weight, DType dtype) {
   check_pair(weight);
+  check_type("dequantize", dtype);
   const int64_t rows = weight.values.size(0), columns = weight.values.size(1);
-  Tensor result = Tensor::empty(weight.values.shape());
+  Tensor result = Tensor::empty(weight.values.shape(), dtype);
   const auto* in = weight.values.data<int8_t>();
   const float* scales = weight.scale.data<float>();
-  float* out = result.mutable_data<float>();
   parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      for (int64_t i = 0; i < columns; ++i)
-        out[r * columns + i] = scales[r] * static_cast<float>(in[r * columns + i]);
+    cpu::scale_rows(in + begin * columns, scales + begin, end - begin, columns,
+                    element(result, begin * columns), dtype);
   });
-  return cast(result, dtype);
+  return result;
 }
 
 bool have_int8_products() {

@@ -60,6 +60,18 @@ void quantize_block(const void* x, DType dtype, int64_t rows, int64_t n, uint8_t
   with_type(x, dtype, [&](auto* typed) { quantize_rows(typed, rows, n, q, scales); });
 }
 
+void scale_block(const int8_t* q, const float* scales, int64_t rows, int64_t n, void* out, DType dtype) {
+  with_type(out, dtype, [&](auto* y) HWY_ATTR {
+    for (int64_t r = 0; r < rows; ++r, q += n, y += n)
+      for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
+        const hn::Rebind<int8_t, decltype(d)> d8;
+        const hn::Rebind<int32_t, decltype(d)> d32;
+        const auto value = hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, q + i)));
+        store(hn::Mul(value, hn::Set(d, scales[r])), d, y + i);
+      });
+  });
+}
+
 template <class Finish, class T>
 HWY_INLINE void write_rows(const cpu::Int8Result& from, int64_t rows, int64_t n, T* out, Finish finish) {
   const int32_t* sums = from.sums;
@@ -92,8 +104,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace linnet::ops::cpu {
 
+HWY_EXPORT(scale_block);
 HWY_EXPORT(quantize_block);
 HWY_EXPORT(write_block);
+
+void scale_rows(const int8_t* q, const float* scales, int64_t rows, int64_t n, void* out, DType dtype) {
+  HWY_DYNAMIC_DISPATCH(scale_block)(q, scales, rows, n, out, dtype);
+}
 
 void quantize_tokens(const Tensor& x, int64_t begin, int64_t end, uint8_t* q, TokenScale* scales) {
   const int64_t n = x.shape()[-1];

@@ -3,8 +3,11 @@
 
 #include "ops/activation.h"
 #include "ops/arrange.h"
+#include "ops/int8_linear.h"
+#include "ops/linear.h"
 #include "ops/operation_table.h"
 #include "ops/rms_norm.h"
+#include "ops/streamed_linear.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -184,6 +187,25 @@ TEST(ConcatColumns, LaysRowsBesideEachOther) {
                return y;
              }});
   EXPECT_THROW(concat_columns(random({3, 5}, 1), random({4, 5}, 2)), Error);
+}
+
+TEST(StreamedLinear, IsTheProductWithTheWeightOfAnyType) {
+  for (const auto& [rows, in, out] : {std::tuple{1, 3, 5}, {7, 33, 700}, {130, 4000, 300}})
+    for (const DType dtype : {f32, bf16})
+      each_instruction_set([&, rows = rows, in = in, out = out] {
+        const Tensor x = random({rows, in}, 1, dtype), weight = random({out, in}, 2);
+        const Int8Matrix rounded = quantize(weight);
+        const Tensor floats[] = {weight, weight.to(bf16), dequantize(rounded, f32)};
+        const Tensor results[] = {streamed_linear(x, weight, {}, f32),
+                                  streamed_linear(x, weight.to(bf16), {}, bf16),
+                                  streamed_linear(x, rounded.values, rounded.scale, f32)};
+        for (size_t i = 0; i < 3; ++i) {
+          const Tensor expected = linear(x.to(f32), floats[i], {}, Activation::none, f32);
+          EXPECT_LT(relative_error(results[i], values_of(expected)), dtype == f32 && i != 1 ? 1e-5 : 1e-2) << i;
+        }
+      });
+  EXPECT_THROW(streamed_linear(random({2, 3}, 1), random({4, 5}, 2), {}, f32), Error);
+  EXPECT_THROW(streamed_linear(random({2, 5}, 1), quantize(random({4, 5}, 2)).values, {}, f32), Error);
 }
 
 }  // namespace

@@ -1,0 +1,61 @@
+#include "ops/streamed_linear.h"
+
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "ops/element.h"
+#include "ops/int8_linear_cpu.h"
+#include "ops/matmul.h"
+
+namespace linnet::ops {
+namespace {
+
+// So many rows that a product is worth its start, so few that they stay in the second-level cache.
+int64_t rows_at_once(int64_t columns) { return std::clamp<int64_t>((1 << 19) / columns, 16, 512); }
+
+// Rows begin..end in x's type.
+Tensor float_rows(const Tensor& weight, const Tensor& scale, int64_t begin, int64_t end, DType dtype) {
+  const int64_t columns = weight.size(1);
+  if (weight.dtype() != DType::i8) return weight.rows(begin, end).to(dtype);
+  Tensor result = Tensor::empty({end - begin, columns}, dtype);
+  parallel_for(end - begin, 8, [&](int64_t first, int64_t last) {
+    cpu::scale_rows(weight.data<int8_t>() + (begin + first) * columns, scale.data<float>() + begin + first,
+                    last - first, columns, element(result, first * columns), dtype);
+  });
+  return result;
+}
+
+// (rows, columns) → (columns, rows) in dtype.
+Tensor turned(const Tensor& x, DType dtype) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  Tensor y = Tensor::empty({columns, rows});
+  const float* in = x.data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(columns, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c)
+      for (int64_t r = 0; r < rows; ++r) out[c * rows + r] = in[r * columns + c];
+  });
+  return y.to(dtype);
+}
+
+}  // namespace
+
+Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scale, DType out_dtype) {
+  check_type("streamed_linear", x);
+  check_type("streamed_linear", out_dtype);
+  check(weight.defined() && weight.shape().rank() == 2 && x.shape().rank() >= 1 && x.size(-1) == weight.size(1),
+        "streamed_linear: a weight does not go with x of shape {}", to_string(x.shape()));
+  const int64_t out = weight.size(0), in = weight.size(1), rows = x.numel() / std::max<int64_t>(in, 1);
+  check(weight.dtype() != DType::i8 || (scale.defined() && scale.numel() == out),
+        "streamed_linear: a weight in 8 bits needs a scale for each row");
+  // The other way round, W·xᵀ: its rows are then those of the weight, and lie one after the other.
+  Tensor result = Tensor::empty({out, rows});
+  for (int64_t begin = 0, step = rows_at_once(in); begin < out; begin += step) {
+    const int64_t end = std::min(out, begin + step);
+    Tensor part = result.rows(begin, end);
+    matmul(as_matrix(float_rows(weight, scale, begin, end, x.dtype())), as_matrix(x).transposed(), part);
+  }
+  return turned(result, out_dtype).reshape(x.shape().with_last(out));
+}
+
+}  // namespace linnet::ops
