@@ -32,27 +32,25 @@ double load_average() {
 
 DType BenchOptions::product_dtype() const { return ops::product_dtype_from_name(dtype); }
 
-void add_bench_options(CLI::App& app, BenchOptions& options, std::vector<std::string> dtypes) {
+void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::string> dtypes) {
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
-      ->check(CLI::Range(0.001, 86400.0))
-      ->capture_default_str();
+      .in_range(0.001, 86400.0)
+      .capture_default_str();
   app.add_option("--repeat", options.budget.repeat, "Most rounds of one measurement")
-      ->check(CLI::Range(1, 1000000))
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "Threads; 0: all")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
+      .in_range(1, 1000000)
+      .capture_default_str();
+  app.add_option("--threads", options.threads, "Threads; 0: all").in_range(0, 4096).capture_default_str();
   app.add_option(
          "--dtype", options.dtype,
          fmt::format("Type of the products: {} (auto: f32 or bf16, the faster here)", fmt::join(dtypes, ", ")))
-      ->check(CLI::IsMember(dtypes))
-      ->capture_default_str();
+      .one_of(dtypes)
+      .capture_default_str();
   app.add_option("--json", options.json, "Also write everything to this file");
 }
 
-void add_mixer_option(CLI::App& app, std::string& mixer) {
+void add_mixer_option(const Verb& app, std::string& mixer) {
   app.add_option("--mixer", mixer, "Token mixer in place of the model's own: " + nn::known_mixers())
-      ->type_name("NAME");
+      .type_name("NAME");
 }
 
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings) {
@@ -98,21 +96,21 @@ std::string percent(const Ratio& ratio) {
   return fmt::format("{:.0f} % (median {:.0f} %)", 100 * ratio.best, 100 * ratio.median);
 }
 
-void add_bench(CLI::App& app) {
-  CLI::App* bench =
+void add_bench(const Verb& app) {
+  const Verb bench =
       app.add_subcommand("bench", "Measure speed and memory beside what this machine can do at most");
-  bench->require_subcommand(1);
-  bench->footer(
+  bench.require_subcommand(1, 1);
+  bench.footer(
       "A figure is only as good as the ceiling beside it: the product that oneDNN computes fastest, and a copy "
       "of\n"
       "memory, are measured in turn with the work. Ratios are of the best times, medians in brackets.");
-  add_bench_model(*bench);
-  add_bench_attention(*bench);
-  add_bench_heads(*bench);
-  add_bench_load(*bench);
-  add_bench_ops(*bench);
-  add_bench_train(*bench);
-  add_bench_vae(*bench);
+  add_bench_model(bench);
+  add_bench_attention(bench);
+  add_bench_heads(bench);
+  add_bench_load(bench);
+  add_bench_ops(bench);
+  add_bench_train(bench);
+  add_bench_vae(bench);
 }
 
 }  // namespace linnet::app

@@ -2,9 +2,8 @@
 // bench_heads.cpp, bench_load.cpp, bench_ops.cpp, bench_train.cpp, bench_vae.cpp.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <string>
+#include "arguments.h"
 
 #include "bench_report.h"
 #include "bench_timing.h"
@@ -22,10 +21,10 @@ struct BenchOptions {
   DType product_dtype() const;
 };
 
-void add_bench_options(CLI::App& app, BenchOptions& options,
+void add_bench_options(const Verb& app, BenchOptions& options,
                        std::vector<std::string> dtypes = {"auto", "f32", "bf16"});
 /// Of verbs that measure a preset: another mixer in place of its own.
-void add_mixer_option(CLI::App& app, std::string& mixer);
+void add_mixer_option(const Verb& app, std::string& mixer);
 
 /// Sets the number of threads and begins the report with the machine. `settings` is an object, to which the
 /// shared options are added. Says so when the machine is busy with something else.
@@ -42,12 +41,12 @@ double mixer_flops(nn::Mixer mixer, int64_t width, int64_t heads, int64_t tokens
 /// "88 % (median 86 %)"
 std::string percent(const Ratio& ratio);
 
-void add_bench_model(CLI::App& bench);
-void add_bench_attention(CLI::App& bench);
-void add_bench_heads(CLI::App& bench);
-void add_bench_load(CLI::App& bench);
-void add_bench_ops(CLI::App& bench);
-void add_bench_train(CLI::App& bench);
-void add_bench_vae(CLI::App& bench);
+void add_bench_model(const Verb& bench);
+void add_bench_attention(const Verb& bench);
+void add_bench_heads(const Verb& bench);
+void add_bench_load(const Verb& bench);
+void add_bench_ops(const Verb& bench);
+void add_bench_train(const Verb& bench);
+void add_bench_vae(const Verb& bench);
 
 }  // namespace linnet::app

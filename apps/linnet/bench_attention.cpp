@@ -213,30 +213,28 @@ void run(Options o) {
 
 }  // namespace
 
-void add_bench_attention(CLI::App& bench) {
-  CLI::App* app =
+void add_bench_attention(const Verb& bench) {
+  const Verb app =
       bench.add_subcommand("attention", "Self-attention modules over picture sizes: time, memory, ratios");
   auto options = std::make_shared<Options>();
-  app->add_option("--mixers", options->mixers, "Some of " + nn::known_mixers())
-      ->delimiter(',')
-      ->capture_default_str();
-  app->add_option("--width", options->width, "Channels")->check(CLI::Range(1, 16384))->capture_default_str();
-  app->add_option("--heads", options->heads, "Heads of all but softmax; 0: LiT's at this width")
-      ->check(CLI::Range(0, 16384))
-      ->capture_default_str();
-  app->add_option("--softmax-heads", options->softmax_heads, "Heads of softmax; 0: DiT's at this width")
-      ->check(CLI::Range(0, 16384))
-      ->capture_default_str();
-  app->add_option("--sizes", options->sizes, "Sides of the pictures in pixels")
-      ->delimiter(',')
-      ->capture_default_str();
-  app->add_option("--batch", options->batch, "Pictures at once")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  app->add_option("--limit", options->limit, "Leave softmax out where one run would take more seconds")
-      ->capture_default_str();
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("--mixers", options->mixers, "Some of " + nn::known_mixers())
+      .delimiter(',')
+      .capture_default_str();
+  app.add_option("--width", options->width, "Channels").in_range(1, 16384).capture_default_str();
+  app.add_option("--heads", options->heads, "Heads of all but softmax; 0: LiT's at this width")
+      .in_range(0, 16384)
+      .capture_default_str();
+  app.add_option("--softmax-heads", options->softmax_heads, "Heads of softmax; 0: DiT's at this width")
+      .in_range(0, 16384)
+      .capture_default_str();
+  app.add_option("--sizes", options->sizes, "Sides of the pictures in pixels")
+      .delimiter(',')
+      .capture_default_str();
+  app.add_option("--batch", options->batch, "Pictures at once").in_range(1, 65536).capture_default_str();
+  app.add_option("--limit", options->limit, "Leave softmax out where one run would take more seconds")
+      .capture_default_str();
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

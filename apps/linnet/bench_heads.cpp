@@ -159,22 +159,20 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_heads(CLI::App& bench) {
-  CLI::App* app =
+void add_bench_heads(const Verb& bench) {
+  const Verb app =
       bench.add_subcommand("heads", "The free-lunch study: computation and latency over the number of heads");
   auto options = std::make_shared<Options>();
-  app->add_option("--models", options->models, "Sizes: S, B, L, XL")->delimiter(',')->capture_default_str();
-  app->add_option("--heads", options->heads, "Numbers of heads; by default from 1 to half the width")
-      ->delimiter(',');
-  app->add_option("--mixer", options->mixer, nn::known_mixers())->capture_default_str();
-  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
-  app->add_option("--batch", options->batch, "Pictures at once")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  app->add_option("--plot", options->plot, "Also draw computation and latency over heads, as this SVG file")
-      ->type_name("FILE");
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("--models", options->models, "Sizes: S, B, L, XL").delimiter(',').capture_default_str();
+  app.add_option("--heads", options->heads, "Numbers of heads; by default from 1 to half the width")
+      .delimiter(',');
+  app.add_option("--mixer", options->mixer, nn::known_mixers()).capture_default_str();
+  app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
+  app.add_option("--batch", options->batch, "Pictures at once").in_range(1, 65536).capture_default_str();
+  app.add_option("--plot", options->plot, "Also draw computation and latency over heads, as this SVG file")
+      .type_name("FILE");
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

@@ -151,14 +151,14 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_load(CLI::App& bench) {
-  CLI::App* app = bench.add_subcommand("load", "A model's way from the page cache to its first forward pass");
+void add_bench_load(const Verb& bench) {
+  const Verb app = bench.add_subcommand("load", "A model's way from the page cache to its first forward pass");
   auto options = std::make_shared<Options>();
-  app->add_option("model", options->model, "Weights of any kind that `linnet info` knows, or builtin")
-      ->required();
-  add_weights_option(*app, options->weights);
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("model", options->model, "Weights of any kind that `linnet info` knows, or builtin")
+      .required();
+  add_weights_option(app, options->weights);
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

@@ -149,19 +149,17 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_model(CLI::App& bench) {
-  CLI::App* app =
+void add_bench_model(const Verb& bench) {
+  const Verb app =
       bench.add_subcommand("model", "One forward pass: time, share of oneDNN's peak, memory, breakdown");
   auto options = std::make_shared<Options>();
-  app->add_option("--model", options->model, "LiT-XL/2, DiT-S/2, ...")->capture_default_str();
-  add_mixer_option(*app, options->mixer);
-  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
-  app->add_option("--batch", options->batch, "Pictures in one pass")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  app->add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
-  add_bench_options(*app, *options, {"auto", "f32", "bf16", "int8"});
-  app->callback([options] { run(*options); });
+  app.add_option("--model", options->model, "LiT-XL/2, DiT-S/2, ...").capture_default_str();
+  add_mixer_option(app, options->mixer);
+  app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
+  app.add_option("--batch", options->batch, "Pictures in one pass").in_range(1, 65536).capture_default_str();
+  app.add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
+  add_bench_options(app, *options, {"auto", "f32", "bf16", "int8"});
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

@@ -120,19 +120,17 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_ops(CLI::App& bench) {
-  CLI::App* app = bench.add_subcommand("ops", "Every operation forward and backward beside what bounds it");
+void add_bench_ops(const Verb& bench) {
+  const Verb app = bench.add_subcommand("ops", "Every operation forward and backward beside what bounds it");
   auto options = std::make_shared<Options>();
-  app->add_option("--models", options->models, "Models whose shapes to take")
-      ->delimiter(',')
-      ->capture_default_str();
-  add_mixer_option(*app, options->mixer);
-  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
-  app->add_option("--batch", options->batch, "Pictures at once")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("--models", options->models, "Models whose shapes to take")
+      .delimiter(',')
+      .capture_default_str();
+  add_mixer_option(app, options->mixer);
+  app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
+  app.add_option("--batch", options->batch, "Pictures at once").in_range(1, 65536).capture_default_str();
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

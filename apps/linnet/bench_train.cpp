@@ -204,23 +204,21 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_train(CLI::App& bench) {
-  CLI::App* app =
+void add_bench_train(const Verb& bench) {
+  const Verb app =
       bench.add_subcommand("train", "One training step: time, share of oneDNN's peak, memory, breakdown");
   auto options = std::make_shared<Options>();
-  app->add_option("--model", options->model, "LiT-S/2, DiT-S/2, ...")->capture_default_str();
-  add_mixer_option(*app, options->mixer);
-  app->add_option("--teacher", options->teacher,
-                  "Measure also a step that learns from this model: DiT-XL/2, ...")
-      ->type_name("NAME");
-  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
-  app->add_option("--batch", options->batch, "Pictures a step")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  app->add_flag("--checkpointing", options->checkpointing, "Compute activations again instead of keeping them");
-  app->add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("--model", options->model, "LiT-S/2, DiT-S/2, ...").capture_default_str();
+  add_mixer_option(app, options->mixer);
+  app.add_option("--teacher", options->teacher,
+                 "Measure also a step that learns from this model: DiT-XL/2, ...")
+      .type_name("NAME");
+  app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
+  app.add_option("--batch", options->batch, "Pictures a step").in_range(1, 65536).capture_default_str();
+  app.add_flag("--checkpointing", options->checkpointing, "Compute activations again instead of keeping them");
+  app.add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

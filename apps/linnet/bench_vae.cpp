@@ -65,15 +65,15 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_vae(CLI::App& bench) {
-  CLI::App* app = bench.add_subcommand("vae", "Decoding a picture: time, share of oneDNN's peak, memory");
+void add_bench_vae(const Verb& bench) {
+  const Verb app = bench.add_subcommand("vae", "Decoding a picture: time, share of oneDNN's peak, memory");
   auto options = std::make_shared<Options>();
-  app->add_option("--size", options->size, "Side of the picture in pixels")->capture_default_str();
-  app->add_option("--memory", options->memory, "Most that activations may take, such as 512M; 0: no limit")
-      ->capture_default_str()
-      ->type_name("BYTES");
-  add_bench_options(*app, *options);
-  app->callback([options] { run(*options); });
+  app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
+  app.add_option("--memory", options->memory, "Most that activations may take, such as 512M; 0: no limit")
+      .capture_default_str()
+      .type_name("BYTES");
+  add_bench_options(app, *options);
+  app.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

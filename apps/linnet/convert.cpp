@@ -111,29 +111,29 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_convert(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("convert", "Write a model as another kind of file, in another type");
+void add_convert(const Verb& app) {
+  const Verb verb = app.add_subcommand("convert", "Write a model as another kind of file, in another type");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model,
-                   "Weights of any kind that `linnet info` knows: safetensors, PyTorch, a folder; or builtin")
-      ->required();
-  verb->add_option("-o,--output", options->output,
-                   "Safetensors file to write; with --names diffusers also a folder, for its from_pretrained")
-      ->required()
-      ->type_name("FILE");
-  verb->add_option(
+  verb.add_option("model", options->model,
+                  "Weights of any kind that `linnet info` knows: safetensors, PyTorch, a folder; or builtin")
+      .required();
+  verb.add_option("-o,--output", options->output,
+                  "Safetensors file to write; with --names diffusers also a folder, for its from_pretrained")
+      .required()
+      .type_name("FILE");
+  verb.add_option(
           "--dtype", options->dtype,
           "Type of the weights: bf16, f16, f32, or int8: the blocks' matrices in 8 bits (default: as they are)")
-      ->type_name("NAME");
-  verb->add_option("--names", options->names,
-                   "Whose names the tensors get: original (DiT's, LiT's) or diffusers")
-      ->capture_default_str()
-      ->type_name("NAME");
-  add_weights_option(*verb, options->weights);
-  verb->add_flag("--no-positions", options->no_positions,
-                 "Leave out pos_embed, which Linnet computes but DiT's own code wants");
-  verb->footer("linnet convert DiT-XL-2-256x256.pt -o dit.safetensors --dtype bf16");
-  verb->callback([options] { run(*options); });
+      .type_name("NAME");
+  verb.add_option("--names", options->names,
+                  "Whose names the tensors get: original (DiT's, LiT's) or diffusers")
+      .capture_default_str()
+      .type_name("NAME");
+  add_weights_option(verb, options->weights);
+  verb.add_flag("--no-positions", options->no_positions,
+                "Leave out pos_embed, which Linnet computes but DiT's own code wants");
+  verb.footer("linnet convert DiT-XL-2-256x256.pt -o dit.safetensors --dtype bf16");
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

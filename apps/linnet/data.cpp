@@ -28,17 +28,17 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_data(CLI::App& app) {
-  CLI::App* data = app.add_subcommand("data", "Make data sets");
-  data->require_subcommand(1);
-  CLI::App* shapes =
-      data->add_subcommand("shapes", "Render the data set of coloured shapes as PNG files with captions");
+void add_data(const Verb& app) {
+  const Verb data = app.add_subcommand("data", "Make data sets");
+  data.require_subcommand(1, 1);
+  const Verb shapes =
+      data.add_subcommand("shapes", "Render the data set of coloured shapes as PNG files with captions");
   auto options = std::make_shared<Options>();
-  shapes->add_option("dir", options->dir, "Folder to make")->required();
-  shapes->add_option("--count", options->count, "Number of pictures")->capture_default_str();
-  shapes->add_option("--size", options->size, "Side in pixels")->capture_default_str();
-  shapes->add_option("--seed", options->seed, "Another seed gives other pictures")->capture_default_str();
-  shapes->callback([options] { run(*options); });
+  shapes.add_option("dir", options->dir, "Folder to make").required();
+  shapes.add_option("--count", options->count, "Number of pictures").capture_default_str();
+  shapes.add_option("--size", options->size, "Side in pixels").capture_default_str();
+  shapes.add_option("--seed", options->seed, "Another seed gives other pictures").capture_default_str();
+  shapes.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

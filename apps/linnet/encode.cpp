@@ -83,30 +83,30 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_encode(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("encode", "Turn pictures into latents, to train a latent model on");
+void add_encode(const Verb& app) {
+  const Verb verb = app.add_subcommand("encode", "Turn pictures into latents, to train a latent model on");
   auto o = std::make_shared<Options>();
-  verb->add_option("pictures", o->pictures,
-                   "Folder of class sub-folders with PNG, JPEG or WebP pictures, or of tar files with key.jpg "
-                   "beside key.cls")
-      ->required();
-  verb->add_option("--vae", o->vae, "Autoencoder: a diffusers folder or a file")->required()->type_name("PATH");
-  verb->add_option("-o,--output", o->output, "Folder for the shards; what is there already is not made again")
-      ->required()
-      ->type_name("DIR");
-  verb->add_option("--size", o->size, "Pictures are scaled and cropped to so many pixels a side")
-      ->capture_default_str();
-  verb->add_flag("--flip", o->flip, "Encode each picture mirrored, too");
-  verb->add_option("--shard", o->shard, "Pictures in a shard (of tar files, each makes one)")
-      ->capture_default_str();
-  verb->add_option("--stored", o->stored, "Type of what is stored: f16 or f32")
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option("--batch", o->batch, "Pictures at once")->capture_default_str();
-  add_dtype_option(*verb, o->dtype);
-  add_threads_option(*verb, o->threads);
-  verb->footer("linnet encode imagenet/train --vae sd-vae-ft-ema --flip -o latents");
-  verb->callback([o] { run(*o); });
+  verb.add_option("pictures", o->pictures,
+                  "Folder of class sub-folders with PNG, JPEG or WebP pictures, or of tar files with key.jpg "
+                  "beside key.cls")
+      .required();
+  verb.add_option("--vae", o->vae, "Autoencoder: a diffusers folder or a file").required().type_name("PATH");
+  verb.add_option("-o,--output", o->output, "Folder for the shards; what is there already is not made again")
+      .required()
+      .type_name("DIR");
+  verb.add_option("--size", o->size, "Pictures are scaled and cropped to so many pixels a side")
+      .capture_default_str();
+  verb.add_flag("--flip", o->flip, "Encode each picture mirrored, too");
+  verb.add_option("--shard", o->shard, "Pictures in a shard (of tar files, each makes one)")
+      .capture_default_str();
+  verb.add_option("--stored", o->stored, "Type of what is stored: f16 or f32")
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option("--batch", o->batch, "Pictures at once").capture_default_str();
+  add_dtype_option(verb, o->dtype);
+  add_threads_option(verb, o->threads);
+  verb.footer("linnet encode imagenet/train --vae sd-vae-ft-ema --flip -o latents");
+  verb.callback([o] { run(*o); });
 }
 
 }  // namespace linnet::app

@@ -74,34 +74,34 @@ void run(const EvalOptions& options) {
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("eval", "Measure how good pictures are");
-  verb->require_subcommand(0, 1);
+void add_eval(const Verb& app) {
+  const Verb verb = app.add_subcommand("eval", "Measure how good pictures are");
+  verb.require_subcommand(0, 1);
   auto options = std::make_shared<EvalOptions>();
-  verb->add_option(
+  verb.add_option(
       "samples", options->samples,
       "Folder of pictures to measure, sub-folders included; with --inception also an .npz file, as ADM's");
-  verb->add_option(
+  verb.add_option(
       "reference", options->reference,
       "Folder of pictures that they should be like, or its statistics as --save-statistics wrote them");
-  verb->add_option(
+  verb.add_option(
           "--inception", options->inception,
           "Inception's weights (pt_inception-2015-12-05-6726825d.pth): FID, sFID, Inception score, precision "
           "and recall as ADM's suite defines them")
-      ->type_name("FILE");
-  verb->add_option("--features", options->features,
-                   "Classifier of your own (linnet eval train-classifier) whose features are compared instead")
-      ->type_name("FILE");
-  verb->add_option("--json", options->json, "Also write the result to this file")->type_name("FILE");
-  verb->add_option("--save-statistics", options->statistics,
-                   "Write the reference's statistics to this file, which may then stand for it")
-      ->type_name("FILE");
-  add_threads_option(*verb, options->threads);
-  add_eval_shapes(*verb);
-  add_eval_train_classifier(*verb);
-  verb->footer("linnet eval samples data/shapes --features models/shapes-features.safetensors");
-  verb->callback([verb, options] {
-    if (verb->get_subcommands().empty()) run(*options);
+      .type_name("FILE");
+  verb.add_option("--features", options->features,
+                  "Classifier of your own (linnet eval train-classifier) whose features are compared instead")
+      .type_name("FILE");
+  verb.add_option("--json", options->json, "Also write the result to this file").type_name("FILE");
+  verb.add_option("--save-statistics", options->statistics,
+                  "Write the reference's statistics to this file, which may then stand for it")
+      .type_name("FILE");
+  add_threads_option(verb, options->threads);
+  add_eval_shapes(verb);
+  add_eval_train_classifier(verb);
+  verb.footer("linnet eval samples data/shapes --features models/shapes-features.safetensors");
+  verb.callback([verb, options] {
+    if (!verb.has_chosen()) run(*options);
   });
 }
 

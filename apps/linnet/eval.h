@@ -1,9 +1,8 @@
 // What `linnet eval` can do besides comparing two folders, a file each.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <string>
+#include "arguments.h"
 
 namespace linnet::app {
 
@@ -15,7 +14,7 @@ struct EvalOptions {
 
 void eval_with_inception(const EvalOptions& options);
 
-void add_eval_shapes(CLI::App& verb);
-void add_eval_train_classifier(CLI::App& verb);
+void add_eval_shapes(const Verb& verb);
+void add_eval_train_classifier(const Verb& verb);
 
 }  // namespace linnet::app

@@ -59,31 +59,31 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_eval_train_classifier(CLI::App& verb) {
-  CLI::App* train = verb.add_subcommand(
+void add_eval_train_classifier(const Verb& verb) {
+  const Verb train = verb.add_subcommand(
       "train-classifier",
       "Train a small classifier on class folders of pictures; its features compare pictures");
   auto options = std::make_shared<Options>();
   ClassifierConfig& model = options->training.model;
   OptimizerConfig& optimizer = options->training.optimizer;
-  train->add_option("data", options->training.data, "Folder with a sub-folder of pictures a class")->required();
-  train->add_option("-o,--output", options->output, "Safetensors file to write")->required()->type_name("FILE");
+  train.add_option("data", options->training.data, "Folder with a sub-folder of pictures a class").required();
+  train.add_option("-o,--output", options->output, "Safetensors file to write").required().type_name("FILE");
   train
-      ->add_option("--held-out", options->held_out,
-                   "Other pictures, in the same way, to measure the accuracy on")
-      ->type_name("DIR");
-  train->add_option("--steps", optimizer.steps, "Training steps")->capture_default_str();
-  train->add_option("--batch", optimizer.batch, "Pictures in a step")->capture_default_str();
-  train->add_option("--lr", optimizer.lr, "Highest learning rate")->capture_default_str();
-  train->add_option("--seed", optimizer.seed, "Of initial weights and the pictures' order")
-      ->capture_default_str();
-  train->add_option("--size", model.input_size, "Side of the pictures that it sees")->capture_default_str();
-  train->add_option("--patch", model.patch_size, "Side of a patch")->capture_default_str();
-  train->add_option("--width", model.hidden_size, "Channels, which are the features")->capture_default_str();
-  train->add_option("--depth", model.depth, "Blocks")->capture_default_str();
-  train->add_option("--heads", model.num_heads, "Heads of the linear attention")->capture_default_str();
-  add_threads_option(*train, options->threads);
-  train->callback([options] { run(*options); });
+      .add_option("--held-out", options->held_out,
+                  "Other pictures, in the same way, to measure the accuracy on")
+      .type_name("DIR");
+  train.add_option("--steps", optimizer.steps, "Training steps").capture_default_str();
+  train.add_option("--batch", optimizer.batch, "Pictures in a step").capture_default_str();
+  train.add_option("--lr", optimizer.lr, "Highest learning rate").capture_default_str();
+  train.add_option("--seed", optimizer.seed, "Of initial weights and the pictures' order")
+      .capture_default_str();
+  train.add_option("--size", model.input_size, "Side of the pictures that it sees").capture_default_str();
+  train.add_option("--patch", model.patch_size, "Side of a patch").capture_default_str();
+  train.add_option("--width", model.hidden_size, "Channels, which are the features").capture_default_str();
+  train.add_option("--depth", model.depth, "Blocks").capture_default_str();
+  train.add_option("--heads", model.num_heads, "Heads of the linear attention").capture_default_str();
+  add_threads_option(train, options->threads);
+  train.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

@@ -77,30 +77,30 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_forward(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("forward", "Run a model once on tensors from a file");
+void add_forward(const Verb& app) {
+  const Verb verb = app.add_subcommand("forward", "Run a model once on tensors from a file");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model, "Model file or folder, or builtin")->required();
-  verb->add_option(
+  verb.add_option("model", options->model, "Model file or folder, or builtin").required();
+  verb.add_option(
           "input", options->input,
           "Safetensors file with x (n, c, h, w), timesteps t (n) and classes y (n), or text (n, tokens, d) "
           "and text_mask (n, tokens) of a text-to-image model; with sample (n, c, "
           "height, width) in -1..1 for vae.encoder and inception; with latent (n, c, h, w), not scaled, for "
           "vae.decoder; with input_ids and attention_mask (n, tokens) for text_encoder")
-      ->required();
-  verb->add_option("-o,--output", options->output,
-                   "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample; "
-                   "last_hidden_state; features by name")
-      ->required()
-      ->type_name("FILE");
-  verb->add_option("--part", options->part,
-                   "What to run: transformer, vae.encoder, vae.decoder, text_encoder or inception")
-      ->capture_default_str()
-      ->type_name("NAME");
-  add_dtype_option(*verb, options->dtype);
-  add_weights_option(*verb, options->weights);
-  add_threads_option(*verb, options->threads);
-  verb->callback([options] { run(*options); });
+      .required();
+  verb.add_option("-o,--output", options->output,
+                  "Safetensors file to write: out (n, c or 2c, h, w); mean and logvar; sample; "
+                  "last_hidden_state; features by name")
+      .required()
+      .type_name("FILE");
+  verb.add_option("--part", options->part,
+                  "What to run: transformer, vae.encoder, vae.decoder, text_encoder or inception")
+      .capture_default_str()
+      .type_name("NAME");
+  add_dtype_option(verb, options->dtype);
+  add_weights_option(verb, options->weights);
+  add_threads_option(verb, options->threads);
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

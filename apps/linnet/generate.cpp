@@ -20,105 +20,105 @@ void run(const PaintOptions& options) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("generate", "Paint pictures from texts, or from classes, and seeds");
+void add_generate(const Verb& app) {
+  const Verb verb = app.add_subcommand("generate", "Paint pictures from texts, or from classes, and seeds");
   auto o = std::make_shared<PaintOptions>();
-  verb->add_option("prompt", o->prompts,
-                   "What to paint, in words: one text, or several, for a text-to-image model")
-      ->type_name("TEXT");
-  verb->add_option("--prompts", o->prompt_file, "File with one text a line")->type_name("FILE");
-  verb->add_option("--negative", o->negative, "Text that guidance leads away from")->type_name("TEXT");
-  verb->add_option(
+  verb.add_option("prompt", o->prompts,
+                  "What to paint, in words: one text, or several, for a text-to-image model")
+      .type_name("TEXT");
+  verb.add_option("--prompts", o->prompt_file, "File with one text a line").type_name("FILE");
+  verb.add_option("--negative", o->negative, "Text that guidance leads away from").type_name("TEXT");
+  verb.add_option(
           "--size", o->size,
           "Pixels, such as 1024x768: the nearest that the model was trained with is taken (default: the "
           "model's own)")
-      ->type_name("WxH");
-  verb->add_option("--text-encoder", o->text_encoder,
-                   "T5 encoder, a folder or a file (default: in the model's folder)")
-      ->type_name("PATH");
-  verb->add_option("--tokenizer", o->tokenizer,
-                   "SentencePiece model, or the folder that holds it (default: in the model's folder)")
-      ->type_name("PATH");
-  verb->add_option("--cache", o->cache,
-                   "Folder in which encoded texts are kept, so that they need no encoder again")
-      ->type_name("DIR");
-  verb->add_option("--cleaning", o->cleaning,
-                   "Of texts: lower (small letters, as diffusers) or strip (as PixArt's own code)")
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option(
+      .type_name("WxH");
+  verb.add_option("--text-encoder", o->text_encoder,
+                  "T5 encoder, a folder or a file (default: in the model's folder)")
+      .type_name("PATH");
+  verb.add_option("--tokenizer", o->tokenizer,
+                  "SentencePiece model, or the folder that holds it (default: in the model's folder)")
+      .type_name("PATH");
+  verb.add_option("--cache", o->cache,
+                  "Folder in which encoded texts are kept, so that they need no encoder again")
+      .type_name("DIR");
+  verb.add_option("--cleaning", o->cleaning,
+                  "Of texts: lower (small letters, as diffusers) or strip (as PixArt's own code)")
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option(
           "--unconditional", o->unconditional,
           "What guidance leads away from: text, the negative one encoded (diffusers), or null, the model's "
           "embedding of no text (PixArt's own code)")
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option(
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option(
           "-c,--class,--classes", o->classes,
           "What to paint: names or indices, with commas or repeated (default: balanced, every class in turn)")
-      ->allow_extra_args(false)
-      ->type_name("NAME");
-  verb->add_option("-n,--count", o->count,
-                   "Pictures in all, cycling through the classes (default: one of each class given, or 1)");
-  verb->add_option("-o,--output", o->output,
-                   "Picture to write (.png, .jpg, .webp); several are numbered: out-0001.png, ... Or a folder, "
-                   "samples/: what "
-                   "is there is not painted again, and processes that mpirun starts share the work")
-      ->type_name("FILE");
-  verb->add_option("--format", o->format, "What the pictures in a folder are: png, jpg or webp")
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option("--quality", o->quality,
-                   "Of JPEG, 1 to 100 (default: 95), or of a lossy WebP (default: lossless)");
-  verb->add_flag("-g,--grid", o->grid, "Write one sheet of all pictures instead");
-  verb->add_option("--columns", o->columns, "Pictures in a row of the sheet")->capture_default_str();
-  verb->add_option("--scale", o->scale,
-                   "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
-      ->capture_default_str();
-  verb->add_option("-m,--model", o->model, "Model file, or builtin")->capture_default_str()->type_name("FILE");
-  add_weights_option(*verb, o->weights);
-  verb->add_option("-s,--seed", o->seed,
-                   "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which "
-                   "is shown; of "
-                   "a folder 0)")
-      ->type_name("INT");
-  verb->add_option("--steps", o->steps, "Sampling steps, 1 to 1000 (default: 50 of classes, 20 of texts)");
-  verb->add_option("--sampler", o->sampler, "ddpm, ddim or dpm++ (default: ddim of classes, dpm++ of texts)")
-      ->type_name("NAME");
-  verb->add_option("--cfg", o->guidance_scale, "Guidance scale; 1: none (default: 3 of classes, 4.5 of texts)");
-  verb->add_option(
+      .one_each()
+      .type_name("NAME");
+  verb.add_option("-n,--count", o->count,
+                  "Pictures in all, cycling through the classes (default: one of each class given, or 1)");
+  verb.add_option("-o,--output", o->output,
+                  "Picture to write (.png, .jpg, .webp); several are numbered: out-0001.png, ... Or a folder, "
+                  "samples/: what "
+                  "is there is not painted again, and processes that mpirun starts share the work")
+      .type_name("FILE");
+  verb.add_option("--format", o->format, "What the pictures in a folder are: png, jpg or webp")
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option("--quality", o->quality,
+                  "Of JPEG, 1 to 100 (default: 95), or of a lossy WebP (default: lossless)");
+  verb.add_flag("-g,--grid", o->grid, "Write one sheet of all pictures instead");
+  verb.add_option("--columns", o->columns, "Pictures in a row of the sheet").capture_default_str();
+  verb.add_option("--scale", o->scale,
+                  "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
+      .capture_default_str();
+  verb.add_option("-m,--model", o->model, "Model file, or builtin").capture_default_str().type_name("FILE");
+  add_weights_option(verb, o->weights);
+  verb.add_option("-s,--seed", o->seed,
+                  "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which "
+                  "is shown; of "
+                  "a folder 0)")
+      .type_name("INT");
+  verb.add_option("--steps", o->steps, "Sampling steps, 1 to 1000 (default: 50 of classes, 20 of texts)");
+  verb.add_option("--sampler", o->sampler, "ddpm, ddim or dpm++ (default: ddim of classes, dpm++ of texts)")
+      .type_name("NAME");
+  verb.add_option("--cfg", o->guidance_scale, "Guidance scale; 1: none (default: 3 of classes, 4.5 of texts)");
+  verb.add_option(
           "--cfg-channels", o->guided_channels,
           "Channels that are guided: 3, as the released DiT, or all (default: 3 of classes, all of texts)")
-      ->type_name("NAME");
-  verb->add_option("--clip", o->clip,
-                   "Keep predicted pictures in -1..1: on, off, or auto (on for pixels, not latents)")
-      ->capture_default_str()
-      ->type_name("NAME");
-  add_dtype_option(*verb, o->dtype);
-  verb->add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size")
-      ->capture_default_str();
-  add_threads_option(*verb, o->threads);
-  verb->add_option(
+      .type_name("NAME");
+  verb.add_option("--clip", o->clip,
+                  "Keep predicted pictures in -1..1: on, off, or auto (on for pixels, not latents)")
+      .capture_default_str()
+      .type_name("NAME");
+  add_dtype_option(verb, o->dtype);
+  verb.add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size").capture_default_str();
+  add_threads_option(verb, o->threads);
+  verb.add_option(
           "--vae", o->vae,
           "Autoencoder that decodes a latent model's samples: a diffusers folder or a file (default: the one "
           "in the model's folder)")
-      ->type_name("PATH");
-  verb->add_option(
-          "--memory", o->memory,
-          "Most that decoding may take beside its weights, such as 512M; 0: no limit. What does not fit is "
-          "decoded in bands of rows: the same picture, but for rounding, in half as much time again")
-      ->capture_default_str()
-      ->type_name("BYTES");
-  verb->add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
-      ->type_name("FILE");
-  verb->add_option("--latents-out", o->latents,
-                   "Also write the samples themselves, as tensor \"latents\" of a safetensors file")
-      ->type_name("FILE");
-  verb->add_option(
+      .type_name("PATH");
+  verb.add_option("--memory", o->memory,
+                  "Most that painting classes may take in decoding, beside the weights (default: 4G; 0: no "
+                  "limit), or that "
+                  "painting texts may take in all, such as 6G. What does not fit is decoded in bands of rows, "
+                  "the same picture "
+                  "but for rounding; stages give their memory to the next")
+      .type_name("BYTES");
+  verb.add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
+      .type_name("FILE");
+  verb.add_option("--latents-out", o->latents,
+                  "Also write the samples themselves, as tensor \"latents\" of a safetensors file")
+      .type_name("FILE");
+  verb.add_option(
           "--npz", o->npz,
           "When a folder's pictures are all there, also write them to one file, as ADM's evaluation takes them")
-      ->type_name("FILE");
-  verb->footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
-  verb->callback([o] { run(*o); });
+      .type_name("FILE");
+  verb.footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
+  verb.callback([o] { run(*o); });
 }
 
 }  // namespace linnet::app

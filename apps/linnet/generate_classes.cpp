@@ -5,6 +5,7 @@
 #include "generate_options.h"
 #include "interrupt.h"
 #include "io/sheet.h"
+#include "memory_argument.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
@@ -82,7 +83,7 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   if (vae) {
     origin.vae = short_name(vae_path(options).string());
     origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
-    origin.memory = options.memory;
+    origin.memory = options.decoding_memory();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
 
@@ -97,7 +98,8 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
                        {c.in_channels, c.input_size, c.input_size},
                        [&](int64_t picture) { return picture_text(origin, request, model, picture); },
                        [&] { return sheet_text(origin, request, model); }};
-  PictureWriter writer(options, job, vae.get());
+  const size_t memory = bytes_from(options.decoding_memory());
+  PictureWriter writer(options, job, decoder(vae.get(), memory));
   {
     Progress progress;
     StepWatch watch(progress, request.count);

@@ -56,6 +56,11 @@ std::unique_ptr<Vae> load_decoder(const fs::path& path, int64_t channels, DType 
   return vae;
 }
 
+PictureWriter::Decode decoder(const Vae* vae, size_t memory) {
+  if (!vae) return {};
+  return [vae, memory](const Tensor& sample) { return decode_samples(*vae, sample, memory); };
+}
+
 std::string describe(const PictureWriter& writer, double seconds) {
   const int64_t n = writer.painted();
   std::string text = fmt::format("{} picture{} in {}", n, n == 1 ? "" : "s", duration(seconds));

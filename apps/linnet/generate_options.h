@@ -35,6 +35,9 @@ std::filesystem::path vae_path(const PaintOptions& options);
 /// Loaded, checked to decode so many channels, its products in bf16 where that is faster, unless dtype is f32.
 std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype);
 
+/// What it does to samples; vae may be null and must outlive what is returned. memory as Vae::decode takes it.
+PictureWriter::Decode decoder(const Vae* vae, size_t memory);
+
 /// "16 pictures in 3.1 s, 194 ms each", and of a folder also how many were there.
 std::string describe(const PictureWriter& writer, double seconds);
 

@@ -8,7 +8,6 @@
 #include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
-#include "pipeline/decode.h"
 #include "terminal.h"
 
 namespace linnet::app {
@@ -41,7 +40,7 @@ void check_format(const OutputOptions& options) {
 }  // namespace
 
 void prepare_outputs(const OutputOptions& options) {
-  bytes_from(options.memory);
+  bytes_from(options.decoding_memory());
   if (options.output.empty() && options.latents.empty())
     throw UsageError("say where the picture goes: -o out.png");
   if (options.columns < 1 || options.scale < 0)
@@ -63,8 +62,8 @@ void prepare_outputs(const OutputOptions& options) {
   if (!options.latents.empty()) check_writable(options.latents);
 }
 
-PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, const Vae* vae)
-    : options_(options), job_(job), vae_(vae) {
+PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode)
+    : options_(options), job_(job), decode_(std::move(decode)) {
   if (!options.latents.empty())
     latents_ = Tensor::empty({job.count, job.sample[0], job.sample[1], job.sample[2]});
 }
@@ -95,7 +94,7 @@ void PictureWriter::take(int64_t first, const Tensor& samples) {
   if (options_.output.empty()) return;
   for (int64_t i = 0; i < n; ++i) {
     const Tensor sample = samples.rows(i, i + 1);
-    const Tensor picture = vae_ ? decode_samples(*vae_, sample, bytes_from(options_.memory)) : sample;
+    const Tensor picture = decode_ ? decode_(sample) : sample;
     const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
     if (options_.grid)
       sheet_.push_back(image);

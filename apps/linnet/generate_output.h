@@ -14,13 +14,15 @@
 namespace linnet::app {
 
 struct OutputOptions {
-  std::string output, latents, npz, memory = "4G", format = "png";
+  std::string output, latents, npz, memory, format = "png";
   std::optional<int> quality;
   int64_t columns = 8, scale = 0;
   bool grid = false;
 
   /// Pictures go to a folder: what is there already is not painted again.
   bool to_folder() const;
+  /// --memory, or as much as decoding takes unless told otherwise.
+  std::string decoding_memory() const { return memory.empty() ? "4G" : memory; }
   /// As a name's ending: ".png". That of the output, or of the files in a folder.
   std::string extension() const;
 };
@@ -40,8 +42,10 @@ struct PictureJob {
 /// Takes finished samples and writes what was asked for.
 class PictureWriter {
  public:
-  /// vae may be null: the samples are pictures. All must outlive this.
-  PictureWriter(const OutputOptions& options, const PictureJob& job, const Vae* vae);
+  /// A sample (1, c, h, w) as the picture (1, 3, height, width) that it means; none: it is one.
+  using Decode = std::function<Tensor(const Tensor& sample)>;
+  /// All must outlive this.
+  PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode);
 
   /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
   /// by their names.
@@ -63,7 +67,7 @@ class PictureWriter {
 
   const OutputOptions& options_;
   const PictureJob& job_;
-  const Vae* vae_;
+  Decode decode_;
   const ProcessShare share_ = process_share();
   int64_t painted_ = 0, kept_ = 0;
   Tensor latents_;

@@ -1,6 +1,7 @@
 // linnet generate of a text-to-image model: the text encoder, the transformer, and the autoencoder in turn.
 #include <fmt/format.h>
 
+#include <numeric>
 #include <sstream>
 
 #include "core/memory.h"
@@ -10,7 +11,10 @@
 #include "io/file.h"
 #include "io/sheet.h"
 #include "io/text.h"
+#include "memory_argument.h"
 #include "model_argument.h"
+#include "pipeline/decode.h"
+#include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
 #include "pipeline/text_encoding.h"
 #include "step_watch.h"
@@ -75,38 +79,45 @@ Cleaning cleaning_of(const PaintOptions& options) {
 // gone afterwards.
 class TextStage {
  public:
-  TextStage(const Parts& parts, const PaintOptions& options, const PixArtConfig& model)
+  TextStage(const Parts& parts, const PaintOptions& options, const PixArtConfig& model,
+            const std::vector<std::string>& texts)
       : parts_(parts), options_(options), model_(model), tokenizer_(Tokenizer::open(parts.tokenizer)),
-        cleaning_(cleaning_of(options)) {}
-
-  TextStates encode(const std::vector<std::string>& texts) {
-    const TokenizedTexts tokens = tokenize(tokenizer_, texts, model_.caption_tokens, cleaning_);
+        tokens_(tokenize(tokenizer_, texts, model.caption_tokens, cleaning_of(options))), encoder_(load()) {
     for (size_t i = 0; i < texts.size(); ++i)
-      if (tokens.cut[i])
+      if (tokens_.cut[i])
         say(fmt::format("\"{}\" is cut after {} tokens", printable(texts[i], 60), model_.caption_tokens));
-    const std::unique_ptr<T5Encoder> encoder = load();
-    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder));
+  }
+
+  const T5Encoder& encoder() const { return *encoder_; }
+  int64_t tokens() const {
+    int64_t count = 0;
+    for (const auto& ids : tokens_.ids) count += static_cast<int64_t>(ids.size());
+    return count;
+  }
+
+  TextStates encode() const {
+    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder_));
     const auto start = Clock::now();
     std::vector<Tensor> states;
     std::vector<std::vector<int64_t>> fresh;
-    for (const auto& ids : tokens.ids) {
+    for (const auto& ids : tokens_.ids) {
       states.push_back(cache.find(ids, model_.caption_channels));
       if (!states.back().defined()) fresh.push_back(ids);
     }
     // Together: most of the time goes into reading the encoder's weights.
-    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_texts(*encoder, fresh);
+    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_texts(*encoder_, fresh);
     TextStates all{{}, {0}};
     for (size_t i = 0, next = 0; i < states.size(); ++i) {
       if (!states[i].defined()) {
         states[i] = encoded.states.rows(encoded.offsets[next], encoded.offsets[next + 1]);
-        cache.keep(tokens.ids[i], states[i]);
+        cache.keep(tokens_.ids[i], states[i]);
         ++next;
       }
       const TextStates one{states[i], {0, states[i].size(0)}};
       all = all.count() == 0 ? one : join(all, one);
     }
-    say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), texts.size(), all.offsets.back(),
-                    duration(since(start))));
+    say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), tokens_.ids.size(),
+                    all.offsets.back(), duration(since(start))));
     return all;
   }
 
@@ -132,7 +143,8 @@ class TextStage {
   const PaintOptions& options_;
   const PixArtConfig& model_;
   Tokenizer tokenizer_;
-  Cleaning cleaning_;
+  TokenizedTexts tokens_;
+  std::unique_ptr<T5Encoder> encoder_;
 };
 
 SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, int64_t reduction) {
@@ -163,6 +175,117 @@ TextPaintRequest request_from(const PaintOptions& options) {
   return request;
 }
 
+// The transformer and the autoencoder, and how they share the memory.
+class PaintStage {
+ public:
+  PaintStage(const PaintOptions& options, const Weights& weights, const PixArtConfig& config,
+             const fs::path& vae)
+      : options_(options), weights_(weights), config_(config) {
+    const PixArt shapes(config);
+    check_parameters(nn::all_parameters(const_cast<PixArt&>(shapes)), weights);
+    const DType wanted = options.dtype == "f32" ? DType::f32 : DType::bf16;
+    if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted);
+  }
+
+  const Vae* vae() const { return vae_.get(); }
+  int64_t reduction() const { return vae_ ? vae_->config().reduction() : 8; }
+  DType dtype() const { return dtype_; }
+  std::string fingerprint_of_vae() const { return fingerprint(nn::all_parameters(*vae_)); }
+
+  /// Throws UsageError, before anything is computed, when --memory is too little.
+  void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens, int64_t batch) {
+    const bool guided = request.options.guidance_scale != 1.0f;
+    dtype_ = product_dtype();
+    const StageMemory stages =
+        plan_memory(encoder, config_, vae_.get(),
+                    {guided ? 2 * batch : batch, request.height, request.width, text_tokens, dtype_});
+    const size_t budget = options_.memory.empty() ? 0 : bytes_from(options_.memory);
+    if (budget == 0) {
+      decoding_ = bytes_from(options_.decoding_memory());
+      return;
+    }
+    constexpr size_t megabyte = size_t{1} << 20;
+    if (budget < stages.smallest())
+      throw UsageError(fmt::format("--memory {} is too little for {}x{} latents: at least {}M are needed",
+                                   options_.memory, request.width, request.height,
+                                   stages.smallest() / megabyte + 1));
+    one_by_one_ = budget < stages.together();
+    decoding_ = budget - stages.process - stages.vae - (one_by_one_ ? 0 : stages.transformer);
+  }
+
+  PixArt& model() {
+    if (!loaded_.model) load();
+    return *loaded_.model;
+  }
+  /// Of the weights as they are in the file.
+  std::string fingerprint_of_model() const {
+    return fingerprint(nn::learned_parameters(*load_pixart(weights_).model));
+  }
+  PictureWriter::Decode decode() {
+    if (!vae_) return {};
+    return [this](const Tensor& sample) {
+      if (one_by_one_) {
+        loaded_ = {};
+        release_cached_memory();
+      }
+      const Tensor picture = decode_samples(*vae_, sample, decoding_);
+      forget_mapped_pages();
+      return picture;
+    };
+  }
+
+ private:
+  DType product_dtype() const {
+    const bool stored_in_8_bits = weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8;
+    return options_.dtype == "auto" && stored_in_8_bits ? DType::i8
+                                                        : ops::product_dtype_from_name(options_.dtype);
+  }
+  void load() {
+    loaded_ = load_pixart(weights_);
+    loaded_.model->set_product_dtype(dtype_);
+    nn::freeze(*loaded_.model);
+    loaded_.model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
+  }
+
+  const PaintOptions& options_;
+  const Weights& weights_;
+  const PixArtConfig& config_;
+  std::unique_ptr<Vae> vae_;
+  LoadedPixArt loaded_;
+  DType dtype_ = DType::f32;
+  size_t decoding_ = 0;
+  bool one_by_one_ = false;
+};
+
+PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const TextPaintRequest& request) {
+  PictureOrigin origin{
+      "linnet " LINNET_VERSION, short_name(options.model), stage.fingerprint_of_model(), "", {}, threads()};
+  origin.raw_weights = options.weights == "raw";
+  origin.memory = options.memory;
+  if (stage.vae()) {
+    if (!options.vae.empty()) origin.vae = short_name(options.vae);
+    origin.vae_fingerprint = stage.fingerprint_of_vae();
+  }
+  if (request.noise.defined()) origin.noise = fingerprint(request.noise);
+  forget_mapped_pages();
+  return origin;
+}
+
+// Batch by batch: between two the model may have given its memory to the autoencoder.
+void paint_all(PaintStage& stage, TextPaintRequest request, int64_t batch, PictureWriter& writer) {
+  Progress progress;
+  StepWatch watch(progress, request.count);
+  request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
+  for (int64_t first = 0; first < request.count; first += batch) {
+    end_if_interrupted();
+    const int64_t end = std::min(first + batch, request.count);
+    if (!writer.wants(first, end, batch)) continue;
+    watch.begin_batch(first, end);
+    writer.take(first, paint_batch(stage.model(), request, first, end));
+  }
+  writer.finish();
+}
+
 }  // namespace
 
 void paint_texts(const PaintOptions& options, const Weights& file) {
@@ -176,49 +299,32 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
 
   const Weights weights = find_pixart_weights(file, choice_from_name(options.weights));
   const PixArtConfig config = read_pixart_config(weights);
-  check_parameters(nn::all_parameters(*std::make_unique<PixArt>(config)), weights);
-  std::unique_ptr<Vae> vae;
-  const DType wanted = options.dtype == "f32" ? DType::f32 : DType::bf16;
-  if (!parts.vae.empty()) vae = load_decoder(parts.vae, config.in_channels, wanted);
-  const int64_t reduction = vae ? vae->config().reduction() : 8;
-  const SizeInPixels size = size_of(options, config, reduction);
-  request.height = size.height / reduction;
-  request.width = size.width / reduction;
+  PaintStage stage(options, weights, config, parts.vae);
+  const SizeInPixels size = size_of(options, config, stage.reduction());
+  request.height = size.height / stage.reduction();
+  request.width = size.width / stage.reduction();
+  const int64_t batch = request.batch > 0 ? std::min(request.batch, std::max<int64_t>(request.count, 1))
+                                          : default_batch(config, request.height, request.width, request.count);
   if (options.grid) layout_sheet(request.count, size.height, size.width, options.columns, 4, options.scale);
-
-  const bool guided = request.options.guidance_scale != 1.0f;
-  const bool encodes_negative = guided && options.unconditional == "text";
-  std::vector<std::string> texts = prompts;
-  if (encodes_negative) texts.push_back(options.negative);
-  TextStates states = TextStage(parts, options, config).encode(texts);
-  release_cached_memory();
-  const auto count = static_cast<int64_t>(prompts.size());
-  std::vector<int64_t> painted;
-  for (int64_t i = 0; i < count; ++i) painted.push_back(i);
-  request.texts = select(states, painted);
-  if (encodes_negative) request.negative = select(states, {count});
-
-  LoadedPixArt loaded = load_pixart(weights);
-  PixArt& model = *loaded.model;
   if (!options.noise.empty())
     request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
-  check_request(request, config);
-  PictureOrigin origin{"linnet " LINNET_VERSION,
-                       short_name(options.model),
-                       fingerprint(nn::learned_parameters(model)),
-                       "",
-                       {},
-                       threads()};
-  const DType dtype = model.product_dtype_from_name(options.dtype);
-  model.set_product_dtype(dtype);
-  nn::freeze(model);
-  origin.raw_weights = options.weights == "raw";
-  if (vae) {
-    if (!options.vae.empty()) origin.vae = short_name(options.vae);
-    origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
-    origin.memory = options.memory;
+
+  const bool encodes_negative = request.options.guidance_scale != 1.0f && options.unconditional == "text";
+  std::vector<std::string> texts = prompts;
+  if (encodes_negative) texts.push_back(options.negative);
+  {
+    const TextStage text_stage(parts, options, config, texts);
+    stage.plan(text_stage.encoder(), request, text_stage.tokens(), batch);
+    const TextStates states = text_stage.encode();
+    std::vector<int64_t> painted(prompts.size());
+    std::iota(painted.begin(), painted.end(), 0);
+    request.texts = select(states, painted);
+    if (encodes_negative) request.negative = select(states, {static_cast<int64_t>(prompts.size())});
   }
-  if (request.noise.defined()) origin.noise = fingerprint(request.noise);
+  release_cached_memory();
+  check_request(request, config);
+
+  const PictureOrigin origin = origin_of(options, stage, request);
   const auto named = [](const std::string& path) { return path.empty() ? path : short_name(path); };
   const TextOrigin told{prompts,
                         options.negative,
@@ -227,32 +333,18 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
                         options.cleaning,
                         options.unconditional,
                         size};
-
   say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
                   name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-                  size.width, size.height, request.seed, describe_products(dtype)));
+                  size.width, size.height, request.seed, describe_products(stage.dtype())));
   const auto start = Clock::now();
-  const PictureJob job{request.count,
-                       {config.in_channels, request.height, request.width},
-                       [&](int64_t picture) { return picture_text(origin, told, request, model, picture); },
-                       [&] { return sheet_text(origin, told, request, model); },
-                       "prompt"};
-  PictureWriter writer(options, job, vae.get());
-  {
-    Progress progress;
-    StepWatch watch(progress, request.count);
-    request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
-    const int64_t batch =
-        request.batch > 0 ? request.batch : default_batch(config, request.height, request.width, request.count);
-    request.wanted = [&](int64_t first, int64_t end) {
-      end_if_interrupted();
-      const bool wants = writer.wants(first, end, batch);
-      if (wants) watch.begin_batch(first, end);
-      return wants;
-    };
-    paint(model, request, [&](int64_t first, const Tensor& samples) { writer.take(first, samples); });
-    writer.finish();
-  }
+  const PictureJob job{
+      request.count,
+      {config.in_channels, request.height, request.width},
+      [&](int64_t picture) { return picture_text(origin, told, request, config, stage.dtype(), picture); },
+      [&] { return sheet_text(origin, told, request, config, stage.dtype()); },
+      "prompt"};
+  PictureWriter writer(options, job, stage.decode());
+  paint_all(stage, request, batch, writer);
   say(fmt::format("{}: {}", describe(writer, since(start)), writer.what_was_written()));
 }
 

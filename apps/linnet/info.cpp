@@ -162,17 +162,17 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_info(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
+void add_info(const Verb& app) {
+  const Verb verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
-  verb->add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a picture, or builtin")
-      ->required();
-  add_weights_option(*verb, options->weights);
-  verb->add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
-  verb->add_option("--classes", options->classes,
-                   "List the classes whose names hold this text: --classes retriever")
-      ->type_name("TEXT");
-  verb->callback([options] { run(*options); });
+  verb.add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a picture, or builtin")
+      .required();
+  add_weights_option(verb, options->weights);
+  verb.add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
+  verb.add_option("--classes", options->classes,
+                  "List the classes whose names hold this text: --classes retriever")
+      .type_name("TEXT");
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

@@ -74,24 +74,24 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_inherit(CLI::App& app) {
-  CLI::App* verb =
+void add_inherit(const Verb& app) {
+  const Verb verb =
       app.add_subcommand("inherit", "Make a linear model that starts from a softmax DiT's weights");
   auto options = std::make_shared<Options>();
-  verb->add_option("--from", options->from, "Teacher: weights of a DiT, of any kind that `linnet info` knows")
-      ->required()
-      ->type_name("FILE");
-  verb->add_option("-o,--output", options->output, "Safetensors file to write")->required()->type_name("FILE");
-  verb->add_option("--mixer", options->mixer, "Attention of the student: " + nn::known_mixers())
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option("--heads", options->heads, "Heads of the student; 0: as published for the width")
-      ->capture_default_str();
-  verb->add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")
-      ->type_name("LETTERS");
-  verb->add_option("--seed", options->seed, "Of what starts afresh")->capture_default_str();
-  add_weights_option(*verb, options->weights);
-  verb->callback([options] { run(*options); });
+  verb.add_option("--from", options->from, "Teacher: weights of a DiT, of any kind that `linnet info` knows")
+      .required()
+      .type_name("FILE");
+  verb.add_option("-o,--output", options->output, "Safetensors file to write").required().type_name("FILE");
+  verb.add_option("--mixer", options->mixer, "Attention of the student: " + nn::known_mixers())
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option("--heads", options->heads, "Heads of the student; 0: as published for the width")
+      .capture_default_str();
+  verb.add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")
+      .type_name("LETTERS");
+  verb.add_option("--seed", options->seed, "Of what starts afresh").capture_default_str();
+  add_weights_option(verb, options->weights);
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

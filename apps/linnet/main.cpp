@@ -1,6 +1,7 @@
 // linnet: the command.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 
 #include "core/error.h"
@@ -27,18 +28,19 @@ int main(int argc, char** argv) {
   command.formatter(std::make_shared<app::HelpFormatter>());
   command.set_version_flag("--version", "linnet " LINNET_VERSION);
   command.require_subcommand(1);
-  app::add_generate(command);
-  app::add_train(command);
-  app::add_data(command);
-  app::add_eval(command);
-  app::add_info(command);
-  app::add_convert(command);
-  app::add_encode(command);
-  app::add_inherit(command);
-  app::add_forward(command);
-  app::add_quantize(command);
-  app::add_tokenize(command);
-  app::add_bench(command);
+  const app::Verb verbs(&command);
+  app::add_generate(verbs);
+  app::add_train(verbs);
+  app::add_data(verbs);
+  app::add_eval(verbs);
+  app::add_info(verbs);
+  app::add_convert(verbs);
+  app::add_encode(verbs);
+  app::add_inherit(verbs);
+  app::add_forward(verbs);
+  app::add_quantize(verbs);
+  app::add_tokenize(verbs);
+  app::add_bench(verbs);
   try {
     command.parse(argc, argv);
     if (std::fflush(stdout) != 0) return failed("cannot write to the standard output", 1);

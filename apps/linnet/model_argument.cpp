@@ -15,28 +15,28 @@ Weights open_weights(const std::string& model, const std::string& choice) {
   return find_model_weights(open_file(model), choice_from_name(choice));
 }
 
-void add_weights_option(CLI::App& verb, std::string& choice) {
+void add_weights_option(const Verb& verb, std::string& choice) {
   verb.add_option("--weights", choice,
                   "Of a training checkpoint: ema, the moving average where there is one, or raw")
-      ->capture_default_str()
-      ->type_name("NAME");
+      .capture_default_str()
+      .type_name("NAME");
 }
 
 std::string short_name(const std::string& model) {
   return model == "builtin" ? model : printable(std::filesystem::path(model).filename().string());
 }
 
-void add_dtype_option(CLI::App& verb, std::string& dtype) {
+void add_dtype_option(const Verb& verb, std::string& dtype) {
   verb.add_option("--dtype", dtype,
                   "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), or auto: int8 if "
                   "the file's "
                   "weights are, else what this CPU does fastest of the others")
-      ->capture_default_str()
-      ->type_name("NAME");
+      .capture_default_str()
+      .type_name("NAME");
 }
 
-void add_threads_option(CLI::App& verb, int& threads) {
-  verb.add_option("--threads", threads, "Threads to work on; 0: all")->capture_default_str();
+void add_threads_option(const Verb& verb, int& threads) {
+  verb.add_option("--threads", threads, "Threads to work on; 0: all").capture_default_str();
 }
 
 void use_threads(int threads) {

@@ -1,8 +1,7 @@
 // What several verbs take in the same way: a model, a type for products, a number of threads.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
+#include "arguments.h"
 #include "models/pixart.h"
 #include "store/model_file.h"
 
@@ -13,15 +12,15 @@ Weights open_file(const std::string& model);
 /// The model in it, as load_model takes it; choice is "ema" or "raw".
 Weights open_weights(const std::string& model, const std::string& choice);
 /// Adds --weights, the choice.
-void add_weights_option(CLI::App& verb, std::string& choice);
+void add_weights_option(const Verb& verb, std::string& choice);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 
 /// Adds --dtype, a name for DiT::product_dtype_from_name.
-void add_dtype_option(CLI::App& verb, std::string& dtype);
+void add_dtype_option(const Verb& verb, std::string& dtype);
 
 /// Adds --threads; use_threads() applies it (0: all).
-void add_threads_option(CLI::App& verb, int& threads);
+void add_threads_option(const Verb& verb, int& threads);
 void use_threads(int threads);
 
 /// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)"

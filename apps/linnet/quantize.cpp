@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "interrupt.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/bundle.h"
@@ -54,6 +55,7 @@ void run(const Options& options) {
     save_bundle(options.output, parts, types, choice_from_name(options.weights),
                 [&](const std::string& tensor, size_t done, size_t all) {
                   end_if_interrupted();
+                  forget_mapped_pages();  // of the tensors before
                   progress.show(static_cast<double>(done), static_cast<double>(all),
                                 fmt::format("{} of {}, {}", in_bytes(done), in_bytes(all), printable(tensor)));
                 });
@@ -66,28 +68,28 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_quantize(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("quantize", "Make a text-to-image model one folder that fits a laptop");
+void add_quantize(const Verb& app) {
+  const Verb verb = app.add_subcommand("quantize", "Make a text-to-image model one folder that fits a laptop");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model, "PixArt or LiT: a pipeline's folder, or the transformer's file")
-      ->required();
-  verb->add_option("-o,--output", options->output, "Folder to write, which must not be there")
-      ->required()
-      ->type_name("DIR");
-  verb->add_option("--parts", options->parts,
-                   "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
-      ->type_name("DIR");
-  verb->add_option("--text-encoder", options->text_encoder,
-                   "Type of the text encoder's matrices: int8, bf16, f16 or f32")
-      ->capture_default_str()
-      ->type_name("NAME");
-  verb->add_option("--transformer", options->transformer,
-                   "Type of the transformer's matrices: bf16, int8, f16 or f32")
-      ->capture_default_str()
-      ->type_name("NAME");
-  add_weights_option(*verb, options->weights);
-  verb->footer("linnet quantize PixArt-Sigma-XL-2-1024-MS -o pixart-laptop");
-  verb->callback([options] { run(*options); });
+  verb.add_option("model", options->model, "PixArt or LiT: a pipeline's folder, or the transformer's file")
+      .required();
+  verb.add_option("-o,--output", options->output, "Folder to write, which must not be there")
+      .required()
+      .type_name("DIR");
+  verb.add_option("--parts", options->parts,
+                  "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
+      .type_name("DIR");
+  verb.add_option("--text-encoder", options->text_encoder,
+                  "Type of the text encoder's matrices: int8, bf16, f16 or f32")
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_option("--transformer", options->transformer,
+                  "Type of the transformer's matrices: bf16, int8, f16 or f32")
+      .capture_default_str()
+      .type_name("NAME");
+  add_weights_option(verb, options->weights);
+  verb.footer("linnet quantize PixArt-Sigma-XL-2-1024-MS -o pixart-laptop");
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

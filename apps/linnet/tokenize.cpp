@@ -21,14 +21,14 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_tokenize(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("tokenize", "Show the pieces of a text and their numbers");
+void add_tokenize(const Verb& app) {
+  const Verb verb = app.add_subcommand("tokenize", "Show the pieces of a text and their numbers");
   auto options = std::make_shared<Options>();
-  verb->add_option("model", options->model, "SentencePiece model, or a folder that holds spiece.model")
-      ->required()
-      ->type_name("PATH");
-  verb->add_option("text", options->text, "The text")->required();
-  verb->callback([options] { run(*options); });
+  verb.add_option("model", options->model, "SentencePiece model, or a folder that holds spiece.model")
+      .required()
+      .type_name("PATH");
+  verb.add_option("text", options->text, "The text").required();
+  verb.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

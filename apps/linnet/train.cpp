@@ -144,23 +144,24 @@ void run(const Options& options) {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
-  CLI::App* train = app.add_subcommand("train", "Train a model as a configuration file or a preset says");
+void add_train(const Verb& app) {
+  const Verb train = app.add_subcommand("train", "Train a model as a configuration file or a preset says");
   auto options = std::make_shared<Options>();
-  auto* config = train->add_option("config", options->config, "TOML file; see configs/");
-  auto* settings =
-      train->add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
-  auto* preset = train->add_option("--preset", options->preset, "Model of a paper, under the file's settings")
-                     ->type_name("NAME");
-  train->add_flag("--list", options->list, "List the presets");
-  train->add_flag("--print", options->print, "Print the preset as a file to copy and change")
-      ->needs(preset)
-      ->excludes(config, settings);
-  train->add_option("--init", options->init, "Weights to start from (train.init)")->type_name("FILE");
-  train->add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)")
-      ->type_name("FILE");
-  train->add_flag("--resume", options->resume, "Go on from the run's checkpoint");
-  train->callback([options] { run(*options); });
+  const Argument config = train.add_option("config", options->config, "TOML file; see configs/");
+  const Argument settings =
+      train.add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
+  const Argument preset =
+      train.add_option("--preset", options->preset, "Model of a paper, under the file's settings")
+          .type_name("NAME");
+  train.add_flag("--list", options->list, "List the presets");
+  train.add_flag("--print", options->print, "Print the preset as a file to copy and change")
+      .needs(preset)
+      .excludes(config)
+      .excludes(settings);
+  train.add_option("--init", options->init, "Weights to start from (train.init)").type_name("FILE");
+  train.add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)").type_name("FILE");
+  train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");
+  train.callback([options] { run(*options); });
 }
 
 }  // namespace linnet::app

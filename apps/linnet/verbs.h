@@ -3,21 +3,21 @@
 // into 1.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "arguments.h"
 
 namespace linnet::app {
 
-void add_generate(CLI::App& app);
-void add_train(CLI::App& app);
-void add_data(CLI::App& app);
-void add_eval(CLI::App& app);
-void add_info(CLI::App& app);
-void add_convert(CLI::App& app);
-void add_encode(CLI::App& app);
-void add_inherit(CLI::App& app);
-void add_forward(CLI::App& app);
-void add_quantize(CLI::App& app);
-void add_tokenize(CLI::App& app);
-void add_bench(CLI::App& app);
+void add_generate(const Verb& app);
+void add_train(const Verb& app);
+void add_data(const Verb& app);
+void add_eval(const Verb& app);
+void add_info(const Verb& app);
+void add_convert(const Verb& app);
+void add_encode(const Verb& app);
+void add_inherit(const Verb& app);
+void add_forward(const Verb& app);
+void add_quantize(const Verb& app);
+void add_tokenize(const Verb& app);
+void add_bench(const Verb& app);
 
 }  // namespace linnet::app

@@ -1,6 +1,8 @@
 #include "io/file.h"
 
 #include <cerrno>
+#include <map>
+#include <mutex>
 #include <system_error>
 
 #include <fcntl.h>
@@ -169,6 +171,20 @@ std::string read_text_file(const fs::path& path, size_t limit) {
   }
 }
 
+namespace {
+
+// All mappings that are alive.
+struct Mappings {
+  std::mutex mutex;
+  std::map<const void*, size_t> alive;
+};
+Mappings& mappings() {
+  static Mappings* const all = new Mappings;  // outlives every static that holds a mapping
+  return *all;
+}
+
+}  // namespace
+
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   struct stat status {};
   const Descriptor descriptor(open_for_reading(path, status));
@@ -178,9 +194,20 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   const auto size = static_cast<size_t>(status.st_size);
   void* const data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
   check(data != MAP_FAILED, "cannot map {} ({} bytes): {}", printable(path.string()), size, reason(errno));
+  const std::scoped_lock lock(mappings().mutex);
+  mappings().alive.emplace(data, size);
   return std::shared_ptr<const MappedFile>(new MappedFile(static_cast<const std::byte*>(data), size));
 }
 
-MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(data_), size_); }
+MappedFile::~MappedFile() {
+  const std::scoped_lock lock(mappings().mutex);
+  mappings().alive.erase(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void forget_mapped_pages() {
+  const std::scoped_lock lock(mappings().mutex);
+  for (const auto& [data, size] : mappings().alive) ::madvise(const_cast<void*>(data), size, MADV_DONTNEED);
+}
 
 }  // namespace linnet

@@ -56,4 +56,8 @@ class MappedFile {
   size_t size_;
 };
 
+/// Gives back to the system the pages of all mapped files that are in memory; they are read again when they are
+/// touched, mostly from the system's own cache. For who goes through a large file once.
+void forget_mapped_pages();
+
 }  // namespace linnet

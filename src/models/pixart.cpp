@@ -155,6 +155,7 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
           {h, modulation, text});
     else
       h = block.forward(h, modulation, text, offsets, rows, columns);
+    if (on_block_) on_block_();
   }
   const auto m = ops::chunk(ops::add_row(ops::concat_columns(time, time), final_table_.value), 2);
   h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);

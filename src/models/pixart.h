@@ -3,6 +3,7 @@
 // text-to-image model is this with mixer = lit and two heads. Parameter names are the original's.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -103,6 +104,8 @@ class PixArt {
   static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
   DType product_dtype_from_name(std::string_view name) const;
   void set_checkpointing(bool on) { checkpointing_ = on; }
+  /// Called after every block of a forward pass.
+  void set_on_block(std::function<void()> on_block) { on_block_ = std::move(on_block); }
   /// Tokens (1) of the null caption, which training puts in a dropped text's place; null_caption must be true.
   TextStates null_text() const;
 
@@ -113,6 +116,7 @@ class PixArt {
   PixArtConfig config_;
   DType product_dtype_ = DType::f32;
   bool checkpointing_ = false;
+  std::function<void()> on_block_;
   nn::PatchEmbed x_embedder_;
   nn::TimestepEmbedder t_embedder_, size_embedder_, ratio_embedder_;
   nn::Linear t_block_, text_fc1_, text_fc2_, final_linear_;

@@ -99,13 +99,17 @@ Tensor T5Encoder::relative_bias(int64_t length) const {
   return ops::transpose(ops::embedding(distances_.value, Tensor::from(buckets)));  // (heads, 2·length − 1)
 }
 
-Tensor T5Encoder::forward(const Tensor& ids, const ops::Offsets& offsets) const {
+Tensor T5Encoder::forward(const Tensor& ids, const ops::Offsets& offsets,
+                          const std::function<void()>& on_block) const {
   int64_t longest = 1;
   for (size_t i = 1; i < offsets.size(); ++i) longest = std::max(longest, offsets[i] - offsets[i - 1]);
   const ops::RaggedAttention how{offsets, offsets, config_.heads, 1.0f};
   const Tensor bias = relative_bias(longest);
   Tensor x = ops::embedding(tokens_.value, ids);
-  for (const T5Block& block : blocks_) x = block.forward(x, how, bias, config_.norm_epsilon, dtype_);
+  for (const T5Block& block : blocks_) {
+    x = block.forward(x, how, bias, config_.norm_epsilon, dtype_);
+    if (on_block) on_block();
+  }
   return ops::rms_norm(x, final_norm_.value, config_.norm_epsilon, DType::f32);
 }
 

@@ -3,6 +3,7 @@
 // transformers' T5EncoderModel.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "nn/linear.h"
@@ -42,8 +43,9 @@ class T5Encoder {
   explicit T5Encoder(const T5Config& config);
 
   /// Texts one after the other: ids (all tokens) i64, text i being offsets[i] to offsets[i + 1]. Returns
-  /// (all tokens, width) f32, the last hidden states.
-  Tensor forward(const Tensor& ids, const ops::Offsets& offsets) const;
+  /// (all tokens, width) f32, the last hidden states. on_block is called after every block.
+  Tensor forward(const Tensor& ids, const ops::Offsets& offsets,
+                 const std::function<void()>& on_block = {}) const;
 
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
   const T5Config& config() const { return config_; }

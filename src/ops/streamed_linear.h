@@ -1,6 +1,6 @@
-// y = x·Wᵀ of a weight that is used once. A few rows of it at a time are turned into the type of x and multiplied
-// while they lie in the caches: no second copy of the weight is ever in memory, and what it costs is little more
-// than reading it. Not differentiable.
+// y = x·Wᵀ of a weight that is used once. A few rows of it at a time are turned into the type of x and
+// multiplied while they lie in the caches: no second copy of the weight is ever in memory, and what it costs is
+// little more than reading it. Not differentiable.
 #pragma once
 
 #include "core/tensor.h"

@@ -78,6 +78,8 @@ TextStates negatives(const PixArt& model, const TextPaintRequest& request, const
   return select(model.null_text(), first, lengths);
 }
 
+}  // namespace
+
 Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end) {
   std::vector<int64_t> which;
   std::vector<uint64_t> seeds;
@@ -96,20 +98,6 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
   const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
   return sample(denoiser, {model.config().in_channels, request.height, request.width}, seeds, request.options,
                 noise);
-}
-
-}  // namespace
-
-void paint(const PixArt& model, const TextPaintRequest& request, const PaintedCallback& on_batch) {
-  check_request(request, model.config());
-  const int64_t batch = request.batch > 0
-                            ? request.batch
-                            : default_batch(model.config(), request.height, request.width, request.count);
-  for (int64_t first = 0; first < request.count; first += batch) {
-    const int64_t end = std::min(first + batch, request.count);
-    if (request.wanted && !request.wanted(first, end)) continue;
-    on_batch(first, paint_batch(model, request, first, end));
-  }
 }
 
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {

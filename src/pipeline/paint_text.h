@@ -1,8 +1,6 @@
 // Pictures from texts, batch by batch, as pipeline/paint.h makes them from classes.
 #pragma once
 
-#include <functional>
-
 #include "models/pixart.h"
 #include "pipeline/paint.h"
 
@@ -18,7 +16,6 @@ struct TextPaintRequest {
   uint64_t seed = 0;  ///< picture i is drawn from seed + i
   int64_t batch = 0;  ///< pictures at once; 0: default_batch()
   Tensor noise = {};  ///< (count, c, h, w) start noise instead of the seeds'
-  std::function<bool(int64_t first, int64_t end)> wanted = {};  ///< false leaves a batch out; none: all
   GenerateOptions options;
 
   uint64_t seed_of(int64_t picture) const { return seed + static_cast<uint64_t>(picture); }
@@ -29,8 +26,9 @@ int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, 
 /// Throws UsageError on what this model cannot do.
 void check_request(const TextPaintRequest& request, const PixArtConfig& model);
 
-/// Paints all batches in turn; what the callbacks throw ends it. The same request gives the same values.
-void paint(const PixArt& model, const TextPaintRequest& request, const PaintedCallback& on_batch);
+/// Samples (n, c, h, w) of pictures first to end, painted at once; the request is checked. The same request
+/// gives the same values.
+Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end);
 
 /// The size in pixels nearest to the wanted one among those that PixArt was trained with: of about base × base
 /// pixels, with the ratio of height to width that is nearest. base is 256, 512, 1024 or 2048; others are not

@@ -27,7 +27,7 @@ ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int
   if (!origin.vae.empty()) text["vae"] = origin.vae;
   if (!origin.vae_fingerprint.empty()) {
     text["vae-hash"] = origin.vae_fingerprint;
-    text["memory"] = origin.memory;
+    if (!origin.memory.empty()) text["memory"] = origin.memory;
   }
   if (origin.raw_weights) text["weights"] = "raw";
   return text;
@@ -40,11 +40,10 @@ ImageText common_text(const PictureOrigin& origin, const PaintRequest& request, 
 }
 
 ImageText common_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
-                      const PixArt& model) {
-  const PixArtConfig& config = model.config();
+                      const PixArtConfig& config, DType dtype) {
   const int64_t batch = request.batch > 0 ? std::min(request.batch, request.count)
                                           : default_batch(config, request.height, request.width, request.count);
-  ImageText text = common_text(origin, request.options, config.in_channels, model.product_dtype(), batch);
+  ImageText text = common_text(origin, request.options, config.in_channels, dtype, batch);
   text["size"] = fmt::format("{}x{}", told.size.width, told.size.height);
   text["cleaning"] = told.cleaning;
   if (request.options.guidance_scale != 1.0f) text["unconditional"] = told.unconditional;
@@ -95,16 +94,16 @@ ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, c
 }
 
 ImageText picture_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
-                       const PixArt& model, int64_t picture) {
-  ImageText text = common_text(origin, told, request, model);
+                       const PixArtConfig& config, DType dtype, int64_t picture) {
+  ImageText text = common_text(origin, told, request, config, dtype);
   text["prompt"] = told.prompts[static_cast<size_t>(picture) % told.prompts.size()];
   text["seed"] = std::to_string(request.seed_of(picture));
   return text;
 }
 
 ImageText sheet_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
-                     const PixArt& model) {
-  ImageText text = common_text(origin, told, request, model);
+                     const PixArtConfig& config, DType dtype) {
+  ImageText text = common_text(origin, told, request, config, dtype);
   const size_t shown = std::min(told.prompts.size(), static_cast<size_t>(request.count));
   for (size_t i = 0; i < shown; ++i)
     text[shown == 1 ? "prompt" : fmt::format("prompt-{:04}", i + 1)] = told.prompts[i];

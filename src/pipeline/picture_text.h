@@ -36,9 +36,9 @@ struct TextOrigin {
 };
 /// The same of pictures from texts.
 ImageText picture_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
-                       const PixArt& model, int64_t picture);
+                       const PixArtConfig& config, DType dtype, int64_t picture);
 ImageText sheet_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
-                     const PixArt& model);
+                     const PixArtConfig& config, DType dtype);
 
 /// The command that paints the picture again, quoted for a shell; empty if the entries are not Linnet's.
 std::string command_of(const ImageText& text);

@@ -89,7 +89,7 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
     check(id >= 0 && id < encoder.config().vocabulary,
           "the tokenizer gives piece {}, and the text encoder knows {} pieces: they do not belong together", id,
           encoder.config().vocabulary);
-  return {encoder.forward(Tensor::from(all), offsets), offsets};
+  return {encoder.forward(Tensor::from(all), offsets, &forget_mapped_pages), offsets};
 }
 
 TextCache::TextCache(fs::path folder, std::string encoder)

@@ -28,7 +28,8 @@ struct TokenizedTexts {
 TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::string>& prompts, int64_t limit,
                         Cleaning cleaning);
 
-/// States of each text, in order.
+/// States of each text, in order. The encoder's weights leave memory block by block: of a mapped file there is
+/// never more than one block's.
 TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids);
 
 /// Keeps states on disk, so that a text that was encoded once costs nothing again. One file a text.

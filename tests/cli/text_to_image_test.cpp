@@ -145,6 +145,22 @@ TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
   EXPECT_FALSE(fs::exists(folder_ / "a.png"));
 }
 
+TEST_F(TextToImage, MemoryIsSharedOrSaidToBeTooLittle) {
+  ASSERT_TRUE(succeeded(generate({"a star", "two moons", "-o", "a.png", "--batch", "1"})));
+  const Result refused = generate({"a star", "-o", "x.png", "--memory", "1M"});
+  EXPECT_TRUE(failed(refused, 2, "at least"));
+  EXPECT_FALSE(fs::exists(folder_ / "x.png"));
+  // The least that is said to do does; the model then makes way for the autoencoder after each picture.
+  const size_t at = refused.err.find("at least ") + 9;
+  const std::string least = refused.err.substr(at, refused.err.find(' ', at) - at);
+  ASSERT_TRUE(succeeded(generate({"a star", "two moons", "-o", "b.png", "--batch", "1", "--memory", least})));
+  for (const char* i : {"1", "2"}) {
+    const Image a = read_image(folder_ / fmt::format("a-000{}.png", i)),
+                b = read_image(folder_ / fmt::format("b-000{}.png", i));
+    for (size_t k = 0; k < a.rgb.size(); ++k) ASSERT_LE(std::abs(a.rgb[k] - b.rgb[k]), 1);
+  }
+}
+
 double mean_difference(const Image& a, const Image& b) {
   double sum = 0;
   for (size_t i = 0; i < a.rgb.size(); ++i) sum += std::abs(a.rgb[i] - b.rgb[i]);

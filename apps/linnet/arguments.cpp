@@ -1,0 +1,79 @@
+#include "arguments.h"
+
+#include <CLI/CLI.hpp>
+
+namespace linnet::app {
+
+const Argument& Argument::required() const {
+  option_->required();
+  return *this;
+}
+const Argument& Argument::type_name(const std::string& name) const {
+  option_->type_name(name);
+  return *this;
+}
+const Argument& Argument::capture_default_str() const {
+  option_->capture_default_str();
+  return *this;
+}
+const Argument& Argument::in_range(double low, double high) const {
+  const bool whole = low == static_cast<double>(static_cast<int64_t>(low)) && high < 1e15 &&
+                     high == static_cast<double>(static_cast<int64_t>(high));
+  if (whole)  // whose sentence names whole numbers
+    option_->check(CLI::Range(static_cast<int64_t>(low), static_cast<int64_t>(high)));
+  else
+    option_->check(CLI::Range(low, high));
+  return *this;
+}
+const Argument& Argument::one_of(const std::vector<std::string>& values) const {
+  option_->check(CLI::IsMember(values));
+  return *this;
+}
+const Argument& Argument::delimiter(char separator) const {
+  option_->delimiter(separator);
+  return *this;
+}
+const Argument& Argument::one_each() const {
+  option_->allow_extra_args(false);
+  return *this;
+}
+const Argument& Argument::needs(const Argument& other) const {
+  option_->needs(other.option_);
+  return *this;
+}
+const Argument& Argument::excludes(const Argument& other) const {
+  option_->excludes(other.option_);
+  return *this;
+}
+
+Verb Verb::add_subcommand(const std::string& name, const std::string& what) const {
+  return Verb(app_->add_subcommand(name, what));
+}
+void Verb::require_subcommand(int least, int most) const {
+  app_->require_subcommand(static_cast<size_t>(least), static_cast<size_t>(most));
+}
+bool Verb::has_chosen() const { return !app_->get_subcommands().empty(); }
+
+template <class T>
+Argument Verb::add_option(const std::string& names, T& value, const std::string& what) const {
+  return Argument(app_->add_option(names, value, what));
+}
+template Argument Verb::add_option(const std::string&, std::string&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, int&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, int64_t&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, uint64_t&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, double&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::vector<std::string>&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::vector<int64_t>&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::optional<std::string>&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::optional<int>&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::optional<int64_t>&, const std::string&) const;
+template Argument Verb::add_option(const std::string&, std::optional<double>&, const std::string&) const;
+
+Argument Verb::add_flag(const std::string& names, bool& value, const std::string& what) const {
+  return Argument(app_->add_flag(names, value, what));
+}
+void Verb::footer(const std::string& text) const { app_->footer(text); }
+void Verb::callback(std::function<void()> run) const { app_->callback(std::move(run)); }
+
+}  // namespace linnet::app

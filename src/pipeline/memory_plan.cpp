@@ -1,0 +1,62 @@
+#include "pipeline/memory_plan.h"
+
+#include <algorithm>
+
+namespace linnet {
+namespace {
+
+// Of a whole module's parameters as they are used: matrices in the products' type, the rest in f32.
+template <class Module>
+size_t packed_bytes(const Module& module, DType dtype) {
+  size_t bytes = 0;
+  const_cast<Module&>(module).visit("", [&](const std::string&, nn::Parameter& p) {
+    const bool matrix = p.shape.rank() > 1;
+    bytes += static_cast<size_t>(p.shape.numel()) * size_of(matrix ? dtype : DType::f32);
+  });
+  return bytes;
+}
+
+size_t largest_block(const T5Encoder& encoder) {
+  const T5Config& c = encoder.config();
+  const int64_t values = 4 * c.width * c.heads * c.head_size + 3 * c.width * c.hidden;
+  size_t each = size_of(DType::f32);
+  const_cast<T5Encoder&>(encoder).visit("", [&](const std::string& name, nn::Parameter& p) {
+    if (name.ends_with("DenseReluDense.wo.weight") && p.value.defined()) each = size_of(p.value.dtype());
+  });
+  return static_cast<size_t>(values) * each;
+}
+
+}  // namespace
+
+size_t StageMemory::smallest() const {
+  return process + std::max({text, transformer, vae + decode_least});
+}
+
+StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, const Vae* vae,
+                        const StageSizes& sizes) {
+  constexpr size_t megabyte = size_t{1} << 20;
+  const T5Config& t5 = encoder.config();
+  StageMemory memory;
+  memory.process = 100 * megabyte;
+  // Residual, normed, q, k, v, attended and two hidden states, the last three also turned and in f32.
+  const auto token = static_cast<size_t>(8 * t5.width + 16 * t5.heads * t5.head_size + 16 * t5.hidden);
+  memory.text = largest_block(encoder) + static_cast<size_t>(sizes.text_tokens) * token + 16 * megabyte;
+
+  const PixArt shapes(config);
+  const bool eight_bits = sizes.products == DType::i8;
+  const size_t block = packed_bytes(shapes, DType::f32) / static_cast<size_t>(config.depth + 2);
+  const auto tokens = static_cast<size_t>(sizes.pictures * sizes.height * sizes.width / config.patch_size /
+                                          config.patch_size);
+  // 26 bytes for each of a token's channels in bf16 were measured (docs/performance.md), and 4 for each of the
+  // matrices' types more in f32.
+  const size_t channel = sizes.products == DType::f32 ? 48 : 32;
+  memory.transformer = packed_bytes(shapes, eight_bits ? DType::bf16 : sizes.products) + block +
+                       tokens * static_cast<size_t>(config.hidden_size) * channel;
+  if (!vae) return memory;
+  memory.vae = packed_bytes(*vae, vae->product_dtype());
+  memory.decode_whole = vae->decode_memory(sizes.height, sizes.width);
+  memory.decode_least = memory.decode_whole / 2;
+  return memory;
+}
+
+}  // namespace linnet

@@ -1,0 +1,36 @@
+// How much memory the stages of painting from texts take, and how they share what they may.
+#pragma once
+
+#include "models/pixart.h"
+#include "models/t5.h"
+#include "models/vae.h"
+
+namespace linnet {
+
+/// What is painted at once.
+struct StageSizes {
+  int64_t pictures = 1;      ///< in a batch, those for guidance included
+  int64_t height = 0, width = 0;  ///< of the latents
+  int64_t text_tokens = 0;   ///< of all texts that are encoded together
+  DType products = DType::bf16;
+};
+
+/// Bytes that are in memory at most, from measurements where they cannot be counted: each a little too much.
+struct StageMemory {
+  size_t process = 0;       ///< before anything is loaded
+  size_t text = 0;          ///< the encoder, of which there is one block at a time, and its activations
+  size_t transformer = 0;   ///< packed weights and activations
+  size_t vae = 0;           ///< its weights
+  size_t decode_whole = 0;  ///< a picture's activations, if nothing limits them
+  size_t decode_least = 0;  ///< in the narrowest bands
+
+  /// The smallest amount in which every stage has its turn.
+  size_t smallest() const;
+  /// In which the transformer stays while the autoencoder decodes.
+  size_t together() const { return process + transformer + vae + decode_whole; }
+};
+
+StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& transformer, const Vae* vae,
+                        const StageSizes& sizes);
+
+}  // namespace linnet
