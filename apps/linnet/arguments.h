@@ -1,5 +1,5 @@
-// The command line, as the verbs describe it. CLI11 does the work behind it and is seen by arguments.cpp and main.cpp
-// alone: it is a large header, which every verb would otherwise be compiled with.
+// The command line, as the verbs describe it. CLI11 does the work behind it and is seen by arguments.cpp and
+// main.cpp alone: it is a large header, which every verb would otherwise be compiled with.
 #pragma once
 
 #include <cstdint>

@@ -8,6 +8,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/dit_weights.h"
+#include "store/pixart_file.h"
 #include "terminal.h"
 #include "verbs.h"
 
@@ -40,10 +41,11 @@ bool is_folder(const Options& options, Names names) {
 }
 
 // What a file says of itself goes on, except how it was made of others.
-std::map<std::string, std::string> metadata_for(const Weights& weights, const DiTConfig& config, Names names) {
+std::map<std::string, std::string> metadata_for(const Weights& weights, const std::string& config,
+                                                Names names) {
   auto metadata = weights.metadata();
   for (const char* key : {folder_config_key, checkpoint_key, "linnet.train", "format"}) metadata.erase(key);
-  metadata[config_key] = to_json(config);
+  metadata[config_key] = config;
   if (names == Names::diffusers) metadata["format"] = "pt";  // without which diffusers refuses a file
   return metadata;
 }
@@ -60,21 +62,57 @@ OnTensor watch(Progress& progress, const Weights& weights) {
   };
 }
 
-void write(const Options& options, const Weights& weights, const DiTConfig& config, Names names) {
-  const auto metadata = metadata_for(weights, config, names);
+// What is written, and what it is of.
+struct Conversion {
+  Weights from, to;
+  std::string config, description;
+  int64_t parameters = 0;
+  std::optional<DiTConfig> dit;  // none: a text-to-image transformer, which has original names only
+};
+
+Conversion of_dit(const Options& options, const Weights& file, std::optional<DType> dtype, Names names) {
+  const Weights original = find_model_weights(file, choice_from_name(options.weights));
+  const DiTConfig config = read_model_config(original);
+  read_class_names(original, config);
+  DiT model(config);
+  const nn::ParameterList parameters = nn::all_parameters(model);
+  check_parameters(parameters, original);
+  Weights weights = weights_of_model(original, parameters, !options.no_positions);
+  if (names == Names::diffusers) weights = with_diffusers_names(with_float_matrices(weights), config);
+  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights) : in_dtype(weights, *dtype);
+  return {original, weights, to_json(config), describe_model(config), nn::count_parameters(model), config};
+}
+
+Conversion of_pixart(const Options& options, const Weights& file, std::optional<DType> dtype, Names names) {
+  if (names == Names::diffusers)
+    throw UsageError("a text-to-image transformer is written with original names (--names original)");
+  const Weights original = find_pixart_weights(file, choice_from_name(options.weights));
+  const PixArtConfig config = read_pixart_config(original);
+  PixArt model(config);
+  const nn::ParameterList parameters = nn::all_parameters(model);
+  check_parameters(parameters, original);
+  Weights weights = weights_of_model(original, parameters, false);
+  if (dtype)
+    weights = *dtype == DType::i8 ? in_8_bits(weights, &nn::is_block_matrix) : in_dtype(weights, *dtype);
+  return {original, weights, to_json(config), describe_model(config), nn::count_parameters(model), {}};
+}
+
+void write(const Options& options, const Conversion& conversion, Names names) {
+  const auto metadata = metadata_for(conversion.to, conversion.config, names);
   catch_interrupts();
   Progress progress;
-  const OnTensor on_tensor = watch(progress, weights);
+  const OnTensor on_tensor = watch(progress, conversion.to);
   if (is_folder(options, names))
-    save_diffusers_folder(options.output, weights, config, metadata, on_tensor);
+    save_diffusers_folder(options.output, conversion.to, *conversion.dit, metadata, on_tensor);
   else
-    save_weights(options.output, weights, metadata, on_tensor);
+    save_weights(options.output, conversion.to, metadata, on_tensor);
 }
 
 std::string describe_file(const Weights& file, const Weights& model) {
   std::string text = file.container();
   if (!model.part().empty()) text += fmt::format(", \"{}\" of it", model.part());
-  return fmt::format("{}, {} names, {}", text, has_diffusers_names(file) ? "diffusers'" : "original",
+  const bool theirs = has_diffusers_names(file) || file.contains("adaln_single.linear.weight");
+  return fmt::format("{}, {} names, {}", text, theirs ? "diffusers'" : "original",
                      fmt::join(types_of(model), " and "));
 }
 
@@ -86,26 +124,19 @@ void run(const Options& options) {
         "diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
   if (!is_folder(options, names)) check_writable(options.output);
   const Weights file = open_file(options.model);
-  const Weights original = find_model_weights(file, choice_from_name(options.weights));
-  const DiTConfig config = read_model_config(original);
-  read_class_names(original, config);
-  DiT model(config);
-  check_parameters(nn::all_parameters(model), original);
-
-  Weights weights = weights_of_model(original, model, !options.no_positions);
-  if (names == Names::diffusers) weights = with_diffusers_names(with_float_matrices(weights), config);
-  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights) : in_dtype(weights, *dtype);
-  write(options, weights, config, names);
+  const bool texts = looks_like_pixart(model_weights(file, choice_from_name(options.weights)));
+  const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);
+  write(options, made, names);
 
   size_t bytes = 0;
-  for (const Weights::Item& item : weights.items()) bytes += item.bytes();
-  fmt::print("from  {}: {}\n", short_name(options.model), describe_file(file, original));
-  fmt::print("      {}; {} parameters\n", describe_model(config), in_millions(nn::count_parameters(model)));
+  for (const Weights::Item& item : made.to.items()) bytes += item.bytes();
+  fmt::print("from  {}: {}\n", short_name(options.model), describe_file(file, made.from));
+  fmt::print("      {}; {} parameters\n", made.description, in_millions(made.parameters));
   fmt::print("to    {}: {}, {} names, {}; {} tensors, {}\n", printable(options.output),
              is_folder(options, names) ? "folder" : "safetensors",
-             names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(weights), " and "),
-             weights.items().size(), in_bytes(bytes));
-  if (names == Names::diffusers && config.prediction == Prediction::v)
+             names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(made.to), " and "),
+             made.to.items().size(), in_bytes(bytes));
+  if (names == Names::diffusers && made.dit->prediction == Prediction::v)
     fmt::print("it predicts v, which diffusers' scheduler must be told: prediction_type=\"v_prediction\"\n");
 }
 

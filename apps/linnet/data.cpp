@@ -1,7 +1,7 @@
-// linnet data shapes: renders the procedural data set.
+// linnet data: renders the procedural data sets.
 #include <fmt/format.h>
 
-#include "io/shapes.h"
+#include "io/scenes.h"
 #include "terminal.h"
 #include "verbs.h"
 
@@ -12,18 +12,35 @@ struct Options {
   std::string dir;
   int64_t count = 20000, size = 32;
   uint64_t seed = 0;
+  bool held_out = false;
 };
 
-void run(const Options& options) {
-  {
-    Progress progress;
-    write_data_set(options.dir, options.count, options.size, options.seed, [&](int64_t done) {
-      progress.show(static_cast<double>(done), static_cast<double>(options.count),
-                    fmt::format("{} of {}", done, options.count));
-    });
-  }
-  fmt::print("{} pictures of {}x{} pixels in {} classes: {}\n", options.count, options.size, options.size,
-             shapes_class_count, options.dir);
+// A bar while write(on_picture) works.
+template <class Write>
+void with_progress(const Options& options, Write write) {
+  Progress progress;
+  write([&](int64_t done) {
+    progress.show(static_cast<double>(done), static_cast<double>(options.count),
+                  fmt::format("{} of {}", done, options.count));
+  });
+}
+
+void run_shapes(const Options& o) {
+  with_progress(o, [&](const auto& show) { write_data_set(o.dir, o.count, o.size, o.seed, show); });
+  fmt::print("{} pictures of {}x{} pixels in {} classes: {}\n", o.count, o.size, o.size, shapes_class_count,
+             o.dir);
+}
+
+void run_scenes(const Options& o) {
+  with_progress(o, [&](const auto& show) { write_scenes(o.dir, o.count, o.size, o.seed, o.held_out, show); });
+  fmt::print("{} pictures of {}x{} pixels with a sentence each: {}\n", o.count, o.size, o.size, o.dir);
+}
+
+void add_options(const Verb& verb, Options& options) {
+  verb.add_option("dir", options.dir, "Folder to make").required();
+  verb.add_option("--count", options.count, "Number of pictures").capture_default_str();
+  verb.add_option("--size", options.size, "Side in pixels").capture_default_str();
+  verb.add_option("--seed", options.seed, "Another seed gives other pictures").capture_default_str();
 }
 
 }  // namespace
@@ -34,11 +51,16 @@ void add_data(const Verb& app) {
   const Verb shapes =
       data.add_subcommand("shapes", "Render the data set of coloured shapes as PNG files with captions");
   auto options = std::make_shared<Options>();
-  shapes.add_option("dir", options->dir, "Folder to make").required();
-  shapes.add_option("--count", options->count, "Number of pictures").capture_default_str();
-  shapes.add_option("--size", options->size, "Side in pixels").capture_default_str();
-  shapes.add_option("--seed", options->seed, "Another seed gives other pictures").capture_default_str();
-  shapes.callback([options] { run(*options); });
+  add_options(shapes, *options);
+  shapes.callback([options] { run_shapes(*options); });
+
+  const Verb scenes = data.add_subcommand(
+      "scenes", "Render the data set of scenes: several coloured shapes, and a sentence for each");
+  auto of_scenes = std::make_shared<Options>();
+  of_scenes->size = 64;
+  add_options(scenes, *of_scenes);
+  scenes.add_flag("--held-out", of_scenes->held_out, "Those whose sentences training never sees");
+  scenes.callback([of_scenes] { run_scenes(*of_scenes); });
 }
 
 }  // namespace linnet::app

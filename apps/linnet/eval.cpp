@@ -98,6 +98,7 @@ void add_eval(const Verb& app) {
       .type_name("FILE");
   add_threads_option(verb, options->threads);
   add_eval_shapes(verb);
+  add_eval_scenes(verb);
   add_eval_train_classifier(verb);
   verb.footer("linnet eval samples data/shapes --features models/shapes-features.safetensors");
   verb.callback([verb, options] {

@@ -15,6 +15,7 @@ struct EvalOptions {
 void eval_with_inception(const EvalOptions& options);
 
 void add_eval_shapes(const Verb& verb);
+void add_eval_scenes(const Verb& verb);
 void add_eval_train_classifier(const Verb& verb);
 
 }  // namespace linnet::app

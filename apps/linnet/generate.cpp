@@ -84,6 +84,12 @@ void add_generate(const Verb& app) {
   verb.add_option("--steps", o->steps, "Sampling steps, 1 to 1000 (default: 50 of classes, 20 of texts)");
   verb.add_option("--sampler", o->sampler, "ddpm, ddim or dpm++ (default: ddim of classes, dpm++ of texts)")
       .type_name("NAME");
+  verb.add_option(
+          "--time-grid", o->time_grid,
+          "Where dpm++ looks at a text-to-image model: rounded timesteps (diffusers) or fractional ones "
+          "(PixArt's own code)")
+      .capture_default_str()
+      .type_name("NAME");
   verb.add_option("--cfg", o->guidance_scale, "Guidance scale; 1: none (default: 3 of classes, 4.5 of texts)");
   verb.add_option(
           "--cfg-channels", o->guided_channels,

@@ -35,6 +35,7 @@ std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, D
 PaintRequest request_from(const PaintOptions& options) {
   if (!options.prompts.empty() || !options.prompt_file.empty())
     throw UsageError("this model paints classes (--class), not texts");
+  if (options.time_grid != "rounded") throw UsageError("--time-grid is for models that paint texts");
   PaintRequest request;
   request.count = options.count.value_or(1);  // unless more classes are given
   request.batch = options.batch;

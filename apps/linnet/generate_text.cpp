@@ -165,6 +165,10 @@ TextPaintRequest request_from(const PaintOptions& options) {
   request.options = sampling_options(options, usual);
   if (options.guided_channels == "3") request.options.guided_channels = 3;
   request.options.clip_x0 = options.clip == "on";
+  if (options.time_grid != "rounded" && options.time_grid != "fractional")
+    throw UsageError(
+        fmt::format("--time-grid is rounded or fractional, not \"{}\"", printable(options.time_grid)));
+  if (options.time_grid == "fractional") request.options.grid = TimeGrid::fractional;
   request.batch = options.batch;
   request.seed = seed_of(options);
   if (options.unconditional != "text" && options.unconditional != "null")

@@ -8,6 +8,8 @@
 #include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
 #include "store/dit_weights.h"
+#include "store/pixart_file.h"
+#include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -120,6 +122,29 @@ void show_autoencoder(const Weights& file) {
   show("parameters", describe_parameters(weights));
 }
 
+void show_text_to_image(const Weights& file, const Weights& weights) {
+  const PixArtConfig config = read_pixart_config(weights);
+  fmt::print("Model: {}\n", describe_model(config));
+  show("file", describe_file(file, weights));
+  show("texts", fmt::format("{} tokens at most, states {} wide, attended with {} heads", config.caption_tokens,
+                            config.caption_channels, config.num_cross_heads));
+  const double flops = gemm_flops(config, config.sample_size, config.sample_size, config.caption_tokens);
+  show("cost", fmt::format("{:.3g} GMACs a picture and step, with the longest text", flops / 2 * 1e-9));
+  show("positions", fmt::format("divided by {}", config.interpolation));
+  if (config.micro_conditions) show("is told", "the picture's size and aspect ratio");
+  show("variance", config.learn_sigma ? "learned" : "fixed");
+  show("parameters", describe_parameters(weights));
+}
+
+void show_text_encoder(const Weights& file) {
+  const Weights weights = find_t5_weights(file);
+  const T5Config config = read_t5_config(weights);
+  fmt::print("Text encoder: T5, {} blocks, width {}, {} heads of {}, {} pieces\n", config.depth, config.width,
+             config.heads, config.head_size, config.vocabulary);
+  show("file", file.container());
+  show("parameters", describe_parameters(weights));
+}
+
 void show_classes(const Weights& model, const std::string& text) {
   const DiTConfig config = read_model_config(model);
   const auto names = names_of_classes(read_class_names(model, config), config.num_classes);
@@ -134,7 +159,11 @@ void show_classes(const Weights& model, const std::string& text) {
 void show_weights(const Weights& file, const Options& options) {
   const Weights model = find_model_weights(file, choice_from_name(options.weights));
   if (options.classes) return show_classes(model, *options.classes);
-  if (model.metadata().contains(config_key) || looks_like_dit(model)) {
+  if (looks_like_pixart(model)) {
+    show_text_to_image(file, find_pixart_weights(file, choice_from_name(options.weights)));
+  } else if (holds_t5(file)) {
+    show_text_encoder(file);
+  } else if (model.metadata().contains(config_key) || looks_like_dit(model)) {
     show_model(file, model);
   } else if (holds_vae(file)) {
     show_autoencoder(file);

@@ -9,7 +9,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
-#include "store/model_file.h"
+#include "store/pixart_file.h"
 #include "verbs.h"
 
 namespace linnet::app {
@@ -52,19 +52,15 @@ void show(const std::vector<Inherited>& report) {
                line.what == line.tensor ? "copied" : printable(line.what));
 }
 
-void run(const Options& options) {
-  check_writable(options.output);
-  const Weights teacher = open_weights(options.from, options.weights);
-  const DiTConfig config = read_model_config(teacher);
-  const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
-  const int64_t heads = options.heads > 0 ? options.heads : usual_heads(mixer, config.hidden_size);
-  DiT student(student_of(config, mixer, heads));
+// The teacher's file with another attention, written to the output.
+template <class Model, class Config, class Save>
+void inherit_from(const Options& options, const Weights& teacher, const Config& config, int64_t usual,
+                  Save save) {
+  Model student(
+      student_of(config, nn::mixer_from_name(options.mixer), options.heads > 0 ? options.heads : usual));
   const auto report =
       inherit(student, teacher, also_inherit_from_name(options.also), static_cast<uint64_t>(options.seed));
-  std::map<std::string, std::string> metadata;
-  if (const auto classes = teacher.metadata().find("linnet.classes"); classes != teacher.metadata().end())
-    metadata.insert(*classes);
-  save_model(options.output, student, DType::f32, metadata);
+  save(student);
   fmt::print("from {}\nto   {}\n", describe_model(config), describe_model(student.config()));
   show(report);
   int64_t copied = 0;
@@ -72,13 +68,34 @@ void run(const Options& options) {
   fmt::print("{} of {} tensors inherited: {}\n", copied, report.size(), options.output);
 }
 
+void run(const Options& options) {
+  check_writable(options.output);
+  const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
+  const Choice choice = choice_from_name(options.weights);
+  const Weights file = open_file(options.from);
+  if (looks_like_pixart(model_weights(file, choice))) {
+    const Weights teacher = find_pixart_weights(file, choice);
+    const PixArtConfig config = read_pixart_config(teacher);
+    const int64_t usual = mixer == nn::Mixer::softmax ? config.num_cross_heads : 2;
+    return inherit_from<PixArt>(options, teacher, config, usual,
+                                [&](PixArt& student) { save_pixart(options.output, student, DType::f32); });
+  }
+  const Weights teacher = find_model_weights(file, choice);
+  const DiTConfig config = read_model_config(teacher);
+  std::map<std::string, std::string> metadata;
+  if (const auto classes = teacher.metadata().find("linnet.classes"); classes != teacher.metadata().end())
+    metadata.insert(*classes);
+  inherit_from<DiT>(options, teacher, config, usual_heads(mixer, config.hidden_size),
+                    [&](DiT& student) { save_model(options.output, student, DType::f32, metadata); });
+}
+
 }  // namespace
 
 void add_inherit(const Verb& app) {
   const Verb verb =
-      app.add_subcommand("inherit", "Make a linear model that starts from a softmax DiT's weights");
+      app.add_subcommand("inherit", "Make a linear model that starts from a softmax DiT's or PixArt's weights");
   auto options = std::make_shared<Options>();
-  verb.add_option("--from", options->from, "Teacher: weights of a DiT, of any kind that `linnet info` knows")
+  verb.add_option("--from", options->from, "Teacher: a DiT or PixArt, weights of any kind that Linnet reads")
       .required()
       .type_name("FILE");
   verb.add_option("-o,--output", options->output, "Safetensors file to write").required().type_name("FILE");

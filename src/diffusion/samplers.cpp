@@ -1,5 +1,6 @@
 #include "diffusion/samplers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -17,7 +18,7 @@ Tensor channels_of(const Tensor& prediction, int64_t first, int64_t count) {
   return result;
 }
 
-Tensor times(int64_t n, int timestep) { return Tensor::full({n}, static_cast<float>(timestep)); }
+Tensor times(int64_t n, double timestep) { return Tensor::full({n}, static_cast<float>(timestep)); }
 
 float clip(float value, bool wanted) { return wanted ? std::clamp(value, -1.0f, 1.0f) : value; }
 
@@ -97,44 +98,82 @@ Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
   return x;
 }
 
-Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
-                       const SamplingOptions& options) {
-  if (steps < 1 || steps >= full.steps())
-    throw UsageError(fmt::format("DPM-Solver++ takes 1..{} steps, not {}", full.steps() - 1, steps));
-  struct Node {
-    int timestep;
-    double alpha, sigma, lambda;
-  };
+namespace {
+
+// A point in time where DPM-Solver looks at the model.
+struct Node {
+  double timestep, alpha, sigma, lambda;
+};
+
+Node node_at(double timestep, double log_alpha) {
+  const double alpha = std::exp(log_alpha), sigma = std::sqrt(1.0 - alpha * alpha);
+  return {timestep, alpha, sigma, std::log(alpha / sigma)};
+}
+
+double log_alpha_of(const NoiseSchedule& full, int timestep) {
+  return 0.5 * std::log(full.alpha_bar[static_cast<size_t>(timestep)]);
+}
+
+std::vector<Node> rounded_nodes(const NoiseSchedule& full, int steps) {
   std::vector<Node> nodes;
   for (int i = steps; i >= 1; --i) {
     const auto t = static_cast<int>(std::nearbyint(static_cast<double>(full.steps() - 1) * i / steps));
-    const double kept = full.alpha_bar[static_cast<size_t>(t)];
-    const double alpha = std::sqrt(kept), sigma = std::sqrt(1.0 - kept);
-    nodes.push_back({t, alpha, sigma, std::log(alpha / sigma)});
+    nodes.push_back(node_at(t, log_alpha_of(full, t)));
   }
+  return nodes;
+}
+
+// One more than steps: the last is where it ends. Time t is timestep N·t − 1.
+std::vector<Node> fractional_nodes(const NoiseSchedule& full, int steps) {
+  const double last = 1.0 / full.steps();
+  std::vector<Node> nodes;
+  for (int i = 0; i <= steps; ++i) {
+    const double time = 1.0 + (last - 1.0) * i / steps;
+    const double timestep = std::clamp(time * full.steps() - 1.0, 0.0, static_cast<double>(full.steps() - 1));
+    const auto below = std::min(static_cast<int>(timestep), full.steps() - 2);
+    const double share = timestep - below;
+    nodes.push_back(
+        node_at(timestep, (1 - share) * log_alpha_of(full, below) + share * log_alpha_of(full, below + 1)));
+  }
+  return nodes;
+}
+
+// From one node to another, of second order if the picture as predicted at the node before is given.
+Tensor dpm_step(const Node* before, const Node& here, const Node& there, const Tensor& x, const Tensor& x0,
+                const Tensor& previous_x0) {
+  const double h = there.lambda - here.lambda;
+  const auto shrink = static_cast<float>(there.sigma / here.sigma);
+  const auto grow = static_cast<float>(-there.alpha * std::expm1(-h));
+  const auto second_order = static_cast<float>(before ? 0.5 * h / (here.lambda - before->lambda) : 0.0);
+  Tensor next = Tensor::empty(x.shape());
+  for (int64_t k = 0; k < x.numel(); ++k) {
+    const float picture = x0.data<float>()[k];
+    const float change = before ? picture - previous_x0.data<float>()[k] : 0.0f;
+    next.mutable_data<float>()[k] = shrink * x.data<float>()[k] + grow * (picture + second_order * change);
+  }
+  return next;
+}
+
+}  // namespace
+
+Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
+                       const SamplingOptions& options, TimeGrid grid) {
+  if (steps < 1 || steps >= full.steps())
+    throw UsageError(fmt::format("DPM-Solver++ takes 1..{} steps, not {}", full.steps() - 1, steps));
+  const bool rounded = grid == TimeGrid::rounded;
+  const std::vector<Node> nodes = rounded ? rounded_nodes(full, steps) : fractional_nodes(full, steps);
   Tensor previous_x0;
   for (int i = 0; i < steps; ++i) {
-    const Node& here = nodes[static_cast<size_t>(i)];
+    const auto at = static_cast<size_t>(i);
+    const Node& here = nodes[at];
     const Tensor prediction = model(x, times(x.size(0), here.timestep));
     const Tensor x0 =
         predict_x0(x, channels_of(prediction, 0, x.size(1)), here.alpha * here.alpha, options.clip_x0);
-    if (i == steps - 1) {  // σ = 0 from here: the picture itself
-      x = x0;
-    } else {
-      const Node& there = nodes[static_cast<size_t>(i) + 1];
-      const double h = there.lambda - here.lambda;
-      const auto shrink = static_cast<float>(there.sigma / here.sigma);
-      const auto grow = static_cast<float>(-there.alpha * std::expm1(-h));
-      const double r = i > 0 ? (here.lambda - nodes[static_cast<size_t>(i) - 1].lambda) / h : 0.0;
-      const auto second_order = static_cast<float>(i > 0 ? 0.5 / r : 0.0);
-      Tensor next = Tensor::empty(x.shape());
-      for (int64_t k = 0; k < x.numel(); ++k) {
-        const float picture = x0.data<float>()[k];
-        const float change = i > 0 ? picture - previous_x0.data<float>()[k] : 0.0f;
-        next.mutable_data<float>()[k] = shrink * x.data<float>()[k] + grow * (picture + second_order * change);
-      }
-      x = next;
-    }
+    const bool first_order = i == 0 || (i == steps - 1 && steps < 10);
+    if (rounded && i == steps - 1)
+      x = x0;  // σ = 0 from here: the picture itself
+    else
+      x = dpm_step(first_order ? nullptr : &nodes[at - 1], here, nodes[at + 1], x, x0, previous_x0);
     previous_x0 = x0;
     report(options, i, steps, x, x0);
   }

@@ -34,10 +34,17 @@ Tensor sample_ddpm(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
 Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedule, float eta,
                    const NoiseSource& noise, const SamplingOptions& options = {});
 
-/// DPM-Solver++(2M) (Lu et al. 2022), midpoint form, on diffusers' time grid: `steps` of the full schedule's
-/// timesteps, evenly spaced, ending at σ = 0; first and last step of first order.
+/// Where DPM-Solver++ looks at the model: two grids are in use.
+enum class TimeGrid : uint8_t {
+  rounded,     ///< diffusers': whole timesteps, evenly spaced, then σ = 0
+  fractional,  ///< that of DPM-Solver's and PixArt's own code: even in time from 1 to 1/1000, where it ends
+};
+
+/// DPM-Solver++(2M) (Lu et al. 2022), midpoint form, over `steps` of the full schedule. The first step is of
+/// first order, and so is the last: of the rounded grid always, of the fractional one with less than 10 steps.
+/// Between timesteps log α is interpolated.
 Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
-                       const SamplingOptions& options = {});
+                       const SamplingOptions& options = {}, TimeGrid grid = TimeGrid::rounded);
 
 /// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(wanted − none) on the first
 /// `guided_channels` channels; the rest and the variance are the wanted condition's own. `both` is given x and

@@ -32,8 +32,9 @@ float difference(const Rgb& one, const Rgb& other) {
   return std::sqrt(r * r + g * g + b * b);
 }
 
-Picture to_picture(const Image& image) {
-  const int64_t side = std::max(image.width, image.height), times = (side + 63) / 64;
+// At most so many pixels a side.
+Picture to_picture(const Image& image, int64_t most) {
+  const int64_t side = std::max(image.width, image.height), times = (side + most - 1) / most;
   const Image small = times == 1 ? image
                                  : resize_box(image, std::max<int64_t>(1, image.width / times),
                                               std::max<int64_t>(1, image.height / times));
@@ -143,14 +144,14 @@ struct Region {
   int64_t area = 0;
 };
 
-// The largest set of neighbouring pixels (also over corners) that differ by more than the threshold.
-std::vector<size_t> largest_component(const Picture& picture, const std::vector<float>& differs,
-                                      float threshold) {
+// All sets of neighbouring pixels (also over corners) that differ by more than the threshold.
+std::vector<std::vector<size_t>> components_of(const Picture& picture, const std::vector<float>& differs,
+                                               float threshold) {
   std::vector<uint8_t> seen(differs.size());
-  std::vector<size_t> best, current;
+  std::vector<std::vector<size_t>> all;
   for (size_t start = 0; start < differs.size(); ++start) {
     if (seen[start] || differs[start] <= threshold) continue;
-    current.assign(1, start);
+    std::vector<size_t>& current = all.emplace_back(1, start);
     seen[start] = 1;
     for (size_t next = 0; next < current.size(); ++next) {
       const int x = static_cast<int>(current[next]) % picture.width,
@@ -164,8 +165,15 @@ std::vector<size_t> largest_component(const Picture& picture, const std::vector<
           current.push_back(i);
         }
     }
-    if (current.size() > best.size()) std::swap(best, current);
   }
+  return all;
+}
+
+std::vector<size_t> largest_component(const Picture& picture, const std::vector<float>& differs,
+                                      float threshold) {
+  std::vector<size_t> best;
+  for (std::vector<size_t>& component : components_of(picture, differs, threshold))
+    if (component.size() > best.size()) best = std::move(component);
   return best;
 }
 
@@ -399,41 +407,44 @@ float clutter_of(const std::vector<float>& differs, const Region& region, float 
   return sum / (contrast * std::max(area, 1.0f));
 }
 
-}  // namespace
-
-Verdict judge(const Image& image) {
-  Verdict verdict;
-  if (image.width < 8 || image.height < 8) return verdict;
-  const Picture picture = to_picture(image);
-  const Plane plane = fit_background(picture);
+// A picture, its background, and how far each pixel is from that.
+struct View {
+  Picture picture;
+  Plane plane;
   std::vector<Rgb> background;
   std::vector<float> differs;
+};
+
+View view_of(const Image& image, int64_t most_side) {
+  View view{to_picture(image, most_side), {}, {}, {}};
+  const Picture& picture = view.picture;
+  view.plane = fit_background(picture);
   for (int y = 0; y < picture.height; ++y)
     for (int x = 0; x < picture.width; ++x) {
-      background.push_back(
-          plane.at((static_cast<float>(x) + 0.5f) / static_cast<float>(picture.width) - 0.5f,
-                   (static_cast<float>(y) + 0.5f) / static_cast<float>(picture.height) - 0.5f));
-      differs.push_back(difference(picture.at(x, y), background.back()));
+      view.background.push_back(
+          view.plane.at((static_cast<float>(x) + 0.5f) / static_cast<float>(picture.width) - 0.5f,
+                        (static_cast<float>(y) + 0.5f) / static_cast<float>(picture.height) - 0.5f));
+      view.differs.push_back(difference(picture.at(x, y), view.background.back()));
     }
-  std::vector<float> sorted = differs;  // the smallest shape covers a twentieth of the picture
-  const auto high = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 97 / 100);
-  std::nth_element(sorted.begin(), high, sorted.end());
-  if (*high < 0.12f) return verdict;
+  return view;
+}
 
-  const Region region = region_of(picture, largest_component(picture, differs, *high / 2));
-  const std::vector<Rgb> core = core_colours(picture, region);
+// What a region shows; clutter is what differs outside it if it is the only one that should.
+Verdict verdict_of(const View& view, const Region& region, bool alone) {
+  Verdict verdict;
+  const std::vector<Rgb> core = core_colours(view.picture, region);
   if (core.size() < 2) return verdict;
   const Rgb fill = median(core);
-  const Mask mask = mask_of(picture, background, region, fill);
+  const Mask mask = mask_of(view.picture, view.background, region, fill);
   const std::vector<Fit> fits = fit_shapes(mask);
   const bool named = name_colour(fill, verdict);
   const Pose& pose = fits[0].pose;
-  const auto width = static_cast<float>(picture.width);
+  const auto width = static_cast<float>(view.picture.width);
   verdict.shape = fits[0].shape;
   verdict.iou = fits[0].iou;
   verdict.shape_confidence = (fits[0].iou - fits[1].iou) / std::max(1 - fits[1].iou, 1e-6f);
   verdict.unevenness = unevenness_of(core, fill);
-  verdict.clutter = clutter_of(differs, region, difference(fill, plane.base), mask.area);
+  if (alone) verdict.clutter = clutter_of(view.differs, region, difference(fill, view.plane.base), mask.area);
   verdict.cx = pose.cx / width;
   verdict.cy = pose.cy / width;
   verdict.radius = pose.radius / width;
@@ -441,6 +452,31 @@ Verdict judge(const Image& image) {
   verdict.found = named && verdict.iou >= least_iou && verdict.unevenness <= most_unevenness &&
                   verdict.clutter <= most_clutter;
   return verdict;
+}
+
+}  // namespace
+
+Verdict judge(const Image& image) {
+  if (image.width < 8 || image.height < 8) return {};
+  const View view = view_of(image, 64);
+  std::vector<float> sorted = view.differs;  // the smallest shape covers a twentieth of the picture
+  const auto high = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 97 / 100);
+  std::nth_element(sorted.begin(), high, sorted.end());
+  if (*high < 0.12f) return {};
+  return verdict_of(view, region_of(view.picture, largest_component(view.picture, view.differs, *high / 2)),
+                    true);
+}
+
+std::vector<Verdict> judge_objects(const Image& image) {
+  if (image.width < 8 || image.height < 8) return {};
+  const View view = view_of(image, 128);
+  constexpr float contrast = 0.12f;  // the palest colour is three times as far from the nearest background
+  const auto least = static_cast<size_t>(std::max<int64_t>(6, view.picture.width * view.picture.height / 250));
+  std::vector<Verdict> objects;
+  for (const auto& component : components_of(view.picture, view.differs, contrast))
+    if (component.size() >= least)
+      objects.push_back(verdict_of(view, region_of(view.picture, component), false));
+  return objects;
 }
 
 }  // namespace linnet

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "io/image.h"
 #include "io/shapes.h"
@@ -31,6 +32,10 @@ constexpr float least_iou = 0.82f, most_unevenness = 0.1f, most_clutter = 0.12f;
 
 /// Judges one picture; pictures over 64 pixels are judged at about 64.
 Verdict judge(const Image& image);
+
+/// The same of each object in a picture of several, which do not touch; what is too small to be one is not
+/// looked at. Pictures over 128 pixels are judged at about 128.
+std::vector<Verdict> judge_objects(const Image& image);
 
 struct ShapesScore {
   int64_t count = 0;

@@ -120,6 +120,13 @@ void draw_background(Scene& scene, Generator& generator) {
   scene.gradient_angle = between(generator, 0, 2 * pi);
 }
 
+void draw_object(Scene& scene, Generator& generator) {
+  const float turn = largest_turn(scene.shape);
+  scene.angle = between(generator, -turn, turn);
+  scene.fill = tinted(scene.colour, generator);
+  draw_background(scene, generator);
+}
+
 }  // namespace
 
 std::span<const std::string> shape_names() { return shapes; }
@@ -181,10 +188,15 @@ Scene random_scene(int shapes_class, Generator& generator) {
   const float room = 0.5f - scene.radius - 0.05f;
   scene.cx = 0.5f + between(generator, -room, room);
   scene.cy = 0.5f + between(generator, -room, room);
-  const float turn = largest_turn(scene.shape);
-  scene.angle = between(generator, -turn, turn);
-  scene.fill = tinted(scene.colour, generator);
-  draw_background(scene, generator);
+  draw_object(scene, generator);
+  return scene;
+}
+
+Scene random_object(int shape, int colour, Generator& generator) {
+  Scene scene;
+  scene.shape = shape;
+  scene.colour = colour;
+  draw_object(scene, generator);
   return scene;
 }
 
@@ -193,19 +205,29 @@ Scene scene_of(uint64_t seed, int64_t index) {
   return random_scene(static_cast<int>(index % shapes_class_count), generator);
 }
 
-Image render(const Scene& scene, int64_t size) {
+Image render(const Scene& scene, int64_t size) { return render(std::span(&scene, 1), size); }
+
+Image render(std::span<const Scene> objects, int64_t size) {
+  check(!objects.empty(), "a scene has at least one object");
+  const Scene& first = objects.front();
   Image image = blank_image(size, size, 0, 0, 0);
-  const float pixel = 1.0f / static_cast<float>(size), cosine = std::cos(scene.angle),
-              sine = std::sin(scene.angle);
-  const float gx = std::cos(scene.gradient_angle), gy = std::sin(scene.gradient_angle);
+  const float pixel = 1.0f / static_cast<float>(size);
+  const float gx = std::cos(first.gradient_angle), gy = std::sin(first.gradient_angle);
+  std::vector<std::pair<float, float>> turns;
+  for (const Scene& scene : objects) turns.emplace_back(std::cos(scene.angle), std::sin(scene.angle));
   for (int64_t y = 0; y < size; ++y)
     for (int64_t x = 0; x < size; ++x) {
       const float px = (static_cast<float>(x) + 0.5f) * pixel, py = (static_cast<float>(y) + 0.5f) * pixel;
       const float along = ((px - 0.5f) * gx + (py - 0.5f) * gy) / std::numbers::sqrt2_v<float> + 0.5f;
-      const float dx = (px - scene.cx) / scene.radius, dy = (py - scene.cy) / scene.radius;
-      const float edge = signed_distance(scene.shape, dx * cosine + dy * sine, dy * cosine - dx * sine);
-      const float coverage = std::clamp(0.5f - edge * scene.radius / pixel, 0.0f, 1.0f);
-      const Rgb colour = blend(blend(scene.background_from, scene.background_to, along), scene.fill, coverage);
+      Rgb colour = blend(first.background_from, first.background_to, along);
+      for (size_t i = 0; i < objects.size(); ++i) {
+        const Scene& scene = objects[i];
+        const auto [cosine, sine] = turns[i];
+        const float dx = (px - scene.cx) / scene.radius, dy = (py - scene.cy) / scene.radius;
+        if (dx * dx + dy * dy > 2.0f) continue;  // far outside
+        const float edge = signed_distance(scene.shape, dx * cosine + dy * sine, dy * cosine - dx * sine);
+        colour = blend(colour, scene.fill, std::clamp(0.5f - edge * scene.radius / pixel, 0.0f, 1.0f));
+      }
       uint8_t* out = image.at(x, y);
       for (size_t c = 0; c < 3; ++c)
         out[c] = static_cast<uint8_t>(std::lround(std::clamp(colour[c], 0.0f, 1.0f) * 255));

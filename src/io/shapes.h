@@ -47,17 +47,24 @@ struct Scene {
 
 /// A scene of that class: varied size, place, turn, tint and background; the shape lies fully inside.
 Scene random_scene(int shapes_class, Generator& generator);
+/// An object of that shape and colour with a turn, a tint and a background of its own, but at no place yet.
+Scene random_object(int shape, int colour, Generator& generator);
 /// The index-th scene of the data set that the seed names; classes come in turn, so that they are balanced.
 Scene scene_of(uint64_t seed, int64_t index);
 /// Anti-aliased, size x size pixels.
 Image render(const Scene& scene, int64_t size);
+/// Several objects on the background of the first.
+Image render(std::span<const Scene> objects, int64_t size);
 /// "a large red star on a dark background, in the upper left"
 std::string caption(const Scene& scene);
 
+/// Makes the folder of a data set. Throws UsageError when it is there and not empty, when the size is
+/// not 16..2048, or when count is not positive.
+void prepare_data_set(const std::filesystem::path& dir, int64_t count, int64_t size);
+
 /// Writes dir/<class>/<index>.png for index 0..count-1, and dir/captions.jsonl with a line for each: file,
 /// class, caption and the scene's numbers. progress is called with the number of pictures written so far.
-/// Throws UsageError when dir exists and is not empty, when the size is not 16..2048, or when count is not
-/// positive.
+/// Throws as prepare_data_set().
 void write_data_set(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed,
                     const std::function<void(int64_t)>& progress = {});
 

@@ -30,7 +30,18 @@ std::string caption_line(const Scene& scene, int64_t index) {
   return line.dump() + "\n";
 }
 
-void prepare(const std::filesystem::path& dir, int64_t count, int64_t size) {
+void make_class_folders(const std::filesystem::path& dir, int64_t count) {
+  std::error_code problem;
+  for (int64_t i = 0; i < std::min<int64_t>(count, shapes_class_count); ++i) {
+    const auto folder = dir / class_names()[static_cast<size_t>(i)];
+    std::filesystem::create_directories(folder, problem);
+    check(!problem, "cannot make {}: {}", folder.string(), problem.message());
+  }
+}
+
+}  // namespace
+
+void prepare_data_set(const std::filesystem::path& dir, int64_t count, int64_t size) {
   if (count <= 0) throw UsageError(fmt::format("a data set of {} pictures cannot be made", count));
   if (size < 16 || size > 2048)
     throw UsageError(fmt::format("pictures are 16 to 2048 pixels wide, not {}", size));
@@ -43,18 +54,14 @@ void prepare(const std::filesystem::path& dir, int64_t count, int64_t size) {
     check(!problem, "cannot read {}: {}", dir.string(), problem.message());
     if (!empty) throw UsageError(fmt::format("{} is not empty; choose a new folder", dir.string()));
   }
-  for (int64_t i = 0; i < std::min<int64_t>(count, shapes_class_count); ++i) {
-    const auto folder = dir / class_names()[static_cast<size_t>(i)];
-    std::filesystem::create_directories(folder, problem);
-    check(!problem, "cannot make {}: {}", folder.string(), problem.message());
-  }
+  std::filesystem::create_directories(dir, problem);
+  check(!problem, "cannot make {}: {}", dir.string(), problem.message());
 }
-
-}  // namespace
 
 void write_data_set(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed,
                     const std::function<void(int64_t)>& progress) {
-  prepare(dir, count, size);
+  prepare_data_set(dir, count, size);
+  make_class_folders(dir, count);
   constexpr int64_t batch = 256;  // pictures between two calls of progress
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t here = std::min(batch, count - first);

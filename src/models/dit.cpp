@@ -1,6 +1,7 @@
 #include "models/dit.h"
 
 #include "core/tape.h"
+#include "nn/product_type.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/gated_residual.h"
@@ -60,7 +61,7 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
 
   Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);    // (batch, tokens, width)
   const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
-  const Tensor conditioning = ops::silu(c, hidden_dtype());
+  const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_));
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
       h = checkpoint(
@@ -75,26 +76,12 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
 }
 
 void DiT::set_product_dtype(DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::i8,
-        "products are in f32, bf16 or i8, not {}", name_of(dtype));
+  nn::set_product_type(*this, dtype);
   product_dtype_ = dtype;
-  visit("", [dtype](const std::string& name, nn::Parameter& parameter) {
-    if (!may_be_in_8_bits(name, parameter.shape) || !parameter.value.defined()) return;
-    dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
-  });
-}
-
-bool DiT::may_be_in_8_bits(std::string_view name, const Shape& shape) {
-  return name.starts_with("blocks.") && name.ends_with(".weight") && shape.rank() == 2;
 }
 
 DType DiT::product_dtype_from_name(std::string_view name) const {
-  if (name == "auto" && blocks_.front().stored_in_8_bits()) return DType::i8;
-  return ops::product_dtype_from_name(name);
-}
-
-DType DiT::hidden_dtype() const {
-  return product_dtype_ == DType::i8 ? ops::fastest_product_dtype() : product_dtype_;
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits());
 }
 
 void DiT::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

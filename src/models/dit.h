@@ -88,8 +88,6 @@ class DiT {
   /// (others give them back as f32). Embeddings, the final layer and all reductions stay f32.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
-  /// Whether a parameter is one of the blocks' matrices, which may be in 8 bits.
-  static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
   /// The type that a name (see ops::product_dtype_from_name) means for this model: "auto" is i8 if its weights
   /// were stored so.
   DType product_dtype_from_name(std::string_view name) const;
@@ -97,9 +95,6 @@ class DiT {
   void set_checkpointing(bool on) { checkpointing_ = on; }
 
  private:
-  /// What goes into the blocks' products, and between them.
-  DType hidden_dtype() const;
-
   DiTConfig config_;
   DType product_dtype_ = DType::f32;
   bool checkpointing_ = false;

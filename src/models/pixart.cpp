@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/tape.h"
+#include "nn/product_type.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/cast.h"
@@ -142,7 +143,7 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = hidden_dtype();
+  const DType dtype = nn::hidden_type(product_dtype_);
   const Tensor text = text_fc2_.forward(
       text_fc1_.forward(ops::cast(texts.states, dtype), dtype, ops::Activation::gelu_tanh), dtype);
   const ops::Offsets& offsets = texts.offsets;
@@ -168,26 +169,12 @@ TextStates PixArt::null_text() const {
 }
 
 void PixArt::set_product_dtype(DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::i8,
-        "products are in f32, bf16 or i8, not {}", name_of(dtype));
+  nn::set_product_type(*this, dtype);
   product_dtype_ = dtype;
-  visit("", [dtype](const std::string& name, nn::Parameter& parameter) {
-    if (!may_be_in_8_bits(name, parameter.shape) || !parameter.value.defined()) return;
-    dtype == DType::i8 ? nn::quantize(parameter) : nn::dequantize(parameter);
-  });
-}
-
-bool PixArt::may_be_in_8_bits(std::string_view name, const Shape& shape) {
-  return name.starts_with("blocks.") && name.ends_with(".weight") && shape.rank() == 2;
 }
 
 DType PixArt::product_dtype_from_name(std::string_view name) const {
-  if (name == "auto" && blocks_.front().stored_in_8_bits()) return DType::i8;
-  return ops::product_dtype_from_name(name);
-}
-
-DType PixArt::hidden_dtype() const {
-  return product_dtype_ == DType::i8 ? ops::fastest_product_dtype() : product_dtype_;
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits());
 }
 
 void PixArt::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -101,7 +101,6 @@ class PixArt {
   /// As DiT::set_product_dtype: f32, bf16, or, for inference, i8 for the blocks' matrices.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
-  static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
   DType product_dtype_from_name(std::string_view name) const;
   void set_checkpointing(bool on) { checkpointing_ = on; }
   /// Called after every block of a forward pass.
@@ -110,7 +109,6 @@ class PixArt {
   TextStates null_text() const;
 
  private:
-  DType hidden_dtype() const;
   Tensor time_and_size(const Tensor& t, int64_t batch, const PictureSize& size) const;
 
   PixArtConfig config_;

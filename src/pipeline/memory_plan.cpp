@@ -28,9 +28,7 @@ size_t largest_block(const T5Encoder& encoder) {
 
 }  // namespace
 
-size_t StageMemory::smallest() const {
-  return process + std::max({text, transformer, vae + decode_least});
-}
+size_t StageMemory::smallest() const { return process + std::max({text, transformer, vae + decode_least}); }
 
 StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, const Vae* vae,
                         const StageSizes& sizes) {
@@ -45,8 +43,8 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   const PixArt shapes(config);
   const bool eight_bits = sizes.products == DType::i8;
   const size_t block = packed_bytes(shapes, DType::f32) / static_cast<size_t>(config.depth + 2);
-  const auto tokens = static_cast<size_t>(sizes.pictures * sizes.height * sizes.width / config.patch_size /
-                                          config.patch_size);
+  const auto tokens =
+      static_cast<size_t>(sizes.pictures * sizes.height * sizes.width / config.patch_size / config.patch_size);
   // 26 bytes for each of a token's channels in bf16 were measured (docs/performance.md), and 4 for each of the
   // matrices' types more in f32.
   const size_t channel = sizes.products == DType::f32 ? 48 : 32;

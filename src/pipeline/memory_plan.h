@@ -9,9 +9,9 @@ namespace linnet {
 
 /// What is painted at once.
 struct StageSizes {
-  int64_t pictures = 1;      ///< in a batch, those for guidance included
+  int64_t pictures = 1;           ///< in a batch, those for guidance included
   int64_t height = 0, width = 0;  ///< of the latents
-  int64_t text_tokens = 0;   ///< of all texts that are encoded together
+  int64_t text_tokens = 0;        ///< of all texts that are encoded together
   DType products = DType::bf16;
 };
 

@@ -46,6 +46,7 @@ ImageText common_text(const PictureOrigin& origin, const TextOrigin& told, const
   ImageText text = common_text(origin, request.options, config.in_channels, dtype, batch);
   text["size"] = fmt::format("{}x{}", told.size.width, told.size.height);
   text["cleaning"] = told.cleaning;
+  if (request.options.grid == TimeGrid::fractional) text["time-grid"] = "fractional";
   if (request.options.guidance_scale != 1.0f) text["unconditional"] = told.unconditional;
   if (!told.negative.empty()) text["negative"] = told.negative;
   if (!told.text_encoder.empty()) text["text-encoder"] = told.text_encoder;
@@ -122,6 +123,7 @@ std::string command_of(const ImageText& text) {
                                                          {"text-encoder", "--text-encoder"},
                                                          {"tokenizer", "--tokenizer"},
                                                          {"cleaning", "--cleaning"},
+                                                         {"time-grid", "--time-grid"},
                                                          {"unconditional", "--unconditional"},
                                                          {"class", "--class"},
                                                          {"classes", "--class"},

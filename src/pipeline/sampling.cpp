@@ -62,7 +62,7 @@ Tensor sample(const Denoiser& denoiser, const Shape& each, const std::vector<uin
   switch (options.sampler) {
     case Sampler::ddpm: return sample_ddpm(denoiser, x, full.spaced(options.steps), source, sampling);
     case Sampler::ddim: return sample_ddim(denoiser, x, full.spaced(options.steps), 0.0f, source, sampling);
-    case Sampler::dpmpp: return sample_dpmpp_2m(denoiser, x, full, options.steps, sampling);
+    case Sampler::dpmpp: return sample_dpmpp_2m(denoiser, x, full, options.steps, sampling, options.grid);
   }
   fail("unknown sampler");
 }

@@ -17,8 +17,9 @@ struct GenerateOptions {
   Sampler sampler = Sampler::ddim;
   int steps = 50;
   float guidance_scale = 3.0f;
-  int guided_channels = 3;  ///< 3, as the released DiT, or all of the model's
-  bool clip_x0 = true;      ///< for pixels; false for latents
+  int guided_channels = 3;            ///< 3, as the released DiT, or all of the model's
+  bool clip_x0 = true;                ///< for pixels; false for latents
+  TimeGrid grid = TimeGrid::rounded;  ///< of dpm++
   StepCallback on_step = {};
 };
 

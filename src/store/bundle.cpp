@@ -106,7 +106,7 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
   check_fits<Vae>(vae_config, vae);
   const std::string tokenizer = read_tokenizer_file(parts.tokenizer);
 
-  const Weights small_transformer = in_type(transformer, types.transformer, &PixArt::may_be_in_8_bits);
+  const Weights small_transformer = in_type(transformer, types.transformer, &nn::is_block_matrix);
   const Weights small_encoder = in_type(text_encoder, types.text_encoder, &T5Encoder::may_be_in_8_bits);
   const size_t all = bytes_of(small_transformer) + bytes_of(small_encoder) + bytes_of(vae);
   size_t done = 0;

@@ -162,17 +162,17 @@ Weights with_matrices_in(const Weights& weights, DType dtype) {
   });
 }
 
-Weights weights_of_model(const Weights& weights, DiT& model, bool with_positions) {
+Weights weights_of_model(const Weights& weights, const nn::ParameterList& model, bool with_positions) {
   Weights result = weights.empty_like();
-  model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    const bool there = weights.contains(name) && weights.shape(name) == parameter.shape;
-    if (parameter.learned() || (with_positions && there)) {
+  for (const auto& [name, parameter] : model) {
+    const bool there = weights.contains(name) && weights.shape(name) == parameter->shape;
+    if (parameter->learned() || (with_positions && there)) {
       result.add(weights.item(name));
       if (weights.contains(scale_name(name))) result.add(weights.item(scale_name(name)));
     } else if (with_positions) {
-      result.add({name, "f32", DType::f32, parameter.shape, [value = parameter.value] { return value; }});
+      result.add({name, "f32", DType::f32, parameter->shape, [value = parameter->value] { return value; }});
     }
-  });
+  }
   return result;
 }
 

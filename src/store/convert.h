@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/dit.h"
+#include "nn/product_type.h"
 #include "store/weights.h"
 
 namespace linnet {
@@ -19,14 +20,15 @@ Weights in_dtype(const Weights& weights, DType dtype);
 /// The same weights, of which the matrices that may be so are in 8 bits and the rest is as it was; which may is
 /// for the model to say. Reading one throws Error naming the tensor when a number is not finite.
 using MayBeIn8Bits = bool (*)(std::string_view name, const Shape& shape);
-Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be = &DiT::may_be_in_8_bits);
+Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be = &nn::is_block_matrix);
 /// The same weights with all that has more than one dimension in a floating-point type, but for what is in 8
 /// bits; vectors stay as they are.
 Weights with_matrices_in(const Weights& weights, DType dtype);
 
-/// The learned tensors of a model with the original's names, in the model's order, scales of 8-bit matrices
-/// behind them, and its positions if they are wanted: the file's own, or for want of these the model's.
-Weights weights_of_model(const Weights& weights, DiT& model, bool with_positions);
+/// The learned tensors of a model (all_parameters) with the original's names, in the model's order, scales of
+/// 8-bit matrices behind them, and its positions if they are wanted: the file's own, or for want of these the
+/// model's.
+Weights weights_of_model(const Weights& weights, const nn::ParameterList& model, bool with_positions);
 
 /// Called before each tensor is read; what it throws ends the writing, of which nothing is left then.
 using OnTensor = std::function<void(const Weights::Item&)>;

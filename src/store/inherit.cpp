@@ -94,15 +94,18 @@ AlsoInherit also_inherit_from_name(std::string_view name) {
   return also;
 }
 
-DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads) {
-  DiTConfig config = teacher;
+namespace {
+
+template <class Config>
+Config with_attention(Config config, nn::Mixer mixer, int64_t heads) {
   config.mixer = mixer;
   config.num_heads = heads;
   config.validate();
   return config;
 }
 
-std::vector<Inherited> inherit(DiT& student, const Weights& weights, AlsoInherit also, uint64_t seed) {
+template <class Model>
+std::vector<Inherited> inherit_all(Model& student, const Weights& weights, AlsoInherit also, uint64_t seed) {
   const Weights teacher = with_float_matrices(weights);
   const int64_t width = student.config().hidden_size;
   const std::string beyond = fmt::format("blocks.{}.attn.proj.weight", student.config().depth);
@@ -128,6 +131,22 @@ std::vector<Inherited> inherit(DiT& student, const Weights& weights, AlsoInherit
     report.push_back(std::move(row));
   }
   return report;
+}
+
+}  // namespace
+
+DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads) {
+  return with_attention(teacher, mixer, heads);
+}
+PixArtConfig student_of(const PixArtConfig& teacher, nn::Mixer mixer, int64_t heads) {
+  return with_attention(teacher, mixer, heads);
+}
+
+std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed) {
+  return inherit_all(student, teacher, also, seed);
+}
+std::vector<Inherited> inherit(PixArt& student, const Weights& teacher, AlsoInherit also, uint64_t seed) {
+  return inherit_all(student, teacher, also, seed);
 }
 
 }  // namespace linnet

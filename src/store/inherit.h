@@ -1,5 +1,5 @@
-// Weight inheritance (LiT, arXiv 2501.12976, section 3.2): a linear model starts from a converged DiT.
-// Everything but the attention is copied; the attention starts afresh, or takes over what is asked for.
+// Weight inheritance (LiT, arXiv 2501.12976, section 3.2): a linear model starts from a converged DiT or
+// PixArt. Everything but the attention is copied; the attention starts afresh, or takes over what is asked for.
 #pragma once
 
 #include <string>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/dit.h"
+#include "models/pixart.h"
 #include "store/weights.h"
 
 namespace linnet {
@@ -27,10 +28,13 @@ struct Inherited {
 
 /// The teacher's configuration with another attention: what the student of an inheritance is.
 DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads);
+PixArtConfig student_of(const PixArtConfig& teacher, nn::Mixer mixer, int64_t heads);
 
 /// Gives every learned tensor of the student its value: the teacher's, or one drawn from the seed. teacher has
-/// the original's names (open_model_weights); what it has in 8 bits becomes floats. Throws Error naming tensor
-/// and both shapes where they differ, and when the teacher is deeper than the student.
+/// the original's names (open_model_weights, find_pixart_weights); what it has in 8 bits becomes floats. Throws
+/// Error naming tensor and both shapes where they differ, and when the teacher is deeper than the student.
 std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed);
+/// The attention is the one over the picture's tokens; that over the text is copied.
+std::vector<Inherited> inherit(PixArt& student, const Weights& teacher, AlsoInherit also, uint64_t seed);
 
 }  // namespace linnet

@@ -171,4 +171,9 @@ LoadedPixArt load_pixart(const std::filesystem::path& path, Choice choice) {
   return load_pixart(find_pixart_weights(Weights::open(path), choice));
 }
 
+void save_pixart(const std::filesystem::path& path, PixArt& model, DType dtype) {
+  write_safetensors(path, values_of(nn::learned_parameters(model), dtype),
+                    {{config_key, to_json(model.config())}});
+}
+
 }  // namespace linnet

@@ -14,6 +14,13 @@ constexpr std::string_view telltale = "encoder.block.0.layer.0.SelfAttention.q.w
 constexpr const char* distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
 constexpr const char *tokens = "shared.weight", *tokens_too = "encoder.embed_tokens.weight";
 
+// Where the encoder's names begin in a file that may hold more; nothing if there is none.
+std::optional<std::string> find_prefix(const Weights& file) {
+  for (const Weights::Item& item : file.items())
+    if (item.name.ends_with(telltale)) return item.name.substr(0, item.name.size() - telltale.size());
+  return std::nullopt;
+}
+
 const Shape& matrix(const Weights& weights, const std::string& name) {
   const Shape& shape = weights.shape(name);
   check(shape.rank() == 2 && shape.numel() > 0, "{}: tensor '{}' of shape {} is not what T5 has there",
@@ -38,10 +45,10 @@ void read_folder_config(const std::string& text, T5Config& config) {
 
 }  // namespace
 
+bool holds_t5(const Weights& file) { return find_prefix(file).has_value(); }
+
 Weights find_t5_weights(const Weights& file) {
-  std::optional<std::string> prefix;
-  for (const Weights::Item& item : file.items())
-    if (item.name.ends_with(telltale)) prefix = item.name.substr(0, item.name.size() - telltale.size());
+  const auto prefix = find_prefix(file);
   check(prefix.has_value(), "{}: this is no T5 text encoder: it has no tensor '{}'", file.source(), telltale);
   const Weights part = part_of(file, *prefix);
   Weights result = part.empty_like();

@@ -14,6 +14,9 @@ namespace linnet {
 /// T5 encoder of version 1.1 or later.
 std::unique_ptr<T5Encoder> load_t5(const std::filesystem::path& path);
 
+/// True if there is a T5 encoder among a file's weights.
+bool holds_t5(const Weights& file);
+
 /// The encoder among a file's weights, by transformers' names, the table of tokens under "shared.weight".
 Weights find_t5_weights(const Weights& file);
 

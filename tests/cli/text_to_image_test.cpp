@@ -124,6 +124,7 @@ TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"a", "--size", "huge", "-o", "a.png"}), 2, "1024x768"));
   EXPECT_TRUE(failed(generate({"a", "--size", "0x5", "-o", "a.png"}), 2, "1024x768"));
   EXPECT_TRUE(failed(generate({"a", "--cleaning", "soap", "-o", "a.png"}), 2, "lower or strip"));
+  EXPECT_TRUE(failed(generate({"a", "--time-grid", "odd", "-o", "a.png"}), 2, "rounded or fractional"));
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "none", "-o", "a.png"}), 2, "text or null"));
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "null", "-o", "a.png"}), 2, "embedding of no text"));
   EXPECT_FALSE(fs::exists(folder_ / "a.png"));
@@ -186,6 +187,65 @@ TEST_F(TextToImage, ABundleIsSmallAndPaintsNearlyTheSame) {
               type == "f32" ? 2 : 25)
         << type;
   }
+}
+
+TEST_F(TextToImage, ALinearStudentInheritsAllButTheAttention) {
+  const Result result =
+      run({"inherit", "--from", "model/transformer", "-o", "lit.safetensors"}, {folder_.path()});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("to   LiT text-to-image (mixer lit), 2 blocks, width 24, 2 heads"),
+            std::string::npos)
+      << result.out;
+  const auto teacher = SafetensorsFile::open(folder_ / "model/transformer/diffusion_pytorch_model.safetensors");
+  const auto student = SafetensorsFile::open(folder_ / "lit.safetensors");
+  EXPECT_EQ(relative_error(student.tensor("blocks.1.cross_attn.q_linear.weight"),
+                           teacher.tensor("transformer_blocks.1.attn2.to_q.weight")),
+            0);
+  EXPECT_EQ(
+      relative_error(student.tensor("final_layer.scale_shift_table"), teacher.tensor("scale_shift_table")), 0);
+  EXPECT_FALSE(student.contains("blocks.0.attn.qkv.weight"));
+  ASSERT_TRUE(succeeded(run({"inherit", "--from", "model/transformer", "--also", "v", "-o", "also.safetensors"},
+                            {folder_.path()})));
+  EXPECT_EQ(
+      relative_error(
+          SafetensorsFile::open(folder_ / "also.safetensors").tensor("blocks.0.attn.kv.weight").rows(24, 48),
+          teacher.tensor("transformer_blocks.0.attn1.to_v.weight")),
+      0);
+  EXPECT_TRUE(
+      succeeded(run({"generate", "a star", "-m", "lit.safetensors", "--text-encoder", "model/text_encoder",
+                     "--tokenizer", "model/tokenizer", "--vae", "model/vae", "--steps", "2", "-o", "a.png"},
+                    {folder_.path()})));
+}
+
+TEST_F(TextToImage, InfoSaysWhatThePartsAre) {
+  const auto says = [&](const std::string& file, const std::string& what) {
+    const Result result = run({"info", file}, {folder_.path()});
+    EXPECT_TRUE(succeeded(result));
+    EXPECT_NE(result.out.find(what), std::string::npos) << result.out;
+  };
+  says("model", "PixArt text-to-image (mixer softmax), 2 blocks, width 24, 3 heads");
+  says("model/text_encoder", "T5, 3 blocks, width 24, 3 heads of 8, 60 pieces");
+  says("model/vae", "Autoencoder");
+  ASSERT_TRUE(succeeded(run({"inherit", "--from", "model", "-o", "lit.safetensors"}, {folder_.path()})));
+  says("lit.safetensors", "LiT text-to-image (mixer lit)");
+}
+
+TEST_F(TextToImage, TheTransformerIsConverted) {
+  const Arguments parts = {"--text-encoder", "model/text_encoder", "--tokenizer", "model/tokenizer",
+                           "--vae",          "model/vae"};
+  ASSERT_TRUE(succeeded(generate({"a star", "-o", "a.png", "--dtype", "f32"})));
+  for (const std::string type : {"f32", "bf16", "int8"}) {
+    const std::string file = type + ".safetensors";
+    ASSERT_TRUE(succeeded(run({"convert", "model", "-o", file, "--dtype", type}, {folder_.path()})));
+    Arguments paint = {"generate", "a star", "-m", file, "--steps", "3", "--seed", "5", "-o", type + ".png"};
+    if (type == "f32") paint.insert(paint.end(), {"--dtype", "f32"});
+    paint.insert(paint.end(), parts.begin(), parts.end());
+    ASSERT_TRUE(succeeded(run(paint, {folder_.path()})));
+    EXPECT_LE(mean_difference(read_image(folder_ / (type + ".png")), read_image(folder_ / "a.png")),
+              type == "f32" ? 0 : 25);
+  }
+  EXPECT_TRUE(failed(run({"convert", "model", "-o", "d", "--names", "diffusers"}, {folder_.path()}), 2,
+                     "original names"));
 }
 
 TEST_F(TextToImage, ABundleIsWrittenAsAWholeOrNotAtAll) {

@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "core/tape.h"
+#include "diffusion/samplers.h"
 #include "io/safetensors.h"
 #include "pipeline/forward.h"
 #include "store/model_file.h"
@@ -71,6 +72,30 @@ TEST_P(PixArtReference, ItsConfigurationSurvivesItsOwnFile) {
   const LoadedPixArt again = load_pixart(path);
   EXPECT_EQ(again.model->config(), loaded.model->config());
   EXPECT_LT(error(*again.model), 1e-5);
+}
+
+// PixArt's own code samples on another grid than diffusers.
+TEST(PixArtSampling, FollowsTheFractionalGrid) {
+  const TemporaryFolder folder;
+  make_folder(folder.path(), "sigma");
+  const LoadedPixArt loaded = load_pixart(folder.path());
+  const auto io = SafetensorsFile::open(dumps / "pixart_sigma.io.safetensors");
+  const Tensor text = io.tensor("text"), mask = io.tensor("text_mask");
+  const Denoiser model = [&](const Tensor& x, const Tensor& t) {
+    TextStates texts{Tensor::empty({12, 20}), {0, 7, 8, 12}};
+    for (int64_t i = 0, at = 0; i < mask.numel(); ++i)
+      if (mask.data<int64_t>()[i] == 1) {
+        std::copy_n(text.data<float>() + i * 20, 20, texts.states.mutable_data<float>() + at * 20);
+        ++at;
+      }
+    return loaded.model->forward(x, t, texts);
+  };
+  for (const int steps : {6, 12}) {
+    const Tensor expected = io.tensor(fmt::format("fractional.{}", steps));
+    const Tensor painted =
+        sample_dpmpp_2m(model, io.tensor("x"), NoiseSchedule::linear(), steps, {}, TimeGrid::fractional);
+    EXPECT_LT(test::relative_error(painted, expected), 1e-4) << steps;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(PixArt, PixArtReference, testing::Values("sigma", "alpha", "lit"),

@@ -66,7 +66,7 @@ TEST(Convert, TheFolderIsTheSameModelAgain) {
   const Weights again = open_model_weights(folder / "dit");
   EXPECT_EQ(read_model_config(again), read_model_config(original));
   DiT model(read_model_config(original));
-  expect_equal(again, weights_of_model(original, model, false));
+  expect_equal(again, weights_of_model(original, nn::all_parameters(model), false));
 }
 
 TEST(Convert, AConfigurationInTheMetadataOutlivesDiffusersNames) {
@@ -125,9 +125,10 @@ TEST(Convert, DiffusersHasOnlySoftmaxAndItsOwnMlp) {
 TEST(Convert, PositionsAreTheFilesOwnOrComputedOrLeftOut) {
   const Weights ours = reference("dit_softmax"), theirs = open_model_weights(data / "checkpoints/diffusers");
   DiT model(read_model_config(ours));
-  EXPECT_EQ(weights_of_model(ours, model, true).tensor("pos_embed").raw(), ours.tensor("pos_embed").raw());
-  EXPECT_EQ(weights_of_model(theirs, model, true).shape("pos_embed"), (Shape{1, 16, 32}));
-  EXPECT_FALSE(weights_of_model(ours, model, false).contains("pos_embed"));
+  EXPECT_EQ(weights_of_model(ours, nn::all_parameters(model), true).tensor("pos_embed").raw(),
+            ours.tensor("pos_embed").raw());
+  EXPECT_EQ(weights_of_model(theirs, nn::all_parameters(model), true).shape("pos_embed"), (Shape{1, 16, 32}));
+  EXPECT_FALSE(weights_of_model(ours, nn::all_parameters(model), false).contains("pos_embed"));
 }
 
 Weights one(const Tensor& tensor) {

@@ -1,0 +1,195 @@
+#include "io/scenes.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/parallel.h"
+#include "io/file.h"
+
+namespace linnet {
+namespace {
+
+constexpr std::array<std::string_view, most_of_a_group + 1> numbers = {"", "a", "two", "three", "four"};
+constexpr std::array<std::string_view, 5> relations = {"and", "left of", "right of", "above", "below"};
+
+std::string plural(const std::string& shape) { return fmt::format("{}{}", shape, shape.ends_with('s') ? "es" : "s"); }
+
+std::string words_of(const Group& group) {
+  const std::string& shape = shape_names()[static_cast<size_t>(group.shape)];
+  const std::string& colour = colour_names()[static_cast<size_t>(group.colour)];
+  const std::string_view article = colour == "orange" ? "an" : "a";
+  return fmt::format("{} {} {}", group.count == 1 ? article : numbers[static_cast<size_t>(group.count)], colour,
+                     group.count == 1 ? shape : plural(shape));
+}
+
+std::optional<int> index_of(std::span<const std::string> names, const std::string& name) {
+  const auto found = std::ranges::find(names, name);
+  if (found == names.end()) return std::nullopt;
+  return static_cast<int>(found - names.begin());
+}
+
+// "two red stars": the next three words.
+std::optional<Group> read_group(std::istream& words) {
+  std::string number, colour, shape;
+  if (!(words >> number >> colour >> shape)) return std::nullopt;
+  const bool one = number == "an" || number == "one";
+  const auto count = std::ranges::find(numbers, one ? numbers[1] : std::string_view(number));
+  const auto colour_index = index_of(colour_names(), colour);
+  if (count == numbers.end() || number.empty() || !colour_index) return std::nullopt;
+  for (int i = 0; i < shape_count; ++i) {
+    const std::string& name = shape_names()[static_cast<size_t>(i)];
+    if (shape == name || shape == plural(name))
+      return Group{i, *colour_index, static_cast<int>(count - numbers.begin())};
+  }
+  return std::nullopt;
+}
+
+float between(Generator& generator, float low, float high) { return low + (high - low) * generator.uniform(); }
+
+// The largest radius of objects of which there are so many.
+float largest_radius(size_t objects) {
+  constexpr float radii[] = {0.38f, 0.23f, 0.185f, 0.16f, 0.145f};
+  return radii[std::min<size_t>(objects, 5) - 1];
+}
+
+// Whether the first group's object may lie at a, when the second's is at b.
+bool holds(Relation relation, const Scene& a, const Scene& b) {
+  const float room = 0.6f * (a.radius + b.radius);
+  switch (relation) {
+    case Relation::left: return a.cx + room < b.cx;
+    case Relation::right: return b.cx + room < a.cx;
+    case Relation::above: return a.cy + room < b.cy;
+    case Relation::below: return b.cy + room < a.cy;
+    case Relation::beside: break;
+  }
+  return true;
+}
+
+// One try to find places for all; false if some touch or do not lie as they should.
+bool place(std::vector<Scene>& objects, const Description& what, float radius, Generator& generator) {
+  constexpr float margin = 0.04f, gap = 0.05f;
+  const auto first_group = static_cast<size_t>(what.groups.front().count);
+  for (Scene& object : objects) {
+    object.radius = radius * between(generator, 0.75f, 1.0f);
+    const float room = 0.5f - object.radius - margin;
+    object.cx = 0.5f + between(generator, -room, room);
+    object.cy = 0.5f + between(generator, -room, room);
+  }
+  for (size_t i = 0; i < objects.size(); ++i)
+    for (size_t j = i + 1; j < objects.size(); ++j) {
+      const Scene &a = objects[i], &b = objects[j];
+      if (std::hypot(a.cx - b.cx, a.cy - b.cy) < a.radius + b.radius + gap) return false;
+      if (i < first_group && j >= first_group && !holds(what.relation, a, b)) return false;
+    }
+  return true;
+}
+
+}  // namespace
+
+std::string sentence(const Description& description) {
+  const std::string text = words_of(description.groups.at(0));
+  if (description.groups.size() > 1)
+    return fmt::format("{} {} {}", text, relations[static_cast<size_t>(description.relation)],
+                        words_of(description.groups[1]));
+  return text;
+}
+
+std::optional<Description> description_from(std::string_view text) {
+  std::string plain(text);
+  for (char& c : plain) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::istringstream words(plain);
+  Description result;
+  const auto first = read_group(words);
+  if (!first) return std::nullopt;
+  result.groups.push_back(*first);
+  std::string relation, of;
+  if (!(words >> relation)) return result;
+  if (relation == "left" || relation == "right") {
+    if (!(words >> of) || of != "of") return std::nullopt;
+    relation = fmt::format("{} of", relation);
+  }
+  const auto known = std::ranges::find(relations, relation);
+  const auto second = read_group(words);
+  if (known == relations.end() || !second || words >> of) return std::nullopt;
+  result.groups.push_back(*second);
+  result.relation = static_cast<Relation>(known - relations.begin());
+  return result;
+}
+
+Description random_description(Generator& generator) {
+  const auto any = [&](int count) { return static_cast<int>(generator.below(static_cast<uint64_t>(count))); };
+  const auto group = [&](int count) { return Group{any(shape_count), any(colour_count), count}; };
+  Description result;
+  switch (any(3)) {
+    case 0: result.groups = {group(1)}; break;
+    case 1: result.groups = {group(2 + any(most_of_a_group - 1))}; break;
+    default: {
+      const int first = any(3) == 0 ? 2 : 1, second = first == 1 && any(3) == 0 ? 2 : 1;
+      result.groups = {group(first), group(second)};
+      // Two groups of one kind would be one.
+      while (result.groups[1].shape == result.groups[0].shape && result.groups[1].colour == result.groups[0].colour)
+        result.groups[1] = group(second);
+      result.relation = static_cast<Relation>(any(5));
+    }
+  }
+  return result;
+}
+
+bool is_held_out(const Description& description) {
+  if (description.groups.size() == 1 && description.groups[0].count == 1) return false;
+  uint64_t hash = static_cast<uint64_t>(description.relation);
+  for (const Group& group : description.groups)
+    hash = mix(hash, static_cast<uint64_t>(group.shape * colour_count + group.colour) * 8 +
+                         static_cast<uint64_t>(group.count));
+  return hash % 8 == 0;
+}
+
+std::vector<Scene> random_scene(const Description& description, Generator& generator) {
+  check(!description.groups.empty() && description.groups.size() <= 2, "a scene has one or two groups");
+  std::vector<Scene> objects;
+  for (const Group& group : description.groups)
+    for (int i = 0; i < group.count; ++i) objects.push_back(random_object(group.shape, group.colour, generator));
+  check(!objects.empty() && objects.size() <= most_objects, "a scene has 1 to {} objects, not {}", most_objects,
+        objects.size());
+  // Smaller and smaller, until they find room.
+  for (float radius = largest_radius(objects.size());; radius *= 0.97f)
+    for (int attempt = 0; attempt < 60; ++attempt)
+      if (place(objects, description, radius, generator)) return objects;
+}
+
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out) {
+  Generator generator(mix(mix(seed, 0x5ce9e5), static_cast<uint64_t>(index)));
+  CaptionedScene result;
+  do result.description = random_description(generator);
+  while (is_held_out(result.description) != held_out);
+  result.objects = random_scene(result.description, generator);
+  return result;
+}
+
+void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, bool held_out,
+                  const std::function<void(int64_t)>& progress) {
+  prepare_data_set(dir, count, size);
+  const auto file_of = [](int64_t index) { return fmt::format("{:06}.png", index); };
+  constexpr int64_t batch = 256;  // pictures between two calls of progress
+  for (int64_t first = 0; first < count; first += batch) {
+    const int64_t here = std::min(batch, count - first);
+    parallel_for(here, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = first + begin; i < first + end; ++i)
+        write_image(dir / file_of(i), render(captioned_scene(seed, i, held_out).objects, size));
+    });
+    if (progress) progress(first + here);
+  }
+  std::string lines;
+  for (int64_t i = 0; i < count; ++i) {
+    nlohmann::ordered_json line;
+    line["file"] = file_of(i);
+    line["caption"] = sentence(captioned_scene(seed, i, held_out).description);
+    lines += fmt::format("{}\n", line.dump());
+  }
+  write_text_file(dir / "captions.jsonl", lines);
+}
+
+}  // namespace linnet

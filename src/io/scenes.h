@@ -1,0 +1,58 @@
+// The captioned data set `scenes`: one or two groups of coloured shapes, with a number and a place to each other,
+// and a sentence that says so: "two red stars above a blue ring". As with `shapes`, every picture is a function of
+// (seed, index), and arithmetic can tell whether a picture shows what its sentence says (eval/scenes_judge.h).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/shapes.h"
+
+namespace linnet {
+
+/// Where the first group is, seen from the second. beside: anywhere.
+enum class Relation : uint8_t { beside, left, right, above, below };
+
+/// So many of one shape in one colour.
+struct Group {
+  int shape = 0, colour = 0, count = 1;
+  bool operator==(const Group&) const = default;
+};
+
+/// What a scene shows, as its sentence says it.
+struct Description {
+  std::vector<Group> groups;  ///< one or two
+  Relation relation = Relation::beside;
+  bool operator==(const Description&) const = default;
+};
+
+constexpr int most_of_a_group = 4, most_objects = 5;
+
+/// "a red star", "three green hearts", "two red stars above a blue ring", "a red star and a blue ring".
+std::string sentence(const Description& description);
+/// The other way; nothing for any other text. Upper case and blanks around do not matter.
+std::optional<Description> description_from(std::string_view text);
+
+/// About a third each: one object, several of a kind, two groups with or without a relation.
+Description random_description(Generator& generator);
+/// Descriptions of several objects that training never sees, one in eight by a hash: what scores are taken on.
+bool is_held_out(const Description& description);
+
+/// Objects that show it, none touching another, and the background on the first.
+std::vector<Scene> random_scene(const Description& description, Generator& generator);
+
+/// The index-th of the data set that the seed names: of descriptions that are held out, or of those that are not.
+struct CaptionedScene {
+  Description description;
+  std::vector<Scene> objects;
+};
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out);
+
+/// Writes dir/<index>.png and dir/captions.jsonl with a line for each: file and caption. progress is called with the
+/// number of pictures written so far. Throws UsageError as write_data_set does.
+void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, bool held_out,
+                  const std::function<void(int64_t)>& progress = {});
+
+}  // namespace linnet

@@ -1,0 +1,54 @@
+// The judge of scenes: right about what is rendered, and about what is not.
+#include "eval/scenes_judge.h"
+
+#include <gtest/gtest.h>
+
+#include "support/refusal.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+// Of 200 held-out pictures of each size.
+TEST(ScenesJudge, FindsRenderedScenesRight) {
+  for (const auto& [size, least] : {std::pair{64, 0.97}, {128, 0.99}}) {
+    SceneScore score;
+    for (int64_t i = 0; i < 200; ++i) {
+      const CaptionedScene scene = captioned_scene(77, i, i % 2 == 1);
+      add(score, judge_scene(render(scene.objects, size), scene.description), scene.description);
+    }
+    EXPECT_GE(static_cast<double>(score.right), least * 200) << size;
+    EXPECT_EQ(score.count, 200);
+  }
+}
+
+TEST(ScenesJudge, ADifferentSentenceIsWrong) {
+  Generator generator(8);
+  const Description asked = *description_from("two red stars above a blue ring");
+  const Image image = render(random_scene(asked, generator), 96);
+  ASSERT_TRUE(judge_scene(image, asked).right());
+  const auto verdict = [&](const char* text) { return judge_scene(image, *description_from(text)); };
+  EXPECT_FALSE(verdict("two red stars below a blue ring").right());
+  EXPECT_TRUE(verdict("two red stars below a blue ring").colours);
+  EXPECT_FALSE(verdict("two green stars above a blue ring").colours);
+  EXPECT_TRUE(verdict("two green stars above a blue ring").shapes);
+  EXPECT_FALSE(verdict("a red star above a blue ring").shapes);
+  EXPECT_FALSE(verdict("two red stars").shapes);
+  EXPECT_FALSE(verdict("two red hearts above a blue ring").shapes);
+  EXPECT_TRUE(verdict("two red stars and a blue ring").right());
+  EXPECT_FALSE(judge_scene(blank_image(64, 64, 30, 30, 30), asked).right());
+}
+
+TEST(ScenesJudge, ScoresAFolderByItsCaptions) {
+  const TemporaryFolder folder;
+  write_scenes(folder / "s", 40, 96, 6, false);
+  const SceneScore score = score_scenes(folder / "s");
+  EXPECT_EQ(score.count, 40);
+  EXPECT_GE(score.right, 38);
+  EXPECT_NE(to_json(score).find("\"position\""), std::string::npos);
+  write_image(folder / "s/other.png", blank_image(32, 32, 0, 0, 0), {{"prompt", "a corgi"}});
+  test::expect_refused("\"a corgi\" is no sentence", [&] { score_scenes(folder / "s"); });
+}
+
+}  // namespace
+}  // namespace linnet

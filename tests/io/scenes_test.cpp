@@ -1,0 +1,90 @@
+// Scenes and their sentences.
+#include "io/scenes.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(Sentences, AreReadAsTheyAreWritten) {
+  Generator generator(1);
+  for (int i = 0; i < 3000; ++i) {
+    const Description description = random_description(generator);
+    EXPECT_EQ(description_from(sentence(description)), description) << sentence(description);
+  }
+  EXPECT_EQ(sentence({{{6, 1, 1}, {3, 0, 2}}, Relation::left}), "an orange cross left of two red stars");
+  EXPECT_EQ(sentence({{{6, 5, 3}}, Relation::beside}), "three blue crosses");
+  EXPECT_EQ(description_from("  A Red STAR and one blue ring "), (Description{{{3, 0, 1}, {5, 5, 1}}, Relation::beside}));
+}
+
+TEST(Sentences, OtherTextsSayNothing) {
+  for (const char* text : {"", "a", "a red", "a red dog", "five red stars", "a red star above", "a red star left a blue ring",
+                           "a red star above a blue ring and a moon", "red star", "a red star of a blue ring"})
+    EXPECT_FALSE(description_from(text).has_value()) << text;
+}
+
+TEST(CaptionedScenes, NothingTouchesAndAllLiesAsItShould) {
+  Generator generator(2);
+  for (int i = 0; i < 500; ++i) {
+    const Description what = random_description(generator);
+    const auto objects = random_scene(what, generator);
+    size_t wanted = 0;
+    for (const Group& group : what.groups) wanted += static_cast<size_t>(group.count);
+    ASSERT_EQ(objects.size(), wanted);
+    for (size_t a = 0; a < objects.size(); ++a) {
+      EXPECT_GE(std::min(objects[a].cx, objects[a].cy) - objects[a].radius, 0.03f);
+      EXPECT_LE(std::max(objects[a].cx, objects[a].cy) + objects[a].radius, 0.97f);
+      EXPECT_GE(objects[a].radius, 0.06f) << sentence(what);
+      for (size_t b = a + 1; b < objects.size(); ++b)
+        EXPECT_GE(std::hypot(objects[a].cx - objects[b].cx, objects[a].cy - objects[b].cy),
+                  objects[a].radius + objects[b].radius + 0.049f);
+    }
+    if (what.groups.size() < 2 || what.relation != Relation::above) continue;
+    for (int a = 0; a < what.groups[0].count; ++a)
+      for (size_t b = static_cast<size_t>(what.groups[0].count); b < objects.size(); ++b)
+        EXPECT_LT(objects[static_cast<size_t>(a)].cy, objects[b].cy);
+  }
+}
+
+TEST(CaptionedScenes, SomeAreHeldOutAndNeverTrainedOn) {
+  int held = 0, several = 0;
+  Generator generator(3);
+  for (int i = 0; i < 4000; ++i) {
+    const Description what = random_description(generator);
+    const bool single = what.groups.size() == 1 && what.groups[0].count == 1;
+    several += !single;
+    held += is_held_out(what);
+    EXPECT_FALSE(single && is_held_out(what));
+  }
+  EXPECT_NEAR(static_cast<double>(held) / several, 1.0 / 8, 0.03);
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_FALSE(is_held_out(captioned_scene(5, i, false).description));
+    EXPECT_TRUE(is_held_out(captioned_scene(5, i, true).description));
+  }
+  EXPECT_EQ(captioned_scene(5, 7, false).description, captioned_scene(5, 7, false).description);
+}
+
+TEST(CaptionedScenes, AreWrittenWithTheirSentences) {
+  const TemporaryFolder folder;
+  write_scenes(folder / "s", 5, 32, 4, false);
+  std::ifstream lines(folder / "s/captions.jsonl");
+  std::string line;
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(std::getline(lines, line));
+    const CaptionedScene scene = captioned_scene(4, i, false);
+    EXPECT_EQ(line, fmt::format("{{\"file\":\"{:06}.png\",\"caption\":\"{}\"}}", i, sentence(scene.description)));
+    EXPECT_EQ(read_image(folder / fmt::format("s/{:06}.png", i)), render(scene.objects, 32));
+  }
+  EXPECT_THROW(write_scenes(folder / "s", 5, 32, 4, false), UsageError);
+  EXPECT_THROW(write_scenes(folder / "t", 0, 32, 4, false), UsageError);
+}
+
+}  // namespace
+}  // namespace linnet
