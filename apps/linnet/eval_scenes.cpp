@@ -24,7 +24,8 @@ void run(const Options& options) {
   for (size_t i = 0; i < score.tasks.size(); ++i) {
     const SceneScore::Task& task = score.tasks[i];
     fmt::print("{:<14}{:>9}{:>9}{:>9}{:>9}\n", name_of(static_cast<SceneTask>(i)), task.count,
-               percent(task.shapes, task.count), percent(task.colours, task.count), percent(task.right, task.count));
+               percent(task.shapes, task.count), percent(task.colours, task.count),
+               percent(task.right, task.count));
   }
   fmt::print("{:<14}{:>9}{:>9}{:>9}{:>9}\n", "all", score.count, "", "", percent(score.right, score.count));
 }

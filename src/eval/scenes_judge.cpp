@@ -15,7 +15,8 @@ namespace {
 constexpr std::array<std::string_view, 4> task_names = {"single object", "counting", "two objects", "position"};
 
 // Objects of the group's kind; any colour if that does not matter.
-std::vector<const Verdict*> of_group(const std::vector<Verdict>& objects, const Group& group, bool colour_matters) {
+std::vector<const Verdict*> of_group(const std::vector<Verdict>& objects, const Group& group,
+                                     bool colour_matters) {
   std::vector<const Verdict*> result;
   for (const Verdict& object : objects)
     if (object.found && object.shape == group.shape && (!colour_matters || object.colour == group.colour))

@@ -1,5 +1,5 @@
-// Whether a picture shows what a sentence of the data set `scenes` says, in the spirit of GenEval (Ghosh et al.,
-// arXiv 2310.11513): the objects, their number, colours and places, each by plain image analysis.
+// Whether a picture shows what a sentence of the data set `scenes` says, in the spirit of GenEval (Ghosh et
+// al., arXiv 2310.11513): the objects, their number, colours and places, each by plain image analysis.
 #pragma once
 
 #include <array>
@@ -36,9 +36,9 @@ struct SceneScore {
 void add(SceneScore& score, const SceneVerdict& verdict, const Description& asked);
 std::string to_json(const SceneScore& score);
 
-/// Judges every picture in a folder and its sub-folders by its text entry "prompt" or "caption", or for want of it by
-/// its line in the folder's captions.jsonl. Throws Error when there is no picture, or one that says nothing that
-/// description_from() understands.
+/// Judges every picture in a folder and its sub-folders by its text entry "prompt" or "caption", or for want of
+/// it by its line in the folder's captions.jsonl. Throws Error when there is no picture, or one that says
+/// nothing that description_from() understands.
 SceneScore score_scenes(const std::filesystem::path& dir);
 
 }  // namespace linnet

@@ -15,7 +15,9 @@ namespace {
 constexpr std::array<std::string_view, most_of_a_group + 1> numbers = {"", "a", "two", "three", "four"};
 constexpr std::array<std::string_view, 5> relations = {"and", "left of", "right of", "above", "below"};
 
-std::string plural(const std::string& shape) { return fmt::format("{}{}", shape, shape.ends_with('s') ? "es" : "s"); }
+std::string plural(const std::string& shape) {
+  return fmt::format("{}{}", shape, shape.ends_with('s') ? "es" : "s");
+}
 
 std::string words_of(const Group& group) {
   const std::string& shape = shape_names()[static_cast<size_t>(group.shape)];
@@ -93,7 +95,7 @@ std::string sentence(const Description& description) {
   const std::string text = words_of(description.groups.at(0));
   if (description.groups.size() > 1)
     return fmt::format("{} {} {}", text, relations[static_cast<size_t>(description.relation)],
-                        words_of(description.groups[1]));
+                       words_of(description.groups[1]));
   return text;
 }
 
@@ -130,7 +132,8 @@ Description random_description(Generator& generator) {
       const int first = any(3) == 0 ? 2 : 1, second = first == 1 && any(3) == 0 ? 2 : 1;
       result.groups = {group(first), group(second)};
       // Two groups of one kind would be one.
-      while (result.groups[1].shape == result.groups[0].shape && result.groups[1].colour == result.groups[0].colour)
+      while (result.groups[1].shape == result.groups[0].shape &&
+             result.groups[1].colour == result.groups[0].colour)
         result.groups[1] = group(second);
       result.relation = static_cast<Relation>(any(5));
     }
@@ -151,7 +154,8 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
   check(!description.groups.empty() && description.groups.size() <= 2, "a scene has one or two groups");
   std::vector<Scene> objects;
   for (const Group& group : description.groups)
-    for (int i = 0; i < group.count; ++i) objects.push_back(random_object(group.shape, group.colour, generator));
+    for (int i = 0; i < group.count; ++i)
+      objects.push_back(random_object(group.shape, group.colour, generator));
   check(!objects.empty() && objects.size() <= most_objects, "a scene has 1 to {} objects, not {}", most_objects,
         objects.size());
   // Smaller and smaller, until they find room.

@@ -1,6 +1,7 @@
-// The captioned data set `scenes`: one or two groups of coloured shapes, with a number and a place to each other,
-// and a sentence that says so: "two red stars above a blue ring". As with `shapes`, every picture is a function of
-// (seed, index), and arithmetic can tell whether a picture shows what its sentence says (eval/scenes_judge.h).
+// The captioned data set `scenes`: one or two groups of coloured shapes, with a number and a place to each
+// other, and a sentence that says so: "two red stars above a blue ring". As with `shapes`, every picture is a
+// function of (seed, index), and arithmetic can tell whether a picture shows what its sentence says
+// (eval/scenes_judge.h).
 #pragma once
 
 #include <optional>
@@ -43,15 +44,16 @@ bool is_held_out(const Description& description);
 /// Objects that show it, none touching another, and the background on the first.
 std::vector<Scene> random_scene(const Description& description, Generator& generator);
 
-/// The index-th of the data set that the seed names: of descriptions that are held out, or of those that are not.
+/// The index-th of the data set that the seed names: of descriptions that are held out, or of those that are
+/// not.
 struct CaptionedScene {
   Description description;
   std::vector<Scene> objects;
 };
 CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out);
 
-/// Writes dir/<index>.png and dir/captions.jsonl with a line for each: file and caption. progress is called with the
-/// number of pictures written so far. Throws UsageError as write_data_set does.
+/// Writes dir/<index>.png and dir/captions.jsonl with a line for each: file and caption. progress is called
+/// with the number of pictures written so far. Throws UsageError as write_data_set does.
 void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, bool held_out,
                   const std::function<void(int64_t)>& progress = {});
 

@@ -1,6 +1,6 @@
-// The type of a transformer's large products, as a setting of the whole model: f32, bf16, or, for inference, i8,
-// which rounds the blocks' matrices to 8 bits (others give them back as f32). Embeddings, final layers and all
-// reductions stay f32.
+// The type of a transformer's large products, as a setting of the whole model: f32, bf16, or, for inference,
+// i8, which rounds the blocks' matrices to 8 bits (others give them back as f32). Embeddings, final layers and
+// all reductions stay f32.
 #pragma once
 
 #include <string_view>
@@ -27,7 +27,9 @@ void set_product_type(Model& model, DType dtype) {
 }
 
 /// What goes into the blocks' products, and between them.
-inline DType hidden_type(DType product) { return product == DType::i8 ? ops::fastest_product_dtype() : product; }
+inline DType hidden_type(DType product) {
+  return product == DType::i8 ? ops::fastest_product_dtype() : product;
+}
 
 /// The type that a name means (ops::product_dtype_from_name): "auto" is i8 if the weights were stored so.
 inline DType product_type_from_name(std::string_view name, bool stored_in_8_bits) {

@@ -21,12 +21,14 @@ TEST(Sentences, AreReadAsTheyAreWritten) {
   }
   EXPECT_EQ(sentence({{{6, 1, 1}, {3, 0, 2}}, Relation::left}), "an orange cross left of two red stars");
   EXPECT_EQ(sentence({{{6, 5, 3}}, Relation::beside}), "three blue crosses");
-  EXPECT_EQ(description_from("  A Red STAR and one blue ring "), (Description{{{3, 0, 1}, {5, 5, 1}}, Relation::beside}));
+  EXPECT_EQ(description_from("  A Red STAR and one blue ring "),
+            (Description{{{3, 0, 1}, {5, 5, 1}}, Relation::beside}));
 }
 
 TEST(Sentences, OtherTextsSayNothing) {
-  for (const char* text : {"", "a", "a red", "a red dog", "five red stars", "a red star above", "a red star left a blue ring",
-                           "a red star above a blue ring and a moon", "red star", "a red star of a blue ring"})
+  for (const char* text :
+       {"", "a", "a red", "a red dog", "five red stars", "a red star above", "a red star left a blue ring",
+        "a red star above a blue ring and a moon", "red star", "a red star of a blue ring"})
     EXPECT_FALSE(description_from(text).has_value()) << text;
 }
 
@@ -79,7 +81,8 @@ TEST(CaptionedScenes, AreWrittenWithTheirSentences) {
   for (int i = 0; i < 5; ++i) {
     ASSERT_TRUE(std::getline(lines, line));
     const CaptionedScene scene = captioned_scene(4, i, false);
-    EXPECT_EQ(line, fmt::format("{{\"file\":\"{:06}.png\",\"caption\":\"{}\"}}", i, sentence(scene.description)));
+    EXPECT_EQ(line,
+              fmt::format("{{\"file\":\"{:06}.png\",\"caption\":\"{}\"}}", i, sentence(scene.description)));
     EXPECT_EQ(read_image(folder / fmt::format("s/{:06}.png", i)), render(scene.objects, 32));
   }
   EXPECT_THROW(write_scenes(folder / "s", 5, 32, 4, false), UsageError);
