@@ -4,7 +4,7 @@ steps with a dot for each run."""
 import math
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 34, 46
 COLOURS = ["#1f6f8b", "#d1495b", "#66a182", "#8d6a9f", "#edae49"]
 
 
@@ -17,9 +17,18 @@ def ticks(low, high, wanted=5):
     return [index * step for index in range(first, last + 1)]
 
 
+def log_ticks(low, high):
+    """1, 2 and 5 times powers of ten, from the last below to the first above."""
+    all_ticks = [times * 10.0**power for power in range(-6, 7) for times in (1, 2, 5)]
+    first = max(index for index, tick in enumerate(all_ticks) if tick <= low)
+    last = min(index for index, tick in enumerate(all_ticks) if tick >= high)
+    return all_ticks[first:last + 1]
+
+
 class Plot:
-    def __init__(self, title, y_label, values):
-        self.y_ticks = ticks(min(0, *values), max(values))
+    def __init__(self, title, y_label, values, log=False):
+        self.y_ticks = log_ticks(min(values), max(values)) if log else ticks(min(0, *values), max(values))
+        self.scale = math.log if log else float
         self.parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
                       'font-family="sans-serif" font-size="12" fill="#333">',
                       f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
@@ -33,8 +42,8 @@ class Plot:
                           f'{y_label}</text>')
 
     def y(self, value):
-        low, high = self.y_ticks[0], self.y_ticks[-1]
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+        low, high = self.scale(self.y_ticks[0]), self.scale(self.y_ticks[-1])
+        return HEIGHT - BOTTOM - (self.scale(value) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
     def text(self, x, y, text, anchor="middle", size=12, colour="#333"):
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
@@ -63,8 +72,9 @@ def dots(title, y_label, settings):
 
 
 def lines(title, x_label, y_label, curves):
-    """curves: name -> {x -> one value a run}; x from nothing on a linear axis."""
-    plot = Plot(title, y_label, [value for curve in curves.values() for values in curve.values() for value in values])
+    """curves: name -> {x -> one value a run}; x from nothing on a linear axis, y on a logarithmic one."""
+    plot = Plot(title, y_label, [value for curve in curves.values() for values in curve.values() for value in values],
+                log=True)
     x_ticks = ticks(0, max(x for curve in curves.values() for x in curve))
     at = lambda x: LEFT + x / x_ticks[-1] * (WIDTH - LEFT - RIGHT)
     for tick in x_ticks:
