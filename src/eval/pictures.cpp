@@ -1,20 +1,16 @@
 #include "eval/pictures.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "core/parallel.h"
 #include "io/resize.h"
+#include "io/text.h"
 
 namespace linnet {
 
 namespace fs = std::filesystem;
 
-std::string extension_of(const fs::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return extension;
-}
+std::string extension_of(const fs::path& path) { return lower_case(path.extension().string()); }
 
 std::vector<fs::path> pictures_in(const fs::path& dir) {
   std::error_code problem;

@@ -1,12 +1,12 @@
 // Telling formats apart, and converting pictures; the formats themselves are in image_png.cpp and its like.
 #include "io/image.h"
 
-#include <cctype>
 #include <cmath>
 
 #include "core/parallel.h"
 #include "io/file.h"
 #include "io/image_codecs.h"
+#include "io/text.h"
 
 namespace linnet {
 
@@ -92,8 +92,7 @@ void over_white(const uint8_t* rgba, uint8_t* rgb, int64_t pixels) {
 }
 
 std::optional<ImageFormat> image_format(const std::filesystem::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string extension = lower_case(path.extension().string());
   if (extension == ".png") return ImageFormat::png;
   if (extension == ".jpg" || extension == ".jpeg") return ImageFormat::jpeg;
   if (extension == ".webp") return ImageFormat::webp;

@@ -21,13 +21,8 @@ namespace fs = std::filesystem;
 constexpr size_t most_picture_bytes = size_t{1} << 30;
 constexpr size_t most_waiting = 4096;  // keys of a tar file whose picture or class has not come yet
 
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
 bool is_tar(const fs::path& path) {
-  const std::string name = lower(path.filename().string());
+  const std::string name = lower_case(path.filename().string());
   return name.ends_with(".tar") || name.ends_with(".tar.gz") || name.ends_with(".tgz") ||
          name.ends_with(".tar.zst");
 }
@@ -45,7 +40,7 @@ std::optional<int64_t> class_from(std::span<const std::byte> bytes) {
 std::pair<std::string, std::string> split_key(const std::string& name) {
   const size_t slash = name.rfind('/'), begin = slash == std::string::npos ? 0 : slash + 1;
   const size_t point = std::min(name.find('.', begin), name.size());
-  return {name.substr(0, point), lower(name.substr(point))};
+  return {name.substr(0, point), lower_case(name.substr(point))};
 }
 
 // Puts pictures and classes of one tar file together, whichever comes first.

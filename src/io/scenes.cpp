@@ -8,6 +8,7 @@
 
 #include "core/parallel.h"
 #include "io/file.h"
+#include "io/text.h"
 
 namespace linnet {
 namespace {
@@ -100,9 +101,7 @@ std::string sentence(const Description& description) {
 }
 
 std::optional<Description> description_from(std::string_view text) {
-  std::string plain(text);
-  for (char& c : plain) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  std::istringstream words(plain);
+  std::istringstream words(lower_case(text));
   Description result;
   const auto first = read_group(words);
   if (!first) return std::nullopt;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/text.h"
+#include "io/text.h"
 
 namespace linnet {
 namespace {
@@ -138,9 +139,9 @@ std::span<const std::string> class_names() {
 }
 
 int find_class(std::string_view name) {
-  std::string plain(name);
-  for (char& c : plain)
-    c = c == ' ' || c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string plain = lower_case(name);
+  std::ranges::replace_if(
+      plain, [](char c) { return c == ' ' || c == '_'; }, '-');
   const auto names = class_names();
   const auto found = std::ranges::find(names, plain);
   if (found != names.end()) return static_cast<int>(found - names.begin());

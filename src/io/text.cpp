@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <clocale>
+#include <cwctype>
 
 namespace linnet {
 namespace {
@@ -30,6 +32,32 @@ bool is_harmless(std::string_view character) {
   if (a == 0xe2 && b == 0x80) return !(c >= 0x8e && c <= 0x8f) && !(c >= 0xa8 && c <= 0xae);
   if (a == 0xe2 && b == 0x81) return !(c >= 0xa6 && c <= 0xa9);
   return true;
+}
+
+// The code of one well-formed character.
+wint_t code_of(std::string_view character) {
+  constexpr uint8_t first_bits[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+  wint_t code = byte_at(character, 0) & first_bits[character.size()];
+  for (size_t k = 1; k < character.size(); ++k) code = code << 6 | (byte_at(character, k) & 0x3fu);
+  return code;
+}
+
+void append(std::string& text, wint_t code) {
+  if (code < 0x80) {
+    text += static_cast<char>(code);
+    return;
+  }
+  const int further = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  constexpr uint8_t first_marks[] = {0, 0xc0, 0xe0, 0xf0};
+  text += static_cast<char>(first_marks[further] | code >> (6 * further));
+  for (int k = further - 1; k >= 0; --k) text += static_cast<char>(0x80 | (code >> (6 * k) & 0x3f));
+}
+
+// By the tables of the C library, for its language-neutral UTF-8 locale; without that, A to Z.
+wint_t small_letter(wint_t code) {
+  static const locale_t unicode = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  if (code < 0x80) return code >= 'A' && code <= 'Z' ? code + ('a' - 'A') : code;
+  return unicode ? ::towlower_l(code, unicode) : code;
 }
 
 std::string escaped(char byte) {
@@ -74,6 +102,19 @@ bool is_utf8(std::string_view text) {
     i += length;
   }
   return true;
+}
+
+std::string lower_case(std::string_view text) {
+  std::string result;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = character_length(text, i);
+    if (length == 0)
+      result += text[i];
+    else
+      append(result, small_letter(code_of(text.substr(i, length))));
+    i += std::max<size_t>(length, 1);
+  }
+  return result;
 }
 
 }  // namespace linnet

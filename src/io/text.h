@@ -15,4 +15,8 @@ std::string printable(std::string_view text, size_t limit = 200);
 std::string valid_utf8(std::string_view text);
 bool is_utf8(std::string_view text);
 
+/// The text with every capital letter of every script as the small one, one by one (so a word's last Σ becomes
+/// σ); what is no UTF-8 stays as it is.
+std::string lower_case(std::string_view text);
+
 }  // namespace linnet

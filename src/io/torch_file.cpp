@@ -146,8 +146,7 @@ class TorchFileReader {
 
   // "torch.BFloat16Storage"
   ElementType element_type(std::string_view name) const {
-    std::string plain;
-    for (const char c : name) plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const std::string plain = lower_case(name);
     for (const ElementType& type : element_types)
       if (plain == fmt::format("torch.{}storage", type.name)) return type;
     fail("{}: it holds elements of the unknown type {}", source_, printable(name));

@@ -15,11 +15,10 @@ namespace {
 // Lower case, words joined by hyphens, nothing at the ends.
 std::string normalized(std::string_view text) {
   std::string result;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool joint = std::isspace(byte) || c == '_' || c == '-';
+  for (const char c : lower_case(text)) {
+    const bool joint = std::isspace(static_cast<unsigned char>(c)) || c == '_' || c == '-';
     if (!joint)
-      result += static_cast<char>(std::tolower(byte));
+      result += c;
     else if (!result.empty() && result.back() != '-')
       result += '-';
   }

@@ -1,8 +1,5 @@
 #include "pipeline/text_encoding.h"
 
-#include <clocale>
-#include <cwctype>
-
 #include "core/random.h"
 #include "io/file.h"
 #include "io/safetensors.h"
@@ -12,46 +9,6 @@ namespace linnet {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Where one character of UTF-8 ends, and which it is. The text is known to be UTF-8.
-struct Character {
-  size_t length;
-  wint_t code;
-};
-Character character_at(const std::string& text, size_t i) {
-  const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
-  const size_t length = byte(0) < 0x80 ? 1 : byte(0) < 0xe0 ? 2 : byte(0) < 0xf0 ? 3 : 4;
-  constexpr unsigned char first_bits[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
-  wint_t code = byte(0) & first_bits[length];
-  for (size_t k = 1; k < length; ++k) code = code << 6 | (byte(k) & 0x3f);
-  return {length, code};
-}
-
-void append(std::string& text, wint_t code) {
-  if (code < 0x80) {
-    text += static_cast<char>(code);
-    return;
-  }
-  const int further = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-  constexpr unsigned char first_marks[] = {0, 0xc0, 0xe0, 0xf0};
-  text += static_cast<char>(first_marks[further] | code >> (6 * further));
-  for (int k = further - 1; k >= 0; --k) text += static_cast<char>(0x80 | (code >> (6 * k) & 0x3f));
-}
-
-// By the tables of the C library, which every system has for its language-neutral UTF-8 locale.
-std::string lower(const std::string& text) {
-  static const locale_t unicode = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
-  std::string result;
-  for (size_t i = 0; i < text.size();) {
-    const Character c = character_at(text, i);
-    const bool known = unicode || c.code < 0x80;
-    append(result, !known    ? c.code
-                   : unicode ? ::towlower_l(c.code, unicode)
-                             : static_cast<wint_t>(std::tolower(static_cast<int>(c.code))));
-    i += c.length;
-  }
-  return result;
-}
 
 std::string stripped(const std::string& text) {
   constexpr const char* blanks = " \t\n\v\f\r";
@@ -64,7 +21,7 @@ std::string stripped(const std::string& text) {
 
 std::string clean(const std::string& prompt, Cleaning cleaning) {
   check(is_utf8(prompt), "the prompt \"{}\" is not UTF-8", printable(prompt));
-  return stripped(cleaning == Cleaning::lower ? lower(prompt) : prompt);
+  return stripped(cleaning == Cleaning::lower ? lower_case(prompt) : prompt);
 }
 
 TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::string>& prompts, int64_t limit,

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "io/text.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -243,21 +242,6 @@ TEST(MappedFile, SaysWhatIsWrong) {
   EXPECT_EQ(message("empty"), "cannot read " + (folder / "empty").string() + ": the file is empty");
   EXPECT_EQ(message("."), "cannot read " + (folder / ".").string() + ": it is a folder");
   EXPECT_EQ(message("pipe"), "cannot read " + (folder / "pipe").string() + ": it is not a regular file");
-}
-
-TEST(Printable, EscapesWhatMovesTheCursorAndKeepsWhatIsText) {
-  EXPECT_EQ(printable("grün 画 🦜"), "grün 画 🦜");
-  EXPECT_EQ(printable("a\nb\t\r\x1b\x7f"), R"(a\nb\t\r\x1b\x7f)");
-  EXPECT_EQ(printable("\xff\xc3"), R"(\xff\xc3)");
-  EXPECT_EQ(printable("\xed\xa0\x80"), R"(\xed\xa0\x80)");
-  EXPECT_EQ(printable("\xe2\x80\xae"), R"(\xe2\x80\xae)");
-  EXPECT_EQ(printable(std::string(1, '\0')), R"(\x00)");
-}
-
-TEST(Printable, CutsBetweenCharacters) {
-  EXPECT_EQ(printable("abcdef", 3), "abc...");
-  EXPECT_EQ(printable("abc", 3), "abc");
-  EXPECT_EQ(printable("aüb", 2), "a...");
 }
 
 }  // namespace
