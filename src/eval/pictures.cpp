@@ -21,7 +21,7 @@ std::vector<fs::path> pictures_in(const fs::path& dir) {
     if (problem) break;
   }
   check(!problem, "cannot read {}: {}", dir.string(), problem.message());
-  check(!paths.empty(), "there is no PNG or JPEG picture in {}", dir.string());
+  check(!paths.empty(), "there is no PNG, JPEG or WebP picture in {}", dir.string());
   std::ranges::sort(paths);
   return paths;
 }

@@ -13,8 +13,8 @@ namespace linnet {
 /// A file's extension in small letters: ".png".
 std::string extension_of(const std::filesystem::path& path);
 
-/// Every PNG and JPEG in a folder and its sub-folders, in order. Throws Error when the folder cannot be read or
-/// holds none.
+/// Every PNG, JPEG and WebP in a folder and its sub-folders, in order. Throws Error when the folder cannot be
+/// read or holds none.
 std::vector<std::filesystem::path> pictures_in(const std::filesystem::path& dir);
 
 /// Reads pictures as a network takes them: (n, 3, size, size) f32 in -1..1, batch by batch with the first one's

@@ -12,7 +12,7 @@
 namespace linnet {
 
 struct DataConfig {
-  std::string path;    ///< folder of class sub-folders with PNG or JPEG pictures, or of latents (linnet encode)
+  std::string path;    ///< folder of class folders of PNG, JPEG or WebP pictures, or of latents (linnet encode)
   std::string replay;  ///< or: a safetensors file with x0, t, noise, y (steps, batch, …), used in its order
   bool flip = false;   ///< mirror every other picture at random
 };

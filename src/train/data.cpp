@@ -100,7 +100,7 @@ class FolderData : public LabelledData {
       for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
       names_.push_back(folder.filename().string());
     }
-    check(!pictures_.empty(), "{}: no PNG or JPEG pictures in class sub-folders here", root.string());
+    check(!pictures_.empty(), "{}: no PNG, JPEG or WebP pictures in class sub-folders here", root.string());
     check(channels == 3,
           "{}: pictures have 3 channels, but the model takes latents of {}: let `linnet encode` make them of "
           "these "

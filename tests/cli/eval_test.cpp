@@ -78,8 +78,8 @@ TEST_F(Comparing, WrongInputIsSaidInOneSentence) {
   EXPECT_TRUE(failed(linnet({"eval", "shapes1", "shapes2"}), 2, "--features"));
   EXPECT_TRUE(
       failed(linnet({"eval", "shapes1", "shapes2", "--featurs", "c"}), 2, "did you mean \"--features\"?"));
-  EXPECT_TRUE(
-      failed(linnet({"eval", "empty", "shapes2", "--features", "c"}), 1, "no PNG or JPEG picture in empty"));
+  EXPECT_TRUE(failed(linnet({"eval", "empty", "shapes2", "--features", "c"}), 1,
+                     "no PNG, JPEG or WebP picture in empty"));
   EXPECT_TRUE(failed(linnet({"eval", "none", "shapes2", "--features", "c"}), 1, "cannot read none"));
   EXPECT_TRUE(
       failed(linnet({"eval", "shapes1/red-star", "shapes2", "--features", "c"}), 1, "needs more than 8"));

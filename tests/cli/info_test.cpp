@@ -113,7 +113,7 @@ TEST(Eval, FreshRendersShowWhatTheyShould) {
 
 TEST(Eval, AFolderWithoutPicturesIsRefused) {
   const TemporaryFolder folder;
-  EXPECT_TRUE(failed(run({"eval", "shapes", folder.path().string()}), 1, "no PNG or JPEG"));
+  EXPECT_TRUE(failed(run({"eval", "shapes", folder.path().string()}), 1, "no PNG, JPEG or WebP"));
   EXPECT_TRUE(failed(run({"eval", "shapes", (folder / "none").string()}), 1, "none"));
 }
 

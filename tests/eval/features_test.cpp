@@ -70,7 +70,7 @@ TEST_F(Features, NeedMorePicturesThanTheyAreWide) {
   expect_refused("holds 1 picture; a Fréchet distance on 8 features needs more than 8",
                  [&] { folder_statistics(classifier(), folder_ / "shapes/red-star"); });
   std::filesystem::create_directories(folder_ / "empty");
-  expect_refused("no PNG or JPEG picture", [&] { folder_statistics(classifier(), folder_ / "empty"); });
+  expect_refused("no PNG, JPEG or WebP picture", [&] { folder_statistics(classifier(), folder_ / "empty"); });
   expect_refused("cannot read", [&] { folder_statistics(classifier(), folder_ / "nowhere"); });
 }
 
