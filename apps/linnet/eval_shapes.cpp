@@ -70,8 +70,7 @@ void run(const Options& options) {
 
 void add_eval_shapes(const Verb& verb) {
   const Verb shapes = verb.add_subcommand(
-      "shapes",
-      "Judge pictures of coloured shapes; a PNG's text, its folder or its name says what it should show");
+      "shapes", "Judge pictures of coloured shapes; a picture's text, folder or name says what it should show");
   auto options = std::make_shared<Options>();
   shapes.add_option("dir", options->dir, "Folder of pictures, sub-folders included").required();
   shapes.add_option("--json", options->json, "Also write the score to this file").type_name("FILE");

@@ -4,13 +4,10 @@
 
 #include "core/parallel.h"
 #include "io/resize.h"
-#include "io/text.h"
 
 namespace linnet {
 
 namespace fs = std::filesystem;
-
-std::string extension_of(const fs::path& path) { return lower_case(path.extension().string()); }
 
 std::vector<fs::path> pictures_in(const fs::path& dir) {
   std::error_code problem;

@@ -10,9 +10,6 @@
 
 namespace linnet {
 
-/// A file's extension in small letters: ".png".
-std::string extension_of(const std::filesystem::path& path);
-
 /// Every PNG, JPEG and WebP in a folder and its sub-folders, in order. Throws Error when the folder cannot be
 /// read or holds none.
 std::vector<std::filesystem::path> pictures_in(const std::filesystem::path& dir);

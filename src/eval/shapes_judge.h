@@ -55,7 +55,7 @@ void add(ShapesScore& score, const Verdict& verdict, int asked_class);
 /// The score as a JSON object: counts and shares overall, counts by class.
 std::string to_json(const ShapesScore& score);
 
-/// Judges every picture in a folder and its sub-folders. What was asked for is said by the PNG's text
+/// Judges every picture in a folder and its sub-folders. What was asked for is said by its text
 /// entry "class", or the name of the folder, or the beginning of the file's name ("red-star-0001.png"). Throws
 /// Error when there is no picture, or one that says none of these or cannot be read.
 ShapesScore score_folder(const std::filesystem::path& dir);

@@ -31,11 +31,9 @@ std::optional<int> class_beginning(const std::string& name) {
 }
 
 int asked_class(const fs::path& path) {
-  if (extension_of(path) == ".png") {
-    const auto text = read_image_notes(path).text;
-    if (const auto entry = text.find("class"); entry != text.end())
-      if (const auto found = class_named(entry->second)) return *found;
-  }
+  const ImageText text = read_image_notes(path).text;
+  if (const auto entry = text.find("class"); entry != text.end())
+    if (const auto found = class_named(entry->second)) return *found;
   if (const auto found = class_named(path.parent_path().filename().string())) return *found;
   if (const auto found = class_beginning(path.stem().string())) return *found;
   fail("{}: neither its text, nor its folder, nor its name says which class it should show", path.string());

@@ -156,14 +156,15 @@ TEST_F(ScoreFolder, ReadsWhatWriteDataSetWrote) {
 TEST_F(ScoreFolder, TakesTheClassFromTextOrFileName) {
   fs::create_directories(dir);
   const Image red_star = render(scene_of(unseen_seed, 3), 32);
-  write_image(dir / "0001.png", red_star, {{"class", "red-star"}});
+  for (const char* name : {"0001.png", "0001.jpg", "0001.webp"})
+    write_image(dir / name, red_star, {{"class", "red-star"}});
   write_image(dir / "red-star-0002.png", red_star);
   write_image(dir / "blue-star-0003.png", red_star);
   const ShapesScore score = score_folder(dir);
-  EXPECT_EQ(score.count, 3);
-  EXPECT_EQ(score.correct, 2);
-  EXPECT_EQ(score.shape_correct, 3);
-  EXPECT_EQ(score.colour_correct, 2);
+  EXPECT_EQ(score.count, 5);
+  EXPECT_EQ(score.correct, 4);
+  EXPECT_EQ(score.shape_correct, 5);
+  EXPECT_EQ(score.colour_correct, 4);
 }
 
 TEST_F(ScoreFolder, NamesAPictureThatSaysNothing) {
