@@ -140,8 +140,17 @@ Tensor transposed(const Tensor& x) {
   Tensor y = Tensor::empty({columns, rows});
   const float* in = x.data<float>();
   float* out = y.mutable_data<float>();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c) out[c * rows + r] = in[r * columns + c];
+  // Tiles as wide as a cache line, so that one that is read is used whole, and tall, for what is written.
+  constexpr int64_t tall = 128, wide = 16;
+  const int64_t down = (rows + tall - 1) / tall, across = (columns + wide - 1) / wide;
+  parallel_for(down * across, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t r0 = tile % down * tall, c0 = tile / down * wide;
+      const int64_t r1 = std::min(rows, r0 + tall), c1 = std::min(columns, c0 + wide);
+      for (int64_t c = c0; c < c1; ++c)
+        for (int64_t r = r0; r < r1; ++r) out[c * rows + r] = in[r * columns + c];
+    }
+  });
   return y;
 }
 

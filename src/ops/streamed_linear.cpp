@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "ops/arrange.h"
 #include "ops/element.h"
 #include "ops/int8_linear_cpu.h"
 #include "ops/matmul.h"
@@ -25,19 +26,6 @@ Tensor float_rows(const Tensor& weight, const Tensor& scale, int64_t begin, int6
   return result;
 }
 
-// (rows, columns) → (columns, rows) in dtype.
-Tensor turned(const Tensor& x, DType dtype) {
-  const int64_t rows = x.size(0), columns = x.size(1);
-  Tensor y = Tensor::empty({columns, rows});
-  const float* in = x.data<float>();
-  float* out = y.mutable_data<float>();
-  parallel_for(columns, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c)
-      for (int64_t r = 0; r < rows; ++r) out[c * rows + r] = in[r * columns + c];
-  });
-  return y.to(dtype);
-}
-
 }  // namespace
 
 Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scale, DType out_dtype) {
@@ -55,7 +43,7 @@ Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scal
     Tensor part = result.rows(begin, end);
     matmul(as_matrix(float_rows(weight, scale, begin, end, x.dtype())), as_matrix(x).transposed(), part);
   }
-  return turned(result, out_dtype).reshape(x.shape().with_last(out));
+  return transpose(result).to(out_dtype).reshape(x.shape().with_last(out));
 }
 
 }  // namespace linnet::ops

@@ -151,15 +151,17 @@ TEST(GatedGelu, FollowsItsFormula) {
 }
 
 TEST(Transpose, SwapsRowsAndColumns) {
-  check_row({"transpose",
-             {random({3, 5}, 1)},
-             [](const Inputs& in) { return transpose(in[0]); },
-             [](const std::vector<Values>& in) {
-               Values y;
-               for (size_t c = 0; c < 5; ++c)
-                 for (size_t r = 0; r < 3; ++r) y.push_back(in[0][r * 5 + c]);
-               return y;
-             }});
+  for (const auto& [rows, columns] : {std::pair{3, 5}, {1, 40}, {40, 1}, {128, 32}, {129, 17}})
+    check_row({fmt::format("transpose {} x {}", rows, columns),
+               {random({rows, columns}, 1)},
+               [](const Inputs& in) { return transpose(in[0]); },
+               [rows = static_cast<size_t>(rows),
+                columns = static_cast<size_t>(columns)](const std::vector<Values>& in) {
+                 Values y;
+                 for (size_t c = 0; c < columns; ++c)
+                   for (size_t r = 0; r < rows; ++r) y.push_back(in[0][r * columns + c]);
+                 return y;
+               }});
 }
 
 TEST(AddRow, AddsToEveryRow) {

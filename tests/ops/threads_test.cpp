@@ -1,6 +1,7 @@
 // Results do not depend on the number of threads: the same bytes with one, two and three. (oneDNN's products
 // are exempt.)
 #include "ops/activation.h"
+#include "ops/arrange.h"
 #include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
@@ -78,6 +79,10 @@ TEST(ThreadCount, DoesNotChangeElementwiseOperations) {
                     {random({5, 100, 72}, 1), random({5, 72}, 2), random({5, 100, 72}, 3)}, {5, 100, 72});
   expect_same_bytes([](const Inputs& in) { return silu(in[0], f32); }, {random({50001}, 1)}, {50001});
   expect_same_bytes([](const Inputs& in) { return gelu_tanh(in[0]); }, {random({50001}, 1)}, {50001});
+}
+
+TEST(ThreadCount, DoesNotChangeTransposition) {
+  expect_same_bytes([](const Inputs& in) { return transpose(in[0]); }, {random({301, 1000}, 1)}, {1000, 301});
 }
 
 TEST(ThreadCount, DoesNotChangeReductions) {
