@@ -52,9 +52,7 @@ std::map<std::string, std::string> metadata_for(const Weights& weights, const st
 
 // The bar, and the good moment to stop.
 OnTensor watch(Progress& progress, const Weights& weights) {
-  size_t all = 0;
-  for (const Weights::Item& item : weights.items()) all += item.bytes();
-  return [&progress, all, done = size_t{0}](const Weights::Item& item) mutable {
+  return [&progress, all = weights.bytes(), done = size_t{0}](const Weights::Item& item) mutable {
     end_if_interrupted();
     progress.show(static_cast<double>(done), static_cast<double>(all),
                   fmt::format("{} of {}", in_bytes(done), in_bytes(all)));
@@ -111,7 +109,7 @@ void write(const Options& options, const Conversion& conversion, Names names) {
 std::string describe_file(const Weights& file, const Weights& model) {
   std::string text = file.container();
   if (!model.part().empty()) text += fmt::format(", \"{}\" of it", model.part());
-  const bool theirs = has_diffusers_names(file) || file.contains("adaln_single.linear.weight");
+  const bool theirs = has_diffusers_names(file) || has_diffusers_pixart_names(file);
   return fmt::format("{}, {} names, {}", text, theirs ? "diffusers'" : "original",
                      fmt::join(types_of(model), " and "));
 }
@@ -128,14 +126,12 @@ void run(const Options& options) {
   const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);
   write(options, made, names);
 
-  size_t bytes = 0;
-  for (const Weights::Item& item : made.to.items()) bytes += item.bytes();
   fmt::print("from  {}: {}\n", short_name(options.model), describe_file(file, made.from));
   fmt::print("      {}; {} parameters\n", made.description, in_millions(made.parameters));
   fmt::print("to    {}: {}, {} names, {}; {} tensors, {}\n", printable(options.output),
              is_folder(options, names) ? "folder" : "safetensors",
              names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(made.to), " and "),
-             made.to.items().size(), in_bytes(bytes));
+             made.to.items().size(), in_bytes(made.to.bytes()));
   if (names == Names::diffusers && made.dit->prediction == Prediction::v)
     fmt::print("it predicts v, which diffusers' scheduler must be told: prediction_type=\"v_prediction\"\n");
 }

@@ -74,7 +74,7 @@ void show_config(const DiTConfig& config) {
 // "PyTorch, diffusers' names; its \"ema\", also there: \"model\""
 std::string describe_file(const Weights& file, const Weights& model) {
   std::string text = file.container();
-  if (has_diffusers_names(file)) text += ", diffusers' names";
+  if (has_diffusers_names(file) || has_diffusers_pixart_names(file)) text += ", diffusers' names";
   if (model.part().empty()) return text;
   std::vector<std::string> others;
   for (const Weights::Item& item : file.items()) {

@@ -73,12 +73,6 @@ std::string config_of(const T5Config& config) {
   return json.dump(2) + "\n";
 }
 
-size_t bytes_of(const Weights& weights) {
-  size_t bytes = 0;
-  for (const Weights::Item& item : weights.items()) bytes += item.bytes();
-  return bytes;
-}
-
 constexpr const char* index_text = R"({
   "_class_name": "PixArtSigmaPipeline",
   "text_encoder": ["transformers", "T5EncoderModel"],
@@ -108,7 +102,7 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
 
   const Weights small_transformer = in_type(transformer, types.transformer, &nn::is_block_matrix);
   const Weights small_encoder = in_type(text_encoder, types.text_encoder, &T5Encoder::may_be_in_8_bits);
-  const size_t all = bytes_of(small_transformer) + bytes_of(small_encoder) + bytes_of(vae);
+  const size_t all = small_transformer.bytes() + small_encoder.bytes() + vae.bytes();
   size_t done = 0;
   const OnTensor count = [&](const Weights::Item& item) {
     if (on_bytes) on_bytes(item.name, done, all);

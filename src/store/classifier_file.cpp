@@ -15,11 +15,7 @@ ClassifierConfig read_config(const Weights& weights) {
   check(found != weights.metadata().end(),
         "{}: this is no classifier (its metadata lack \"{}\"); \"linnet eval train-classifier\" makes one",
         weights.source(), classifier_key);
-  try {
-    return classifier_config_from_json(found->second);
-  } catch (const Error& error) {
-    fail("{}: {}", weights.source(), error.what());
-  }
+  return weights.naming_source([&] { return classifier_config_from_json(found->second); });
 }
 
 }  // namespace

@@ -148,11 +148,7 @@ DiTConfig infer_dit_config(const Weights& weights) {
     take("num_attention_heads", config.num_heads);
     take("sample_size", config.input_size);
   }
-  try {
-    config.validate();
-  } catch (const UsageError& error) {
-    fail("{}: {}", weights.source(), error.what());
-  }
+  weights.naming_source([&] { config.validate(); });
   return config;
 }
 

@@ -54,11 +54,8 @@ void check_parameters(const nn::ParameterList& parameters, const Weights& weight
     if (!parameter->learned()) continue;
     const auto value = stored(weights, name);
     check(value.has_value(), "{}: tensor \"{}\" is missing", weights.source(), name);
-    try {
-      nn::check_fits(name, *parameter, *value, stored(weights, scale));
-    } catch (const Error& error) {
-      fail("{}: {}", weights.source(), error.what());
-    }
+    const auto stored_scale = stored(weights, scale);
+    weights.naming_source([&] { nn::check_fits(name, *parameter, *value, stored_scale); });
   }
   check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
         left_over.empty() ? "" : printable(*left_over.begin()));
@@ -131,11 +128,7 @@ DiTConfig read_model_config(const Weights& weights) {
   const auto& metadata = weights.metadata();
   const auto found = metadata.find(config_key);
   if (found == metadata.end()) return infer_dit_config(weights);
-  try {
-    return dit_config_from_json(found->second);
-  } catch (const Error& error) {
-    fail("{}: {}", weights.source(), error.what());
-  }
+  return weights.naming_source([&] { return dit_config_from_json(found->second); });
 }
 
 DiTConfig read_model_config(const std::filesystem::path& path) {

@@ -39,11 +39,6 @@ constexpr NamePair block_layers[] = {
 constexpr const char *kinds[] = {"weight", "bias"}, *micro = "csize_embedder.mlp.0.weight",
                      *null_caption = "y_embedder.y_embedding";
 
-bool has_diffusers_names(const Weights& weights) {
-  return weights.contains("caption_projection.linear_1.weight") &&
-         weights.contains("adaln_single.linear.weight");
-}
-
 Weights with_original_names(const Weights& weights) {
   Renaming names(weights);
   const auto move = [&](const std::string& theirs, const std::string& ours) {
@@ -125,8 +120,13 @@ void take_from_folder(const std::string& text, PixArtConfig& config) {
 
 }  // namespace
 
+bool has_diffusers_pixart_names(const Weights& weights) {
+  return weights.contains("caption_projection.linear_1.weight") &&
+         weights.contains("adaln_single.linear.weight");
+}
+
 bool looks_like_pixart(const Weights& weights) {
-  return has_diffusers_names(weights) ||
+  return has_diffusers_pixart_names(weights) ||
          (weights.contains("y_embedder.y_proj.fc1.weight") && weights.contains("t_block.1.weight"));
 }
 
@@ -135,7 +135,7 @@ Weights find_pixart_weights(const Weights& file, Choice choice) {
   const Weights model = own ? file : model_weights(file, choice);
   check(looks_like_pixart(model),
         "{}: these are not the weights of a text-to-image transformer (PixArt or LiT)", file.source());
-  if (has_diffusers_names(model)) return with_original_names(model);
+  if (has_diffusers_pixart_names(model)) return with_original_names(model);
   Weights result = model.empty_like();
   for (const Weights::Item& item : model.items())
     if (item.name != "pos_embed") result.add(item);
@@ -145,7 +145,7 @@ Weights find_pixart_weights(const Weights& file, Choice choice) {
 }
 
 PixArtConfig read_pixart_config(const Weights& weights) {
-  try {
+  return weights.naming_source([&] {
     if (const auto stated = weights.metadata().find(config_key); stated != weights.metadata().end())
       return pixart_config_from_json(stated->second);
     PixArtConfig config;
@@ -154,11 +154,7 @@ PixArtConfig read_pixart_config(const Weights& weights) {
       take_from_folder(stated->second, config);
     config.validate();
     return config;
-  } catch (const Error& error) {
-    const std::string sentence = error.what();
-    if (sentence.starts_with(weights.source())) throw;
-    fail("{}: {}", weights.source(), sentence);
-  }
+  });
 }
 
 LoadedPixArt load_pixart(const Weights& weights) {

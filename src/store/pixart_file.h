@@ -10,7 +10,9 @@
 
 namespace linnet {
 
-/// True if the weights are those of a text-to-image transformer, by the original's or by diffusers' names.
+/// True if the weights are those of a text-to-image transformer by diffusers' names.
+bool has_diffusers_pixart_names(const Weights& weights);
+/// True if they are by the original's or by diffusers' names.
 bool looks_like_pixart(const Weights& weights);
 
 /// The transformer among a file's weights, by the original's names and without the positions, which are

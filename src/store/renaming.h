@@ -7,7 +7,7 @@
 
 namespace linnet {
 
-/// How many of blocks 0, 1, … have the tensor of that name, "{}" being the block's number.
+/// How many of blocks (or layers, levels) 0, 1, … have the tensor of that name, "{}" being the number.
 int64_t count_blocks(const Weights& weights, const char* pattern);
 
 class Renaming {

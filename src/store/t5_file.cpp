@@ -4,6 +4,7 @@
 
 #include "io/text.h"
 #include "store/model_file.h"
+#include "store/renaming.h"
 
 namespace linnet {
 namespace {
@@ -13,13 +14,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view telltale = "encoder.block.0.layer.0.SelfAttention.q.weight";
 constexpr const char* distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
 constexpr const char *tokens = "shared.weight", *tokens_too = "encoder.embed_tokens.weight";
-
-// Where the encoder's names begin in a file that may hold more; nothing if there is none.
-std::optional<std::string> find_prefix(const Weights& file) {
-  for (const Weights::Item& item : file.items())
-    if (item.name.ends_with(telltale)) return item.name.substr(0, item.name.size() - telltale.size());
-  return std::nullopt;
-}
 
 const Shape& matrix(const Weights& weights, const std::string& name) {
   const Shape& shape = weights.shape(name);
@@ -45,10 +39,10 @@ void read_folder_config(const std::string& text, T5Config& config) {
 
 }  // namespace
 
-bool holds_t5(const Weights& file) { return find_prefix(file).has_value(); }
+bool holds_t5(const Weights& file) { return file.prefix_before(telltale).has_value(); }
 
 Weights find_t5_weights(const Weights& file) {
-  const auto prefix = find_prefix(file);
+  const auto prefix = file.prefix_before(telltale);
   check(prefix.has_value(), "{}: this is no T5 text encoder: it has no tensor '{}'", file.source(), telltale);
   const Weights part = part_of(file, *prefix);
   Weights result = part.empty_like();
@@ -72,16 +66,12 @@ T5Config read_t5_config(const Weights& weights) {
   config.distance_buckets = buckets[0];
   config.heads = buckets[1];
   config.head_size = matrix(weights, block + "0.SelfAttention.q.weight")[0] / config.heads;
-  config.depth = 0;
-  while (weights.contains(fmt::format("encoder.block.{}.layer.0.SelfAttention.q.weight", config.depth)))
-    ++config.depth;
-  try {
+  config.depth = count_blocks(weights, "encoder.block.{}.layer.0.SelfAttention.q.weight");
+  weights.naming_source([&] {
     if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end())
       read_folder_config(stated->second, config);
     config.validate();
-  } catch (const Error& error) {
-    fail("{}: {}", weights.source(), error.what());
-  }
+  });
   return config;
 }
 

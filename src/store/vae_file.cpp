@@ -6,6 +6,7 @@
 
 #include "io/text.h"
 #include "store/model_file.h"
+#include "store/renaming.h"
 
 namespace linnet {
 namespace {
@@ -13,18 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view telltale = "decoder.conv_in.weight";  // in files of every kind, below their prefix
-
-// Where the autoencoder's names begin in a file that may hold more; nothing if there is none.
-std::optional<std::string> find_prefix(const Weights& file) {
-  for (const Weights::Item& item : file.items())
-    if (item.name.ends_with(telltale)) return item.name.substr(0, item.name.size() - telltale.size());
-  return std::nullopt;
-}
-
-std::string prefix_of(const Weights& file) {
-  if (const auto prefix = find_prefix(file)) return *prefix;
-  fail("{}: this is no autoencoder: it has no tensor '{}'", file.source(), telltale);
-}
 
 // Latent diffusion counts the decoder's levels from the picture, diffusers from the latents.
 class NewNames {
@@ -100,12 +89,6 @@ Weights::Item as_convolution(Weights::Item item) {
   return item;
 }
 
-int64_t count(const Weights& weights, const char* pattern) {
-  int64_t result = 0;
-  while (weights.contains(fmt::format(fmt::runtime(pattern), result))) ++result;
-  return result;
-}
-
 const Shape& kernel(const Weights& weights, const std::string& name) {
   const Shape& shape = weights.shape(name);
   check(shape.rank() == 4 && shape.numel() > 0, "{}: tensor '{}' of shape {} is no convolution's",
@@ -119,11 +102,11 @@ VaeConfig infer_config(const Weights& weights) {
   config.out_channels = kernel(weights, "decoder.conv_out.weight")[0];
   config.latent_channels = kernel(weights, "decoder.conv_in.weight")[1];
   config.block_out_channels.clear();
-  const int64_t levels = count(weights, "encoder.down_blocks.{}.resnets.0.conv1.weight");
+  const int64_t levels = count_blocks(weights, "encoder.down_blocks.{}.resnets.0.conv1.weight");
   for (int64_t i = 0; i < levels; ++i)
     config.block_out_channels.push_back(
         kernel(weights, fmt::format("encoder.down_blocks.{}.resnets.0.conv1.weight", i))[0]);
-  config.layers_per_block = count(weights, "encoder.down_blocks.0.resnets.{}.conv1.weight");
+  config.layers_per_block = count_blocks(weights, "encoder.down_blocks.0.resnets.{}.conv1.weight");
   config.use_quant_conv = weights.contains("quant_conv.weight");
   config.use_post_quant_conv = weights.contains("post_quant_conv.weight");
   config.mid_block_add_attention = weights.contains("decoder.mid_block.attentions.0.to_q.weight");
@@ -141,10 +124,12 @@ VaeConfig read_folder_config(const std::string& text) {
 
 }  // namespace
 
-bool holds_vae(const Weights& file) { return find_prefix(file).has_value(); }
+bool holds_vae(const Weights& file) { return file.prefix_before(telltale).has_value(); }
 
 Weights find_vae_weights(const Weights& file) {
-  const Weights part = part_of(file, prefix_of(file));
+  const auto prefix = file.prefix_before(telltale);
+  check(prefix.has_value(), "{}: this is no autoencoder: it has no tensor '{}'", file.source(), telltale);
+  const Weights part = part_of(file, *prefix);
   const NewNames names(part);
   Weights result = part.empty_like();
   for (Weights::Item item : part.items()) {
@@ -160,13 +145,9 @@ Weights find_vae_weights(const Weights& file) {
 
 VaeConfig read_vae_config(const Weights& weights) {
   const auto found = weights.metadata().find(folder_config_key);
-  try {
+  return weights.naming_source([&] {
     return found == weights.metadata().end() ? infer_config(weights) : read_folder_config(found->second);
-  } catch (const Error& error) {
-    const std::string sentence = error.what();
-    if (sentence.starts_with(weights.source())) throw;
-    fail("{}: {}", weights.source(), sentence);
-  }
+  });
 }
 
 std::unique_ptr<Vae> load_vae(const fs::path& given) {

@@ -111,6 +111,25 @@ void Weights::add(Item item) {
   items_.push_back(std::move(item));
 }
 
+size_t Weights::bytes() const {
+  size_t bytes = 0;
+  for (const Item& item : items_) bytes += item.bytes();
+  return bytes;
+}
+
+std::optional<std::string> Weights::prefix_before(std::string_view name) const {
+  for (const Item& item : items_)
+    if (item.name.ends_with(name)) return item.name.substr(0, item.name.size() - name.size());
+  return std::nullopt;
+}
+
+void Weights::rethrow_naming_source(const Error& error) const {
+  const std::string_view sentence = error.what();
+  const bool of_the_machine = dynamic_cast<const OutOfMemory*>(&error) != nullptr;
+  if (of_the_machine || sentence.starts_with(source_ + ": ")) throw;
+  fail("{}: {}", source_, sentence);
+}
+
 Weights with_float_matrices(const Weights& weights) {
   Weights result = weights.empty_like();
   std::set<std::string> scales;

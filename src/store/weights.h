@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/error.h"
 #include "io/safetensors.h"
 #include "io/torch_file.h"
 
@@ -60,12 +61,29 @@ class Weights {
   const Item& item(std::string_view name) const;
   const Shape& shape(std::string_view name) const { return item(name).shape; }
   Tensor tensor(std::string_view name) const { return item(name).read(); }
+  /// Of all tensors; those of an unknown type count nothing.
+  size_t bytes() const;
+  /// What stands before a name that is known to be there, of the first that ends in it: "first_stage_model.";
+  /// none if no tensor does.
+  std::optional<std::string> prefix_before(std::string_view name) const;
+
+  /// What f gives. The sentence of an Error that it throws begins with the source in the end, so that f need
+  /// not name it.
+  template <class F>
+  auto naming_source(F f) const {
+    try {
+      return f();
+    } catch (const Error& error) {
+      rethrow_naming_source(error);
+    }
+  }
 
   /// Throws Error when the name is taken.
   void add(Item item);
 
  private:
   friend Weights part_of(const Weights& all, std::string_view prefix);
+  [[noreturn]] void rethrow_naming_source(const Error& error) const;  // in a handler
 
   std::string source_, container_, part_;
   std::map<std::string, std::string> metadata_;

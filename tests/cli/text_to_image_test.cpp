@@ -224,6 +224,7 @@ TEST_F(TextToImage, InfoSaysWhatThePartsAre) {
     EXPECT_NE(result.out.find(what), std::string::npos) << result.out;
   };
   says("model", "PixArt text-to-image (mixer softmax), 2 blocks, width 24, 3 heads");
+  says("model", "diffusers' names");
   says("model/text_encoder", "T5, 3 blocks, width 24, 3 heads of 8, 60 pieces");
   says("model/vae", "Autoencoder");
   ASSERT_TRUE(succeeded(run({"inherit", "--from", "model", "-o", "lit.safetensors"}, {folder_.path()})));
