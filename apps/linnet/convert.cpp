@@ -88,7 +88,7 @@ Conversion of_pixart(const Options& options, const Weights& file, std::optional<
   const PixArtConfig config = read_pixart_config(original);
   PixArt model(config);
   const nn::ParameterList parameters = nn::all_parameters(model);
-  check_parameters(parameters, original);
+  check_parameters(parameters, without_positions(original));
   Weights weights = weights_of_model(original, parameters, false);
   if (dtype)
     weights = *dtype == DType::i8 ? in_8_bits(weights, &nn::is_block_matrix) : in_dtype(weights, *dtype);

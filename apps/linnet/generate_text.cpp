@@ -185,8 +185,8 @@ class PaintStage {
   PaintStage(const PaintOptions& options, const Weights& weights, const PixArtConfig& config,
              const fs::path& vae)
       : options_(options), weights_(weights), config_(config) {
-    const PixArt shapes(config);
-    check_parameters(nn::all_parameters(const_cast<PixArt&>(shapes)), weights);
+    PixArt shapes(config);
+    check_parameters(nn::all_parameters(shapes), without_positions(weights));
     const DType wanted = options.dtype == "f32" ? DType::f32 : DType::bf16;
     if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted);
   }

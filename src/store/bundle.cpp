@@ -95,12 +95,13 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
         "{}: its states are {} wide, and the transformer takes {}: they do not belong together",
         text_encoder.source(), text_config.width, config.caption_channels);
   const VaeConfig vae_config = read_vae_config(vae);
-  check_fits<PixArt>(config, transformer);
+  check_fits<PixArt>(config, without_positions(transformer));
   check_fits<T5Encoder>(text_config, text_encoder);
   check_fits<Vae>(vae_config, vae);
   const std::string tokenizer = read_tokenizer_file(parts.tokenizer);
 
-  const Weights small_transformer = in_type(transformer, types.transformer, &nn::is_block_matrix);
+  const Weights small_transformer =
+      in_type(without_positions(transformer), types.transformer, &nn::is_block_matrix);
   const Weights small_encoder = in_type(text_encoder, types.text_encoder, &T5Encoder::may_be_in_8_bits);
   const size_t all = small_transformer.bytes() + small_encoder.bytes() + vae.bytes();
   size_t done = 0;

@@ -37,7 +37,7 @@ constexpr NamePair block_layers[] = {
     {"ff.net.2", "mlp.fc2"},
 };
 constexpr const char *kinds[] = {"weight", "bias"}, *micro = "csize_embedder.mlp.0.weight",
-                     *null_caption = "y_embedder.y_embedding";
+                     *null_caption = "y_embedder.y_embedding", *positions = "pos_embed";
 
 Weights with_original_names(const Weights& weights) {
   Renaming names(weights);
@@ -73,9 +73,6 @@ double usual_interpolation(int64_t sample_size, int64_t caption_tokens) {
   return static_cast<double>(std::max<int64_t>(sample_size / 64, 1));
 }
 
-// Where the original's positions are, they tell the size, but positions are not kept with the other weights.
-constexpr const char* positions_key = "pixart.sample_tokens";
-
 void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
   const Shape& patches = shape_of(weights, "x_embedder.proj.weight", 4);
   config.hidden_size = patches[0];
@@ -98,8 +95,7 @@ void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
       config.hidden_size % 72 == 0 ? config.hidden_size / 72 : std::max<int64_t>(1, config.hidden_size / 64);
   config.num_heads = config.mixer == nn::Mixer::softmax ? config.num_cross_heads
                                                         : heads_of(weights, config.hidden_size).value_or(2);
-  if (const auto tokens = weights.metadata().find(positions_key); tokens != weights.metadata().end())
-    config.sample_size = std::stoll(tokens->second) * config.patch_size;
+  if (weights.contains(positions)) config.sample_size = side_of(weights, positions) * config.patch_size;
   config.interpolation = usual_interpolation(config.sample_size, config.caption_tokens);
 }
 
@@ -135,12 +131,13 @@ Weights find_pixart_weights(const Weights& file, Choice choice) {
   const Weights model = own ? file : model_weights(file, choice);
   check(looks_like_pixart(model),
         "{}: these are not the weights of a text-to-image transformer (PixArt or LiT)", file.source());
-  if (has_diffusers_pixart_names(model)) return with_original_names(model);
-  Weights result = model.empty_like();
-  for (const Weights::Item& item : model.items())
-    if (item.name != "pos_embed") result.add(item);
-  if (model.contains("pos_embed"))
-    result.set_metadata(positions_key, std::to_string(side_of(model, "pos_embed")));
+  return has_diffusers_pixart_names(model) ? with_original_names(model) : model;
+}
+
+Weights without_positions(const Weights& weights) {
+  Weights result = weights.empty_like();
+  for (const Weights::Item& item : weights.items())
+    if (item.name != positions) result.add(item);
   return result;
 }
 
@@ -159,7 +156,7 @@ PixArtConfig read_pixart_config(const Weights& weights) {
 
 LoadedPixArt load_pixart(const Weights& weights) {
   LoadedPixArt result{std::make_unique<PixArt>(read_pixart_config(weights)), weights.metadata()};
-  read_parameters(nn::all_parameters(*result.model), weights);
+  read_parameters(nn::all_parameters(*result.model), without_positions(weights));
   return result;
 }
 

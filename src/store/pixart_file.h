@@ -15,9 +15,12 @@ bool has_diffusers_pixart_names(const Weights& weights);
 /// True if they are by the original's or by diffusers' names.
 bool looks_like_pixart(const Weights& weights);
 
-/// The transformer among a file's weights, by the original's names and without the positions, which are
-/// computed. Throws Error naming a tensor that is missing or has no place.
+/// The transformer among a file's weights, by the original's names. Throws Error naming a tensor that is
+/// missing or has no place.
 Weights find_pixart_weights(const Weights& file, Choice choice = Choice::ema);
+/// The same without the original's "pos_embed", of which nothing but its shape is wanted (it tells the size):
+/// the model computes its positions.
+Weights without_positions(const Weights& weights);
 
 /// The configuration that the file states, else what names and shapes tell. What these do not tell is as
 /// published: 300 tokens of text, or 120 of a model with micro-conditions; 1024 pixels; 72 channels a head of

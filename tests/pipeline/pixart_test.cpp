@@ -125,19 +125,40 @@ TEST(PixArtFile, ShapesTellTheConfiguration) {
 }
 
 // The original's .pth: names of its own, positions and the embedding of no text beside the weights.
-TEST(PixArtFile, PositionsAndTheEmbeddingOfNoTextTellSizeAndTokens) {
-  const auto file = SafetensorsFile::open(weights_of("lit"));
-  const TemporaryFolder folder;
-  NamedTensors tensors;
-  for (const std::string& name : file.names()) tensors.emplace_back(name, file.tensor(name));
-  tensors.emplace_back("pos_embed", Tensor::zeros({1, 256, 24}));
-  tensors.emplace_back("y_embedder.y_embedding", Tensor::zeros({120, 20}));
-  write_safetensors(folder / "p.safetensors", tensors);
-  const LoadedPixArt loaded = load_pixart(folder / "p.safetensors");
+class PixArtsOwnFile : public testing::Test {
+ protected:
+  PixArtsOwnFile() {
+    const auto file = SafetensorsFile::open(weights_of("lit"));
+    for (const std::string& name : file.names()) tensors_.emplace_back(name, file.tensor(name));
+    tensors_.emplace_back("y_embedder.y_embedding", Tensor::zeros({120, 20}));
+  }
+  LoadedPixArt load(const Shape& positions, const std::map<std::string, std::string>& metadata = {}) const {
+    NamedTensors tensors = tensors_;
+    tensors.emplace_back("pos_embed", Tensor::zeros(positions));
+    write_safetensors(folder_ / "p.safetensors", tensors, metadata);
+    return load_pixart(folder_ / "p.safetensors");
+  }
+
+  TemporaryFolder folder_;
+  NamedTensors tensors_;
+};
+
+TEST_F(PixArtsOwnFile, PositionsAndTheEmbeddingOfNoTextTellSizeAndTokens) {
+  const LoadedPixArt loaded = load({1, 256, 24});
   EXPECT_EQ(loaded.model->config().sample_size, 32);
   EXPECT_EQ(loaded.model->config().interpolation, 1);  // α at 256 pixels
   EXPECT_EQ(loaded.model->config().caption_tokens, 120);
   EXPECT_EQ(loaded.model->null_text().states.size(0), 120);
+}
+
+TEST_F(PixArtsOwnFile, NothingButTheShapeIsBelievedOfTheSize) {
+  for (const char* lie : {"99999999999999999999999", "no number", "-1", ""})
+    EXPECT_EQ(
+        load({1, 256, 24}, {{"pixart.sample_tokens", lie}, {"sample_size", lie}}).model->config().sample_size,
+        32);
+  test::expect_refused("pos_embed has 255 tokens, which make no square", [&] { load({1, 255, 24}); });
+  test::expect_refused("'pos_embed' of shape (256, 24)", [&] { load({256, 24}); });
+  test::expect_refused("'pos_embed' of shape (1, 0, 24)", [&] { load({1, 0, 24}); });
 }
 
 TEST(PixArtFile, WhatIsNoTextToImageTransformerIsRefused) {
