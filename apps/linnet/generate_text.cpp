@@ -18,6 +18,7 @@
 #include "pipeline/picture_text.h"
 #include "pipeline/text_encoding.h"
 #include "step_watch.h"
+#include "store/bundle.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 
@@ -34,25 +35,15 @@ void say(const std::string& line) {
   std::fflush(stdout);
 }
 
-// Where the parts lie: as given, or in the model's folder.
-struct Parts {
-  fs::path text_encoder, tokenizer, vae;
-};
-
-fs::path part_of(const PaintOptions& options, const std::string& given, const char* name, const char* option) {
-  if (!given.empty()) return given;
-  const fs::path inside = fs::path(options.model) / name;
-  if (fs::is_directory(inside)) return inside;
-  throw UsageError(
-      fmt::format("{} holds no folder \"{}\": name it with {}", printable(options.model), name, option));
-}
-
-Parts find_parts(const PaintOptions& options) {
-  Parts parts{part_of(options, options.text_encoder, "text_encoder", "--text-encoder"),
-              part_of(options, options.tokenizer, "tokenizer", "--tokenizer"),
-              {}};
-  if (!options.output.empty()) parts.vae = part_of(options, options.vae, "vae", "--vae");
-  return parts;
+// As given, or in the model's folder; the autoencoder only if pictures are wanted.
+TextToImageParts find_parts(const PaintOptions& options) {
+  const auto part = [&](const std::string& given, const char* name, const char* option) {
+    return given.empty() ? part_in(options.model, name, fmt::format("name it with {}", option))
+                         : fs::path(given);
+  };
+  return {options.model, part(options.text_encoder, "text_encoder", "--text-encoder"),
+          part(options.tokenizer, "tokenizer", "--tokenizer"),
+          options.output.empty() ? fs::path() : part(options.vae, "vae", "--vae")};
 }
 
 std::vector<std::string> prompts_of(const PaintOptions& options) {
@@ -79,7 +70,7 @@ Cleaning cleaning_of(const PaintOptions& options) {
 // gone afterwards.
 class TextStage {
  public:
-  TextStage(const Parts& parts, const PaintOptions& options, const PixArtConfig& model,
+  TextStage(const TextToImageParts& parts, const PaintOptions& options, const PixArtConfig& model,
             const std::vector<std::string>& texts)
       : parts_(parts), options_(options), model_(model), tokenizer_(Tokenizer::open(parts.tokenizer)),
         tokens_(tokenize(tokenizer_, texts, model.caption_tokens, cleaning_of(options))), encoder_(load()) {
@@ -139,7 +130,7 @@ class TextStage {
                        name_of(encoder.product_dtype()));
   }
 
-  const Parts& parts_;
+  const TextToImageParts& parts_;
   const PaintOptions& options_;
   const PixArtConfig& model_;
   Tokenizer tokenizer_;
@@ -296,7 +287,7 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   TextPaintRequest request = request_from(options);
   const std::vector<std::string> prompts = prompts_of(options);
   request.count = options.count.value_or(static_cast<int64_t>(prompts.size()));
-  const Parts parts = find_parts(options);
+  const TextToImageParts parts = find_parts(options);
   prepare_outputs(options);
   use_threads(options.threads);
   catch_interrupts();

@@ -22,6 +22,12 @@ void add_weights_option(const Verb& verb, std::string& choice) {
       .type_name("NAME");
 }
 
+std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice) {
+  std::filesystem::path part = folder / name;
+  if (std::filesystem::is_directory(part)) return part;
+  throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
+}
+
 std::string short_name(const std::string& model) {
   return model == "builtin" ? model : printable(std::filesystem::path(model).filename().string());
 }

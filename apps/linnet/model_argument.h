@@ -13,6 +13,9 @@ Weights open_file(const std::string& model);
 Weights open_weights(const std::string& model, const std::string& choice);
 /// Adds --weights, the choice.
 void add_weights_option(const Verb& verb, std::string& choice);
+/// The folder of that name in a text-to-image pipeline's. Throws UsageError, which advice ends, when there is
+/// none: "name it with --vae".
+std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 

@@ -27,12 +27,11 @@ DType type_from(const std::string& name, const char* option) {
 }
 
 TextToImageParts find_parts(const Options& options) {
-  const fs::path folder = options.parts.empty() ? options.model : options.parts;
-  for (const char* part : {"text_encoder", "tokenizer", "vae"})
-    if (!fs::is_directory(folder / part))
-      throw UsageError(fmt::format("{} holds no folder \"{}\": name the folder that does with --parts",
-                                   printable(folder.string()), part));
-  return {options.model, folder / "text_encoder", folder / "tokenizer", folder / "vae"};
+  const auto part = [&](const char* name) {
+    return part_in(options.parts.empty() ? options.model : options.parts, name,
+                   "name the folder that does with --parts");
+  };
+  return {options.model, part("text_encoder"), part("tokenizer"), part("vae")};
 }
 
 uintmax_t bytes_in(const fs::path& folder) {
