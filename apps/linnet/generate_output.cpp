@@ -63,9 +63,14 @@ void prepare_outputs(const OutputOptions& options) {
 }
 
 PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode)
-    : options_(options), job_(job), decode_(std::move(decode)) {
+    : options_(options), job_(job), decode_(std::move(decode)), seen_(static_cast<size_t>(job.count)) {
   if (!options.latents.empty())
     latents_ = Tensor::empty({job.count, job.sample[0], job.sample[1], job.sample[2]});
+}
+
+void PictureWriter::check_what_is_there() {
+  if (!options_.to_folder()) return;
+  for (int64_t i = 0; i < job_.count; ++i) (void)is_there(i);
 }
 
 bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
@@ -77,13 +82,15 @@ bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
   return !all;
 }
 
-bool PictureWriter::is_there(int64_t picture) const {
+bool PictureWriter::is_there(int64_t picture) {
+  const auto index = static_cast<size_t>(picture);
+  if (seen_[index]) return true;
   const fs::path path = path_of(picture);
   if (!fs::exists(path)) return false;
   check(read_image_notes(path).text == job_.text_of(picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
-  return true;
+  return seen_[index] = true;
 }
 
 void PictureWriter::take(int64_t first, const Tensor& samples) {

@@ -47,6 +47,8 @@ class PictureWriter {
   /// All must outlive this.
   PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode);
 
+  /// Throws Error when a picture is there that was painted otherwise: to be asked before what takes long.
+  void check_what_is_there();
   /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
   /// by their names.
   bool wants(int64_t first, int64_t end, int64_t batch);
@@ -61,7 +63,7 @@ class PictureWriter {
 
  private:
   std::filesystem::path path_of(int64_t picture) const;
-  bool is_there(int64_t picture) const;
+  bool is_there(int64_t picture);
   void write_one(int64_t picture, const Image& image) const;
   void write_npz() const;
 
@@ -70,6 +72,7 @@ class PictureWriter {
   Decode decode_;
   const ProcessShare share_ = process_share();
   int64_t painted_ = 0, kept_ = 0;
+  std::vector<bool> seen_;  // those in the folder that were looked at
   Tensor latents_;
   std::vector<Image> sheet_;
 };

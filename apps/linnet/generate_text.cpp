@@ -149,10 +149,15 @@ SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, in
   return size;
 }
 
+// Guidance leads away from a text that is encoded, which is empty unless one is given.
+bool has_negative(const PaintOptions& options, const TextPaintRequest& request) {
+  return request.options.guidance_scale != 1.0f && options.unconditional == "text";
+}
+
 // The request but for what stands in files.
 TextPaintRequest request_from(const PaintOptions& options) {
   TextPaintRequest request;
-  GenerateOptions usual{Sampler::dpmpp, 20, 4.5f, 1 << 20, false};
+  const GenerateOptions usual{Sampler::dpmpp, 20, 4.5f, all_channels, false};
   request.options = sampling_options(options, usual);
   if (options.guided_channels == "3") request.options.guided_channels = 3;
   request.options.clip_x0 = options.clip == "on";
@@ -188,12 +193,12 @@ class PaintStage {
   std::string fingerprint_of_vae() const { return fingerprint(nn::all_parameters(*vae_)); }
 
   /// Throws UsageError, before anything is computed, when --memory is too little.
-  void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens, int64_t batch) {
+  void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens) {
     const bool guided = request.options.guidance_scale != 1.0f;
     dtype_ = product_dtype();
-    const StageMemory stages =
-        plan_memory(encoder, config_, vae_.get(),
-                    {guided ? 2 * batch : batch, request.height, request.width, text_tokens, dtype_});
+    const StageMemory stages = plan_memory(
+        encoder, config_, vae_.get(),
+        {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_});
     const size_t budget = options_.memory.empty() ? 0 : bytes_from(options_.memory);
     if (budget == 0) {
       decoding_ = bytes_from(options_.decoding_memory());
@@ -252,6 +257,38 @@ class PaintStage {
   bool one_by_one_ = false;
 };
 
+// What follows from the model. Throws Error on whatever cannot be painted.
+void complete(TextPaintRequest& request, const PaintOptions& options, const PixArtConfig& config,
+              const SizeInPixels& size, int64_t reduction) {
+  request.height = size.height / reduction;
+  request.width = size.width / reduction;
+  if (!options.noise.empty())
+    request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  check_request(request, config, has_negative(options, request));
+  request.batch = request.batch > 0 ? std::min(request.batch, request.count)
+                                    : default_batch(config, request.height, request.width, request.count);
+  if (options.grid) layout_sheet(request.count, size.width, size.height, options.columns, 4, options.scale);
+}
+
+void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts) {
+  std::vector<int64_t> painted(static_cast<size_t>(prompts));
+  std::iota(painted.begin(), painted.end(), 0);
+  request.texts = select(states, painted);
+  if (states.count() > prompts) request.negative = select(states, {prompts});
+}
+
+TextOrigin told_of(const PaintOptions& options, const std::vector<std::string>& prompts,
+                   const SizeInPixels& size) {
+  const auto named = [](const std::string& path) { return path.empty() ? path : short_name(path); };
+  return {prompts,
+          options.negative,
+          named(options.text_encoder),
+          named(options.tokenizer),
+          options.cleaning,
+          options.unconditional,
+          size};
+}
+
 PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const TextPaintRequest& request) {
   PictureOrigin origin{
       "linnet " LINNET_VERSION, short_name(options.model), stage.fingerprint_of_model(), "", {}, threads()};
@@ -267,14 +304,14 @@ PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const Te
 }
 
 // Batch by batch: between two the model may have given its memory to the autoencoder.
-void paint_all(PaintStage& stage, TextPaintRequest request, int64_t batch, PictureWriter& writer) {
+void paint_all(PaintStage& stage, TextPaintRequest request, PictureWriter& writer) {
   Progress progress;
   StepWatch watch(progress, request.count);
   request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
-  for (int64_t first = 0; first < request.count; first += batch) {
+  for (int64_t first = 0; first < request.count; first += request.batch) {
     end_if_interrupted();
-    const int64_t end = std::min(first + batch, request.count);
-    if (!writer.wants(first, end, batch)) continue;
+    const int64_t end = std::min(first + request.batch, request.count);
+    if (!writer.wants(first, end, request.batch)) continue;
     watch.begin_batch(first, end);
     writer.take(first, paint_batch(stage.model(), request, first, end));
   }
@@ -296,42 +333,14 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   const PixArtConfig config = read_pixart_config(weights);
   PaintStage stage(options, weights, config, parts.vae);
   const SizeInPixels size = size_of(options, config, stage.reduction());
-  request.height = size.height / stage.reduction();
-  request.width = size.width / stage.reduction();
-  const int64_t batch = request.batch > 0 ? std::min(request.batch, std::max<int64_t>(request.count, 1))
-                                          : default_batch(config, request.height, request.width, request.count);
-  if (options.grid) layout_sheet(request.count, size.height, size.width, options.columns, 4, options.scale);
-  if (!options.noise.empty())
-    request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  complete(request, options, config, size, stage.reduction());
 
-  const bool encodes_negative = request.options.guidance_scale != 1.0f && options.unconditional == "text";
   std::vector<std::string> texts = prompts;
-  if (encodes_negative) texts.push_back(options.negative);
-  {
-    const TextStage text_stage(parts, options, config, texts);
-    stage.plan(text_stage.encoder(), request, text_stage.tokens(), batch);
-    const TextStates states = text_stage.encode();
-    std::vector<int64_t> painted(prompts.size());
-    std::iota(painted.begin(), painted.end(), 0);
-    request.texts = select(states, painted);
-    if (encodes_negative) request.negative = select(states, {static_cast<int64_t>(prompts.size())});
-  }
-  release_cached_memory();
-  check_request(request, config);
-
+  if (has_negative(options, request)) texts.push_back(options.negative);
+  auto text_stage = std::make_unique<TextStage>(parts, options, config, texts);
+  stage.plan(text_stage->encoder(), request, text_stage->tokens());
   const PictureOrigin origin = origin_of(options, stage, request);
-  const auto named = [](const std::string& path) { return path.empty() ? path : short_name(path); };
-  const TextOrigin told{prompts,
-                        options.negative,
-                        named(options.text_encoder),
-                        named(options.tokenizer),
-                        options.cleaning,
-                        options.unconditional,
-                        size};
-  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
-                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-                  size.width, size.height, request.seed, describe_products(stage.dtype())));
-  const auto start = Clock::now();
+  const TextOrigin told = told_of(options, prompts, size);
   const PictureJob job{
       request.count,
       {config.in_channels, request.height, request.width},
@@ -339,7 +348,16 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
       [&] { return sheet_text(origin, told, request, config, stage.dtype()); },
       "prompt"};
   PictureWriter writer(options, job, stage.decode());
-  paint_all(stage, request, batch, writer);
+  writer.check_what_is_there();
+  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
+                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
+                  size.width, size.height, request.seed, describe_products(stage.dtype())));
+
+  take_states(request, text_stage->encode(), static_cast<int64_t>(prompts.size()));
+  text_stage.reset();
+  release_cached_memory();
+  const auto start = Clock::now();
+  paint_all(stage, request, writer);
   say(fmt::format("{}: {}", describe(writer, since(start)), writer.what_was_written()));
 }
 

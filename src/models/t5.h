@@ -32,6 +32,7 @@ class T5Block {
   Tensor forward(const Tensor& x, const ops::RaggedAttention& how, const Tensor& bias, float epsilon,
                  DType dtype) const;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
+  DType stored_dtype() const { return down_.weight.value.defined() ? down_.weight.value.dtype() : DType::f32; }
 
  private:
   nn::Parameter attention_norm_, hidden_norm_;
@@ -55,6 +56,8 @@ class T5Encoder {
   /// the others (docs/architecture.md).
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return dtype_; }
+  /// Type that the blocks' matrices are kept in; f32 of an encoder that has no values.
+  DType stored_dtype() const { return blocks_.front().stored_dtype(); }
   static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
 
  private:

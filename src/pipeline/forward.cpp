@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pipeline/text_encoding.h"
+
 namespace linnet {
 namespace {
 
@@ -114,18 +116,17 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
         "{}: tensor 'input_ids' is {} {}, not i64 (texts, tokens)", input.source(), name_of(ids.dtype()),
         to_string(ids.shape()));
   const int64_t width = encoder.config().width, tokens = ids.size(1);
-  ops::Offsets offsets{0};
-  std::vector<int64_t> kept;
+  std::vector<std::vector<int64_t>> kept;
+  const int64_t* row = ids.data<int64_t>();
   for (const int64_t length : lengths(input, ids.shape())) {
-    const int64_t* row = ids.data<int64_t>() + static_cast<int64_t>(offsets.size() - 1) * tokens;
-    kept.insert(kept.end(), row, row + length);
-    offsets.push_back(offsets.back() + length);
+    kept.emplace_back(row, row + length);
+    row += tokens;
   }
-  const Tensor states = of_file(input, [&] { return encoder.forward(Tensor::from(kept), offsets); });
+  const TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept); });
   Tensor result = Tensor::zeros({ids.size(0), tokens, width});
-  for (size_t i = 0; i + 1 < offsets.size(); ++i)
-    std::copy_n(states.data<float>() + offsets[i] * width, (offsets[i + 1] - offsets[i]) * width,
-                result.mutable_data<float>() + static_cast<int64_t>(i) * tokens * width);
+  for (int64_t i = 0; i < texts.count(); ++i)
+    std::copy_n(texts.states.data<float>() + texts.offsets[static_cast<size_t>(i)] * width,
+                texts.length(i) * width, result.mutable_data<float>() + i * tokens * width);
   return {{"last_hidden_state", result}};
 }
 

@@ -7,9 +7,9 @@ namespace {
 
 // Of a whole module's parameters as they are used: matrices in the products' type, the rest in f32.
 template <class Module>
-size_t packed_bytes(const Module& module, DType dtype) {
+size_t packed_bytes(Module& module, DType dtype) {
   size_t bytes = 0;
-  const_cast<Module&>(module).visit("", [&](const std::string&, nn::Parameter& p) {
+  module.visit("", [&](const std::string&, nn::Parameter& p) {
     const bool matrix = p.shape.rank() > 1;
     bytes += static_cast<size_t>(p.shape.numel()) * size_of(matrix ? dtype : DType::f32);
   });
@@ -19,11 +19,7 @@ size_t packed_bytes(const Module& module, DType dtype) {
 size_t largest_block(const T5Encoder& encoder) {
   const T5Config& c = encoder.config();
   const int64_t values = 4 * c.width * c.heads * c.head_size + 3 * c.width * c.hidden;
-  size_t each = size_of(DType::f32);
-  const_cast<T5Encoder&>(encoder).visit("", [&](const std::string& name, nn::Parameter& p) {
-    if (name.ends_with("DenseReluDense.wo.weight") && p.value.defined()) each = size_of(p.value.dtype());
-  });
-  return static_cast<size_t>(values) * each;
+  return static_cast<size_t>(values) * size_of(encoder.stored_dtype());
 }
 
 }  // namespace
@@ -40,7 +36,7 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   const auto token = static_cast<size_t>(8 * t5.width + 16 * t5.heads * t5.head_size + 16 * t5.hidden);
   memory.text = largest_block(encoder) + static_cast<size_t>(sizes.text_tokens) * token + 16 * megabyte;
 
-  const PixArt shapes(config);
+  PixArt shapes(config);
   const bool eight_bits = sizes.products == DType::i8;
   const size_t block = packed_bytes(shapes, DType::f32) / static_cast<size_t>(config.depth + 2);
   const auto tokens =
@@ -51,7 +47,8 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   memory.transformer = packed_bytes(shapes, eight_bits ? DType::bf16 : sizes.products) + block +
                        tokens * static_cast<size_t>(config.hidden_size) * channel;
   if (!vae) return memory;
-  memory.vae = packed_bytes(*vae, vae->product_dtype());
+  Vae decoder(vae->config());  // without values
+  memory.vae = packed_bytes(decoder, vae->product_dtype());
   memory.decode_whole = vae->decode_memory(sizes.height, sizes.width);
   memory.decode_least = memory.decode_whole / 2;
   return memory;

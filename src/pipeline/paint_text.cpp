@@ -48,7 +48,7 @@ int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, 
   return std::min(count, std::clamp<int64_t>(2048 / tokens, 1, 32));
 }
 
-void check_request(const TextPaintRequest& request, const PixArtConfig& model) {
+void check_request(const TextPaintRequest& request, const PixArtConfig& model, bool with_negative) {
   check_options(request.options);
   if (request.count < 1 || request.count > most_pictures)
     throw UsageError(
@@ -58,8 +58,7 @@ void check_request(const TextPaintRequest& request, const PixArtConfig& model) {
       request.width % model.patch_size != 0)
     throw UsageError(fmt::format("latents of {} x {} cannot be cut into patches of {}", request.height,
                                  request.width, model.patch_size));
-  check(request.texts.count() > 0, "there is no text to paint");
-  if (request.options.guidance_scale != 1.0f && request.negative.count() == 0 && !model.null_caption)
+  if (request.options.guidance_scale != 1.0f && !with_negative && !model.null_caption)
     throw UsageError("this model has no embedding of no text: guidance needs an encoded negative prompt");
   if (!request.noise.defined()) return;
   const Shape wanted{request.count, model.in_channels, request.height, request.width};
@@ -81,6 +80,7 @@ TextStates negatives(const PixArt& model, const TextPaintRequest& request, const
 }  // namespace
 
 Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end) {
+  check(request.texts.count() > 0, "there is no text to paint");
   std::vector<int64_t> which;
   std::vector<uint64_t> seeds;
   for (int64_t i = first; i < end; ++i) {

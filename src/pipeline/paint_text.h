@@ -23,8 +23,9 @@ struct TextPaintRequest {
 
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
 
-/// Throws UsageError on what this model cannot do.
-void check_request(const TextPaintRequest& request, const PixArtConfig& model);
+/// Throws UsageError on what this model cannot do. It looks at no text, so that nothing need be refused after
+/// texts were encoded, which takes minutes; with_negative is whether there will be a negative one.
+void check_request(const TextPaintRequest& request, const PixArtConfig& model, bool with_negative);
 
 /// Samples (n, c, h, w) of pictures first to end, painted at once; the request is checked. The same request
 /// gives the same values.

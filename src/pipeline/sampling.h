@@ -1,6 +1,7 @@
 // What painting from classes and from texts share: which sampler, and noise that is each picture's own.
 #pragma once
 
+#include <limits>
 #include <string_view>
 
 #include "diffusion/samplers.h"
@@ -13,11 +14,14 @@ std::string_view name_of(Sampler sampler);
 /// Throws UsageError naming the known samplers.
 Sampler sampler_from_name(std::string_view name);
 
+/// Of guidance, whatever the model: as many as it has.
+constexpr int all_channels = std::numeric_limits<int>::max();
+
 struct GenerateOptions {
   Sampler sampler = Sampler::ddim;
   int steps = 50;
   float guidance_scale = 3.0f;
-  int guided_channels = 3;            ///< 3, as the released DiT, or all of the model's
+  int guided_channels = 3;            ///< 3, as the released DiT, or all_channels
   bool clip_x0 = true;                ///< for pixels; false for latents
   TimeGrid grid = TimeGrid::rounded;  ///< of dpm++
   StepCallback on_step = {};

@@ -1,6 +1,7 @@
 // Painting from texts as a user does it: a folder as the Hub lays it out, and all that can be wrong with one.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 
@@ -128,6 +129,28 @@ TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "none", "-o", "a.png"}), 2, "text or null"));
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "null", "-o", "a.png"}), 2, "embedding of no text"));
   EXPECT_FALSE(fs::exists(folder_ / "a.png"));
+}
+
+TEST_F(TextToImage, WhatCannotBePaintedIsRefusedBeforeTextsAreEncoded) {
+  write_safetensors(folder_ / "noise", {{"noise", Tensor::zeros({1, 4, 3, 3})}});
+  ASSERT_TRUE(succeeded(generate({"a star", "-o", "there/"})));
+  const auto refused = [&](const Arguments& more, int code, const std::string& sentence) {
+    Arguments all = {"generate", "a moon", "--model", "model", "--seed", "5"};
+    all.insert(all.end(), more.begin(), more.end());
+    if (std::ranges::find(more, "-o") == more.end()) all.insert(all.end(), {"-o", "a.png"});
+    const Result result = run(all, {folder_.path()});
+    EXPECT_TRUE(failed(result, code, sentence));
+    EXPECT_EQ(result.out.find("text:"), std::string::npos) << result.out;
+  };
+  refused({"--noise", "noise"}, 1, "the noise has shape (1, 4, 3, 3)");
+  refused({"--steps", "1000"}, 2, "1 to 999 steps");
+  refused({"-n", "0"}, 2, "0");
+  refused({"-n", "0", "--grid"}, 2, "0");
+  refused({"--batch", "-1"}, 2, "-1 pictures at once");
+  refused({"--dtype", "int4"}, 2, "int4");
+  refused({"--unconditional", "null"}, 2, "embedding of no text");
+  refused({"--grid", "-n", "2000", "--columns", "1", "--scale", "100"}, 1, "sheet");
+  refused({"-o", "there/"}, 1, "painted otherwise");
 }
 
 TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
