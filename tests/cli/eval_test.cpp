@@ -1,7 +1,10 @@
 // linnet eval: a classifier is trained, two folders are compared, and what is wrong is said.
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -54,6 +57,28 @@ TEST_F(Comparing, SavedStatisticsStandForTheFolder) {
   ASSERT_EQ(train("other", {"--steps", "5", "--seed", "9"}).code, 0);
   EXPECT_TRUE(
       failed(linnet({"eval", "shapes1", "s.safetensors", "--features", "other"}), 1, "another classifier"));
+}
+
+TEST_F(Comparing, KilledMidwayItGivesTheSameWhenItIsStartedAgain) {
+  using Clock = std::chrono::steady_clock;
+  const Arguments compare = {"eval",   "shapes1", "shapes2",           "--features", "c",
+                             "--json", "json",    "--save-statistics", "statistics"};
+  const auto start = Clock::now();
+  ASSERT_TRUE(succeeded(linnet(compare)));
+  const auto whole = Clock::now() - start;
+  const std::string json = contents(folder_ / "json"), statistics = contents(folder_ / "statistics");
+  for (int eighths = 1; eighths < 8; ++eighths) {
+    for (const char* file : {"json", "statistics"}) std::filesystem::remove(folder_ / file);
+    Process process(compare, {folder_.path()});
+    std::this_thread::sleep_for(whole * eighths / 8);
+    process.send(SIGKILL);
+    process.wait();
+    for (const auto& [file, expected] : {std::pair("json", json), {"statistics", statistics}})
+      EXPECT_TRUE(!std::filesystem::exists(folder_ / file) || contents(folder_ / file) == expected) << file;
+    ASSERT_TRUE(succeeded(linnet(compare)));
+    EXPECT_EQ(contents(folder_ / "json"), json);
+    EXPECT_EQ(contents(folder_ / "statistics"), statistics);
+  }
 }
 
 TEST_F(Comparing, TrainingAClassifierTellsItsAccuracy) {
