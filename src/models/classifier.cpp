@@ -1,7 +1,6 @@
 #include "models/classifier.h"
 
-#include <nlohmann/json.hpp>
-
+#include "models/config_json.h"
 #include "ops/arrange.h"
 #include "ops/layer_norm_modulate.h"
 
@@ -20,6 +19,17 @@ Tensor normalised(const Tensor& x) {
   return ops::layer_norm_modulate(x, none, none, 1e-6f, DType::f32);
 }
 
+constexpr ConfigKind kind{"classifier", "no classifier", "classifier"};
+constexpr auto fields = [](auto& config, auto& visitor) {
+  visitor.value("input_size", config.input_size);
+  visitor.value("patch_size", config.patch_size);
+  visitor.value("in_channels", config.in_channels);
+  visitor.value("hidden_size", config.hidden_size);
+  visitor.value("depth", config.depth);
+  visitor.value("num_heads", config.num_heads);
+  visitor.value("num_classes", config.num_classes);
+};
+
 }  // namespace
 
 void ClassifierConfig::validate() const {
@@ -33,39 +43,10 @@ void ClassifierConfig::validate() const {
   require(num_classes > 0 && num_classes <= (1 << 20), "num_classes must lie in 1..1048576");
 }
 
-std::string to_json(const ClassifierConfig& config) {
-  nlohmann::ordered_json json;
-  json["model"] = "classifier";
-  json["input_size"] = config.input_size;
-  json["patch_size"] = config.patch_size;
-  json["in_channels"] = config.in_channels;
-  json["hidden_size"] = config.hidden_size;
-  json["depth"] = config.depth;
-  json["num_heads"] = config.num_heads;
-  json["num_classes"] = config.num_classes;
-  return json.dump();
-}
+std::string to_json(const ClassifierConfig& config) { return config_to_json(config, kind, fields); }
 
 ClassifierConfig classifier_config_from_json(std::string_view text) {
-  try {
-    const auto json = nlohmann::json::parse(text);
-    const auto model = json.at("model").get<std::string>();
-    check(model == "classifier", "a model of type \"{}\" is no classifier", model);
-    ClassifierConfig config;
-    json.at("input_size").get_to(config.input_size);
-    json.at("patch_size").get_to(config.patch_size);
-    json.at("in_channels").get_to(config.in_channels);
-    json.at("hidden_size").get_to(config.hidden_size);
-    json.at("depth").get_to(config.depth);
-    json.at("num_heads").get_to(config.num_heads);
-    json.at("num_classes").get_to(config.num_classes);
-    config.validate();
-    return config;
-  } catch (const UsageError& error) {  // nobody's usage is wrong: the file is
-    fail("{}", error.what());
-  } catch (const nlohmann::json::exception& error) {
-    fail("the classifier's configuration is not readable ({})", error.what());
-  }
+  return config_from_json<ClassifierConfig>(text, kind, fields);
 }
 
 Classifier::Classifier(const ClassifierConfig& config) : config_(config) {

@@ -1,6 +1,5 @@
 // Sizes of the DiT family, their names, their cost, and how a configuration is written down.
-#include <nlohmann/json.hpp>
-
+#include "models/config_json.h"
 #include "models/dit.h"
 
 namespace linnet {
@@ -17,6 +16,22 @@ struct Size {
 
 constexpr Size sizes[] = {
     {"S", 384, 12, 6, 2}, {"B", 768, 12, 12, 3}, {"L", 1024, 24, 16, 4}, {"XL", 1152, 28, 16, 4}};
+
+constexpr ConfigKind kind{"dit", "not known here", "model"};
+constexpr auto fields = [](auto& config, auto& visitor) {
+  visitor.value("input_size", config.input_size);
+  visitor.value("patch_size", config.patch_size);
+  visitor.value("in_channels", config.in_channels);
+  visitor.value("hidden_size", config.hidden_size);
+  visitor.value("depth", config.depth);
+  visitor.value("num_heads", config.num_heads);
+  visitor.value("mlp_ratio", config.mlp_ratio);
+  visitor.value("num_classes", config.num_classes);
+  visitor.value("class_dropout", config.class_dropout);
+  visitor.value("learn_sigma", config.learn_sigma);
+  visitor.named("mixer", config.mixer, &nn::mixer_from_name);
+  visitor.named("prediction", config.prediction, &prediction_from_name, Prediction::epsilon);
+};
 
 }  // namespace
 
@@ -70,49 +85,10 @@ int64_t usual_heads(nn::Mixer mixer, int64_t width) {
   return softmax ? std::max<int64_t>(1, width / 64) : 2;
 }
 
-std::string to_json(const DiTConfig& config) {
-  nlohmann::ordered_json json;
-  json["model"] = "dit";
-  json["input_size"] = config.input_size;
-  json["patch_size"] = config.patch_size;
-  json["in_channels"] = config.in_channels;
-  json["hidden_size"] = config.hidden_size;
-  json["depth"] = config.depth;
-  json["num_heads"] = config.num_heads;
-  json["mlp_ratio"] = config.mlp_ratio;
-  json["num_classes"] = config.num_classes;
-  json["class_dropout"] = config.class_dropout;
-  json["learn_sigma"] = config.learn_sigma;
-  json["mixer"] = nn::name_of(config.mixer);
-  if (config.prediction != Prediction::epsilon) json["prediction"] = name_of(config.prediction);
-  return json.dump();
-}
+std::string to_json(const DiTConfig& config) { return config_to_json(config, kind, fields); }
 
 DiTConfig dit_config_from_json(std::string_view text) {
-  try {
-    const auto json = nlohmann::json::parse(text);
-    const auto model = json.at("model").get<std::string>();
-    check(model == "dit", "a model of type \"{}\" is not known here", model);
-    DiTConfig config;
-    json.at("input_size").get_to(config.input_size);
-    json.at("patch_size").get_to(config.patch_size);
-    json.at("in_channels").get_to(config.in_channels);
-    json.at("hidden_size").get_to(config.hidden_size);
-    json.at("depth").get_to(config.depth);
-    json.at("num_heads").get_to(config.num_heads);
-    json.at("mlp_ratio").get_to(config.mlp_ratio);
-    json.at("num_classes").get_to(config.num_classes);
-    json.at("class_dropout").get_to(config.class_dropout);
-    json.at("learn_sigma").get_to(config.learn_sigma);
-    config.mixer = nn::mixer_from_name(json.at("mixer").get<std::string>());
-    config.prediction = prediction_from_name(json.value("prediction", "epsilon"));
-    config.validate();
-    return config;
-  } catch (const UsageError& error) {  // nobody's usage is wrong: the file is
-    fail("{}", error.what());
-  } catch (const nlohmann::json::exception& error) {
-    fail("the model's configuration is not readable ({})", error.what());
-  }
+  return config_from_json<DiTConfig>(text, kind, fields);
 }
 
 int64_t count_macs(const DiTConfig& config) {

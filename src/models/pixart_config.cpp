@@ -1,6 +1,5 @@
 // Sizes of the text-to-image transformer, its cost, and how a configuration is written down.
-#include <nlohmann/json.hpp>
-
+#include "models/config_json.h"
 #include "models/pixart.h"
 
 namespace linnet {
@@ -9,6 +8,25 @@ namespace {
 void require(bool condition, std::string_view sentence) {
   if (!condition) throw UsageError(fmt::format("impossible model: {}", sentence));
 }
+
+constexpr ConfigKind kind{"pixart", "no text-to-image transformer", "model"};
+constexpr auto fields = [](auto& config, auto& visitor) {
+  visitor.value("sample_size", config.sample_size);
+  visitor.value("patch_size", config.patch_size);
+  visitor.value("in_channels", config.in_channels);
+  visitor.value("hidden_size", config.hidden_size);
+  visitor.value("depth", config.depth);
+  visitor.value("num_heads", config.num_heads);
+  visitor.value("num_cross_heads", config.num_cross_heads);
+  visitor.value("mlp_ratio", config.mlp_ratio);
+  visitor.value("caption_channels", config.caption_channels);
+  visitor.value("caption_tokens", config.caption_tokens);
+  visitor.value("interpolation", config.interpolation);
+  visitor.value("null_caption", config.null_caption);
+  visitor.value("micro_conditions", config.micro_conditions);
+  visitor.value("learn_sigma", config.learn_sigma);
+  visitor.named("mixer", config.mixer, &nn::mixer_from_name);
+};
 
 }  // namespace
 
@@ -29,55 +47,10 @@ void PixArtConfig::validate() const {
   require(interpolation >= 0.01 && interpolation <= 100, "interpolation must lie in 0.01..100");
 }
 
-std::string to_json(const PixArtConfig& config) {
-  nlohmann::ordered_json json;
-  json["model"] = "pixart";
-  json["sample_size"] = config.sample_size;
-  json["patch_size"] = config.patch_size;
-  json["in_channels"] = config.in_channels;
-  json["hidden_size"] = config.hidden_size;
-  json["depth"] = config.depth;
-  json["num_heads"] = config.num_heads;
-  json["num_cross_heads"] = config.num_cross_heads;
-  json["mlp_ratio"] = config.mlp_ratio;
-  json["caption_channels"] = config.caption_channels;
-  json["caption_tokens"] = config.caption_tokens;
-  json["interpolation"] = config.interpolation;
-  json["null_caption"] = config.null_caption;
-  json["micro_conditions"] = config.micro_conditions;
-  json["learn_sigma"] = config.learn_sigma;
-  json["mixer"] = nn::name_of(config.mixer);
-  return json.dump();
-}
+std::string to_json(const PixArtConfig& config) { return config_to_json(config, kind, fields); }
 
 PixArtConfig pixart_config_from_json(std::string_view text) {
-  try {
-    const auto json = nlohmann::json::parse(text);
-    const auto model = json.at("model").get<std::string>();
-    check(model == "pixart", "a model of type \"{}\" is no text-to-image transformer", model);
-    PixArtConfig config;
-    json.at("sample_size").get_to(config.sample_size);
-    json.at("patch_size").get_to(config.patch_size);
-    json.at("in_channels").get_to(config.in_channels);
-    json.at("hidden_size").get_to(config.hidden_size);
-    json.at("depth").get_to(config.depth);
-    json.at("num_heads").get_to(config.num_heads);
-    json.at("num_cross_heads").get_to(config.num_cross_heads);
-    json.at("mlp_ratio").get_to(config.mlp_ratio);
-    json.at("caption_channels").get_to(config.caption_channels);
-    json.at("caption_tokens").get_to(config.caption_tokens);
-    json.at("interpolation").get_to(config.interpolation);
-    json.at("null_caption").get_to(config.null_caption);
-    json.at("micro_conditions").get_to(config.micro_conditions);
-    json.at("learn_sigma").get_to(config.learn_sigma);
-    config.mixer = nn::mixer_from_name(json.at("mixer").get<std::string>());
-    config.validate();
-    return config;
-  } catch (const UsageError& error) {  // nobody's usage is wrong: the file is
-    fail("{}", error.what());
-  } catch (const nlohmann::json::exception& error) {
-    fail("the model's configuration is not readable ({})", error.what());
-  }
+  return config_from_json<PixArtConfig>(text, kind, fields);
 }
 
 double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int64_t text_tokens) {
