@@ -2,6 +2,7 @@
 #include "io/image.h"
 
 #include <cmath>
+#include <cstdlib>
 
 #include "core/parallel.h"
 #include "io/file.h"
@@ -141,6 +142,34 @@ void write_image(const std::filesystem::path& path, const Image& image, const Im
     : format == ImageFormat::jpeg ? write_jpeg(file, what)
                                   : write_webp(file, what);
   });
+}
+
+namespace {
+
+// A file that is a piece of memory; its contents are there once it is flushed.
+struct MemoryFile {
+  MemoryFile() : file(::open_memstream(&bytes, &size)) {
+    check(file != nullptr, "a picture cannot be made into bytes: no memory is left");
+  }
+  ~MemoryFile() {
+    std::fclose(file);
+    std::free(bytes);
+  }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  char* bytes = nullptr;
+  size_t size = 0;
+  std::FILE* file;
+};
+
+}  // namespace
+
+std::string png_bytes(const Image& image) {
+  MemoryFile memory;
+  write_png(memory.file, {image, {}, {}, "a picture in memory"});
+  check(std::fflush(memory.file) == 0, "a picture cannot be made into bytes: no memory is left");
+  return {memory.bytes, memory.size};
 }
 
 bool is_image_file(const std::filesystem::path& path) {

@@ -54,6 +54,9 @@ using ImageText = std::map<std::string, std::string>;
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text = {},
                  std::optional<int> quality = {});
 
+/// A PNG as bytes, for who does not want a file.
+std::string png_bytes(const Image& image);
+
 /// What a picture is beside its pixels. Throws Error when it is no picture.
 struct ImageNotes {
   ImageFormat format;

@@ -166,6 +166,12 @@ TEST_F(ImageFiles, AWrittenPictureIsReadBackExactly) {
   }
 }
 
+TEST_F(ImageFiles, APngAsBytesIsThatOfTheFile) {
+  const Image image = gradient(33, 21);
+  write_image(dir / "p.png", image);
+  EXPECT_EQ(png_bytes(image), bytes_of(dir / "p.png"));
+}
+
 TEST_F(ImageFiles, WebpIsLosslessUnlessAQualityIsGiven) {
   const Image image = read_image(data / "source.png");
   write_image(dir / "a.webp", image, {{"class", "red-star"}});
