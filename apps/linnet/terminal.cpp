@@ -9,14 +9,17 @@
 #include <string_view>
 
 namespace linnet::app {
-namespace {
 
-int terminal_width() {
+TerminalSize terminal_size() {
   winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  TerminalSize result;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) return result;
+  result.columns = size.ws_col;
+  result.rows = size.ws_row;
+  if (size.ws_xpixel >= size.ws_col) result.cell_width = size.ws_xpixel / size.ws_col;
+  if (size.ws_ypixel >= size.ws_row) result.cell_height = size.ws_ypixel / size.ws_row;
+  return result;
 }
-
-}  // namespace
 
 bool on_terminal() {
   const char* kind = std::getenv("TERM");
@@ -38,25 +41,43 @@ void Progress::show(double done, double total, const std::string& text) {
   const auto now = std::chrono::steady_clock::now();
   if (!on_terminal() || (drawn_ && done < total && now - last_ < std::chrono::milliseconds(100))) return;
   last_ = now;
+  share_ = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 1.0;
+  draw(text);
+}
+
+void Progress::stage(const std::string& text) {
+  if (on_terminal()) draw(text);
+}
+
+void Progress::draw(const std::string& text) {
   // The text matters more than a long bar: on a narrow terminal the bar gives way.
-  const int columns = terminal_width(), around = 9;
+  const int columns = terminal_size().columns, around = 9;
   const int width = std::clamp(columns - around - static_cast<int>(text.size()), 8, 28);
-  const double share = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 1.0;
-  const auto eighths = static_cast<int>(share * width * 8 + 0.5);
+  const auto eighths = static_cast<int>(share_ * width * 8 + 0.5);
   std::string bar;
   for (int i = 0; i < width; ++i) {
     static constexpr const char* parts[] = {" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
     bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
   }
   const auto room = static_cast<size_t>(std::max(0, columns - around - width));
-  fmt::print(stderr, "\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share, bar, text.substr(0, room));
+  fmt::print(stderr, "\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, text.substr(0, room));
   std::fflush(stderr);
   drawn_ = true;
+}
+
+void Progress::picture(const std::string& text, int rows) {
+  if (!on_terminal()) return;
+  erase();
+  if (picture_rows_ > 0) fmt::print(stderr, "\033[{}A\033[J", picture_rows_);
+  fmt::print(stderr, "{}", text);
+  std::fflush(stderr);
+  picture_rows_ = rows;
 }
 
 void Progress::line(const std::string& text) {
   erase();
   fmt::print(stderr, "{}\n", text);
+  picture_rows_ = 0;
 }
 
 void Progress::erase() {

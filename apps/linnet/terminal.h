@@ -6,6 +6,13 @@
 
 namespace linnet::app {
 
+/// What standard error is drawn on; usual numbers where it does not say.
+struct TerminalSize {
+  int columns = 80, rows = 24;           ///< in characters
+  int cell_width = 8, cell_height = 16;  ///< of a character, in pixels
+};
+TerminalSize terminal_size();
+
 /// True if standard error is a terminal that understands carriage returns.
 bool on_terminal();
 
@@ -23,13 +30,20 @@ class Progress {
 
   /// done of total, with a text behind the bar.
   void show(double done, double total, const std::string& text);
-  /// Prints a whole line, above the bar if there is one.
+  /// The bar as it stands with another text, at once.
+  void stage(const std::string& text);
+  /// Draws a picture in place of the last one, above the bar; text as TerminalPicture has it.
+  void picture(const std::string& text, int rows);
+  /// Prints a whole line, above the bar if there is one. A picture stays above it.
   void line(const std::string& text);
 
  private:
+  void draw(const std::string& text);
   void erase();
 
   bool drawn_ = false;
+  double share_ = 0;      // done, 0 to 1
+  int picture_rows_ = 0;  // of the picture right above the bar
   std::chrono::steady_clock::time_point last_{};
 };
 
