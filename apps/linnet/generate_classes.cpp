@@ -112,7 +112,7 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
       if (wanted) watch.begin_batch(first, end);
       return wanted;
     };
-    paint(model, request, [&](int64_t first, const Tensor& samples) { writer.take(first, samples); });
+    paint(model, request, [&](int64_t first, const Tensor& samples) { writer.take(first, samples, progress); });
     writer.finish();
   }
   fmt::print("{}: {}\n", describe(writer, std::chrono::duration<double>(Clock::now() - start).count()),

@@ -8,7 +8,6 @@
 #include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
-#include "terminal.h"
 
 namespace linnet::app {
 
@@ -93,7 +92,7 @@ bool PictureWriter::is_there(int64_t picture) {
   return seen_[index] = true;
 }
 
-void PictureWriter::take(int64_t first, const Tensor& samples) {
+void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progress) {
   const int64_t n = samples.size(0), each = samples.numel() / n;
   painted_ += n;
   if (latents_.defined())
@@ -122,6 +121,9 @@ void PictureWriter::finish() {
 // Of processes that share the work, the last to end finds all pictures there.
 void PictureWriter::write_npz() const {
   for (int64_t i = 0; i < job_.count; ++i)
+    if (decode_)
+      progress.stage(job_.count == 1 ? "decoding"
+                                     : fmt::format("decoding picture {} of {}", first + i + 1, job_.count));
     if (!fs::exists(path_of(i))) return;
   const Image first = read_image(path_of(0));
   write_npz_pictures(options_.npz, job_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {

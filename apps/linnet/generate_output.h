@@ -10,6 +10,7 @@
 #include "io/image.h"
 #include "models/vae.h"
 #include "processes.h"
+#include "terminal.h"
 
 namespace linnet::app {
 
@@ -52,8 +53,8 @@ class PictureWriter {
   /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
   /// by their names.
   bool wants(int64_t first, int64_t end, int64_t batch);
-  /// Samples of the pictures from first on.
-  void take(int64_t first, const Tensor& samples);
+  /// Samples of the pictures from first on; decoding them is shown.
+  void take(int64_t first, const Tensor& samples, Progress& progress);
   void finish();
 
   int64_t painted() const { return painted_; }

@@ -96,7 +96,7 @@ class TextStage {
       if (!states.back().defined()) fresh.push_back(ids);
     }
     // Together: most of the time goes into reading the encoder's weights.
-    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_texts(*encoder_, fresh);
+    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_shown(fresh);
     TextStates all{{}, {0}};
     for (size_t i = 0, next = 0; i < states.size(); ++i) {
       if (!states[i].defined()) {
@@ -114,6 +114,11 @@ class TextStage {
 
  private:
   std::unique_ptr<T5Encoder> load() const {
+  TextStates encode_shown(const std::vector<std::vector<int64_t>>& ids) const {
+    Progress progress;
+    progress.stage("text encoder");
+    return encode_texts(*encoder_, ids);
+  }
     std::unique_ptr<T5Encoder> encoder = load_t5(parts_.text_encoder);
     const T5Config& config = encoder->config();
     check(config.width == model_.caption_channels,
@@ -313,7 +318,7 @@ void paint_all(PaintStage& stage, TextPaintRequest request, PictureWriter& write
     const int64_t end = std::min(first + request.batch, request.count);
     if (!writer.wants(first, end, request.batch)) continue;
     watch.begin_batch(first, end);
-    writer.take(first, paint_batch(stage.model(), request, first, end));
+    writer.take(first, paint_batch(stage.model(), request, first, end), progress);
   }
   writer.finish();
 }

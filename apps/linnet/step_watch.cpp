@@ -11,6 +11,13 @@ void StepWatch::begin_batch(int64_t first, int64_t end) {
   end_ = end;
   if (!started_) begun_at_ = first;
   started_ = true;
+  progress_.stage(pictures() + "first step");
+}
+
+std::string StepWatch::pictures() const {
+  if (count_ == 1) return {};
+  const std::string last = end_ - first_ > 1 ? fmt::format("-{}", end_) : std::string();
+  return fmt::format("{} {}{} of {}, ", last.empty() ? "picture" : "pictures", first_ + 1, last, count_);
 }
 
 void StepWatch::operator()(const SamplingStep& step) {
@@ -20,13 +27,8 @@ void StepWatch::operator()(const SamplingStep& step) {
   const double total = static_cast<double>(all * step.count);
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   const double per_step = elapsed * static_cast<double>(here) / done;
-  std::string pictures;
-  if (count_ > 1) {
-    const std::string last = here > 1 ? fmt::format("-{}", end_) : std::string();
-    pictures = fmt::format("{} {}{} of {}, ", here > 1 ? "pictures" : "picture", first_ + 1, last, count_);
-  }
   progress_.show(done, total,
-                 fmt::format("{}step {} of {}, {}/step, {} left", pictures, step.index + 1, step.count,
+                 fmt::format("{}step {} of {}, {}/step, {} left", pictures(), step.index + 1, step.count,
                              duration(per_step), duration(elapsed * (total - done) / done)));
   end_if_interrupted();
 }

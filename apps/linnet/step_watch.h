@@ -19,6 +19,8 @@ class StepWatch {
   void operator()(const SamplingStep& step);
 
  private:
+  std::string pictures() const;  // "pictures 1-4 of 8, ", nothing of a single one
+
   using Clock = std::chrono::steady_clock;
 
   Progress& progress_;
