@@ -123,6 +123,16 @@ void add_generate(const Verb& app) {
           "--npz", o->npz,
           "When a folder's pictures are all there, also write them to one file, as ADM's evaluation takes them")
       .type_name("FILE");
+  verb.add_option(
+      "--preview-every", o->preview_every,
+      "Every so many steps write the picture as it is foreseen to out.preview.png, or samples.preview.png of a "
+      "folder: of several at once a sheet, of latents a pixel each. It is gone when the pictures are there");
+  verb.add_option("--preview", o->preview,
+                  "Show it on the terminal too, every 5 steps unless told otherwise: kitty (or Ghostty), iterm "
+                  "(or WezTerm), "
+                  "blocks (any with 24-bit colour), off, or auto, when it is one of the first two")
+      .capture_default_str()
+      .type_name("NAME");
   verb.footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
   verb.callback([o] { run(*o); });
 }

@@ -9,6 +9,7 @@
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
+#include "preview.h"
 #include "step_watch.h"
 
 namespace linnet::app {
@@ -104,7 +105,12 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   {
     Progress progress;
     StepWatch watch(progress, request.count);
-    request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
+    PreviewWatch preview(options, progress,
+                         vae && wants_previews(options) ? SamplePreview(*vae, memory) : SamplePreview());
+    request.options.on_step = [&](const SamplingStep& step) {
+      preview(step);
+      watch(step);
+    };
     const int64_t batch = request.batch > 0 ? request.batch : default_batch(c, request.count);
     request.wanted = [&](int64_t first, int64_t end) {
       end_if_interrupted();

@@ -21,7 +21,25 @@ std::string OutputOptions::extension() const {
   return to_folder() ? "." + format : fs::path(output).extension().string();
 }
 
+fs::path OutputOptions::preview_file() const {
+  if (!to_folder()) return fs::path(output).replace_extension("preview.png");
+  const std::string folder = fs::absolute(output + "/").lexically_normal().parent_path().string();
+  const ProcessShare share = process_share();
+  return folder + (share.count > 1 ? fmt::format(".preview-{}.png", share.index + 1) : ".preview.png");
+}
+
 namespace {
+
+void check_preview(const OutputOptions& options) {
+  const std::string& how = options.preview;
+  if (how != "auto" && how != "off" && how != "kitty" && how != "iterm" && how != "blocks")
+    throw UsageError(fmt::format("--preview is auto, off, kitty, iterm or blocks, not \"{}\"", printable(how)));
+  if (!options.preview_every) return;
+  if (*options.preview_every < 1)
+    throw UsageError(
+        fmt::format("--preview-every is a number of steps from 1 on, not {}", *options.preview_every));
+  if (options.output.empty()) throw UsageError("--preview-every writes beside the picture: say -o out.png");
+}
 
 void check_format(const OutputOptions& options) {
   if (options.output.empty()) return;
@@ -45,6 +63,7 @@ void prepare_outputs(const OutputOptions& options) {
   if (options.columns < 1 || options.scale < 0)
     throw UsageError("--columns is at least 1, and --scale at least 0");
   check_format(options);
+  check_preview(options);
   if (options.to_folder()) {
     if (options.grid) throw UsageError("a sheet is one file: -o sheet.png");
     if (!options.latents.empty())
@@ -54,11 +73,13 @@ void prepare_outputs(const OutputOptions& options) {
     std::error_code problem;
     fs::create_directories(options.output, problem);
     check(!problem, "cannot make the folder {}: {}", printable(options.output), problem.message());
+    if (options.preview_every) check_writable(options.preview_file());
     return check_writable(fs::path(options.output) / ("000000" + options.extension()));
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
   if (!options.output.empty()) check_writable(options.output);
   if (!options.latents.empty()) check_writable(options.latents);
+  if (options.preview_every) check_writable(options.preview_file());
 }
 
 PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode)
@@ -100,6 +121,9 @@ void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progres
   if (options_.output.empty()) return;
   for (int64_t i = 0; i < n; ++i) {
     const Tensor sample = samples.rows(i, i + 1);
+    if (decode_)
+      progress.stage(job_.count == 1 ? "decoding"
+                                     : fmt::format("decoding picture {} of {}", first + i + 1, job_.count));
     const Tensor picture = decode_ ? decode_(sample) : sample;
     const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
     if (options_.grid)
@@ -121,9 +145,6 @@ void PictureWriter::finish() {
 // Of processes that share the work, the last to end finds all pictures there.
 void PictureWriter::write_npz() const {
   for (int64_t i = 0; i < job_.count; ++i)
-    if (decode_)
-      progress.stage(job_.count == 1 ? "decoding"
-                                     : fmt::format("decoding picture {} of {}", first + i + 1, job_.count));
     if (!fs::exists(path_of(i))) return;
   const Image first = read_image(path_of(0));
   write_npz_pictures(options_.npz, job_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {

@@ -15,8 +15,8 @@
 namespace linnet::app {
 
 struct OutputOptions {
-  std::string output, latents, npz, memory, format = "png";
-  std::optional<int> quality;
+  std::string output, latents, npz, memory, format = "png", preview = "auto";
+  std::optional<int> quality, preview_every;
   int64_t columns = 8, scale = 0;
   bool grid = false;
 
@@ -26,6 +26,9 @@ struct OutputOptions {
   std::string decoding_memory() const { return memory.empty() ? "4G" : memory; }
   /// As a name's ending: ".png". That of the output, or of the files in a folder.
   std::string extension() const;
+  /// "out.preview.png"; of a folder "samples.preview.png", beside it, as what is in it is looked at as a set.
+  /// Processes that share a folder have one each.
+  std::filesystem::path preview_file() const;
 };
 
 /// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.

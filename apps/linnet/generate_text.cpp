@@ -17,6 +17,7 @@
 #include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
 #include "pipeline/text_encoding.h"
+#include "preview.h"
 #include "step_watch.h"
 #include "store/bundle.h"
 #include "store/pixart_file.h"
@@ -113,12 +114,12 @@ class TextStage {
   }
 
  private:
-  std::unique_ptr<T5Encoder> load() const {
   TextStates encode_shown(const std::vector<std::vector<int64_t>>& ids) const {
     Progress progress;
     progress.stage("text encoder");
     return encode_texts(*encoder_, ids);
   }
+  std::unique_ptr<T5Encoder> load() const {
     std::unique_ptr<T5Encoder> encoder = load_t5(parts_.text_encoder);
     const T5Config& config = encoder->config();
     check(config.width == model_.caption_channels,
@@ -218,6 +219,10 @@ class PaintStage {
     decoding_ = budget - stages.process - stages.vae - (one_by_one_ ? 0 : stages.transformer);
   }
 
+  /// Made while the transformer is not loaded, so that it fits into the memory that decoding has.
+  SamplePreview preview() const {
+    return vae_ && wants_previews(options_) ? SamplePreview(*vae_, decoding_) : SamplePreview();
+  }
   PixArt& model() {
     if (!loaded_.model) load();
     return *loaded_.model;
@@ -309,10 +314,15 @@ PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const Te
 }
 
 // Batch by batch: between two the model may have given its memory to the autoencoder.
-void paint_all(PaintStage& stage, TextPaintRequest request, PictureWriter& writer) {
+void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest request,
+               PictureWriter& writer) {
   Progress progress;
   StepWatch watch(progress, request.count);
-  request.options.on_step = [&watch](const SamplingStep& step) { watch(step); };
+  PreviewWatch preview(options, progress, stage.preview());
+  request.options.on_step = [&](const SamplingStep& step) {
+    preview(step);
+    watch(step);
+  };
   for (int64_t first = 0; first < request.count; first += request.batch) {
     end_if_interrupted();
     const int64_t end = std::min(first + request.batch, request.count);
@@ -362,7 +372,7 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   text_stage.reset();
   release_cached_memory();
   const auto start = Clock::now();
-  paint_all(stage, request, writer);
+  paint_all(options, stage, request, writer);
   say(fmt::format("{}: {}", describe(writer, since(start)), writer.what_was_written()));
 }
 
