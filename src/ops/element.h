@@ -1,4 +1,5 @@
-// For kernels that take untyped memory: the address of an element, and the types that they know.
+// For kernels that take untyped memory: the address of an element, columns of a tensor, and the types that they
+// know.
 #pragma once
 
 #include <string_view>
@@ -14,6 +15,12 @@ inline const void* element(const Tensor& tensor, int64_t index) {
 inline void* element(Tensor& tensor, int64_t index) {
   return static_cast<char*>(tensor.mutable_raw()) + static_cast<size_t>(index) * size_of(tensor.dtype());
 }
+
+/// Columns of a tensor from `first` on; how many is for the kernel to know.
+struct Columns {
+  Tensor tensor;
+  int64_t first = 0;
+};
 
 /// Kernels know f32 and bf16 only; any other type is refused here, before they read or write it as f32.
 inline void check_type(std::string_view operation, DType dtype) {

@@ -1,15 +1,10 @@
 // CPU kernels of ragged_attention; shapes are checked by the operation.
 #pragma once
 
+#include "ops/element.h"
 #include "ops/ragged_attention.h"
 
 namespace linnet::ops::cpu {
-
-/// Columns of a tensor: d of them from `first` on.
-struct Columns {
-  Tensor tensor;
-  int64_t first = 0;
-};
 
 struct RaggedInputs {
   Columns q, k, v;

@@ -1,26 +1,69 @@
 #include "ops/softmax_attention.h"
 
+#include <array>
+
 #include "core/tape.h"
 #include "ops/element.h"
 #include "ops/softmax_attention_cpu.h"
 
 namespace linnet::ops {
+namespace {
+
+// record(out, log_sums) says how gradients flow back, if any are wanted.
+template <class Record>
+Tensor attend(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads, bool records, Record record) {
+  const Tensor& q = in.q.tensor;
+  Tensor out = Tensor::empty(q.shape().with_last(width), q.dtype());
+  Tensor log_sums = Tensor::empty({q.size(0) * heads, q.size(1)});
+  cpu::softmax_attention_forward(in, heads, out, log_sums);
+  if (records) record(out, log_sums);
+  return out;
+}
+
+// The thirds of rows of q, k and v.
+cpu::SoftmaxInputs thirds(const Tensor& qkv) {
+  const int64_t width = qkv.size(2) / 3;
+  return {{qkv, 0}, {qkv, width}, {qkv, 2 * width}};
+}
+
+}  // namespace
 
 Tensor softmax_attention(const Tensor& qkv, int64_t heads) {
   check(qkv.shape().rank() == 3 && qkv.size(2) % 3 == 0 && heads > 0 && qkv.size(2) / 3 % heads == 0,
         "softmax_attention: {} heads cannot share qkv of shape {}", heads, to_string(qkv.shape()));
   check_type("softmax_attention", qkv);
-  Tensor out = Tensor::empty(qkv.shape().with_last(qkv.size(2) / 3), qkv.dtype());
-  Tensor log_sums = Tensor::empty({qkv.size(0) * heads, qkv.size(1)});
-  cpu::softmax_attention_forward(qkv, heads, out, log_sums);
-  if (wants_grad(qkv))
-    record_backward(out, [qkv = qkv.detach(), out = out.detach(), log_sums, heads,
-                          slot = qkv.grad_slot()](const Tensor& g) {
-      Tensor dqkv = Tensor::empty(qkv.shape(), qkv.dtype());
-      cpu::softmax_attention_backward(g, qkv, out, log_sums, heads, dqkv);
+  const cpu::SoftmaxInputs in = thirds(qkv.detach());
+  return attend(in, qkv.size(2) / 3, heads, wants_grad(qkv), [&](Tensor& out, const Tensor& log_sums) {
+    record_backward(out, [in, out = out.detach(), log_sums, heads, slot = qkv.grad_slot()](const Tensor& g) {
+      const Tensor dqkv = Tensor::empty(in.q.tensor.shape(), in.q.tensor.dtype());
+      cpu::SoftmaxInputs into = thirds(dqkv);
+      cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
       accumulate_grad(slot, dqkv);
     });
-  return out;
+  });
+}
+
+Tensor softmax_attention(const Tensor& q, const Tensor& k, const Tensor& v, int64_t heads) {
+  for (const Tensor& x : {q, k, v}) check_type("softmax_attention", x);
+  check(q.shape().rank() == 3 && k.shape().rank() == 3 && k.size(0) == q.size(0) && k.size(1) > 0 &&
+            k.size(2) == q.size(2) && v.shape() == k.shape() && k.dtype() == q.dtype() &&
+            v.dtype() == q.dtype(),
+        "softmax_attention: q {}, k {} and v {} do not go together", to_string(q.shape()), to_string(k.shape()),
+        to_string(v.shape()));
+  check(heads > 0 && q.size(2) % heads == 0, "softmax_attention: {} heads cannot share a width of {}", heads,
+        q.size(2));
+  const cpu::SoftmaxInputs in{{q.detach()}, {k.detach()}, {v.detach()}};
+  return attend(in, q.size(2), heads, wants_grad(q, k, v), [&](Tensor& out, const Tensor& log_sums) {
+    record_backward(out, [in, out = out.detach(), log_sums, heads,
+                          slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()}](const Tensor& g) {
+      const auto like = [](const Columns& x) { return Tensor::empty(x.tensor.shape(), x.tensor.dtype()); };
+      cpu::SoftmaxInputs into{{like(in.q)}, {like(in.k)}, {like(in.v)}};
+      cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
+      accumulate_grad(slots[0], into.q.tensor);
+      accumulate_grad(slots[1], into.k.tensor);
+      accumulate_grad(slots[2], into.v.tensor);
+    });
+  });
 }
 
 }  // namespace linnet::ops

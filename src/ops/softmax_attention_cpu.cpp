@@ -22,10 +22,10 @@ struct Head {
   void *dq, *dk, *dv;
   float* packed_keys;    // blocks of (head_size, key_block): keys, transposed
   float* packed_values;  // blocks of (key_block, padded)
-  float* log_sums;       // (tokens)
+  float* log_sums;       // (queries)
   float* scratch;
   DType dtype, g_dtype;
-  int64_t tokens, head_size, padded, stride, out_stride;
+  int64_t queries, keys, head_size, padded, stride, out_stride;
   float scale;
 };
 
@@ -41,7 +41,7 @@ using cpu::key_block;
 using cpu::query_block;
 
 void pack_block(const Head& head, int64_t block) {
-  const int64_t first = block * key_block, rows = HWY_MIN(key_block, head.tokens - first);
+  const int64_t first = block * key_block, rows = HWY_MIN(key_block, head.keys - first);
   float* keys = head.scratch;  // (key_block, padded)
   load_tile(row_of(head.k, head.dtype, head.stride, first), head.dtype, head.stride, rows, head.head_size,
             head.padded, keys);
@@ -53,7 +53,7 @@ void pack_block(const Head& head, int64_t block) {
 
 // The rows first.. of one block of queries against all keys.
 void attend_block(const Head& head, int64_t block) {
-  const int64_t first = block * query_block, rows = HWY_MIN(query_block, head.tokens - first);
+  const int64_t first = block * query_block, rows = HWY_MIN(query_block, head.queries - first);
   const int64_t padded = head.padded;
   float *q = head.scratch, *out = q + query_block * padded, *scores = out + query_block * padded;
   float top[query_block], total[query_block];
@@ -64,8 +64,8 @@ void attend_block(const Head& head, int64_t block) {
     top[r] = -INFINITY;
     total[r] = 0.0f;
   }
-  for (int64_t key = 0, b = 0; key < head.tokens; key += key_block, ++b) {
-    const int64_t keys = HWY_MIN(key_block, head.tokens - key);
+  for (int64_t key = 0, b = 0; key < head.keys; key += key_block, ++b) {
+    const int64_t keys = HWY_MIN(key_block, head.keys - key);
     tile_product(q, padded, 1, head.packed_keys + b * head.head_size * key_block, key_block, rows, key_block,
                  head.head_size, scores, key_block, false);
     for (int64_t r = 0; r < rows; ++r) {
@@ -90,8 +90,8 @@ void attend_block(const Head& head, int64_t block) {
 
 // Scratch of the backward pass of one head, all f32.
 struct Backward {
-  float *q, *g, *dq;       // (tokens, padded); q is scaled
-  float* delta;            // (tokens): g·out of each row
+  float *q, *g, *dq;       // (queries, padded); q is scaled
+  float* delta;            // (queries): g·out of each row
   float *k, *kt, *v, *vt;  // (key_block, padded) and (padded, key_block)
   float *dk, *dv;          // (key_block, padded)
   float *p, *ds;           // (query_block, key_block)
@@ -99,16 +99,16 @@ struct Backward {
 
 HWY_INLINE void load_queries(const Head& head, const Backward& s) {
   const int64_t padded = head.padded, n = head.head_size;
-  load_tile(head.q, head.dtype, head.stride, head.tokens, n, padded, s.q);
-  scale_values(head.scale, head.tokens * padded, s.q);
-  load_tile(head.out, head.dtype, head.out_stride, head.tokens, n, padded, s.dq);  // only for delta
-  load_tile(head.g, head.g_dtype, head.out_stride, head.tokens, n, padded, s.g);
-  for (int64_t t = 0; t < head.tokens; ++t) {
+  load_tile(head.q, head.dtype, head.stride, head.queries, n, padded, s.q);
+  scale_values(head.scale, head.queries * padded, s.q);
+  load_tile(head.out, head.dtype, head.out_stride, head.queries, n, padded, s.dq);  // only for delta
+  load_tile(head.g, head.g_dtype, head.out_stride, head.queries, n, padded, s.g);
+  for (int64_t t = 0; t < head.queries; ++t) {
     const float *g = s.g + t * padded, *o = s.dq + t * padded;
     s.delta[t] =
         sum_lanes(padded, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load(d, g + i), load(d, o + i)); });
   }
-  for (int64_t i = 0; i < head.tokens * padded; ++i) s.dq[i] = 0.0f;
+  for (int64_t i = 0; i < head.queries * padded; ++i) s.dq[i] = 0.0f;
 }
 
 // p = exp(scores − log Σ), ds = p·(dp − delta); both 0 beyond the keys that exist.
@@ -127,7 +127,7 @@ HWY_INLINE void softmax_gradient(const Head& head, const Backward& s, int64_t fi
 }
 
 void backward_head(const Head& head) {
-  const int64_t padded = head.padded, n = head.head_size, tokens = head.tokens;
+  const int64_t padded = head.padded, n = head.head_size, queries = head.queries;
   Backward s{};
   float* next = head.scratch;
   const auto take = [&](int64_t count) HWY_ATTR {
@@ -135,21 +135,21 @@ void backward_head(const Head& head) {
     next += pad_tile(count);
     return p;
   };
-  s.q = take(tokens * padded), s.g = take(tokens * padded), s.dq = take(tokens * padded),
-  s.delta = take(tokens);
+  s.q = take(queries * padded), s.g = take(queries * padded), s.dq = take(queries * padded),
+  s.delta = take(queries);
   s.k = take(key_block * padded), s.kt = take(key_block * padded);
   s.v = take(key_block * padded), s.vt = take(key_block * padded);
   s.dk = take(key_block * padded), s.dv = take(key_block * padded);
   s.p = take(query_block * key_block), s.ds = take(query_block * key_block);
   load_queries(head, s);
-  for (int64_t key = 0; key < tokens; key += key_block) {
-    const int64_t keys = HWY_MIN(key_block, tokens - key);
+  for (int64_t key = 0; key < head.keys; key += key_block) {
+    const int64_t keys = HWY_MIN(key_block, head.keys - key);
     load_tile(row_of(head.k, head.dtype, head.stride, key), head.dtype, head.stride, keys, n, padded, s.k);
     load_tile(row_of(head.v, head.dtype, head.stride, key), head.dtype, head.stride, keys, n, padded, s.v);
     transpose_tile(s.k, padded, keys, n, s.kt, key_block);
     transpose_tile(s.v, padded, keys, n, s.vt, key_block);
-    for (int64_t first = 0; first < tokens; first += query_block) {
-      const int64_t rows = HWY_MIN(query_block, tokens - first);
+    for (int64_t first = 0; first < queries; first += query_block) {
+      const int64_t rows = HWY_MIN(query_block, queries - first);
       const float *q = s.q + first * padded, *g = s.g + first * padded;
       tile_product(q, padded, 1, s.kt, key_block, rows, key_block, n, s.p, key_block, false);
       tile_product(g, padded, 1, s.vt, key_block, rows, key_block, n, s.ds, key_block, false);
@@ -161,8 +161,8 @@ void backward_head(const Head& head) {
     store_tile(s.dk, padded, keys, n, row_of(head.dk, head.dtype, head.stride, key), head.dtype, head.stride);
     store_tile(s.dv, padded, keys, n, row_of(head.dv, head.dtype, head.stride, key), head.dtype, head.stride);
   }
-  scale_values(head.scale, tokens * padded, s.dq);
-  store_tile(s.dq, padded, tokens, n, head.dq, head.dtype, head.stride);
+  scale_values(head.scale, queries * padded, s.dq);
+  store_tile(s.dq, padded, queries, n, head.dq, head.dtype, head.stride);
 }
 
 }  // namespace
@@ -178,44 +178,46 @@ HWY_EXPORT(backward_head);
 
 namespace {
 
-// Where the values of head `state` (of batch·heads) lie.
-Head head_at(const Tensor& qkv, int64_t heads, int64_t state) {
-  const int64_t tokens = qkv.size(1), width = qkv.size(2) / 3, head_size = width / heads;
-  const int64_t first = state / heads * tokens * 3 * width + state % heads * head_size;
+// Where the values of head `state` (of batch·heads) begin among columns of a tensor (batch, tokens, row).
+int64_t head_index(const Tensor& x, int64_t first, int64_t heads, int64_t head_size, int64_t state) {
+  return state / heads * x.size(1) * x.size(2) + first + state % heads * head_size;
+}
+
+Head head_at(const SoftmaxInputs& in, int64_t heads, int64_t width, int64_t state) {
+  const int64_t head_size = width / heads;
+  const auto place = [&](const Columns& x) {
+    return element(x.tensor, head_index(x.tensor, x.first, heads, head_size, state));
+  };
   Head head{};
-  head.q = element(qkv, first);
-  head.k = element(qkv, first + width);
-  head.v = element(qkv, first + 2 * width);
-  head.dtype = qkv.dtype();
-  head.tokens = tokens;
+  head.q = place(in.q);
+  head.k = place(in.k);
+  head.v = place(in.v);
+  head.dtype = in.q.tensor.dtype();
+  head.queries = in.q.tensor.size(1);
+  head.keys = in.k.tensor.size(1);
   head.head_size = head_size;
   head.padded = pad_tile(head_size);
-  head.stride = 3 * width;
+  head.stride = in.q.tensor.size(2);
   head.out_stride = width;
   head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
   return head;
 }
 
-int64_t out_at(const Tensor& qkv, int64_t heads, int64_t state) {
-  const int64_t width = qkv.size(2) / 3;
-  return state / heads * qkv.size(1) * width + state % heads * (width / heads);
-}
-
 }  // namespace
 
-void softmax_attention_forward(const Tensor& qkv, int64_t heads, Tensor& out, Tensor& log_sums) {
-  const int64_t tokens = qkv.size(1), states = qkv.size(0) * heads;
-  const int64_t head_size = qkv.size(2) / 3 / heads, padded = pad_tile(head_size);
-  const int64_t key_blocks = (tokens + key_block - 1) / key_block;
-  const int64_t query_blocks = (tokens + query_block - 1) / query_block;
+void softmax_attention_forward(const SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& log_sums) {
+  const int64_t queries = out.size(1), width = out.size(2), states = out.size(0) * heads;
+  const int64_t head_size = width / heads, padded = pad_tile(head_size);
+  const int64_t key_blocks = (in.k.tensor.size(1) + key_block - 1) / key_block;
+  const int64_t query_blocks = (queries + query_block - 1) / query_block;
   Tensor keys = Tensor::empty({states, key_blocks, head_size * key_block});
   Tensor values = Tensor::empty({states, key_blocks, padded * key_block});
   const auto prepared = [&](int64_t state, Tensor& scratch) {
-    Head head = head_at(qkv, heads, state);
+    Head head = head_at(in, heads, width, state);
     head.packed_keys = keys.mutable_data<float>() + state * key_blocks * head_size * key_block;
     head.packed_values = values.mutable_data<float>() + state * key_blocks * padded * key_block;
-    head.log_sums = log_sums.mutable_data<float>() + state * tokens;
-    head.out = element(out, out_at(qkv, heads, state));
+    head.log_sums = log_sums.mutable_data<float>() + state * queries;
+    head.out = element(out, head_index(out, 0, heads, head_size, state));
     head.scratch = scratch.mutable_data<float>();
     return head;
   };
@@ -231,24 +233,26 @@ void softmax_attention_forward(const Tensor& qkv, int64_t heads, Tensor& out, Te
   });
 }
 
-void softmax_attention_backward(const Tensor& g, const Tensor& qkv, const Tensor& out, const Tensor& log_sums,
-                                int64_t heads, Tensor& dqkv) {
-  const int64_t tokens = qkv.size(1), states = qkv.size(0) * heads;
-  const int64_t width = qkv.size(2) / 3, padded = pad_tile(width / heads);
+void softmax_attention_backward(const Tensor& g, const SoftmaxInputs& in, const Tensor& out,
+                                const Tensor& log_sums, int64_t heads, SoftmaxInputs& into) {
+  const int64_t queries = out.size(1), width = out.size(2), states = out.size(0) * heads;
+  const int64_t head_size = width / heads, padded = pad_tile(head_size);
   Tensor sums = log_sums;
+  const auto place = [&](Columns& x, int64_t state) {
+    return element(x.tensor, head_index(x.tensor, x.first, heads, head_size, state));
+  };
   parallel_for(states, 1, [&](int64_t begin, int64_t end) {
-    Tensor scratch = Tensor::empty({3 * pad_tile(tokens * padded) + pad_tile(tokens) + 6 * key_block * padded +
-                                    2 * query_block * key_block});
+    Tensor scratch = Tensor::empty({3 * pad_tile(queries * padded) + pad_tile(queries) +
+                                    6 * key_block * padded + 2 * query_block * key_block});
     for (int64_t state = begin; state < end; ++state) {
-      Head head = head_at(qkv, heads, state);
-      const int64_t first = state / heads * tokens * 3 * width + state % heads * (width / heads);
-      head.dq = element(dqkv, first);
-      head.dk = element(dqkv, first + width);
-      head.dv = element(dqkv, first + 2 * width);
-      head.g = element(g, out_at(qkv, heads, state));
+      Head head = head_at(in, heads, width, state);
+      head.dq = place(into.q, state);
+      head.dk = place(into.k, state);
+      head.dv = place(into.v, state);
+      head.g = element(g, head_index(out, 0, heads, head_size, state));
       head.g_dtype = g.dtype();
-      head.out = element(out, out_at(qkv, heads, state));
-      head.log_sums = sums.mutable_data<float>() + state * tokens;
+      head.out = element(out, head_index(out, 0, heads, head_size, state));
+      head.log_sums = sums.mutable_data<float>() + state * queries;
       head.scratch = scratch.mutable_data<float>();
       HWY_DYNAMIC_DISPATCH(backward_head)(head);
     }

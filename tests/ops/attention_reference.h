@@ -85,18 +85,25 @@ inline HeadGradients linear_attention_head(Values q, Values k, const Values& v, 
   return result;
 }
 
+/// softmax(q kᵀ/√d) of n queries and m keys: (n, m).
+inline Values softmax_weights(const Values& q, const Values& k, int64_t n, int64_t m, int64_t d) {
+  const double scale = 1 / std::sqrt(static_cast<double>(d));
+  Values p = product(q, k, n, d, m, false, true);
+  for (int64_t i = 0; i < n; ++i) {
+    double* row = p.data() + i * m;
+    double top = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (int64_t j = 0; j < m; ++j) top = std::max(top, row[j] * scale);
+    for (int64_t j = 0; j < m; ++j) sum += row[j] = std::exp(row[j] * scale - top);
+    for (int64_t j = 0; j < m; ++j) row[j] /= sum;
+  }
+  return p;
+}
+
 /// o = softmax(q kᵀ/√d) v and its gradients.
 inline HeadGradients softmax_attention_head(const Values& q, const Values& k, const Values& v, const Values& g,
                                             int64_t n, int64_t d) {
   const double scale = 1 / std::sqrt(static_cast<double>(d));
-  Values p = product(q, k, n, d, n, false, true);
-  for (int64_t i = 0; i < n; ++i) {
-    double* row = p.data() + i * n;
-    double top = -std::numeric_limits<double>::infinity(), sum = 0;
-    for (int64_t j = 0; j < n; ++j) top = std::max(top, row[j] * scale);
-    for (int64_t j = 0; j < n; ++j) sum += row[j] = std::exp(row[j] * scale - top);
-    for (int64_t j = 0; j < n; ++j) row[j] /= sum;
-  }
+  const Values p = softmax_weights(q, k, n, n, d);
   HeadGradients result;
   result.out = product(p, v, n, n, d, false, false);
   if (g.empty()) return result;
@@ -176,6 +183,22 @@ inline SoftmaxAttention softmax_attention_reference(const AttentionShape& s, con
       put_head(head.dv, s, b, row, 2 * s.width + first, result.dqkv);
     }
   return result;
+}
+
+/// out (batch, n, width) of n queries over m keys and values of their own.
+inline Values softmax_attention_apart(const AttentionShape& s, int64_t m, const Values& q, const Values& k,
+                                      const Values& v) {
+  AttentionShape keys = s;
+  keys.tokens = m;
+  Values out(q.size());
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t first = 0; first < s.width; first += s.head_size()) {
+      const Values p = softmax_weights(head_of(q, s, b, s.width, first), head_of(k, keys, b, s.width, first),
+                                       s.tokens, m, s.head_size());
+      put_head(product(p, head_of(v, keys, b, s.width, first), s.tokens, m, s.head_size(), false, false), s, b,
+               s.width, first, out);
+    }
+  return out;
 }
 
 }  // namespace linnet::ops::test

@@ -97,6 +97,22 @@ TEST(SoftmaxAttention, FollowsItsFormulaOverOddShapes) {
       expect_softmax_attention_right(s, dtype);
 }
 
+TEST(SoftmaxAttention, TakesAnyNumberOfKeysOfTheirOwn) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const auto& [s, keys] : std::vector<std::pair<AttentionShape, int64_t>>{{{1, 1, 3, 1}, 2},
+                                                                                 {{3, 20, 6, 2}, 5},
+                                                                                 {{2, 5, 9, 3}, 34},
+                                                                                 {{1, 97, 8, 2}, 129},
+                                                                                 {{1, 193, 4, 1}, 1}})
+      check_row({name_of_case(s, dtype) + fmt::format(", {} keys", keys),
+                 {random({s.batch, s.tokens, s.width}, 1, dtype), random({s.batch, keys, s.width}, 2, dtype),
+                  random({s.batch, keys, s.width}, 3, dtype)},
+                 [heads = s.heads](const Inputs& in) { return softmax_attention(in[0], in[1], in[2], heads); },
+                 [s = s, keys = keys](const std::vector<Values>& in) {
+                   return softmax_attention_apart(s, keys, in[0], in[1], in[2]);
+                 }});
+}
+
 TEST(LinearAttention, KeepsItsDigitsOver16384Tokens) {
   const AttentionShape s{1, 16384, 32, 2};
   expect_linear_attention_right(s, DType::bf16);

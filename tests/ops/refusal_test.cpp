@@ -105,6 +105,16 @@ TEST(Refusals, Attention) {
   expect_refused("4 heads cannot share qkv of shape (1, 2, 18)", [] { softmax_attention(of({1, 2, 18}), 4); });
   expect_refused("(1, 2, 17)", [] { softmax_attention(of({1, 2, 17}), 1); });
   expect_refused("not f16", [] { softmax_attention(of({1, 2, 18}, f16), 1); });
+  const auto apart = [](const Tensor& q, const Tensor& k, const Tensor& v, int64_t heads) {
+    return [=] { softmax_attention(q, k, v, heads); };
+  };
+  expect_refused("q (1, 2, 6), k (2, 3, 6) and v (2, 3, 6) do not go together",
+                 apart(of({1, 2, 6}), of({2, 3, 6}), of({2, 3, 6}), 1));
+  expect_refused("v (1, 4, 6) do not", apart(of({1, 2, 6}), of({1, 3, 6}), of({1, 4, 6}), 1));
+  expect_refused("k (1, 0, 6)", apart(of({1, 2, 6}), of({1, 0, 6}), of({1, 0, 6}), 1));
+  expect_refused("do not go together", apart(of({1, 2, 6}), of({1, 3, 6}, bf16), of({1, 3, 6}), 1));
+  expect_refused("4 heads cannot share a width of 6", apart(of({1, 2, 6}), of({1, 3, 6}), of({1, 3, 6}), 4));
+  expect_refused("not f16", apart(of({1, 2, 6}), of({1, 3, 6}), of({1, 3, 6}, f16), 1));
 }
 
 TEST(Refusals, FocusedMap) {

@@ -68,6 +68,14 @@ TEST(ThreadCount, DoesNotChangeSoftmaxAttention) {
                       {random({2, 300, 108}, 1, dtype)}, {2, 300, 36});
 }
 
+TEST(ThreadCount, DoesNotChangeSoftmaxAttentionOverFewerKeys) {
+  for (const DType dtype : {f32, bf16})
+    expect_same_bytes(
+        [](const Inputs& in) { return softmax_attention(in[0], in[1], in[2], 3); },
+        {random({2, 300, 36}, 1, dtype), random({2, 140, 36}, 2, dtype), random({2, 140, 36}, 3, dtype)},
+        {2, 300, 36});
+}
+
 TEST(ThreadCount, DoesNotChangeLayerNorm) {
   for (const DType dtype : {f32, bf16})
     expect_same_bytes([](const Inputs& in) { return layer_norm_modulate(in[0], in[1], in[2], 1e-6f, f32); },
