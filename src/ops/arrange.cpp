@@ -5,6 +5,7 @@
 
 #include "core/parallel.h"
 #include "core/tape.h"
+#include "ops/element.h"
 
 namespace linnet::ops {
 namespace {
@@ -102,10 +103,26 @@ Tensor unpatchify(const Tensor& tokens, int64_t rows, int64_t columns, int64_t p
   return y;
 }
 
+namespace {
+
+// Columns first.. of all rows of `from` to columns into.. of those of `to`, `count` of them; both of one type.
+void copy_columns(const Tensor& from, int64_t first, Tensor& to, int64_t into, int64_t count) {
+  check(from.dtype() == to.dtype(), "columns of {} do not go into a tensor of {}", name_of(from.dtype()),
+        name_of(to.dtype()));
+  const int64_t from_width = from.shape()[-1], to_width = to.shape()[-1];
+  const size_t bytes = static_cast<size_t>(count) * size_of(from.dtype());
+  parallel_for(from.shape().rows(), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(element(to, i * to_width + into), element(from, i * from_width + first), bytes);
+  });
+}
+
+}  // namespace
+
 std::vector<Tensor> chunk(const Tensor& x, int64_t n) {
-  check(x.shape().rank() == 2 && n > 0 && x.size(1) % n == 0, "shape {} cannot be cut into {} chunks",
+  check(x.shape().rank() >= 2 && n > 0 && x.shape()[-1] % n == 0, "shape {} cannot be cut into {} chunks",
         to_string(x.shape()), n);
-  const int64_t rows = x.size(0), width = x.size(1), part = width / n;
+  const int64_t part = x.shape()[-1] / n;
   // The parts' gradients meet in one buffer, which the step recorded first, and so played last, hands on.
   std::shared_ptr<Tensor> gathered;
   std::vector<Tensor> parts;
@@ -115,18 +132,13 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t n) {
       if (gathered->defined()) accumulate_grad(slot, *gathered);
     });
   }
-  const float* in = x.data<float>();
   for (int64_t k = 0; k < n; ++k) {
-    Tensor y = Tensor::empty({rows, part});
-    float* out = y.mutable_data<float>();
-    for (int64_t r = 0; r < rows; ++r) std::copy_n(in + r * width + k * part, part, out + r * part);
+    Tensor y = Tensor::empty(x.shape().with_last(part), x.dtype());
+    copy_columns(x, k * part, y, 0, part);
     if (gathered)
-      record_backward(y, [gathered, k, rows, width, part](const Tensor& g) {
-        if (!gathered->defined()) *gathered = Tensor::zeros({rows, width});
-        const Tensor g32 = g.to(DType::f32);
-        const float* from = g32.data<float>();
-        float* to = gathered->mutable_data<float>();
-        for (int64_t r = 0; r < rows; ++r) std::copy_n(from + r * part, part, to + r * width + k * part);
+      record_backward(y, [gathered, k, part, shape = x.shape()](const Tensor& g) {
+        if (!gathered->defined()) *gathered = Tensor::zeros(shape);
+        copy_columns(g.to(DType::f32), 0, *gathered, k * part, part);
       });
     parts.push_back(y);
   }
@@ -204,18 +216,6 @@ Tensor add_row(const Tensor& x, const Tensor& row) {
     });
   return y;
 }
-
-namespace {
-
-// Columns first.. of rows of `from` to columns into.. of rows of `to`, `count` of them.
-void copy_columns(const Tensor& from, int64_t first, Tensor& to, int64_t into, int64_t count) {
-  const int64_t from_width = from.size(1), to_width = to.size(1);
-  for (int64_t i = 0; i < from.size(0); ++i)
-    std::copy_n(from.data<float>() + i * from_width + first, count,
-                to.mutable_data<float>() + i * to_width + into);
-}
-
-}  // namespace
 
 Tensor concat_columns(const Tensor& left, const Tensor& right) {
   check(left.shape().rank() == 2 && right.shape().rank() == 2 && left.size(0) == right.size(0),

@@ -15,7 +15,7 @@ Tensor patchify(const Tensor& x, int64_t patch);
 /// (batch, rows·columns, p·p·c) → (batch, c, rows·p, columns·p); a token's values are ordered (p, q, channel).
 Tensor unpatchify(const Tensor& tokens, int64_t rows, int64_t columns, int64_t patch);
 
-/// (batch, n·d) → n tensors (batch, d).
+/// (..., n·d) of any type → n tensors (..., d).
 std::vector<Tensor> chunk(const Tensor& x, int64_t n);
 
 /// x (rows, columns) f32 → (columns, rows).

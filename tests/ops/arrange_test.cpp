@@ -66,6 +66,16 @@ TEST(Arrange, ChunkCutsRowsAndGathersTheGradientsOfThePartsUsed) {
                    for (size_t i = 0; i < 3; ++i) out.push_back(in[0][r * 9 + part * 3 + i]);
                  return out;
                }});
+  for (const DType dtype : {DType::f32, DType::bf16})
+    check_row({fmt::format("chunk of tokens, {}", name_of(dtype)),
+               {random({2, 3, 10}, 1, dtype)},
+               [](const Inputs& in) { return chunk(in[0], 2)[1]; },
+               [](const std::vector<Values>& in) {
+                 Values out;
+                 for (size_t r = 0; r < 6; ++r)
+                   for (size_t i = 0; i < 5; ++i) out.push_back(in[0][r * 10 + 5 + i]);
+                 return out;
+               }});
   check_row({"chunk, all parts together",
              {random({4, 6}, 1)},
              [](const Inputs& in) {

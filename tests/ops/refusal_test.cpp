@@ -58,6 +58,10 @@ TEST(Refusals, Arranging) {
   expect_refused("of 0x0 patches", [] { unpatchify(of({1, 6, 4}), 2, 3, 0); });
   expect_refused("no -2x-3 grid", [] { unpatchify(of({1, 6, 4}), -2, -3, 1); });
   expect_refused("cut into 3 chunks", [] { chunk(of({2, 7}), 3); });
+  expect_refused("(6) cannot be cut", [] { chunk(of({6}), 3); });
+  expect_refused("columns of bf16 do not go into a tensor of f32", [] {
+    concat_columns(of({2, 3}, bf16), of({2, 3}, bf16));
+  });
   expect_refused("(2, 3) and (3, 2) cannot be added", [] { add(of({2, 3}), of({3, 2})); });
   expect_refused("positions (4, 4)", [] { add_positions(of({2, 3, 4}), of({4, 4})); });
   expect_refused("mean_tokens wants (batch, tokens, d), not shape (2, 3)", [] { mean_tokens(of({2, 3})); });
