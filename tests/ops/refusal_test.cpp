@@ -2,6 +2,7 @@
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/cast.h"
+#include "ops/compress_tokens.h"
 #include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
@@ -119,6 +120,22 @@ TEST(Refusals, Attention) {
   expect_refused("do not go together", apart(of({1, 2, 6}), of({1, 3, 6}, bf16), of({1, 3, 6}), 1));
   expect_refused("4 heads cannot share a width of 6", apart(of({1, 2, 6}), of({1, 3, 6}), of({1, 3, 6}), 4));
   expect_refused("not f16", apart(of({1, 2, 6}), of({1, 3, 6}), of({1, 3, 6}, f16), 1));
+}
+
+TEST(Refusals, CompressTokens) {
+  const auto compress = [](const Tensor& weight, const Tensor& bias, int64_t rows, int64_t columns) {
+    return [=] { compress_tokens(of({1, 6, 8}), weight, bias, rows, columns); };
+  };
+  expect_refused("a 2x2 grid does not hold 6 tokens", compress(of({8, 1, 2, 2}), of({8}), 2, 2));
+  expect_refused("a -2x-3 grid", compress(of({8, 1, 2, 2}), of({8}), -2, -3));
+  expect_refused("a grid of 1x6 tokens has no square of 2x2", compress(of({8, 1, 2, 2}), of({8}), 1, 6));
+  expect_refused("weight (8, 2, 2, 2)", compress(of({8, 2, 2, 2}), of({8}), 2, 3));
+  expect_refused("weight (8, 1, 3, 2)", compress(of({8, 1, 3, 2}), of({8}), 2, 3));
+  expect_refused("weight (4, 1, 2, 2)", compress(of({4, 1, 2, 2}), of({8}), 2, 3));
+  expect_refused("bias (4) do not fit 8 channels", compress(of({8, 1, 2, 2}), of({4}), 2, 3));
+  expect_refused("its filters are missing", compress({}, of({8}), 2, 3));
+  expect_refused("f32 was expected", compress(of({8, 1, 2, 2}), of({8}, bf16), 2, 3));
+  expect_refused("not f16", [] { compress_tokens(of({1, 6, 8}, f16), of({8, 1, 2, 2}), of({8}), 2, 3); });
 }
 
 TEST(Refusals, FocusedMap) {

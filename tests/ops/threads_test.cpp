@@ -2,6 +2,7 @@
 // are exempt.)
 #include "ops/activation.h"
 #include "ops/arrange.h"
+#include "ops/compress_tokens.h"
 #include "ops/focused_map.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
@@ -74,6 +75,13 @@ TEST(ThreadCount, DoesNotChangeSoftmaxAttentionOverFewerKeys) {
         [](const Inputs& in) { return softmax_attention(in[0], in[1], in[2], 3); },
         {random({2, 300, 36}, 1, dtype), random({2, 140, 36}, 2, dtype), random({2, 140, 36}, 3, dtype)},
         {2, 300, 36});
+}
+
+TEST(ThreadCount, DoesNotChangeTheCompressionOfTokens) {
+  for (const DType dtype : {f32, bf16})
+    expect_same_bytes([](const Inputs& in) { return compress_tokens(in[0], in[1], in[2], 41, 50); },
+                      {random({2, 2050, 36}, 1, dtype), random({36, 1, 2, 2}, 2), random({36}, 3)},
+                      {2, 500, 36});
 }
 
 TEST(ThreadCount, DoesNotChangeLayerNorm) {
