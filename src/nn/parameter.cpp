@@ -15,7 +15,7 @@ void draw(Parameter& parameter, Generator& generator) {
   switch (init.kind) {
     case Init::Kind::zero:
     case Init::Kind::computed: break;
-    case Init::Kind::one: std::ranges::fill(values, 1.0f); break;
+    case Init::Kind::constant: std::ranges::fill(values, init.scale); break;
     case Init::Kind::normal:
       generator.normal(values);
       for (float& v : values) v *= init.scale;

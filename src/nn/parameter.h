@@ -14,12 +14,13 @@ namespace linnet::nn {
 
 /// How a fresh parameter is drawn.
 struct Init {
-  enum class Kind : uint8_t { zero, one, normal, uniform, xavier_uniform, computed };
+  enum class Kind : uint8_t { zero, constant, normal, uniform, xavier_uniform, computed };
   Kind kind = Kind::zero;
-  float scale = 0;  ///< normal: standard deviation; uniform: half-width
+  float scale = 0;  ///< constant: the value; normal: standard deviation; uniform: half-width
 
   static Init zero() { return {}; }
-  static Init one() { return {Kind::one, 0}; }
+  static Init constant(float value) { return {Kind::constant, value}; }
+  static Init one() { return constant(1); }
   static Init normal(float deviation) { return {Kind::normal, deviation}; }
   static Init uniform(float half_width) { return {Kind::uniform, half_width}; }
   /// U(±√(6/(fan_in + fan_out))), the weight seen as a matrix (out, everything else).

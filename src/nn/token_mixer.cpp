@@ -3,7 +3,10 @@
 #include <array>
 #include <optional>
 
+#include "ops/arrange.h"
+#include "ops/compress_tokens.h"
 #include "ops/focused_map.h"
+#include "ops/layer_norm_modulate.h"
 #include "ops/linear_attention.h"
 #include "ops/softmax_attention.h"
 
@@ -12,23 +15,101 @@ namespace {
 
 constexpr int64_t conv_kernel = 5;
 
+// Layer norm with a learned gain and shift. The few learned values are f32, however the file stores them.
+class LayerNorm {
+ public:
+  explicit LayerNorm(int64_t width) : weight_({width}, Init::one()), bias_({width}, Init::zero()) {}
+
+  Tensor forward(const Tensor& x, DType out_dtype) const {  // x (batch, tokens, width)
+    constexpr float epsilon = 1e-5f;                        // PyTorch's LayerNorm, unless told otherwise
+    const int64_t width = x.size(2);
+    const Tensor shift = bias_.value.to(DType::f32).reshape({1, width});
+    // A modulation multiplies by 1 + scale.
+    const Tensor scale =
+        ops::add(weight_.value.to(DType::f32), Tensor::full({width}, -1.0f)).reshape({1, width});
+    const Tensor tokens = x.reshape({1, x.size(0) * x.size(1), width});
+    return ops::layer_norm_modulate(tokens, shift, scale, epsilon, out_dtype).reshape(x.shape());
+  }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) {
+    visitor(prefix + "weight", weight_);
+    visitor(prefix + "bias", bias_);
+  }
+
+ private:
+  Parameter weight_, bias_;
+};
+
+// Squares of tokens become one each: the same of keys and of values. Starts as the mean, as PixArt-Σ's does.
+class Compression {
+ public:
+  Compression(int64_t width, int64_t side)
+      : weight_({width, 1, side, side}, Init::constant(1.0f / static_cast<float>(side * side))),
+        bias_({width}, Init::zero()), norm_(width) {}
+
+  Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const {
+    const Tensor fewer = ops::compress_tokens(x, weight_.value.to(DType::f32), bias_.value.to(DType::f32), rows,
+                                              columns);  // (batch, ⌊rows/side⌋·⌊columns/side⌋, width)
+    return norm_.forward(fewer, x.dtype());
+  }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) {
+    visitor(prefix + "sr.weight", weight_);
+    visitor(prefix + "sr.bias", bias_);
+    norm_.visit(prefix + "norm.", visitor);
+  }
+
+ private:
+  Parameter weight_, bias_;
+  LayerNorm norm_;
+};
+
+// Names as DiT and, of the extras, PixArt-Σ.
 class SoftmaxAttention : public TokenMixer {
  public:
-  SoftmaxAttention(int64_t width, int64_t heads) : heads_(heads), qkv_(width, 3 * width), proj_(width, width) {}
+  SoftmaxAttention(int64_t width, int64_t heads, const SoftmaxExtras& extras)
+      : heads_(heads), qkv_(width, 3 * width), proj_(width, width) {
+    if (extras.qk_norm) {
+      q_norm_.emplace(width);
+      k_norm_.emplace(width);
+    }
+    if (extras.kv_compression > 1) compression_.emplace(width, extras.kv_compression);
+  }
 
-  Tensor forward(const Tensor& x, int64_t, int64_t) const override {
-    const Tensor qkv = qkv_.forward(x, x.dtype());  // (batch, tokens, 3·width)
-    return proj_.forward(ops::softmax_attention(qkv, heads_), x.dtype());
+  Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const override {
+    return proj_.forward(attend(x, rows, columns), x.dtype());
   }
 
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
     qkv_.visit(prefix + "qkv.", visitor);
     proj_.visit(prefix + "proj.", visitor);
+    if (compression_) compression_->visit(prefix, visitor);
+    if (q_norm_) q_norm_->visit(prefix + "q_norm.", visitor);
+    if (k_norm_) k_norm_->visit(prefix + "k_norm.", visitor);
   }
 
  private:
+  Tensor attend(const Tensor& x, int64_t rows, int64_t columns) const {
+    const DType dtype = x.dtype();
+    // (batch, tokens, 3·width)
+    if (!q_norm_ && !compression_) return ops::softmax_attention(qkv_.forward(x, dtype), heads_);
+    std::vector<Tensor> parts = ops::chunk(qkv_.forward(x, dtype), 3);
+    Tensor &q = parts[0], &k = parts[1], &v = parts[2];  // (batch, tokens, width)
+    if (q_norm_) {
+      q = q_norm_->forward(q, dtype);
+      k = k_norm_->forward(k, dtype);
+    }
+    if (compression_) {
+      k = compression_->forward(k, rows, columns);
+      v = compression_->forward(v, rows, columns);
+    }
+    return ops::softmax_attention(q, k, v, heads_);
+  }
+
   int64_t heads_;
   Linear qkv_, proj_;
+  std::optional<LayerNorm> q_norm_, k_norm_;
+  std::optional<Compression> compression_;
 };
 
 // What focused attention learns about its features. Names and initial values as the official FLatten.
@@ -118,10 +199,15 @@ Mixer mixer_from_name(std::string_view name) {
 
 std::string known_mixers() { return fmt::format("{}", fmt::join(mixer_names, ", ")); }
 
-std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens,
+                                       const SoftmaxExtras& extras) {
   if (heads <= 0 || width % heads != 0)
     throw UsageError(fmt::format("{} heads cannot share a width of {} evenly", heads, width));
-  if (mixer == Mixer::softmax) return std::make_unique<SoftmaxAttention>(width, heads);
+  if (mixer == Mixer::softmax) return std::make_unique<SoftmaxAttention>(width, heads, extras);
+  if (extras.any())
+    throw UsageError(fmt::format(
+        "the mixer {} has no norms of q and k and no compression of keys and values: softmax attention has",
+        name_of(mixer)));
   return std::make_unique<LinearAttention>(mixer, width, heads, tokens);
 }
 

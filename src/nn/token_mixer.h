@@ -34,8 +34,18 @@ class TokenMixer {
   virtual void visit(const std::string& prefix, const ParameterVisitor& visitor) = 0;
 };
 
-/// tokens is how many the mixer will see: the focused ones learn a position for each.
-std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
+/// What PixArt-Σ may add to softmax attention.
+struct SoftmaxExtras {
+  bool qk_norm = false;        ///< layer norms of q and of k, over all heads' channels
+  int64_t kv_compression = 1;  ///< keys and values of so many tokens a side become one
+
+  bool any() const { return qk_norm || kv_compression != 1; }
+};
+
+/// tokens is how many the mixer will see: the focused ones learn a position for each. Throws UsageError on
+/// extras for another than softmax attention.
+std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads, int64_t tokens,
+                                       const SoftmaxExtras& extras = {});
 
 /// Multiply-adds of one mixer on one picture of n tokens, projections included, as LiT's figure 5 counts them:
 /// softmax 4nd² + 2n²d, linear 4nd² + 3nd²/heads, lit and focused that + 25nd (feature maps count nothing).
