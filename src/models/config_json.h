@@ -1,11 +1,14 @@
 // Configurations as JSON, of which each says its fields once: a function fields(config, visitor) calls
-//   visitor.value("depth", config.depth)                          a number or a truth
+//   visitor.value("depth", config.depth)                          a number, a truth or a list of these
+//   visitor.value("qk_norm", config.qk_norm, false)               left out where it is the usual one
 //   visitor.named("mixer", config.mixer, &mixer_from_name)        an enumeration, by name_of()
 //   visitor.named("prediction", ..., &..., Prediction::epsilon)   left out where it is the usual one
 // and is walked to write a configuration and to read it.
 #pragma once
 
 #include <nlohmann/json.hpp>
+
+#include <type_traits>
 
 #include "core/error.h"
 
@@ -16,6 +19,10 @@ class ConfigWriter {
   template <class T>
   void value(const char* key, const T& member) {
     json_[key] = member;
+  }
+  template <class T>
+  void value(const char* key, const T& member, const std::type_identity_t<T>& usual) {
+    if (member != usual) value(key, member);
   }
   template <class T, class FromName>
   void named(const char* key, const T& member, FromName /*from_name*/) {
@@ -38,6 +45,11 @@ class ConfigReader {
   template <class T>
   void value(const char* key, T& member) {
     json_.at(key).get_to(member);
+  }
+  template <class T>
+  void value(const char* key, T& member, const std::type_identity_t<T>& usual) {
+    member = usual;
+    if (json_.contains(key)) value(key, member);
   }
   template <class T, class FromName>
   void named(const char* key, T& member, FromName from_name) {

@@ -49,10 +49,11 @@ TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
   return {states, offsets};
 }
 
-PixArtBlock::PixArtBlock(const PixArtConfig& config)
+PixArtBlock::PixArtBlock(const PixArtConfig& config, int64_t index)
     : cross_heads_(config.num_cross_heads), table_({6, config.hidden_size}, table_init(config.hidden_size)),
       attn_(nn::make_mixer(config.mixer, config.hidden_size, config.num_heads,
-                           config.sample_size / config.patch_size * (config.sample_size / config.patch_size))),
+                           config.sample_size / config.patch_size * (config.sample_size / config.patch_size),
+                           {config.qk_norm, config.kv_compression_of(index)})),
       cross_q_(config.hidden_size, config.hidden_size), cross_kv_(config.hidden_size, 2 * config.hidden_size),
       cross_proj_(config.hidden_size, config.hidden_size, nn::Init::zero()),
       fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size) {}
@@ -101,7 +102,7 @@ PixArt::PixArt(const PixArtConfig& config) : config_(config) {
   null_caption_ = {{config_.caption_tokens, config_.caption_channels},
                    nn::Init::normal(1.0f / std::sqrt(static_cast<float>(config_.caption_channels)))};
   blocks_.reserve(static_cast<size_t>(config_.depth));
-  for (int64_t i = 0; i < config_.depth; ++i) blocks_.emplace_back(config_);
+  for (int64_t i = 0; i < config_.depth; ++i) blocks_.emplace_back(config_, i);
   final_linear_ = nn::Linear(width, patch * patch * config_.out_channels(), nn::Init::zero());
   final_table_ = {{2, width}, table_init(width)};
 }

@@ -32,7 +32,15 @@ struct PixArtConfig {
   bool micro_conditions = false;  ///< is told the picture's size and aspect ratio: α at 1024 px
   bool learn_sigma = true;
   nn::Mixer mixer = nn::Mixer::softmax;
+  bool qk_norm = false;  ///< layer norms of q and k, in softmax attention
+  /// Of each block, how many tokens a side become one among the keys and values of its softmax attention;
+  /// empty: nowhere more than one. Σ, where it is: 2 in the second half.
+  std::vector<int64_t> kv_compression;
 
+  static constexpr int64_t most_kv_compression = 16;
+  int64_t kv_compression_of(int64_t block) const {
+    return kv_compression.empty() ? 1 : kv_compression[static_cast<size_t>(block)];
+  }
   int64_t out_channels() const { return learn_sigma ? 2 * in_channels : in_channels; }
   int64_t mlp_size() const { return static_cast<int64_t>(static_cast<double>(hidden_size) * mlp_ratio); }
   /// Throws UsageError on a configuration that cannot exist, or one beyond any sensible size.
@@ -45,7 +53,7 @@ std::string to_json(const PixArtConfig& config);
 PixArtConfig pixart_config_from_json(std::string_view text);
 
 /// Floating-point operations in matrix products of one pass over one picture of latents height × width with a
-/// text of so many tokens, as DiT's gemm_flops counts them.
+/// text of so many tokens, as DiT's gemm_flops counts them; compressing keys and values is no matrix product.
 double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int64_t text_tokens);
 
 /// Texts as their encoder saw them, one after the other: text i is rows offsets[i] to offsets[i + 1].
@@ -66,7 +74,7 @@ TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
 
 class PixArtBlock {
  public:
-  explicit PixArtBlock(const PixArtConfig& config);
+  PixArtBlock(const PixArtConfig& config, int64_t index);
   /// x (batch, tokens, width) f32; modulation (batch, 6·width) f32, the same for all blocks; text (all text
   /// tokens, width), whose type is that of the products.
   Tensor forward(const Tensor& x, const Tensor& modulation, const Tensor& text, const ops::Offsets& offsets,

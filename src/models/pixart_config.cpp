@@ -1,4 +1,6 @@
 // Sizes of the text-to-image transformer, its cost, and how a configuration is written down.
+#include <algorithm>
+
 #include "models/config_json.h"
 #include "models/pixart.h"
 
@@ -26,7 +28,22 @@ constexpr auto fields = [](auto& config, auto& visitor) {
   visitor.value("micro_conditions", config.micro_conditions);
   visitor.value("learn_sigma", config.learn_sigma);
   visitor.named("mixer", config.mixer, &nn::mixer_from_name);
+  visitor.value("qk_norm", config.qk_norm, false);
+  visitor.value("kv_compression", config.kv_compression, {});
 };
+
+// Multiply-adds of scores and weighted values, or of their linear form, in all blocks.
+double attention_sums(const PixArtConfig& config, int64_t rows, int64_t columns) {
+  const auto n = static_cast<double>(rows * columns), d = static_cast<double>(config.hidden_size);
+  if (config.mixer != nn::Mixer::softmax)
+    return static_cast<double>(config.depth) * 2 * n * d * d / static_cast<double>(config.num_heads);
+  double keys = 0;
+  for (int64_t i = 0; i < config.depth; ++i) {
+    const int64_t side = config.kv_compression_of(i);
+    keys += static_cast<double>(rows / side * (columns / side));
+  }
+  return 2 * n * keys * d;
+}
 
 }  // namespace
 
@@ -44,6 +61,12 @@ void PixArtConfig::validate() const {
   require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");
   require(caption_channels > 0 && caption_channels <= 65536, "caption_channels must lie in 1..65536");
   require(caption_tokens > 0 && caption_tokens <= 65536, "caption_tokens must lie in 1..65536");
+  const auto sensible = [](int64_t side) { return side >= 1 && side <= most_kv_compression; };
+  require(kv_compression.empty() || std::ssize(kv_compression) == depth,
+          "kv_compression is a list of as many numbers as there are blocks");
+  require(std::ranges::all_of(kv_compression, sensible), "the numbers of kv_compression lie in 1..16");
+  require(mixer == nn::Mixer::softmax || (!qk_norm && kv_compression.empty()),
+          "norms of q and k and the compression of keys and values are softmax attention's");
   require(interpolation >= 0.01 && interpolation <= 100, "interpolation must lie in 0.01..100");
 }
 
@@ -54,15 +77,14 @@ PixArtConfig pixart_config_from_json(std::string_view text) {
 }
 
 double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int64_t text_tokens) {
-  const auto n = static_cast<double>(height / config.patch_size * (width / config.patch_size));
+  const int64_t rows = height / config.patch_size, columns = width / config.patch_size;
+  const auto n = static_cast<double>(rows * columns);
   const auto d = static_cast<double>(config.hidden_size), text = static_cast<double>(text_tokens);
-  const double sums = config.mixer == nn::Mixer::softmax
-                          ? 2 * n * n * d
-                          : 2 * n * d * d / static_cast<double>(config.num_heads);
   const double cross = 2 * n * d * d + 2 * text * d * d + 2 * n * text * d;
-  const double block = 4 * n * d * d + sums + cross + 2 * n * d * static_cast<double>(config.mlp_size());
+  const double block = 4 * n * d * d + cross + 2 * n * d * static_cast<double>(config.mlp_size());
   const double captions = text * d * (static_cast<double>(config.caption_channels) + d);
-  return 2 * (static_cast<double>(config.depth) * block + captions + 6 * d * d);
+  return 2 * (static_cast<double>(config.depth) * block + attention_sums(config, rows, columns) + captions +
+              6 * d * d);
 }
 
 }  // namespace linnet

@@ -41,6 +41,7 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   const size_t block = packed_bytes(shapes, DType::f32) / static_cast<size_t>(config.depth + 2);
   const auto tokens =
       static_cast<size_t>(sizes.pictures * sizes.height * sizes.width / config.patch_size / config.patch_size);
+  // Compressed keys and values, or q, k and v apart for their norms, take no more than what is said here.
   // 26 bytes for each of a token's channels in bf16 were measured (docs/performance.md), and 4 for each of the
   // matrices' types more in f32.
   const size_t channel = sizes.products == DType::f32 ? 48 : 32;

@@ -139,7 +139,12 @@ DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads) {
   return with_attention(teacher, mixer, heads);
 }
 PixArtConfig student_of(const PixArtConfig& teacher, nn::Mixer mixer, int64_t heads) {
-  return with_attention(teacher, mixer, heads);
+  PixArtConfig config = teacher;
+  if (mixer != nn::Mixer::softmax) {
+    config.qk_norm = false;
+    config.kv_compression.clear();
+  }
+  return with_attention(config, mixer, heads);
 }
 
 std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed) {

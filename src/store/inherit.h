@@ -26,7 +26,8 @@ struct Inherited {
   std::string source;  ///< the teacher's tensor, and where in it; empty: started afresh
 };
 
-/// The teacher's configuration with another attention: what the student of an inheritance is.
+/// The teacher's configuration with another attention: what the student of an inheritance is. What a PixArt
+/// adds to softmax attention stays only with that.
 DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads);
 PixArtConfig student_of(const PixArtConfig& teacher, nn::Mixer mixer, int64_t heads);
 

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include "io/text.h"
 #include "store/model_file.h"
 #include "store/renaming.h"
@@ -36,6 +38,8 @@ constexpr NamePair block_layers[] = {
     {"ff.net.0.proj", "mlp.fc1"},
     {"ff.net.2", "mlp.fc2"},
 };
+// Likewise, of a model with norms of q and k, as the original's own conversion names them.
+constexpr NamePair norm_layers[] = {{"attn1.q_norm", "attn.q_norm"}, {"attn1.k_norm", "attn.k_norm"}};
 constexpr const char *kinds[] = {"weight", "bias"}, *micro = "csize_embedder.mlp.0.weight",
                      *null_caption = "y_embedder.y_embedding", *positions = "pos_embed";
 
@@ -56,6 +60,9 @@ Weights with_original_names(const Weights& weights) {
     names.move(from + "scale_shift_table", to + "scale_shift_table");
     for (const auto& [theirs, ours] : block_layers)
       move(fmt::format("{}{}", from, theirs), fmt::format("{}{}", to, ours));
+    if (weights.contains(from + "attn1.q_norm.weight"))
+      for (const auto& [theirs, ours] : norm_layers)
+        move(fmt::format("{}{}", from, theirs), fmt::format("{}{}", to, ours));
     for (const char* kind : kinds) {
       const auto part = [&](const char* name) { return fmt::format("{}{}.{}", from, name, kind); };
       names.join({part("attn1.to_q"), part("attn1.to_k"), part("attn1.to_v")},
@@ -64,6 +71,19 @@ Weights with_original_names(const Weights& weights) {
     }
   }
   return names.done("a text-to-image transformer");
+}
+
+// Tokens a side that become one among the keys and values of a block; 1: it has no convolution for it.
+int64_t kv_compression_in(const Weights& weights, int64_t block, int64_t width) {
+  const std::string name = fmt::format("blocks.{}.attn.sr.weight", block);
+  if (!weights.contains(name)) return 1;
+  const Shape& shape = weights.shape(name);
+  const int64_t side = shape.rank() == 4 ? shape[3] : 0, most = PixArtConfig::most_kv_compression;
+  check(
+      side > 1 && side <= most && shape == Shape{width, 1, side, side},
+      "{}: tensor '{}' of shape {} does not compress keys and values: that takes ({}, 1, s, s), s from 2 to {}",
+      weights.source(), name, to_string(shape), width, most);
+  return side;
 }
 
 // Of a released model: what its resolution and its kind go with.
@@ -95,6 +115,11 @@ void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
       config.hidden_size % 72 == 0 ? config.hidden_size / 72 : std::max<int64_t>(1, config.hidden_size / 64);
   config.num_heads = config.mixer == nn::Mixer::softmax ? config.num_cross_heads
                                                         : heads_of(weights, config.hidden_size).value_or(2);
+  config.qk_norm = weights.contains("blocks.0.attn.q_norm.weight");
+  for (int64_t i = 0; i < config.depth; ++i)
+    config.kv_compression.push_back(kv_compression_in(weights, i, config.hidden_size));
+  if (std::ranges::all_of(config.kv_compression, [](int64_t side) { return side == 1; }))
+    config.kv_compression.clear();
   if (weights.contains(positions)) config.sample_size = side_of(weights, positions) * config.patch_size;
   config.interpolation = usual_interpolation(config.sample_size, config.caption_tokens);
 }

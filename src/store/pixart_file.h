@@ -24,7 +24,8 @@ Weights without_positions(const Weights& weights);
 
 /// The configuration that the file states, else what names and shapes tell. What these do not tell is as
 /// published: 300 tokens of text, or 120 of a model with micro-conditions; 1024 pixels; 72 channels a head of
-/// softmax attention, two heads of a linear one.
+/// softmax attention, two heads of a linear one. Keys and values are compressed where there is a convolution
+/// for it: the original's other ways to do it have no weights, and nothing tells of them.
 PixArtConfig read_pixart_config(const Weights& weights);
 
 struct LoadedPixArt {

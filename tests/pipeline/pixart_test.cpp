@@ -1,4 +1,5 @@
-// The text-to-image transformer: what diffusers computes, from either kind of names; training; 8 bits.
+// The text-to-image transformer: what diffusers computes, and PyTorch where diffusers lacks something, from
+// either kind of names; training; 8 bits.
 #include "models/pixart.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +11,8 @@
 #include "diffusion/samplers.h"
 #include "io/safetensors.h"
 #include "pipeline/forward.h"
+#include "store/convert.h"
+#include "store/inherit.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "support/compare.h"
@@ -32,6 +35,20 @@ void make_folder(const fs::path& folder, const std::string& name) {
   std::ofstream(folder / "config.json") << SafetensorsFile::open(weights_of(name)).metadata().at("config");
 }
 
+PixArtConfig small_config() {
+  PixArtConfig config;
+  config.sample_size = 8;
+  config.hidden_size = 24;
+  config.depth = 2;
+  config.num_heads = 2;
+  config.num_cross_heads = 3;
+  config.caption_channels = 12;
+  config.caption_tokens = 5;
+  config.micro_conditions = true;
+  config.null_caption = false;
+  return config;
+}
+
 class PixArtReference : public testing::TestWithParam<std::string> {
  protected:
   PixArtReference() { make_folder(folder_ / "transformer", GetParam()); }
@@ -43,7 +60,7 @@ class PixArtReference : public testing::TestWithParam<std::string> {
   SafetensorsFile io_ = SafetensorsFile::open(dumps / ("pixart_" + GetParam() + ".io.safetensors"));
 };
 
-TEST_P(PixArtReference, ComputesWhatDiffusersDoes) {
+TEST_P(PixArtReference, ComputesWhatPyTorchDoes) {
   const LoadedPixArt loaded = load_pixart(folder_.path());  // a pipeline's folder
   EXPECT_LT(error(*loaded.model), 1e-5);
   nn::freeze(*loaded.model);
@@ -98,7 +115,8 @@ TEST(PixArtSampling, FollowsTheFractionalGrid) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(PixArt, PixArtReference, testing::Values("sigma", "alpha", "lit"),
+INSTANTIATE_TEST_SUITE_P(PixArt, PixArtReference,
+                         testing::Values("sigma", "alpha", "lit", "compressed", "normed"),
                          [](const auto& tested) { return tested.param; });
 
 TEST(PixArtFile, ShapesTellTheConfiguration) {
@@ -122,6 +140,127 @@ TEST(PixArtFile, ShapesTellTheConfiguration) {
   expected.micro_conditions = true;
   expected.caption_tokens = 120;
   EXPECT_EQ(load_pixart(folder / "alpha").model->config(), expected);
+}
+
+TEST(PixArtFile, NamesTellNormsAndShapesTheCompression) {
+  const TemporaryFolder folder;
+  for (const char* name : {"compressed", "normed"}) make_folder(folder / name, name);
+  const PixArtConfig compressed = load_pixart(folder / "compressed").model->config();
+  EXPECT_FALSE(compressed.qk_norm);
+  EXPECT_EQ(compressed.kv_compression, (std::vector<int64_t>{1, 2}));
+  const PixArtConfig normed = load_pixart(folder / "normed").model->config();
+  EXPECT_TRUE(normed.qk_norm);
+  EXPECT_EQ(normed.kv_compression, (std::vector<int64_t>{2, 1}));
+}
+
+// A file's tensors, some of them replaced, or left out where there is nothing in their place.
+NamedTensors tensors_with(const std::string& model, const std::map<std::string, Tensor>& others) {
+  const auto file = SafetensorsFile::open(weights_of(model));
+  NamedTensors tensors;
+  for (const std::string& name : file.names())
+    if (!others.contains(name)) tensors.emplace_back(name, file.tensor(name));
+  for (const auto& [name, tensor] : others)
+    if (tensor.defined()) tensors.emplace_back(name, tensor);
+  return tensors;
+}
+
+TEST(PixArtFile, NormsAreFoundByTheNamesThatTheOriginalsConversionGivesThem) {
+  std::map<std::string, Tensor> norms;
+  for (const char* block : {"0", "1"})
+    for (const char* norm : {"q_norm", "k_norm"})
+      for (const char* kind : {"weight", "bias"})
+        norms[fmt::format("transformer_blocks.{}.attn1.{}.{}", block, norm, kind)] = Tensor::full({24}, 0.5f);
+  const TemporaryFolder folder;
+  write_safetensors(folder / "p.safetensors", tensors_with("sigma", norms));
+  EXPECT_TRUE(load_pixart(folder / "p.safetensors").model->config().qk_norm);
+}
+
+TEST(PixArtFile, ACompressionThatDoesNotFitIsRefusedByName) {
+  const TemporaryFolder folder;
+  const fs::path path = folder / "p.safetensors";
+  const std::string sr = "blocks.1.attn.sr.weight",
+                    stated = to_json(load_pixart(weights_of("compressed")).model->config());
+  for (const Shape& shape : {Shape{24, 1, 2, 3}, Shape{24, 1, 1, 1}, Shape{24, 2, 2, 2}, Shape{12, 1, 2, 2},
+                             Shape{24, 1, 17, 17}, Shape{24, 4}, Shape{24, 1, 0, 0}}) {
+    write_safetensors(path, tensors_with("compressed", {{sr, Tensor::zeros(shape)}}));
+    test::expect_refused(
+        fmt::format("'{}' of shape {} does not compress keys and values", sr, to_string(shape)),
+        [&] { load_pixart(path); });
+  }
+  const Tensor large = Tensor::zeros({24, 1, 3, 3});  // which would do, had its file not stated another
+  write_safetensors(path, tensors_with("compressed", {{sr, large}}), {{config_key, stated}});
+  test::expect_refused(sr, [&] { load_pixart(path); });
+  write_safetensors(path, tensors_with("compressed", {{sr, {}}}));
+  test::expect_refused("\"blocks.1.attn.norm.bias\" has no place", [&] { load_pixart(path); });
+  write_safetensors(path, tensors_with("compressed", {{"blocks.1.attn.norm.weight", {}}}));
+  test::expect_refused("\"blocks.1.attn.norm.weight\" is missing", [&] { load_pixart(path); });
+}
+
+TEST(PixArtFile, OnlySoftmaxAttentionHasNormsAndCompression) {
+  const TemporaryFolder folder;
+  const std::string sentence = "softmax attention's";
+  for (const auto& [name, tensor] :
+       std::map<std::string, Tensor>{{"blocks.1.attn.sr.weight", Tensor::zeros({24, 1, 2, 2})},
+                                     {"blocks.0.attn.q_norm.weight", Tensor::zeros({24})}}) {
+    write_safetensors(folder / "p.safetensors", tensors_with("lit", {{name, tensor}}));
+    test::expect_refused(sentence, [&] { load_pixart(folder / "p.safetensors"); });
+  }
+  EXPECT_THROW(nn::make_mixer(nn::Mixer::lit, 24, 2, 16, {true, 1}), UsageError);
+  EXPECT_THROW(nn::make_mixer(nn::Mixer::linear, 24, 2, 16, {false, 2}), UsageError);
+}
+
+TEST(PixArtFile, AConfigurationSaysTheCompressionOfEveryBlock) {
+  PixArtConfig config = small_config();
+  EXPECT_EQ(to_json(config).find("qk_norm"), std::string::npos);  // said only where it is there
+  EXPECT_EQ(to_json(config).find("kv_compression"), std::string::npos);
+  for (const std::vector<int64_t>& wrong : {std::vector<int64_t>{2}, {2, 0}, {2, 17}, {1, 2, 2}}) {
+    config.kv_compression = wrong;
+    test::expect_refused("kv_compression", [&] { pixart_config_from_json(to_json(config)); });
+  }
+}
+
+// The matrices in 8 bits, the convolution and the norms as they were.
+TEST(PixArtFile, ItsNormsAndCompressionSurviveConversion) {
+  const TemporaryFolder folder;
+  make_folder(folder / "normed", "normed");
+  const Weights weights = find_pixart_weights(Weights::open(folder / "normed"));
+  PixArt model(read_pixart_config(weights));
+  save_weights(folder / "p.safetensors", in_8_bits(weights_of_model(weights, nn::all_parameters(model), false)),
+               {{config_key, to_json(model.config())}});
+  const auto converted = SafetensorsFile::open(folder / "p.safetensors");
+  EXPECT_EQ(converted.entry("blocks.0.attn.qkv.weight").dtype, DType::i8);
+  EXPECT_EQ(converted.entry("blocks.0.attn.sr.weight").dtype, DType::f32);
+  const LoadedPixArt loaded = load_pixart(folder / "p.safetensors");
+  EXPECT_EQ(loaded.model->config(), model.config());
+  loaded.model->set_product_dtype(DType::i8);
+  nn::freeze(*loaded.model);
+  const auto io = SafetensorsFile::open(dumps / "pixart_normed.io.safetensors");
+  EXPECT_LT(test::relative_error(forward_file(*loaded.model, io), io.tensor("out")), 6e-2);
+}
+
+TEST(PixArtFile, ALinearStudentInheritsNeitherNormsNorCompression) {
+  const Weights teacher = find_pixart_weights(Weights::open(weights_of("normed")));
+  const PixArtConfig config = read_pixart_config(teacher);
+  PixArt lit(student_of(config, nn::Mixer::lit, 2)), softmax(student_of(config, nn::Mixer::softmax, 3));
+  EXPECT_FALSE(lit.config().qk_norm);
+  EXPECT_TRUE(lit.config().kv_compression.empty());
+  EXPECT_TRUE(softmax.config().qk_norm);
+  EXPECT_EQ(softmax.config().kv_compression, config.kv_compression);
+  for (PixArt* student : {&lit, &softmax})
+    for (const Inherited& row : inherit(*student, teacher, also_inherit_from_name("qkvo"), 7)) {
+      bool fresh = false;
+      for (const char* part : {".attn.dwc.", ".attn.sr.", ".attn.norm.", ".attn.q_norm.", ".attn.k_norm."})
+        fresh = fresh || row.tensor.find(part) != std::string::npos;
+      EXPECT_EQ(row.source.empty(), fresh) << row.tensor;
+    }
+}
+
+TEST(PixArtCost, CountsTheKeysThatAreLeft) {
+  PixArtConfig config = small_config();
+  config.depth = 4;
+  const double all = gemm_flops(config, 10, 14, 5);  // 5 × 7 tokens
+  config.kv_compression = {1, 1, 2, 2};
+  EXPECT_DOUBLE_EQ(all - gemm_flops(config, 10, 14, 5), 2 * 2 * 2 * 35.0 * (35 - 6) * 24);
 }
 
 // The original's .pth: names of its own, positions and the embedding of no text beside the weights.
@@ -178,18 +317,7 @@ TEST(PixArtFile, WhatIsNoTextToImageTransformerIsRefused) {
 }
 
 // Every parameter learns, and with recomputation the gradients are the same.
-TEST(PixArtTraining, GradientsReachEveryParameter) {
-  PixArtConfig config;
-  config.sample_size = 8;
-  config.hidden_size = 24;
-  config.depth = 2;
-  config.num_heads = 2;
-  config.num_cross_heads = 3;
-  config.caption_channels = 12;
-  config.caption_tokens = 5;
-  config.micro_conditions = true;
-  config.null_caption = false;
-  config.mixer = nn::Mixer::lit;
+void expect_all_learn(const PixArtConfig& config) {
   const auto gradients = [&](bool checkpointing) {
     PixArt model(config);
     model.visit("", [](const std::string& name, nn::Parameter& p) {
@@ -214,6 +342,19 @@ TEST(PixArtTraining, GradientsReachEveryParameter) {
     EXPECT_GT(test::relative_error(gradient, Tensor::zeros(gradient.shape())), 0) << name;
     EXPECT_LT(test::relative_error(again.at(name), gradient), 1e-5) << name;
   }
+}
+
+TEST(PixArtTraining, GradientsReachEveryParameter) {
+  PixArtConfig config = small_config();
+  config.mixer = nn::Mixer::lit;
+  expect_all_learn(config);
+}
+
+TEST(PixArtTraining, GradientsReachNormsAndCompression) {
+  PixArtConfig config = small_config();
+  config.qk_norm = true;
+  config.kv_compression = {2, 2};
+  expect_all_learn(config);
 }
 
 }  // namespace

@@ -3,8 +3,9 @@ random weights.
 
 pixart_<name>.model.safetensors (weights by diffusers' names, its config.json in the metadata "config") and
 pixart_<name>.io.safetensors: x, t, text, text_mask → out. "sigma": Σ, positions interpolated by 2, latents 8 × 12;
-"alpha": α with its micro-conditions; "lit": Σ with each self-attention replaced by LiT's (dit_reference.py), its weights
-by the original's names.
+"alpha": α with its micro-conditions; "lit": Σ with each self-attention replaced by LiT's (dit_reference.py); "compressed"
+and "normed": Σ with what diffusers lacks of its original, the compression of keys and values, and with it the norms of q
+and k. The weights of the last three have the original's names.
 
 text_pipeline.safetensors holds what diffusers' PixArtSigmaPipeline paints with the models of make_text_dumps.py and
 make_vae_dumps.py and a transformer of its own (pixart_pipeline.model): noise → latents, pictures (0 to 255), for the
@@ -12,7 +13,7 @@ prompts in the metadata.
 
 The committed files were made with torch 2.15.0 and diffusers 0.42.1.
 
-    python tests/reference/make_pixart_dumps.py
+    python tests/reference/make_pixart_dumps.py             # --only NAME: one of the models alone
 """
 
 import argparse
@@ -22,6 +23,7 @@ import shutil
 import tempfile
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -36,7 +38,10 @@ MODELS = {  # configuration, height and width of the latents
     "sigma": ({"sample_size": 16, "interpolation_scale": 2, "use_additional_conditions": False}, (8, 12)),
     "alpha": ({"sample_size": 8, "interpolation_scale": 1, "use_additional_conditions": True}, (8, 6)),
     "lit": ({"sample_size": 8, "interpolation_scale": 1, "use_additional_conditions": False}, (8, 8)),
+    "compressed": ({"sample_size": 16, "interpolation_scale": 2, "use_additional_conditions": False}, (10, 14)),
+    "normed": ({"sample_size": 16, "interpolation_scale": 2, "use_additional_conditions": False}, (8, 12)),
 }
+EXTRAS = {"compressed": (False, [1, 2]), "normed": (True, [2, 1])}  # qk_norm; for each block, tokens a side made one
 LENGTHS = [7, 1, 4]
 
 
@@ -49,20 +54,61 @@ class LitAttention(torch.nn.Module):
         return self.attn(x)
 
 
+class ExtendedAttention(torch.nn.Module):
+    """PixArt-Σ's: layer norms of q and k before heads are split; keys and values of side × side tokens made one."""
+
+    def __init__(self, width, heads, grid, qk_norm, side):
+        super().__init__()
+        self.heads, self.grid = heads, grid
+        self.qkv = torch.nn.Linear(width, 3 * width)
+        self.proj = torch.nn.Linear(width, width)
+        if qk_norm:
+            self.q_norm, self.k_norm = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+        if side > 1:
+            self.sr = torch.nn.Conv2d(width, width, side, stride=side, groups=width)
+            self.norm = torch.nn.LayerNorm(width)
+
+    def compress(self, x):
+        picture = x.transpose(1, 2).unflatten(2, self.grid)  # (batch, width, rows, columns)
+        return self.norm(self.sr(picture).flatten(2).transpose(1, 2))
+
+    def forward(self, x, **ignored):
+        q, k, v = self.qkv(x).chunk(3, dim=2)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
+        if hasattr(self, "sr"):
+            k, v = self.compress(k), self.compress(v)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def replace_attention(model, name, grid):
+    for i, block in enumerate(model.transformer_blocks):
+        if name == "lit":
+            block.attn1 = LitAttention(24, grid[0])
+        elif name in EXTRAS:
+            qk_norm, sides = EXTRAS[name]
+            block.attn1 = ExtendedAttention(24, 3, grid, qk_norm, sides[i])
+
+
 def randomise(model):
     generator = torch.Generator().manual_seed(11)
-    for _, parameter in sorted(model.named_parameters()):
+    for name, parameter in sorted(model.named_parameters()):
         values = torch.randn(parameter.shape, generator=generator)
         parameter.data = values * (1.2 / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 0.2)
+        if name.endswith("norm.weight"):
+            parameter.data += 1
+        if ".sr." in name:  # so small that the norm's epsilon counts
+            parameter.data *= 0.02
     return model.eval()
 
 
 def original_names(state):
-    """Those of PixArt's own code, of the tensors that are one in both; LiT's attention has them already."""
+    """Those of PixArt's own code, of the tensors that are one in both; replaced attention has them already."""
     pairs = {"pos_embed.proj": "x_embedder.proj", "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
              "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2", "adaln_single.linear": "t_block.1",
              "caption_projection.linear_1": "y_embedder.y_proj.fc1", "caption_projection.linear_2": "y_embedder.y_proj.fc2",
-             "proj_out": "final_layer.linear", "transformer_blocks": "blocks", "attn1.attn": "attn",
+             "proj_out": "final_layer.linear", "transformer_blocks": "blocks", "attn1.attn": "attn", "attn1": "attn",
              "attn2.to_q": "cross_attn.q_linear", "attn2.to_out.0": "cross_attn.proj", "ff.net.0.proj": "mlp.fc1",
              "ff.net.2": "mlp.fc2"}
     result = {}
@@ -83,9 +129,7 @@ def original_names(state):
 def make(name, folder):
     config, (height, width) = MODELS[name]
     model = PixArtTransformer2DModel(**COMMON, **config)
-    if name == "lit":
-        for block in model.transformer_blocks:
-            block.attn1 = LitAttention(24, height // 2)
+    replace_attention(model, name, (height // 2, width // 2))
     randomise(model)
     generator = torch.Generator().manual_seed(12)
     x = torch.randn(3, 4, height, width, generator=generator)
@@ -100,7 +144,7 @@ def make(name, folder):
         out = model(x, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=t,
                     added_cond_kwargs=conditions).sample
     state = {key: value.clone() for key, value in model.state_dict().items() if key != "pos_embed.pos_embed"}
-    if name == "lit":
+    if name == "lit" or name in EXTRAS:
         state = original_names(state)
     save_file(state, folder / f"pixart_{name}.model.safetensors", {"config": json.dumps({**COMMON, **config})})
     tensors = {"x": x, "t": t, "text": text, "text_mask": mask, "out": out}
@@ -191,7 +235,9 @@ def read_tokenizer(folder):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "data/reference")
+    parser.add_argument("--only", choices=MODELS)
     arguments = parser.parse_args()
-    for name in MODELS:
+    for name in [arguments.only] if arguments.only else MODELS:
         make(name, arguments.folder)
-    make_pipeline(arguments.folder, read_tokenizer(arguments.folder.parent / "tokenizer"))
+    if not arguments.only:
+        make_pipeline(arguments.folder, read_tokenizer(arguments.folder.parent / "tokenizer"))
