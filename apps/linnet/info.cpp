@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <map>
+
 #include "io/image.h"
 #include "io/text.h"
 #include "model_argument.h"
@@ -122,12 +124,26 @@ void show_autoencoder(const Weights& file) {
   show("parameters", describe_parameters(weights));
 }
 
+// "norms of q and k; keys and values of 2 x 2 tokens as one in 14 of 28 blocks"; empty: nothing.
+std::string describe_extras(const PixArtConfig& config) {
+  std::vector<std::string> extras;
+  if (config.qk_norm) extras.emplace_back("norms of q and k");
+  std::map<int64_t, int64_t> blocks;  // by what they compress
+  for (const int64_t side : config.kv_compression) ++blocks[side];
+  blocks.erase(1);
+  for (const auto& [side, count] : blocks)
+    extras.push_back(fmt::format("keys and values of {0} x {0} tokens as one in {1} of {2} blocks", side, count,
+                                 config.depth));
+  return fmt::format("{}", fmt::join(extras, "; "));
+}
+
 void show_text_to_image(const Weights& file, const Weights& weights) {
   const PixArtConfig config = read_pixart_config(weights);
   fmt::print("Model: {}\n", describe_model(config));
   show("file", describe_file(file, weights));
   show("texts", fmt::format("{} tokens at most, states {} wide, attended with {} heads", config.caption_tokens,
                             config.caption_channels, config.num_cross_heads));
+  if (const std::string extras = describe_extras(config); !extras.empty()) show("attention", extras);
   const double flops = gemm_flops(config, config.sample_size, config.sample_size, config.caption_tokens);
   show("cost", fmt::format("{:.3g} GMACs a picture and step, with the longest text", flops / 2 * 1e-9));
   show("positions", fmt::format("divided by {}", config.interpolation));

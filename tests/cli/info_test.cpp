@@ -30,6 +30,14 @@ TEST(Info, DescribesTensorsThatAreNoModel) {
   EXPECT_TRUE(says(result, "no model"));
 }
 
+TEST(Info, SaysWhatATextToImageModelAddsToItsAttention) {
+  const Result result = run({"info", data_file("reference/pixart_normed.model.safetensors")});
+  EXPECT_TRUE(succeeded(result));
+  EXPECT_TRUE(says(result, "norms of q and k; keys and values of 2 x 2 tokens as one in 1 of 2 blocks"))
+      << result.out;
+  EXPECT_FALSE(says(run({"info", data_file("reference/pixart_lit.model.safetensors")}), "attention  "));
+}
+
 TEST(Info, DescribesAPictureThatSaysNothing) {
   const Result result = run({"info", data_file("images/tiny.png")});
   EXPECT_TRUE(succeeded(result));
