@@ -132,8 +132,10 @@ void run(const Options& options) {
              is_folder(options, names) ? "folder" : "safetensors",
              names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(made.to), " and "),
              made.to.items().size(), in_bytes(made.to.bytes()));
-  if (names == Names::diffusers && made.dit->prediction == Prediction::v)
-    fmt::print("it predicts v, which diffusers' scheduler must be told: prediction_type=\"v_prediction\"\n");
+  if (names == Names::diffusers && made.dit->prediction != Prediction::epsilon)
+    fmt::print("it predicts {}, which diffusers' scheduler must be told: prediction_type=\"{}\"\n",
+               name_of(made.dit->prediction),
+               made.dit->prediction == Prediction::v ? "v_prediction" : "sample");
 }
 
 }  // namespace

@@ -63,6 +63,15 @@ std::string describe_classes(const Weights& weights, const DiTConfig& config) {
   return fmt::format("{}: {}{}", names.size(), printable(first), shown < names.size() ? ", ..." : "");
 }
 
+std::string what_is_predicted(Prediction prediction) {
+  switch (prediction) {
+    case Prediction::v: return "v";
+    case Prediction::x0: return "the picture";
+    case Prediction::epsilon: break;
+  }
+  return "the noise";
+}
+
 void show_config(const DiTConfig& config) {
   show("pictures",
        fmt::format("{0}x{0} in {1} channels{2}, patches of {3}x{3}", config.input_size, config.in_channels,
@@ -70,7 +79,7 @@ void show_config(const DiTConfig& config) {
   show("cost", fmt::format("{:.3g} GMACs a picture and step", static_cast<double>(count_macs(config)) * 1e-9));
   show("guidance", config.null_class() ? "possible" : "not possible (classes were never dropped)");
   show("variance", config.learn_sigma ? "learned" : "fixed");
-  show("predicts", config.prediction == Prediction::v ? "v" : "the noise");
+  show("predicts", what_is_predicted(config.prediction));
 }
 
 // "PyTorch, diffusers' names; its \"ema\", also there: \"model\""

@@ -44,16 +44,22 @@ Term discretised_likelihood(double x, double mean, double l) {
   return {-std::log(chance), -slope / chance};
 }
 
-// At one timestep: the target is noise·ε + picture·x₀, and x₀ = xt·x_t − error·prediction.
+// At one timestep: the target is noise·ε + picture·x₀, and x₀ = xt·x_t − error·prediction. The square of an
+// error in the target counts `weight` times.
 struct Coefficients {
-  double noise, picture, xt, error;
+  double noise, picture, xt, error, weight = 1;
 
   Coefficients(Prediction kind, double kept) {
     const double a = std::sqrt(kept), s = std::sqrt(1.0 - kept);
-    noise = kind == Prediction::v ? a : 1.0;
-    picture = kind == Prediction::v ? -s : 0.0;
-    xt = kind == Prediction::v ? a : std::sqrt(1.0 / kept);
-    error = kind == Prediction::v ? s : std::sqrt(1.0 / kept - 1.0);
+    switch (kind) {
+      case Prediction::epsilon: noise = 1, picture = 0, xt = 1 / a, error = s / a; break;
+      case Prediction::v: noise = a, picture = -s, xt = a, error = s; break;
+      case Prediction::x0:
+        noise = 0, picture = 1, xt = 0, error = -1;
+        // As an error of v, which is this one over s; where almost no noise is left, as if some were.
+        constexpr double least = 0.05;
+        weight = 1 / std::max(s * s, least * least);
+    }
   }
 };
 
@@ -79,9 +85,10 @@ struct Picture {
     for (int64_t i = 0; i < n; ++i) {
       const double error = predicted[i] - (c.noise * noise[i] + c.picture * x0[i]);
       sum += error * error;
-      if (dpredicted) dpredicted[i] = static_cast<float>(weight * 2.0 * error / static_cast<double>(n));
+      if (dpredicted)
+        dpredicted[i] = static_cast<float>(weight * c.weight * 2.0 * error / static_cast<double>(n));
     }
-    return sum / static_cast<double>(n);
+    return c.weight * sum / static_cast<double>(n);
   }
 
   double variational_bound(const NoiseSchedule& schedule, const Coefficients& c, size_t t,
@@ -147,7 +154,8 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, con
       if (learned) loss.bound[static_cast<size_t>(b)] = picture.variational_bound(schedule, c, step, weight);
       if (!taught) continue;
       const float* teacher = taught_data + b * stride;
-      loss.noise_distance[static_cast<size_t>(b)] = distance(p, teacher, n, weight * teaching.noise, d);
+      loss.noise_distance[static_cast<size_t>(b)] =
+          c.weight * distance(p, teacher, n, weight * c.weight * teaching.noise, d);
       if (learned)
         loss.variance_distance[static_cast<size_t>(b)] =
             distance(p + n, teacher + n, n, weight * teaching.variance, d ? d + n : nullptr);

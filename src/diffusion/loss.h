@@ -1,8 +1,8 @@
-// DiT's training loss: mean square of the error, plus, for a learned variance, the variational bound in bits
-// with the predicted mean held fixed (Nichol & Dhariwal 2021, L_hybrid as facebookresearch/DiT weighs it: 1 to
-// 1). With a teacher, LiT's hybrid distillation too (arXiv 2501.12976, section 3.3): the mean square of what
-// student and teacher predict differently, of the noise and of the variance's raw channels, each with its
-// weight.
+// DiT's training loss: mean square of the error (of a predicted picture as the error of the v that it means, up
+// to a limit), plus, for a learned variance, the variational bound in bits with the predicted mean held fixed
+// (Nichol & Dhariwal 2021, L_hybrid as facebookresearch/DiT weighs it: 1 to 1). With a teacher, LiT's hybrid
+// distillation too (arXiv 2501.12976, section 3.3): the mean square of what student and teacher predict
+// differently, of the noise and of the variance's raw channels, each with its weight.
 #pragma once
 
 #include "diffusion/prediction.h"

@@ -105,20 +105,15 @@ struct Node {
   double timestep, alpha, sigma, lambda;
 };
 
-Node node_at(double timestep, double log_alpha) {
-  const double alpha = std::exp(log_alpha), sigma = std::sqrt(1.0 - alpha * alpha);
+Node node_at(const NoiseSchedule& full, double timestep) {
+  const double kept = full.alpha_bar_at(timestep), alpha = std::sqrt(kept), sigma = std::sqrt(1.0 - kept);
   return {timestep, alpha, sigma, std::log(alpha / sigma)};
-}
-
-double log_alpha_of(const NoiseSchedule& full, int timestep) {
-  return 0.5 * std::log(full.alpha_bar[static_cast<size_t>(timestep)]);
 }
 
 std::vector<Node> rounded_nodes(const NoiseSchedule& full, int steps) {
   std::vector<Node> nodes;
   for (int i = steps; i >= 1; --i) {
-    const auto t = static_cast<int>(std::nearbyint(static_cast<double>(full.steps() - 1) * i / steps));
-    nodes.push_back(node_at(t, log_alpha_of(full, t)));
+    nodes.push_back(node_at(full, std::nearbyint(static_cast<double>(full.steps() - 1) * i / steps)));
   }
   return nodes;
 }
@@ -129,11 +124,8 @@ std::vector<Node> fractional_nodes(const NoiseSchedule& full, int steps) {
   std::vector<Node> nodes;
   for (int i = 0; i <= steps; ++i) {
     const double time = 1.0 + (last - 1.0) * i / steps;
-    const double timestep = std::clamp(time * full.steps() - 1.0, 0.0, static_cast<double>(full.steps() - 1));
-    const auto below = std::min(static_cast<int>(timestep), full.steps() - 2);
-    const double share = timestep - below;
     nodes.push_back(
-        node_at(timestep, (1 - share) * log_alpha_of(full, below) + share * log_alpha_of(full, below + 1)));
+        node_at(full, std::clamp(time * full.steps() - 1.0, 0.0, static_cast<double>(full.steps() - 1))));
   }
   return nodes;
 }

@@ -32,6 +32,14 @@ NoiseSchedule NoiseSchedule::linear(int steps) {
   return NoiseSchedule(std::move(betas));
 }
 
+double NoiseSchedule::alpha_bar_at(double given) const {
+  const double at = std::clamp(given, 0.0, static_cast<double>(steps() - 1));
+  const auto below = static_cast<size_t>(at), above = std::min(below + 1, alpha_bar.size() - 1);
+  const double share = at - static_cast<double>(below);
+  if (share == 0) return alpha_bar[below];
+  return std::exp((1 - share) * std::log(alpha_bar[below]) + share * std::log(alpha_bar[above]));
+}
+
 NoiseSchedule NoiseSchedule::spaced(int count) const {
   if (count < 1 || count > steps())
     throw UsageError(fmt::format("the number of steps must lie in 1..{}, not {}", steps(), count));

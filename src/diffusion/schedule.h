@@ -18,6 +18,9 @@ class NoiseSchedule {
   NoiseSchedule spaced(int count) const;
 
   int steps() const { return static_cast<int>(beta.size()); }
+  /// ᾱ at any timestep in 0..steps() − 1: between two its logarithm is interpolated, outside it is the
+  /// nearest's.
+  double alpha_bar_at(double timestep) const;
 
   std::vector<double> beta, alpha_bar, alpha_bar_previous;
   std::vector<double> posterior_variance;      ///< β̃ of q(x_{t−1} | x_t, x₀)

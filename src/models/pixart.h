@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "diffusion/prediction.h"
 #include "nn/embeddings.h"
 #include "nn/token_mixer.h"
 #include "ops/ragged_attention.h"
@@ -32,6 +33,7 @@ struct PixArtConfig {
   bool micro_conditions = false;  ///< is told the picture's size and aspect ratio: α at 1024 px
   bool learn_sigma = true;
   nn::Mixer mixer = nn::Mixer::softmax;
+  Prediction prediction = Prediction::epsilon;
   bool qk_norm = false;  ///< layer norms of q and k, in softmax attention
   /// Of each block, how many tokens a side become one among the keys and values of its softmax attention;
   /// empty: nowhere more than one. Σ, where it is: 2 in the second half.
@@ -47,6 +49,9 @@ struct PixArtConfig {
   void validate() const;
   bool operator==(const PixArtConfig&) const = default;
 };
+
+/// "PixArt-XL/2" (Σ) or "LiT-T2I-XL/2", made for 1024 pixels; nothing for other names.
+std::optional<PixArtConfig> pixart_preset(std::string_view name);
 
 std::string to_json(const PixArtConfig& config);
 /// Throws Error on anything that is not a valid configuration.
@@ -100,7 +105,7 @@ class PixArt {
 
   /// x (batch, in_channels, h, w) f32, t (batch) f32 in 0..999, one text for each. size is what the model is
   /// told of all pictures if it takes micro-conditions; without, the size of latents of an eighth. Returns
-  /// (batch, out_channels, h, w) f32: predicted noise, then the variance's interpolation.
+  /// (batch, out_channels, h, w) f32: what it predicts, then the variance's interpolation.
   Tensor forward(const Tensor& x, const Tensor& t, const TextStates& texts,
                  std::optional<PictureSize> size = {}) const;
 

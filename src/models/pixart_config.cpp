@@ -28,6 +28,7 @@ constexpr auto fields = [](auto& config, auto& visitor) {
   visitor.value("micro_conditions", config.micro_conditions);
   visitor.value("learn_sigma", config.learn_sigma);
   visitor.named("mixer", config.mixer, &nn::mixer_from_name);
+  visitor.named("prediction", config.prediction, &prediction_from_name, Prediction::epsilon);
   visitor.value("qk_norm", config.qk_norm, false);
   visitor.value("kv_compression", config.kv_compression, {});
 };
@@ -68,6 +69,17 @@ void PixArtConfig::validate() const {
   require(mixer == nn::Mixer::softmax || (!qk_norm && kv_compression.empty()),
           "norms of q and k and the compression of keys and values are softmax attention's");
   require(interpolation >= 0.01 && interpolation <= 100, "interpolation must lie in 0.01..100");
+}
+
+std::optional<PixArtConfig> pixart_preset(std::string_view name) {
+  PixArtConfig config;
+  if (name == "LiT-T2I-XL/2") {
+    config.mixer = nn::Mixer::lit;
+    config.num_heads = 2;
+  } else if (name != "PixArt-XL/2") {
+    return std::nullopt;
+  }
+  return config;
 }
 
 std::string to_json(const PixArtConfig& config) { return config_to_json(config, kind, fields); }

@@ -14,8 +14,7 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
         "this model was trained without dropping classes, so guidance is not possible: use a scale of 1");
   const NoiseSchedule full = NoiseSchedule::linear();
   const auto predict_noise = [&](const Tensor& xt, const Tensor& t, const Tensor& y) {
-    const Tensor prediction = model.forward(xt, t, y);
-    return config.prediction == Prediction::v ? noise_from_v(full, prediction, xt, t) : prediction;
+    return noise_from(config.prediction, full, model.forward(xt, t, y), xt, t);
   };
   const Denoiser denoiser = guide(predict_noise, Tensor::from(classes), config.num_classes,
                                   options.guidance_scale, options.guided_channels);

@@ -90,8 +90,11 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
   const TextStates texts = select(request.texts, which);
   const bool guided = request.options.guidance_scale != 1.0f;
   const TextStates both = guided ? join(texts, negatives(model, request, texts)) : texts;
-  const auto with = [&model](const TextStates& told) {
-    return [&model, told](const Tensor& x, const Tensor& t) { return model.forward(x, t, told); };
+  const NoiseSchedule full = NoiseSchedule::linear();
+  const auto with = [&](const TextStates& told) {
+    return [&, told](const Tensor& x, const Tensor& t) {
+      return noise_from(model.config().prediction, full, model.forward(x, t, told), x, t);
+    };
   };
   const Denoiser denoiser =
       guide(with(texts), with(both), request.options.guidance_scale, request.options.guided_channels);

@@ -12,8 +12,12 @@
 namespace linnet {
 namespace {
 
-// v = √ᾱ·ε − √(1−ᾱ)·x₀
-Tensor v_of(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise, const Tensor& t) {
+constexpr Prediction kinds[] = {Prediction::epsilon, Prediction::v, Prediction::x0};
+
+// What a model of that kind that knows everything predicts.
+Tensor truth(Prediction kind, const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise,
+             const Tensor& t) {
+  if (kind != Prediction::v) return kind == Prediction::x0 ? x0 : noise;
   Tensor v = Tensor::empty(x0.shape());
   const int64_t each = x0.numel() / x0.size(0);
   for (int64_t i = 0; i < x0.numel(); ++i) {
@@ -38,8 +42,7 @@ TEST_P(LossGradient, AgreesWithFiniteDifferences) {
   const Tensor noise = generator.normal(pictures),
                t = Tensor::from(std::vector<int64_t>{std::get<0>(GetParam())});
   const Prediction kind = std::get<1>(GetParam());
-  const Tensor xt = add_noise(schedule, x0, noise, t),
-               target = kind == Prediction::v ? v_of(schedule, x0, noise, t) : noise;
+  const Tensor xt = add_noise(schedule, x0, noise, t), target = truth(kind, schedule, x0, noise, t);
   // A prediction near the truth: far from it the likelihood of the first step is clamped and flat.
   Tensor prediction = Tensor::empty({1, 4, 3, 3});
   for (int64_t i = 0; i < prediction.numel(); ++i)
@@ -70,8 +73,7 @@ TEST_P(LossGradient, AgreesWithFiniteDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Timesteps, LossGradient,
-                         testing::Combine(testing::Values(0, 1, 17, 500, 999),
-                                          testing::Values(Prediction::epsilon, Prediction::v)));
+                         testing::Combine(testing::Values(0, 1, 17, 500, 999), testing::ValuesIn(kinds)));
 
 // The teacher's two terms alone: with the same prediction, x and t, what they add to the loss and to its
 // gradient.
@@ -112,15 +114,18 @@ TEST(Distillation, RefusesATeacherThatPredictsSomethingElse) {
                Error);
 }
 
-TEST(Prediction, TheNoiseIsFoundAgainInV) {
+TEST(Prediction, TheNoiseIsFoundAgainInWhatIsPredicted) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
   Generator generator(5);
   const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
   const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}),
                times = Tensor::from(std::vector<float>{0, 400, 999});
-  const Tensor xt = add_noise(schedule, x0, noise, t), v = v_of(schedule, x0, noise, t);
-  const Tensor found = noise_from_v(schedule, v, xt, times);
-  for (int64_t i = 0; i < noise.numel(); ++i) EXPECT_NEAR(found.data<float>()[i], noise.data<float>()[i], 1e-5);
+  const Tensor xt = add_noise(schedule, x0, noise, t);
+  for (const Prediction kind : kinds) {
+    const Tensor found = noise_from(kind, schedule, truth(kind, schedule, x0, noise, t), xt, times);
+    for (int64_t i = 0; i < noise.numel(); ++i)
+      EXPECT_NEAR(found.data<float>()[i], noise.data<float>()[i], 1e-4) << name_of(kind);
+  }
 }
 
 TEST(Prediction, OfTheTruthCostsNoSquareError) {
@@ -128,9 +133,32 @@ TEST(Prediction, OfTheTruthCostsNoSquareError) {
   Generator generator(6);
   const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
   const Tensor t = Tensor::from(std::vector<int64_t>{0, 400, 999}), xt = add_noise(schedule, x0, noise, t);
-  for (const double mse :
-       diffusion_loss(schedule, Prediction::v, v_of(schedule, x0, noise, t), x0, xt, noise, t).mse)
-    EXPECT_LT(mse, 1e-12);
+  for (const Prediction kind : kinds)
+    for (const double mse :
+         diffusion_loss(schedule, kind, truth(kind, schedule, x0, noise, t), x0, xt, noise, t).mse)
+      EXPECT_LT(mse, 1e-12) << name_of(kind);
+}
+
+// Up to where almost no noise is left, what it costs to predict a picture wrongly is what it costs to predict v
+// so.
+TEST(Prediction, AnErrorInThePictureCostsWhatItMeansInV) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(7);
+  const Tensor x0 = generator.normal({3, 2, 2, 2}), noise = generator.normal({3, 2, 2, 2});
+  const Tensor t = Tensor::from(std::vector<int64_t>{30, 400, 999}), xt = add_noise(schedule, x0, noise, t);
+  const Tensor wrong = generator.normal(x0.shape());
+  // v = (√ᾱ·x_t − x₀)/√(1−ᾱ)
+  Tensor v = Tensor::empty(x0.shape());
+  for (int64_t i = 0; i < v.numel(); ++i) {
+    const double kept = schedule.alpha_bar[static_cast<size_t>(t.data<int64_t>()[i / 8])];
+    v.mutable_data<float>()[i] =
+        static_cast<float>((std::sqrt(kept) * static_cast<double>(xt.data<float>()[i]) -
+                            static_cast<double>(wrong.data<float>()[i])) /
+                           std::sqrt(1.0 - kept));
+  }
+  const auto as_picture = diffusion_loss(schedule, Prediction::x0, wrong, x0, xt, noise, t).mse;
+  const auto as_v = diffusion_loss(schedule, Prediction::v, v, x0, xt, noise, t).mse;
+  for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(as_picture[i], as_v[i], 1e-4 * as_v[i]);
 }
 
 TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {

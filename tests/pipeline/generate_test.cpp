@@ -21,13 +21,15 @@ TEST(Generate, OneStepGivesThePictureThatThePredictionMeans) {
   GenerateOptions options;
   options.steps = 1;
   options.clip_x0 = false;
-  for (const Prediction kind : {Prediction::epsilon, Prediction::v}) {
+  for (const Prediction kind : {Prediction::epsilon, Prediction::v, Prediction::x0}) {
     config.prediction = kind;
     DiT model(config);
     nn::initialize(model, 1);
     const Tensor picture = generate(model, {0, 2}, {1, 2}, options, x);
     // ε = 0: x₀ = x/√ᾱ; v = 0: x₀ = √ᾱ·x.
-    const double factor = kind == Prediction::v ? std::sqrt(kept) : 1.0 / std::sqrt(kept);
+    const double factor = kind == Prediction::x0  ? 0.0
+                          : kind == Prediction::v ? std::sqrt(kept)
+                                                  : 1.0 / std::sqrt(kept);
     for (int64_t i = 0; i < x.numel(); ++i)
       EXPECT_NEAR(picture.data<float>()[i], factor * static_cast<double>(x.data<float>()[i]), 1e-4)
           << name_of(kind);

@@ -18,7 +18,7 @@ class ModelFile : public testing::Test {
 };
 
 TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
-  for (const Prediction prediction : {Prediction::epsilon, Prediction::v}) {
+  for (const Prediction prediction : {Prediction::epsilon, Prediction::v, Prediction::x0}) {
     DiTConfig config = test::tiny_dit();
     config.prediction = prediction;
     DiT model(config);
@@ -27,7 +27,7 @@ TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
     EXPECT_EQ(load_model(folder_ / "m").model->config(), config);
   }
   std::string json = to_json(test::tiny_dit());
-  json.insert(json.size() - 1, R"(, "prediction": "x0")");
+  json.insert(json.size() - 1, R"(, "prediction": "x1")");
   EXPECT_THROW(dit_config_from_json(json), Error);
 }
 
