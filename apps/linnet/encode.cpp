@@ -6,9 +6,12 @@
 #include <chrono>
 
 #include "interrupt.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
 #include "ops/matmul.h"
+#include "pipeline/text_encoding.h"
+#include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "terminal.h"
 #include "verbs.h"
@@ -19,9 +22,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string pictures, vae, output, dtype = "auto", stored = "f16";
-  int64_t size = 256, batch = 8, shard = 1024;
-  bool flip = false;
+  std::string pictures, vae, output, dtype = "auto", stored = "f16", text_encoder, tokenizer,
+                                     cleaning = "lower";
+  int64_t size = 256, batch = 8, shard = 1024, text_tokens = 300;
+  bool flip = false, captions = false, buckets = false;
   int threads = 0;
 };
 
@@ -48,20 +52,50 @@ void list_broken(const std::vector<std::string>& broken) {
   if (broken.size() > shown) fmt::print("left out: {} more\n", broken.size() - shown);
 }
 
+// Texts' states by an encoder that stays mapped, whatever its size.
+void add_text_encoder(const Options& options, EncodeOptions& encode) {
+  if (options.text_encoder.empty() || options.tokenizer.empty())
+    throw UsageError("--captions needs --text-encoder and --tokenizer");
+  if (options.text_tokens < 1)
+    throw UsageError(fmt::format("{} tokens of a text are none", options.text_tokens));
+  const Cleaning cleaning = cleaning_from_name(options.cleaning);
+  const auto tokenizer = std::make_shared<Tokenizer>(Tokenizer::open(options.tokenizer));
+  const std::shared_ptr<T5Encoder> encoder = load_t5(options.text_encoder);
+  check(tokenizer->size() <= encoder->config().vocabulary,
+        "{}: it has {} pieces, and the text encoder knows {}: they do not belong together",
+        printable(options.tokenizer), tokenizer->size(), encoder->config().vocabulary);
+  encoder->set_product_dtype(options.dtype == "f32" ? DType::f32 : ops::fastest_product_dtype());
+  encode.text_encoder = fmt::format("{} in {}, {} tokens, {}", quick_fingerprint(nn::all_parameters(*encoder)),
+                                    name_of(encoder->product_dtype()), options.text_tokens, options.cleaning);
+  encode.encode_texts = [=, limit = options.text_tokens](const std::vector<std::string>& texts) {
+    return encode_texts(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);
+  };
+}
+
+std::string describe(const PictureSet& pictures, bool captions) {
+  if (pictures.count() == 0) return "tar files";
+  if (captions) return fmt::format("{} pictures with texts", pictures.count());
+  return fmt::format("{} pictures in {} classes", pictures.count(), pictures.class_names().size());
+}
+
 void run(const Options& options) {
-  EncodeOptions encode{options.size, options.flip, stored_type(options.stored), options.batch, {}};
+  EncodeOptions encode;
+  encode.size = options.size;
+  encode.buckets = options.buckets;
+  encode.flip = options.flip;
+  encode.stored = stored_type(options.stored);
+  encode.batch = options.batch;
   if (options.shard < 1) throw UsageError(fmt::format("{} pictures in a shard are impossible", options.shard));
   const DType dtype = ops::product_dtype_from_name(options.dtype);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
   use_threads(options.threads);
   const std::unique_ptr<Vae> vae = load_vae(options.vae);
   vae->set_product_dtype(dtype);
-  const PictureSet pictures = PictureSet::open(options.pictures, options.shard);
-  fmt::print("{}, {} shard{}; {}\n",
-             pictures.count() > 0
-                 ? fmt::format("{} pictures in {} classes", pictures.count(), pictures.class_names().size())
-                 : "tar files",
-             pictures.parts(), pictures.parts() == 1 ? "" : "s", describe_products(dtype));
+  if (options.captions) add_text_encoder(options, encode);
+  const PictureSet pictures = PictureSet::open(
+      options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
+  fmt::print("{}, {} shard{}; {}\n", describe(pictures, options.captions), pictures.parts(),
+             pictures.parts() == 1 ? "" : "s", describe_products(dtype));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
@@ -88,8 +122,23 @@ void add_encode(const Verb& app) {
   auto o = std::make_shared<Options>();
   verb.add_option("pictures", o->pictures,
                   "Folder of class sub-folders with PNG, JPEG or WebP pictures, or of tar files with key.jpg "
-                  "beside key.cls")
+                  "beside key.cls; with --captions, a folder with captions.jsonl or with a .txt beside each "
+                  "picture, or "
+                  "tar files with key.txt")
       .required();
+  verb.add_flag("--captions", o->captions, "Pictures have texts, which are encoded too");
+  verb.add_option("--text-encoder", o->text_encoder, "T5 encoder of the texts, a folder or a file")
+      .type_name("PATH");
+  verb.add_option("--tokenizer", o->tokenizer, "SentencePiece model, or the folder that holds it")
+      .type_name("PATH");
+  verb.add_option("--text-tokens", o->text_tokens, "Longer texts are cut: 300 of PixArt-Σ, 120 of α")
+      .capture_default_str();
+  verb.add_option("--cleaning", o->cleaning, "Of texts, as linnet generate's")
+      .capture_default_str()
+      .type_name("NAME");
+  verb.add_flag(
+      "--buckets", o->buckets,
+      "Keep about each picture's ratio of height to width, one of those that PixArt was trained with");
   verb.add_option("--vae", o->vae, "Autoencoder: a diffusers folder or a file").required().type_name("PATH");
   verb.add_option("-o,--output", o->output, "Folder for the shards; what is there already is not made again")
       .required()

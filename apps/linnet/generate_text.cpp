@@ -36,15 +36,18 @@ void say(const std::string& line) {
   std::fflush(stdout);
 }
 
-// As given, or in the model's folder; the autoencoder only if pictures are wanted.
-TextToImageParts find_parts(const PaintOptions& options) {
-  const auto part = [&](const std::string& given, const char* name, const char* option) {
-    return given.empty() ? part_in(options.model, name, fmt::format("name it with {}", option))
-                         : fs::path(given);
+// As given, or in the model's folder; the autoencoder only if there are latents, and pictures are wanted of
+// them.
+TextToImageParts find_parts(const PaintOptions& options, const PixArtConfig& config) {
+  const auto part = [&](const std::string& given, const char* name, const char* option) -> fs::path {
+    if (!given.empty()) return given;
+    return options.model == builtin_text ? builtin_text
+                                         : part_in(options.model, name, fmt::format("name it with {}", option));
   };
+  const bool decodes = config.in_channels != 3 && !options.output.empty();
   return {options.model, part(options.text_encoder, "text_encoder", "--text-encoder"),
           part(options.tokenizer, "tokenizer", "--tokenizer"),
-          options.output.empty() ? fs::path() : part(options.vae, "vae", "--vae")};
+          decodes ? part(options.vae, "vae", "--vae") : fs::path()};
 }
 
 std::vector<std::string> prompts_of(const PaintOptions& options) {
@@ -61,20 +64,15 @@ std::vector<std::string> prompts_of(const PaintOptions& options) {
   return prompts;
 }
 
-Cleaning cleaning_of(const PaintOptions& options) {
-  if (options.cleaning == "lower") return Cleaning::lower;
-  if (options.cleaning == "strip") return Cleaning::strip;
-  throw UsageError(fmt::format("--cleaning is lower or strip, not \"{}\"", printable(options.cleaning)));
-}
-
 // Encodes what the cache does not hold. The encoder is loaded only if there is something left to do, and is
 // gone afterwards.
 class TextStage {
  public:
   TextStage(const TextToImageParts& parts, const PaintOptions& options, const PixArtConfig& model,
             const std::vector<std::string>& texts)
-      : parts_(parts), options_(options), model_(model), tokenizer_(Tokenizer::open(parts.tokenizer)),
-        tokens_(tokenize(tokenizer_, texts, model.caption_tokens, cleaning_of(options))), encoder_(load()) {
+      : parts_(parts), options_(options), model_(model), tokenizer_(open_tokenizer(parts.tokenizer)),
+        tokens_(tokenize(tokenizer_, texts, model.caption_tokens, cleaning_from_name(options.cleaning))),
+        encoder_(load()) {
     for (size_t i = 0; i < texts.size(); ++i)
       if (tokens_.cut[i])
         say(fmt::format("\"{}\" is cut after {} tokens", printable(texts[i], 60), model_.caption_tokens));
@@ -96,7 +94,7 @@ class TextStage {
       states.push_back(cache.find(ids, model_.caption_channels));
       if (!states.back().defined()) fresh.push_back(ids);
     }
-    // Together: most of the time goes into reading the encoder's weights.
+    // Together: most of the time goes into reading the encoder's weights, which leave memory block by block.
     const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_shown(fresh);
     TextStates all{{}, {0}};
     for (size_t i = 0, next = 0; i < states.size(); ++i) {
@@ -116,11 +114,19 @@ class TextStage {
  private:
   TextStates encode_shown(const std::vector<std::vector<int64_t>>& ids) const {
     Progress progress;
-    progress.stage("text encoder");
-    return encode_texts(*encoder_, ids);
+    int64_t done = 0;
+    const auto show = [&] {
+      progress.stage(fmt::format("text encoder, block {} of {}", done, encoder_->config().depth));
+    };
+    show();
+    return encode_texts(*encoder_, ids, [&] {
+      forget_mapped_pages();
+      ++done;
+      show();
+    });
   }
   std::unique_ptr<T5Encoder> load() const {
-    std::unique_ptr<T5Encoder> encoder = load_t5(parts_.text_encoder);
+    std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
     const T5Config& config = encoder->config();
     check(config.width == model_.caption_channels,
           "{}: its states are {} wide, and the transformer takes {}: they do not belong together",
@@ -166,7 +172,6 @@ TextPaintRequest request_from(const PaintOptions& options) {
   const GenerateOptions usual{Sampler::dpmpp, 20, 4.5f, all_channels, false};
   request.options = sampling_options(options, usual);
   if (options.guided_channels == "3") request.options.guided_channels = 3;
-  request.options.clip_x0 = options.clip == "on";
   if (options.time_grid != "rounded" && options.time_grid != "fractional")
     throw UsageError(
         fmt::format("--time-grid is rounded or fractional, not \"{}\"", printable(options.time_grid)));
@@ -194,7 +199,11 @@ class PaintStage {
   }
 
   const Vae* vae() const { return vae_.get(); }
-  int64_t reduction() const { return vae_ ? vae_->config().reduction() : 8; }
+  /// Pixels a side that a value of a sample is.
+  int64_t reduction() const {
+    if (config_.in_channels == 3) return 1;
+    return vae_ ? vae_->config().reduction() : 8;
+  }
   DType dtype() const { return dtype_; }
   std::string fingerprint_of_vae() const { return fingerprint(nn::all_parameters(*vae_)); }
 
@@ -274,6 +283,7 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
   request.width = size.width / reduction;
   if (!options.noise.empty())
     request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
   check_request(request, config, has_negative(options, request));
   request.batch = request.batch > 0 ? std::min(request.batch, request.count)
                                     : default_batch(config, request.height, request.width, request.count);
@@ -339,13 +349,13 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   TextPaintRequest request = request_from(options);
   const std::vector<std::string> prompts = prompts_of(options);
   request.count = options.count.value_or(static_cast<int64_t>(prompts.size()));
-  const TextToImageParts parts = find_parts(options);
+  const Weights weights = find_pixart_weights(file, choice_from_name(options.weights));
+  const PixArtConfig config = read_pixart_config(weights);
+  const TextToImageParts parts = find_parts(options, config);
   prepare_outputs(options);
   use_threads(options.threads);
   catch_interrupts();
 
-  const Weights weights = find_pixart_weights(file, choice_from_name(options.weights));
-  const PixArtConfig config = read_pixart_config(weights);
   PaintStage stage(options, weights, config, parts.vae);
   const SizeInPixels size = size_of(options, config, stage.reduction());
   complete(request, options, config, size, stage.reduction());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "io/safetensors.h"
 #include "io/text.h"
@@ -25,6 +26,8 @@ std::string to_json(const LatentSettings& settings) {
   json["scaling_factor"] = settings.scaling_factor;
   json["shift_factor"] = settings.shift_factor;
   json["shards"] = settings.shards;
+  if (settings.bucketed) json["bucketed"] = true;
+  if (!settings.text_encoder.empty()) json["text_encoder"] = settings.text_encoder;
   return json.dump();
 }
 
@@ -42,6 +45,8 @@ LatentSettings settings_of(const SafetensorsFile& file) {
     json.at("scaling_factor").get_to(settings.scaling_factor);
     json.at("shift_factor").get_to(settings.shift_factor);
     json.at("shards").get_to(settings.shards);
+    settings.bucketed = json.value("bucketed", false);
+    settings.text_encoder = json.value("text_encoder", std::string());
     check(settings.shards > 0 && settings.shards <= 1'000'000 && std::isfinite(settings.scaling_factor) &&
               std::isfinite(settings.shift_factor),
           "{}: what it says of its latents is impossible", file.source());
@@ -64,34 +69,72 @@ std::vector<std::string> list_of(const SafetensorsFile& file, const char* key) {
   return result;
 }
 
-Tensor tensor_of(const SafetensorsFile& file, const char* name, const Shape& shape) {
+bool is_float(const Tensor& tensor) { return tensor.dtype() == DType::f16 || tensor.dtype() == DType::f32; }
+
+Tensor tensor_of(const SafetensorsFile& file, const std::string& name, const Shape& shape) {
   check(file.contains(name), "{}: tensor \"{}\" is missing", file.source(), name);
   Tensor tensor = file.tensor(name);
-  check(tensor.shape() == shape && (tensor.dtype() == DType::f16 || tensor.dtype() == DType::f32),
+  check(tensor.shape() == shape && is_float(tensor),
         "{}: tensor \"{}\" is {} of shape {}, not f16 or f32 of {}", file.source(), name,
         name_of(tensor.dtype()), to_string(tensor.shape()), to_string(shape));
   return tensor;
 }
 
+// "mean" of the first group, "mean.1" of the second.
+std::string in_group(const char* name, size_t group) {
+  return group == 0 ? std::string(name) : fmt::format("{}.{}", name, group);
+}
+
+LatentGroup read_group(const SafetensorsFile& file, size_t group, bool flipped) {
+  const std::string mean = in_group("mean", group);
+  const Shape shape = file.entry(mean).shape;
+  check(shape.rank() == 4, "{}: tensor \"{}\" has shape {}", file.source(), mean, to_string(shape));
+  LatentGroup result{tensor_of(file, mean, shape), tensor_of(file, in_group("logvar", group), shape), {}, {}};
+  if (flipped) {
+    result.flipped_mean = tensor_of(file, in_group("flipped.mean", group), shape);
+    result.flipped_logvar = tensor_of(file, in_group("flipped.logvar", group), shape);
+  }
+  return result;
+}
+
+Tensor numbers_of(const SafetensorsFile& file, const char* name) {
+  check(file.contains(name), "{}: tensor \"{}\" is missing", file.source(), name);
+  const Tensor numbers = file.tensor(name);
+  check(numbers.dtype() == DType::i64 && numbers.shape().rank() == 1, "{}: tensor \"{}\" is {} of shape {}",
+        file.source(), name, name_of(numbers.dtype()), to_string(numbers.shape()));
+  return numbers;
+}
+
+void read_texts(const SafetensorsFile& file, LatentShard& shard) {
+  const int64_t n = shard.labels.numel();
+  shard.offsets = numbers_of(file, "text.offsets");
+  check(file.contains("text.states") && file.contains("text.none"),
+        "{}: tensors \"text.states\" and \"text.none\" are missing", file.source());
+  shard.states = file.tensor("text.states");
+  shard.no_text = file.tensor("text.none");
+  const std::span<const int64_t> offsets = shard.offsets.values<int64_t>();
+  const bool fit = shard.states.shape().rank() == 2 && is_float(shard.states) &&
+                   offsets.size() == n + size_t{1} && offsets.front() == 0 &&
+                   offsets.back() == shard.states.size(0) &&
+                   std::ranges::adjacent_find(offsets, std::greater_equal<>()) == offsets.end();
+  check(fit, "{}: its texts' states, of shape {}, do not go with their offsets", file.source(),
+        to_string(shard.states.shape()));
+  check(shard.no_text.shape().rank() == 2 && is_float(shard.no_text) && shard.no_text.size(0) > 0 &&
+            shard.no_text.size(1) == shard.states.size(1),
+        "{}: the states of no text have shape {}", file.source(), to_string(shard.no_text.shape()));
+}
+
 LatentShard read_shard(const SafetensorsFile& file, const LatentSettings& settings) {
   LatentShard shard;
-  check(file.contains("labels") && file.contains("mean"), "{}: tensors \"labels\" and \"mean\" are missing",
-        file.source());
-  shard.labels = file.tensor("labels");
-  check(shard.labels.dtype() == DType::i64 && shard.labels.shape().rank() == 1,
-        "{}: tensor \"labels\" is {} of shape {}", file.source(), name_of(shard.labels.dtype()),
-        to_string(shard.labels.shape()));
-  const Shape shape = file.tensor("mean").shape();
-  check(shape.rank() == 4 && shape[0] == shard.labels.numel(),
-        "{}: tensor \"mean\" of shape {} has not one row for "
-        "each of {} labels",
-        file.source(), to_string(shape), shard.labels.numel());
-  shard.mean = tensor_of(file, "mean", shape);
-  shard.logvar = tensor_of(file, "logvar", shape);
-  if (settings.flipped) {
-    shard.flipped_mean = tensor_of(file, "flipped.mean", shape);
-    shard.flipped_logvar = tensor_of(file, "flipped.logvar", shape);
+  shard.labels = numbers_of(file, "labels");
+  int64_t rows = 0;
+  while (file.contains(in_group("mean", shard.groups.size()))) {
+    shard.groups.push_back(read_group(file, shard.groups.size(), settings.flipped));
+    rows += shard.groups.back().mean.size(0);
   }
+  check(rows == shard.labels.numel(), "{}: there are latents of {} pictures and labels of {}", file.source(),
+        rows, shard.labels.numel());
+  if (!settings.text_encoder.empty()) read_texts(file, shard);
   shard.class_names = list_of(file, classes_key);
   return shard;
 }
@@ -116,10 +159,19 @@ fs::path shard_path(const fs::path& folder, int64_t shard, int64_t shards) {
 }
 
 void write_latent_shard(const fs::path& path, const LatentShard& shard, const LatentSettings& settings) {
-  NamedTensors tensors{{"mean", shard.mean}, {"logvar", shard.logvar}, {"labels", shard.labels}};
-  if (settings.flipped) {
-    tensors.emplace_back("flipped.mean", shard.flipped_mean);
-    tensors.emplace_back("flipped.logvar", shard.flipped_logvar);
+  NamedTensors tensors{{"labels", shard.labels}};
+  for (size_t i = 0; i < shard.groups.size(); ++i) {
+    const LatentGroup& group = shard.groups[i];
+    tensors.emplace_back(in_group("mean", i), group.mean);
+    tensors.emplace_back(in_group("logvar", i), group.logvar);
+    if (!settings.flipped) continue;
+    tensors.emplace_back(in_group("flipped.mean", i), group.flipped_mean);
+    tensors.emplace_back(in_group("flipped.logvar", i), group.flipped_logvar);
+  }
+  if (shard.states.defined()) {
+    tensors.emplace_back("text.states", shard.states);
+    tensors.emplace_back("text.offsets", shard.offsets);
+    tensors.emplace_back("text.none", shard.no_text);
   }
   std::map<std::string, std::string> metadata{{settings_key, to_json(settings)}};
   if (!shard.class_names.empty()) metadata[classes_key] = nlohmann::json(shard.class_names).dump();
@@ -155,26 +207,57 @@ LatentFolder LatentFolder::open(const fs::path& folder) {
     const auto file = SafetensorsFile::open(path);
     check(settings_of(file) == result.settings_, "{}: it was encoded otherwise than {}", file.source(),
           printable(any.filename().string()));
-    LatentShard shard = read_shard(file, result.settings_);
-    const int64_t n = shard.labels.numel();
-    if (n > 0) {
-      const Shape shape{shard.mean.size(1), shard.mean.size(2), shard.mean.size(3)};
-      if (result.places_.empty()) result.shape_ = shape;
-      check(shape == result.shape_, "{}: latents of shape {} do not go with {}", file.source(),
-            to_string(shape), to_string(result.shape_));
-    }
-    if (result.class_names_.empty()) result.class_names_ = shard.class_names;
-    for (int64_t row = 0; row < n; ++row) {
-      const int64_t label = shard.labels.data<int64_t>()[row];
-      check(label >= 0, "{}: class {} is below 0", file.source(), label);
-      result.largest_label_ = std::max(result.largest_label_, label);
-      result.places_.push_back({static_cast<int32_t>(i), static_cast<int32_t>(row)});
-    }
-    result.shards_.push_back(std::move(shard));
+    result.add(read_shard(file, result.settings_), file.source());
   }
   check(!result.places_.empty(), "{}: its shards hold no picture", printable(folder.string()));
   return result;
 }
+
+void LatentFolder::add(LatentShard shard, const std::string& source) {
+  if (class_names_.empty()) class_names_ = shard.class_names;
+  for (const int64_t label : shard.labels.values<int64_t>()) {
+    check(label >= 0, "{}: class {} is below 0", source, label);
+    largest_label_ = std::max(largest_label_, label);
+  }
+  const auto number = static_cast<int32_t>(shards_.size());
+  int32_t row = 0;
+  for (size_t group = 0; group < shard.groups.size(); ++group)
+    for (int64_t i = 0; i < shard.groups[group].mean.size(0); ++i)
+      places_.push_back({number, row++, static_cast<int32_t>(group), static_cast<int32_t>(i)});
+  if (has_texts()) {
+    const int64_t width = shard.no_text.size(1);
+    if (shards_.empty()) text_width_ = width;
+    check(width == text_width_, "{}: its texts' states are {} wide, and others {}", source, width, text_width_);
+  }
+  shards_.push_back(std::move(shard));
+}
+
+const LatentGroup& LatentFolder::group_of(int64_t picture) const {
+  const Place place = places_[static_cast<size_t>(picture)];
+  return shards_[static_cast<size_t>(place.shard)].groups[static_cast<size_t>(place.group)];
+}
+
+Shape LatentFolder::shape(int64_t picture) const {
+  const Tensor& mean = group_of(picture).mean;
+  return {mean.size(1), mean.size(2), mean.size(3)};
+}
+
+Shape LatentFolder::shape() const {
+  const Shape first = shape(0);
+  for (int64_t i = 1; i < count(); ++i)
+    check(shape(i) == first, "latents of shapes {} and {} are not of one size", to_string(first),
+          to_string(shape(i)));
+  return first;
+}
+
+Tensor LatentFolder::text(int64_t picture) const {
+  const Place place = places_[static_cast<size_t>(picture)];
+  const LatentShard& shard = shards_[static_cast<size_t>(place.shard)];
+  const int64_t* offsets = shard.offsets.data<int64_t>() + place.row;
+  return shard.states.rows(offsets[0], offsets[1]).to(DType::f32);
+}
+
+Tensor LatentFolder::no_text() const { return shards_.front().no_text.to(DType::f32); }
 
 int64_t LatentFolder::label(int64_t picture) const {
   const Place place = places_[static_cast<size_t>(picture)];
@@ -184,13 +267,13 @@ int64_t LatentFolder::label(int64_t picture) const {
 void LatentFolder::draw(int64_t picture, bool flipped, std::span<const float> noise,
                         std::span<float> latents) const {
   const Place place = places_[static_cast<size_t>(picture)];
-  const LatentShard& shard = shards_[static_cast<size_t>(place.shard)];
-  const auto n = static_cast<size_t>(shape_.numel());
+  const LatentGroup& group = group_of(picture);
+  const auto n = static_cast<size_t>(shape(picture).numel());
   check(noise.size() == n && latents.size() == n, "latents of {} numbers are not drawn into {}", n,
         latents.size());
   std::vector<float> logvar(n);
-  read_values(flipped ? shard.flipped_mean : shard.mean, place.row, latents);
-  read_values(flipped ? shard.flipped_logvar : shard.logvar, place.row, logvar);
+  read_values(flipped ? group.flipped_mean : group.mean, place.inside, latents);
+  read_values(flipped ? group.flipped_logvar : group.logvar, place.inside, logvar);
   const auto scale = static_cast<float>(settings_.scaling_factor),
              shift = static_cast<float>(settings_.shift_factor);
   for (size_t i = 0; i < n; ++i)

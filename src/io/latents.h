@@ -1,6 +1,6 @@
 // Pictures encoded beforehand: a folder of shards, each a safetensors file with what a picture's latents are
-// drawn from, so that training stays as random as with the autoencoder in the loop. Shards are mapped, not
-// read.
+// drawn from, so that training stays as random as with the autoencoder in the loop, and with each picture's
+// class or the states of its text. Shards are mapped, not read.
 #pragma once
 
 #include <filesystem>
@@ -17,18 +17,28 @@ namespace linnet {
 struct LatentSettings {
   std::string autoencoder;                      ///< fingerprint of its weights
   std::string pictures;                         ///< fingerprint of the data set
-  int64_t size = 256;                           ///< side of the pictures in pixels
+  int64_t size = 256;                           ///< side of the pictures in pixels, or of a square as large
   bool flipped = false;                         ///< mirrored pictures are there too
   double scaling_factor = 1, shift_factor = 0;  ///< diffusion works on (latents − shift)·scaling
   int64_t shards = 1;                           ///< in all
+  bool bucketed = false;                        ///< pictures keep about their ratio of height to width
+  std::string text_encoder = {};  ///< fingerprint of its weights and what cut the texts; empty: there are none
 
   bool operator==(const LatentSettings&) const = default;
 };
 
-/// One shard's pictures; tensors (n, c, h, w) of f16 or f32, labels (n) i64. The mirrored ones undefined
-/// without.
+/// Pictures of one size: tensors (n, c, h, w) of f16 or f32. The mirrored ones undefined without.
+struct LatentGroup {
+  Tensor mean, logvar, flipped_mean, flipped_logvar;
+};
+
+/// One shard's pictures, numbered on through its groups.
 struct LatentShard {
-  Tensor mean, logvar, flipped_mean, flipped_logvar, labels;
+  std::vector<LatentGroup> groups;
+  Tensor labels;  ///< (n) i64; 0 of pictures with texts
+  /// Texts' states one after the other, (all tokens, width) f16 or f32: picture i's are rows offsets[i] to
+  /// offsets[i + 1] of (n + 1) i64. And those of no text, "". Undefined without texts.
+  Tensor states = {}, offsets = {}, no_text = {};
   std::vector<std::string> class_names = {};  ///< empty if unknown
   std::vector<std::string> broken = {};       ///< what was left out, and why
 };
@@ -53,24 +63,34 @@ class LatentFolder {
   static LatentFolder open(const std::filesystem::path& folder);
 
   int64_t count() const { return static_cast<int64_t>(places_.size()); }
-  /// (c, h, w)
-  const Shape& shape() const { return shape_; }
+  /// (c, h, w) of a picture.
+  Shape shape(int64_t picture) const;
+  /// Of every picture. Throws Error if they are of several sizes.
+  Shape shape() const;
   bool flipped() const { return settings_.flipped; }
+  bool has_texts() const { return !settings_.text_encoder.empty(); }
+  int64_t text_width() const { return text_width_; }
   int64_t largest_label() const { return largest_label_; }
   const std::vector<std::string>& class_names() const { return class_names_; }
 
   int64_t label(int64_t picture) const;
+  /// The states of a picture's text, or of no text: (tokens, text_width()) f32.
+  Tensor text(int64_t picture) const;
+  Tensor no_text() const;
   /// Draws a picture's latents as diffusion takes them, (mean + e^(logvar/2)·noise − shift)·scaling; noise and
-  /// latents of shape().numel().
+  /// latents of shape(picture).numel().
   void draw(int64_t picture, bool flipped, std::span<const float> noise, std::span<float> latents) const;
 
  private:
   struct Place {
-    int32_t shard, row;
+    int32_t shard, row;     // in the shard
+    int32_t group, inside;  // and in one of its groups
   };
+  void add(LatentShard shard, const std::string& source);
+  const LatentGroup& group_of(int64_t picture) const;
 
   LatentSettings settings_;
-  Shape shape_;
+  int64_t text_width_ = 0;
   std::vector<LatentShard> shards_;
   std::vector<Place> places_;
   std::vector<std::string> class_names_;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "io/captions.h"
 #include "io/file.h"
 #include "io/image.h"
 #include "io/tar.h"
@@ -43,52 +44,64 @@ std::pair<std::string, std::string> split_key(const std::string& name) {
   return {name.substr(0, point), lower_case(name.substr(point))};
 }
 
-// Puts pictures and classes of one tar file together, whichever comes first.
+// Puts pictures and classes, or texts, of one tar file together, whichever comes first.
 class Pairing {
  public:
-  Pairing(std::string tar, const PictureSet::OnPicture& on_picture, const PictureSet::OnBroken& on_broken)
-      : tar_(std::move(tar)), on_picture_(on_picture), on_broken_(on_broken) {}
+  Pairing(std::string tar, PictureNotes notes, const PictureSet::OnPicture& on_picture,
+          const PictureSet::OnBroken& on_broken)
+      : tar_(std::move(tar)), captions_(notes == PictureNotes::captions), on_picture_(on_picture),
+        on_broken_(on_broken) {}
 
   void take(const std::string& name, std::span<const std::byte> bytes) {
     const auto [key, extension] = split_key(name);
     const bool picture = image_format(name).has_value();
-    if (!picture && extension != ".cls") return;
-    check(waiting_.size() < most_waiting, "{}: pictures and classes lie too far apart", tar_);
+    if (!picture && extension != (captions_ ? ".txt" : ".cls")) return;
+    check(waiting_.size() < most_waiting, "{}: pictures and what belongs to them lie too far apart", tar_);
     Waiting& waiting = waiting_[key];
     if (picture) {
       waiting.name = name;
       waiting.bytes.assign(bytes.begin(), bytes.end());
     } else {
-      waiting.label = class_from(bytes);
-      waiting.has_label = true;
+      if (captions_)
+        waiting.caption.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      else
+        waiting.label = class_from(bytes);
+      waiting.has_note = true;
     }
-    if (waiting.name.empty() || !waiting.has_label) return;
+    if (waiting.name.empty() || !waiting.has_note) return;
     finish(waiting);
     waiting_.erase(key);
   }
   // What still waits when the file ends.
   void finish() {
     for (const auto& [key, waiting] : waiting_)
-      if (!waiting.name.empty()) on_broken_(tar_ + ": " + waiting.name, "it has no class");
+      if (!waiting.name.empty())
+        on_broken_(tar_ + ": " + waiting.name, captions_ ? "it has no text" : "it has no class");
   }
 
  private:
   struct Waiting {
     std::string name;
     std::vector<std::byte> bytes;
-    bool has_label = false;
+    bool has_note = false;
     std::optional<int64_t> label;
+    std::string caption;
   };
 
   void finish(Waiting& waiting) {
     const std::string name = tar_ + ": " + waiting.name;
-    if (waiting.label)
+    if (captions_ && !is_utf8(waiting.caption))
+      on_broken_(name, "its text is not UTF-8");
+    else if (captions_)
+      on_picture_({name, std::move(waiting.bytes), 0, std::move(waiting.caption)});
+    else if (waiting.label)
       on_picture_({name, std::move(waiting.bytes), *waiting.label});
     else
       on_broken_(name, "its class is no whole number");
   }
 
   std::string tar_;
+  bool captions_;
   const PictureSet::OnPicture& on_picture_;
   const PictureSet::OnBroken& on_broken_;
   std::map<std::string, Waiting> waiting_;
@@ -96,29 +109,38 @@ class Pairing {
 
 }  // namespace
 
-PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part) {
+PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, PictureNotes notes) {
   check(fs::is_directory(root), "{}: there is no such folder of pictures", printable(root.string()));
   PictureSet result;
   result.root_ = root;
   result.pictures_a_part_ = pictures_a_part;
-  std::set<fs::path> folders, tars;
-  for (const auto& entry : fs::directory_iterator(root)) {
-    if (entry.is_directory()) folders.insert(entry.path());
+  result.notes_ = notes;
+  std::set<fs::path> tars;
+  for (const auto& entry : fs::directory_iterator(root))
     if (entry.is_regular_file() && is_tar(entry.path())) tars.insert(entry.path());
-  }
   result.tars_.assign(tars.begin(), tars.end());
   if (!tars.empty()) return result;
+  if (notes == PictureNotes::classes)
+    result.take_class_folders();
+  else
+    for (CaptionedPicture& picture : read_captions(root))
+      result.files_.push_back({picture.path, 0, std::move(picture.caption)});
+  return result;
+}
+
+void PictureSet::take_class_folders() {
+  std::set<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(root_))
+    if (entry.is_directory()) folders.insert(entry.path());
   for (const fs::path& folder : folders) {
     std::set<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder))
       if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
-    for (const fs::path& file : files)
-      result.files_.push_back({file, static_cast<int64_t>(result.class_names_.size())});
-    result.class_names_.push_back(folder.filename().string());
+    for (const fs::path& file : files) files_.push_back({file, static_cast<int64_t>(class_names_.size())});
+    class_names_.push_back(folder.filename().string());
   }
-  check(!result.files_.empty(), "{}: there are neither tar files nor pictures in class sub-folders here",
-        printable(root.string()));
-  return result;
+  check(!files_.empty(), "{}: there are neither tar files nor pictures in class sub-folders here",
+        printable(root_.string()));
 }
 
 int64_t PictureSet::parts() const {
@@ -128,13 +150,19 @@ int64_t PictureSet::parts() const {
 
 std::string PictureSet::fingerprint() const {
   uint64_t hash = static_cast<uint64_t>(tars_.empty() ? pictures_a_part_ : 0);
+  const auto add_text = [&hash](const std::string& text) {
+    for (const char c : text) hash = mix(hash, static_cast<unsigned char>(c));
+  };
   const auto add = [&](const fs::path& path) {
-    for (const char c : fs::relative(path, root_).string()) hash = mix(hash, static_cast<unsigned char>(c));
+    add_text(fs::relative(path, root_).string());
     std::error_code ignored;
     hash = mix(hash, static_cast<uint64_t>(fs::file_size(path, ignored)));
   };
   for (const fs::path& tar : tars_) add(tar);
-  for (const File& file : files_) add(file.path);
+  for (const File& file : files_) {
+    add(file.path);
+    add_text(file.caption);
+  }
   return fmt::format("{:016x}", hash);
 }
 
@@ -142,7 +170,7 @@ void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken&
   check(part >= 0 && part < parts(), "there is no part {} of {}", part, parts());
   if (!tars_.empty()) {
     const fs::path& tar = tars_[static_cast<size_t>(part)];
-    Pairing pairing(printable(tar.string(), 4096), on_picture, on_broken);
+    Pairing pairing(printable(tar.string(), 4096), notes_, on_picture, on_broken);
     read_tar(tar, most_picture_bytes,
              [&](const std::string& name, std::span<const std::byte> bytes) { pairing.take(name, bytes); });
     return pairing.finish();
@@ -150,7 +178,11 @@ void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken&
   const int64_t end = std::min(count(), (part + 1) * pictures_a_part_);
   for (int64_t i = part * pictures_a_part_; i < end; ++i) {
     const File& file = files_[static_cast<size_t>(i)];
-    StoredPicture picture{file.path.string(), {}, file.label};
+    StoredPicture picture{file.path.string(), {}, file.label, file.caption};
+    if (!is_utf8(file.caption)) {
+      on_broken(picture.name, "its text is not UTF-8");
+      continue;
+    }
     try {
       const auto mapped = MappedFile::open(file.path);
       picture.bytes.assign(mapped->bytes().begin(), mapped->bytes().end());

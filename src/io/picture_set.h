@@ -1,5 +1,6 @@
-// Data sets of pictures with classes, as people keep them: a folder of class sub-folders (ImageNet's layout),
-// or a folder of tar files in which a picture "key.jpg" lies beside its class "key.cls" (WebDataset's layout).
+// Data sets of pictures with classes or texts, as people keep them: a folder of class sub-folders (ImageNet's
+// layout), a folder with captions (io/captions.h), or a folder of tar files in which a picture "key.jpg" lies
+// beside its class "key.cls" or its text "key.txt" (WebDataset's layout).
 #pragma once
 
 #include <filesystem>
@@ -15,36 +16,45 @@ struct StoredPicture {
   std::string name;  ///< for messages: its path, or that of its tar file and its name in there
   std::vector<std::byte> bytes;
   int64_t label = 0;
+  std::string caption = {};
 };
+
+/// What pictures are wanted with.
+enum class PictureNotes : uint8_t { classes, captions };
 
 class PictureSet {
  public:
-  /// Parts are the tar files, or so many pictures of the class folders, whose classes are numbered in the order
-  /// of their names. Throws Error when there is neither a tar file nor a picture in a class folder.
-  static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part);
+  /// Parts are the tar files, or so many pictures of the folder. Classes are numbered in the order of their
+  /// folders' names. Throws Error when there is neither a tar file nor a picture in a class folder, or with a
+  /// text.
+  static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part,
+                         PictureNotes notes = PictureNotes::classes);
 
   int64_t parts() const;
   /// Empty if tar files number their classes without naming them.
   const std::vector<std::string>& class_names() const { return class_names_; }
   /// In all; 0 if only reading the tar files would tell.
   int64_t count() const { return static_cast<int64_t>(files_.size()); }
-  /// Of the files' names and sizes and how they are parted: tells whether a set is the same as before.
+  /// Of the files' names, sizes and texts, and how they are parted: tells whether a set is the same as before.
   std::string fingerprint() const;
 
   using OnPicture = std::function<void(StoredPicture picture)>;
   using OnBroken = std::function<void(const std::string& name, const std::string& why)>;
-  /// The pictures of a part, in a fixed order. What cannot be read, or has no class, goes to on_broken; what
-  /// the callbacks throw passes through.
+  /// The pictures of a part, in a fixed order. What cannot be read, or has no class or text, goes to on_broken;
+  /// what the callbacks throw passes through.
   void read(int64_t part, const OnPicture& on_picture, const OnBroken& on_broken) const;
 
  private:
   struct File {
     std::filesystem::path path;
-    int64_t label;
+    int64_t label = 0;
+    std::string caption = {};
   };
+  void take_class_folders();
 
   std::filesystem::path root_;
   int64_t pictures_a_part_ = 0;
+  PictureNotes notes_ = PictureNotes::classes;
   std::vector<File> files_;
   std::vector<std::filesystem::path> tars_;
   std::vector<std::string> class_names_;

@@ -129,6 +129,19 @@ Image center_crop(const Image& image, int64_t size) {
   return crop(current, (current.width - size) / 2, (current.height - size) / 2, size, size);
 }
 
+Image cover_crop(const Image& image, int64_t width, int64_t height) {
+  check(image.width > 0 && image.height > 0, "a picture without pixels cannot be cropped");
+  const double by_width = static_cast<double>(width) / static_cast<double>(image.width);
+  const double by_height = static_cast<double>(height) / static_cast<double>(image.height);
+  const auto scaled = [](int64_t side, double scale) {
+    return static_cast<int64_t>(static_cast<double>(side) * scale);
+  };
+  const Image covering = by_height > by_width
+                             ? resize_bicubic(image, std::max(width, scaled(image.width, by_height)), height)
+                             : resize_bicubic(image, width, std::max(height, scaled(image.height, by_width)));
+  return crop(covering, (covering.width - width) / 2, (covering.height - height) / 2, width, height);
+}
+
 Image flip_horizontal(const Image& image) {
   Image result = image;
   for (int64_t y = 0; y < image.height; ++y)

@@ -17,6 +17,9 @@ Image crop(const Image& image, int64_t left, int64_t top, int64_t width, int64_t
 /// size, keep the middle square.
 Image center_crop(const Image& image, int64_t size);
 
+/// PixArt's: scaled so that it just covers width x height, and of that the middle.
+Image cover_crop(const Image& image, int64_t width, int64_t height);
+
 Image flip_horizontal(const Image& image);
 
 }  // namespace linnet

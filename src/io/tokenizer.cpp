@@ -28,16 +28,19 @@ struct Tokenizer::State {
 
 Tokenizer Tokenizer::open(const fs::path& given) {
   const fs::path path = model_in(given);
+  return from_bytes(read_text_file(path, most_model_bytes), path.string());
+}
+
+Tokenizer Tokenizer::from_bytes(std::string_view model, const std::string& source) {
   const auto state = std::make_shared<State>();
-  const std::string model = read_text_file(path, most_model_bytes);
-  const auto status = state->processor.LoadFromSerializedProto(model);
+  const auto status = state->processor.LoadFromSerializedProto({model.data(), model.size()});
   check(status.ok() && state->processor.GetPieceSize() > 0, "{}: this is no SentencePiece model",
-        printable(path.string()));
+        printable(source));
   Tokenizer result;
   result.end_id_ = state->processor.eos_id();
   result.padding_id_ = state->processor.pad_id();
   check(result.end_id_ >= 0 && result.padding_id_ >= 0,
-        "{}: this tokenizer has no end-of-text or no padding, which T5's has", printable(path.string()));
+        "{}: this tokenizer has no end-of-text or no padding, which T5's has", printable(source));
   result.state_ = state;
   return result;
 }

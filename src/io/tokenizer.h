@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace linnet {
@@ -14,6 +15,8 @@ class Tokenizer {
   /// A model file, or a folder with "spiece.model" in it, in "tokenizer" or in "text_encoder". Throws Error
   /// when there is none, or it is no SentencePiece model.
   static Tokenizer open(const std::filesystem::path& path);
+  /// Of a model's bytes; source names them in messages.
+  static Tokenizer from_bytes(std::string_view model, const std::string& source);
 
   struct Piece {
     int64_t id;

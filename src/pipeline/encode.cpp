@@ -1,9 +1,12 @@
 #include "pipeline/encode.h"
 
+#include <algorithm>
+
 #include "core/parallel.h"
 #include "io/image.h"
 #include "io/resize.h"
 #include "io/safetensors.h"
+#include "pipeline/paint_text.h"
 
 namespace linnet {
 namespace {
@@ -36,16 +39,65 @@ class Rows {
   std::vector<Tensor> parts_;
 };
 
-// Encodes one part, batch by batch.
-class ShardMaker {
+// Pictures of one size, encoded batch by batch.
+class Group {
  public:
-  ShardMaker(const Vae& vae, const EncodeOptions& options)
+  Group(const Vae& vae, const EncodeOptions& options)
       : vae_(vae), options_(options), mean_(options.stored), logvar_(options.stored),
         flipped_mean_(options.stored), flipped_logvar_(options.stored) {}
 
+  void add(Image image, int64_t label, std::string caption) {
+    waiting_.push_back(std::move(image));
+    labels.push_back(label);
+    captions.push_back(std::move(caption));
+    if (static_cast<int64_t>(waiting_.size()) >= options_.batch) encode();
+  }
+
+  LatentGroup finish() {
+    if (!waiting_.empty()) encode();
+    LatentGroup group{mean_.joined(each_), logvar_.joined(each_), {}, {}};
+    if (options_.flip) {
+      group.flipped_mean = flipped_mean_.joined(each_);
+      group.flipped_logvar = flipped_logvar_.joined(each_);
+    }
+    return group;
+  }
+
+  std::vector<int64_t> labels;  ///< in the order in which pictures came
+  std::vector<std::string> captions;
+
+ private:
+  void encode() {
+    encode(mean_, logvar_);
+    if (options_.flip) {
+      for (Image& image : waiting_) image = flip_horizontal(image);
+      encode(flipped_mean_, flipped_logvar_);
+    }
+    waiting_.clear();
+  }
+
+  void encode(Rows& mean, Rows& logvar) {
+    const LatentMoments moments = vae_.encode(to_tensor(waiting_));
+    each_ = {moments.mean.size(1), moments.mean.size(2), moments.mean.size(3)};
+    mean.add(moments.mean);
+    logvar.add(moments.logvar);
+  }
+
+  const Vae& vae_;
+  const EncodeOptions& options_;
+  std::vector<Image> waiting_;
+  Shape each_;
+  Rows mean_, logvar_, flipped_mean_, flipped_logvar_;
+};
+
+// Encodes one part.
+class ShardMaker {
+ public:
+  ShardMaker(const Vae& vae, const EncodeOptions& options) : vae_(vae), options_(options) {}
+
   void take(StoredPicture picture) {
     waiting_.push_back(std::move(picture));
-    if (static_cast<int64_t>(waiting_.size()) >= options_.batch) encode();
+    if (static_cast<int64_t>(waiting_.size()) >= options_.batch) decode();
   }
   void leave_out(const std::string& name, const std::string& why) {
     add_broken(name, why);
@@ -56,15 +108,19 @@ class ShardMaker {
   void on_progress(std::function<void()> report) { report_ = std::move(report); }
 
   LatentShard finish(const std::vector<std::string>& class_names) {
-    encode();
-    const int64_t side = options_.size / vae_.config().reduction();
-    const Shape each{vae_.config().latent_channels, side, side};
-    LatentShard shard{
-        mean_.joined(each), logvar_.joined(each), {}, {}, Tensor::from<int64_t>(labels_), class_names, broken_};
-    if (options_.flip) {
-      shard.flipped_mean = flipped_mean_.joined(each);
-      shard.flipped_logvar = flipped_logvar_.joined(each);
+    decode();
+    LatentShard shard;
+    std::vector<int64_t> labels;
+    std::vector<std::string> captions;
+    for (auto& [size, group] : groups_) {
+      shard.groups.push_back(group.finish());
+      labels.insert(labels.end(), group.labels.begin(), group.labels.end());
+      captions.insert(captions.end(), group.captions.begin(), group.captions.end());
     }
+    shard.labels = Tensor::from<int64_t>(labels);
+    if (options_.encode_texts) add_texts(captions, shard);
+    shard.class_names = class_names;
+    shard.broken = broken_;
     return shard;
   }
 
@@ -77,57 +133,59 @@ class ShardMaker {
     if (report_) report_();
   }
 
+  Image prepared(const StoredPicture& picture) const {
+    const Image image = read_image(picture.bytes, picture.name);
+    if (!options_.buckets) return center_crop(image, options_.size);
+    const SizeInPixels size = snap_size({image.height, image.width}, options_.size, vae_.config().reduction());
+    return cover_crop(image, size.width, size.height);
+  }
+
   // Broken pictures are found here, and left out.
-  std::vector<Image> decode() {
+  void decode() {
     std::vector<Image> images(waiting_.size());
     std::vector<std::string> problems(waiting_.size());
     parallel_for(static_cast<int64_t>(images.size()), 1, [&](int64_t begin, int64_t end) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
-          images[i] = center_crop(read_image(waiting_[i].bytes, waiting_[i].name), options_.size);
+          images[i] = prepared(waiting_[i]);
         } catch (const OutOfMemory&) {
           throw;
         } catch (const Error& error) {
           problems[i] = error.what();
         }
     });
-    std::vector<Image> good;
     for (size_t i = 0; i < images.size(); ++i) {
-      if (problems[i].empty()) {
-        good.push_back(std::move(images[i]));
-        labels_.push_back(waiting_[i].label);
-      } else {
+      if (!problems[i].empty()) {
         add_broken(waiting_[i].name, problems[i]);
+        continue;
       }
-    }
-    return good;
-  }
-
-  void encode() {
-    if (waiting_.empty()) return;
-    std::vector<Image> images = decode();
-    if (!images.empty()) {
-      add(images, mean_, logvar_);
-      if (options_.flip) {
-        for (Image& image : images) image = flip_horizontal(image);
-        add(images, flipped_mean_, flipped_logvar_);
-      }
+      const std::pair size(images[i].height, images[i].width);
+      Group& group = groups_.try_emplace(size, vae_, options_).first->second;
+      group.add(std::move(images[i]), waiting_[i].label, std::move(waiting_[i].caption));
     }
     done_ += static_cast<int64_t>(waiting_.size());
     waiting_.clear();
     report();
   }
 
-  void add(const std::vector<Image>& images, Rows& mean, Rows& logvar) const {
-    const LatentMoments moments = vae_.encode(to_tensor(images));
-    mean.add(moments.mean);
-    logvar.add(moments.logvar);
+  // Some at once: most of the time goes into reading a large encoder's weights.
+  void add_texts(const std::vector<std::string>& captions, LatentShard& shard) const {
+    constexpr size_t at_once = 128;
+    shard.no_text = options_.encode_texts({""}).states.to(options_.stored);
+    TextStates all{Tensor::empty({0, shard.no_text.size(1)}), {0}};
+    for (size_t i = 0; i < captions.size(); i += at_once) {
+      const auto first = captions.begin() + static_cast<ptrdiff_t>(i);
+      const auto last = first + static_cast<ptrdiff_t>(std::min(at_once, captions.size() - i));
+      all = join(all, options_.encode_texts({first, last}));
+      report();
+    }
+    shard.states = all.states.to(options_.stored);
+    shard.offsets = Tensor::from<int64_t>(all.offsets);
   }
 
   const Vae& vae_;
   const EncodeOptions& options_;
   std::vector<StoredPicture> waiting_;
-  Rows mean_, logvar_, flipped_mean_, flipped_logvar_;
-  std::vector<int64_t> labels_;
+  std::map<std::pair<int64_t, int64_t>, Group> groups_;  // by height and width
   std::vector<std::string> broken_;
   int64_t done_ = 0;
   std::function<void()> report_;
@@ -151,10 +209,20 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
   if (options.size <= 0 || options.size % step != 0 || options.size > 8192)
     throw UsageError(fmt::format("pictures are encoded at a multiple of {} pixels, at most 8192, not {}", step,
                                  options.size));
+  constexpr int64_t bases[] = {256, 512, 1024, 2048};
+  if (options.buckets && std::ranges::find(bases, options.size) == std::end(bases))
+    throw UsageError(
+        fmt::format("there are ratios for pictures of 256, 512, 1024 and 2048 pixels, not {}", options.size));
   if (options.batch < 1) throw UsageError(fmt::format("{} pictures at once are impossible", options.batch));
-  const LatentSettings settings{vae_fingerprint, pictures.fingerprint(),      options.size,
-                                options.flip,    vae.config().scaling_factor, vae.config().shift_factor,
-                                pictures.parts()};
+  const LatentSettings settings{vae_fingerprint,
+                                pictures.fingerprint(),
+                                options.size,
+                                options.flip,
+                                vae.config().scaling_factor,
+                                vae.config().shift_factor,
+                                pictures.parts(),
+                                options.buckets,
+                                options.text_encoder};
   EncodeResult result;
   result.shards = settings.shards;
   fs::create_directories(folder);

@@ -1,20 +1,27 @@
-// From a data set of pictures to cached latents (io/latents.h), part by part: each shard is written when it is
-// complete, and one that is there is not made again.
+// From a data set of pictures, with classes or texts, to cached latents and texts' states (io/latents.h), part
+// by part: each shard is written when it is complete, and one that is there is not made again.
 #pragma once
 
 #include <functional>
 
 #include "io/latents.h"
 #include "io/picture_set.h"
+#include "models/pixart.h"
 #include "models/vae.h"
 
 namespace linnet {
 
 struct EncodeOptions {
   int64_t size = 256;  ///< pictures are scaled and cropped to its square, as ADM and DiT do
-  bool flip = false;   ///< encode the mirrored pictures too
+  /// Instead to about as many pixels in the ratio of height to width that is nearest among PixArt's; size is
+  /// 256, 512, 1024 or 2048.
+  bool buckets = false;
+  bool flip = false;  ///< encode the mirrored pictures too
   DType stored = DType::f16;
   int64_t batch = 8;
+  /// Of pictures with texts: the states of some, and what names the encoder that gives them.
+  std::function<TextStates(const std::vector<std::string>& texts)> encode_texts = {};
+  std::string text_encoder = {};
   std::function<void(int64_t done)> on_pictures =
       {};  ///< pictures encoded or left out in this run; may throw to stop
 };

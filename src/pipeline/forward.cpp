@@ -1,5 +1,7 @@
 #include "pipeline/forward.h"
 
+#include "io/file.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -122,7 +124,7 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
     kept.emplace_back(row, row + length);
     row += tokens;
   }
-  const TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept); });
+  const TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept, &forget_mapped_pages); });
   Tensor result = Tensor::zeros({ids.size(0), tokens, width});
   for (int64_t i = 0; i < texts.count(); ++i)
     std::copy_n(texts.states.data<float>() + texts.offsets[static_cast<size_t>(i)] * width,

@@ -19,6 +19,12 @@ std::string stripped(const std::string& text) {
 
 }  // namespace
 
+Cleaning cleaning_from_name(std::string_view name) {
+  if (name == "lower") return Cleaning::lower;
+  if (name == "strip") return Cleaning::strip;
+  throw UsageError(fmt::format("--cleaning is lower or strip, not \"{}\"", printable(name)));
+}
+
 std::string clean(const std::string& prompt, Cleaning cleaning) {
   check(is_utf8(prompt), "the prompt \"{}\" is not UTF-8", printable(prompt));
   return stripped(cleaning == Cleaning::lower ? lower_case(prompt) : prompt);
@@ -35,7 +41,8 @@ TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::strin
   return result;
 }
 
-TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids) {
+TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
+                        const std::function<void()>& on_block) {
   std::vector<int64_t> all;
   ops::Offsets offsets{0};
   for (const auto& text : ids) {
@@ -46,7 +53,7 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
     check(id >= 0 && id < encoder.config().vocabulary,
           "the tokenizer gives piece {}, and the text encoder knows {} pieces: they do not belong together", id,
           encoder.config().vocabulary);
-  return {encoder.forward(Tensor::from(all), offsets, &forget_mapped_pages), offsets};
+  return {encoder.forward(Tensor::from(all), offsets, on_block), offsets};
 }
 
 TextCache::TextCache(fs::path folder, std::string encoder)

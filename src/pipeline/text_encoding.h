@@ -16,6 +16,8 @@ enum class Cleaning : uint8_t {
   lower,  ///< lower case, no blanks at the ends: diffusers
   strip,  ///< no blanks at the ends: PixArt's own code
 };
+/// "lower" or "strip"; throws UsageError on others.
+Cleaning cleaning_from_name(std::string_view name);
 /// Throws Error on a prompt that is not UTF-8.
 std::string clean(const std::string& prompt, Cleaning cleaning);
 
@@ -28,9 +30,10 @@ struct TokenizedTexts {
 TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::string>& prompts, int64_t limit,
                         Cleaning cleaning);
 
-/// States of each text, in order. The encoder's weights leave memory block by block: of a mapped file there is
-/// never more than one block's.
-TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids);
+/// States of each text, in order; gradients flow to the encoder's weights. on_block is called after every
+/// block.
+TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
+                        const std::function<void()>& on_block = {});
 
 /// Keeps states on disk, so that a text that was encoded once costs nothing again. One file a text.
 class TextCache {

@@ -1,0 +1,74 @@
+#include "io/captions.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <sstream>
+
+#include "core/error.h"
+#include "io/file.h"
+#include "io/image.h"
+#include "io/text.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Listing {
+  const char *file, *picture_key, *caption_key;
+};
+constexpr Listing listings[] = {{"captions.jsonl", "file", "caption"}, {"metadata.jsonl", "file_name", "text"}};
+
+bool stays_inside(const fs::path& path) {
+  return path.is_relative() && std::ranges::none_of(path, [](const fs::path& part) { return part == ".."; });
+}
+
+std::vector<CaptionedPicture> read_listing(const fs::path& folder, const Listing& listing) {
+  constexpr size_t limit = size_t{4} << 30;
+  const fs::path path = folder / listing.file;
+  std::istringstream lines(read_text_file(path, limit));
+  std::vector<CaptionedPicture> pictures;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const auto text = [&](const char* key) -> const std::string* {
+      return json.is_object() && json.contains(key) ? json[key].get_ptr<const std::string*>() : nullptr;
+    };
+    const std::string *file = text(listing.picture_key), *caption = text(listing.caption_key);
+    check(file && caption, "{}, line {}: it is no JSON object with the texts \"{}\" and \"{}\"",
+          printable(path.string()), pictures.size() + 1, listing.picture_key, listing.caption_key);
+    check(stays_inside(*file), "{}, line {}: \"{}\" lies outside the folder", printable(path.string()),
+          pictures.size() + 1, printable(*file));
+    pictures.push_back({folder / *file, *caption});
+  }
+  return pictures;
+}
+
+std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
+  constexpr size_t limit = 1'000'000;
+  std::vector<CaptionedPicture> pictures;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!entry.is_regular_file() || !image_format(entry.path())) continue;
+    const fs::path text = fs::path(entry.path()).replace_extension(".txt");
+    if (fs::exists(text)) pictures.push_back({entry.path(), read_text_file(text, limit)});
+  }
+  std::ranges::sort(pictures, {}, &CaptionedPicture::path);
+  return pictures;
+}
+
+}  // namespace
+
+std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
+  check(fs::is_directory(folder), "{}: there is no such folder of pictures", printable(folder.string()));
+  const auto listing =
+      std::ranges::find_if(listings, [&](const Listing& l) { return fs::exists(folder / l.file); });
+  auto pictures = listing != std::end(listings) ? read_listing(folder, *listing) : read_neighbours(folder);
+  check(!pictures.empty(),
+        "{}: there are no pictures with texts here: a captions.jsonl with lines of \"file\" and \"caption\", "
+        "or a .txt "
+        "beside each picture",
+        printable(folder.string()));
+  return pictures;
+}
+
+}  // namespace linnet
