@@ -10,7 +10,9 @@
 namespace linnet::app {
 namespace {
 
-void run(const PaintOptions& options) {
+void run(PaintOptions options) {
+  const bool texts = !options.prompts.empty() || !options.prompt_file.empty();
+  if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
   if (looks_like_pixart(model_weights(file, choice_from_name(options.weights))))
     paint_texts(options, file);
@@ -74,7 +76,11 @@ void add_generate(const Verb& app) {
   verb.add_option("--scale", o->scale,
                   "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
       .capture_default_str();
-  verb.add_option("-m,--model", o->model, "Model file, or builtin").capture_default_str().type_name("FILE");
+  verb.add_option("-m,--model", o->model,
+                  "Model file or folder, or builtin: of the two models inside the program the one for classes "
+                  "or for texts")
+      .capture_default_str()
+      .type_name("FILE");
   add_weights_option(verb, o->weights);
   verb.add_option("-s,--seed", o->seed,
                   "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which "
@@ -133,7 +139,9 @@ void add_generate(const Verb& app) {
                   "blocks (any with 24-bit colour), off, or auto, when it is one of the first two")
       .capture_default_str()
       .type_name("NAME");
-  verb.footer("linnet generate -c red-star,blue-ring -n 16 --grid --seed 7 -o sheet.png");
+  verb.footer(
+      "linnet generate \"two red stars above a blue ring\" -o out.png\nlinnet generate -c red-star,blue-ring "
+      "-n 16 --grid --seed 7 -o sheet.png");
   verb.callback([o] { run(*o); });
 }
 

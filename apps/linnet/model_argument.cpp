@@ -4,11 +4,22 @@
 #include "core/parallel.h"
 #include "io/text.h"
 #include "ops/matmul.h"
+#include "store/t5_file.h"
 
 namespace linnet::app {
 
 Weights open_file(const std::string& model) {
+  if (model == builtin_text) return Weights::of(builtin_transformer());
   return model == "builtin" ? Weights::of(builtin_model()) : Weights::open(model);
+}
+
+std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path) {
+  return path == builtin_text ? load_t5(Weights::of(builtin_text_encoder())) : load_t5(path);
+}
+
+Tokenizer open_tokenizer(const std::filesystem::path& path) {
+  return path == builtin_text ? Tokenizer::from_bytes(builtin_tokenizer(), builtin_text)
+                              : Tokenizer::open(path);
 }
 
 Weights open_weights(const std::string& model, const std::string& choice) {
@@ -29,7 +40,9 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 }
 
 std::string short_name(const std::string& model) {
-  return model == "builtin" ? model : printable(std::filesystem::path(model).filename().string());
+  return model == "builtin" || model == builtin_text
+             ? model
+             : printable(std::filesystem::path(model).filename().string());
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {

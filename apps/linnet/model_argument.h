@@ -2,13 +2,21 @@
 #pragma once
 
 #include "arguments.h"
+#include "io/tokenizer.h"
 #include "models/pixart.h"
+#include "models/t5.h"
 #include "store/model_file.h"
 
 namespace linnet::app {
 
-/// All that a file or folder holds, or the model inside the program if it is "builtin".
+/// The name of the text-to-image model inside the program, and of its text encoder and its tokenizer.
+inline constexpr const char* builtin_text = "builtin-text";
+
+/// All that a file or folder holds, or a model inside the program if it is "builtin" or "builtin-text".
 Weights open_file(const std::string& model);
+/// Of a folder or a file, or those inside the program.
+std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path);
+Tokenizer open_tokenizer(const std::filesystem::path& path);
 /// The model in it, as load_model takes it; choice is "ema" or "raw".
 Weights open_weights(const std::string& model, const std::string& choice);
 /// Adds --weights, the choice.

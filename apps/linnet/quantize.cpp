@@ -27,11 +27,12 @@ DType type_from(const std::string& name, const char* option) {
 }
 
 TextToImageParts find_parts(const Options& options) {
+  const bool pixels = read_pixart_config(find_pixart_weights(Weights::open(options.model))).in_channels == 3;
   const auto part = [&](const char* name) {
     return part_in(options.parts.empty() ? options.model : options.parts, name,
                    "name the folder that does with --parts");
   };
-  return {options.model, part("text_encoder"), part("tokenizer"), part("vae")};
+  return {options.model, part("text_encoder"), part("tokenizer"), pixels ? fs::path() : part("vae")};
 }
 
 uintmax_t bytes_in(const fs::path& folder) {

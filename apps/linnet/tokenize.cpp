@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "io/text.h"
-#include "io/tokenizer.h"
+#include "model_argument.h"
 #include "verbs.h"
 
 namespace linnet::app {
@@ -13,7 +13,7 @@ struct Options {
 };
 
 void run(const Options& options) {
-  const Tokenizer tokenizer = Tokenizer::open(options.model);
+  const Tokenizer tokenizer = open_tokenizer(options.model == "builtin" ? builtin_text : options.model);
   const auto show = [](int64_t id, std::string_view piece) { fmt::print("{:>7}  {}\n", id, piece); };
   for (const Tokenizer::Piece& piece : tokenizer.pieces(options.text)) show(piece.id, printable(piece.text));
   show(tokenizer.end_id(), "(end)");
@@ -24,7 +24,7 @@ void run(const Options& options) {
 void add_tokenize(const Verb& app) {
   const Verb verb = app.add_subcommand("tokenize", "Show the pieces of a text and their numbers");
   auto options = std::make_shared<Options>();
-  verb.add_option("model", options->model, "SentencePiece model, or a folder that holds spiece.model")
+  verb.add_option("model", options->model, "SentencePiece model, a folder that holds spiece.model, or builtin")
       .required()
       .type_name("PATH");
   verb.add_option("text", options->text, "The text").required();

@@ -1,15 +1,35 @@
-// A file's bytes and how many they are, aligned as tensors like it; none when LINNET_BUILTIN_MODEL is not defined.
+// Files' bytes and how many they are, aligned as tensors like it; none of a file that is not defined.
 // For GNU as and Clang's assembler; "%progbits" rather than "@progbits", which begins a comment on Arm.
+#define BEGIN(name)                       \
+        .global linnet_builtin_##name;      \
+        .global linnet_builtin_##name##_size; \
+        .balign 64;                         \
+linnet_builtin_##name:
+#define END(name)                         \
+linnet_builtin_##name##_end:                \
+        .balign 8;                          \
+linnet_builtin_##name##_size:               \
+        .quad linnet_builtin_##name##_end - linnet_builtin_##name
+
         .section .rodata.linnet_builtin_model, "a", %progbits
-        .global linnet_builtin_model
-        .global linnet_builtin_model_size
-        .balign 64
-linnet_builtin_model:
+        BEGIN(model)
 #ifdef LINNET_BUILTIN_MODEL
         .incbin LINNET_BUILTIN_MODEL
 #endif
-1:
-        .balign 8
-linnet_builtin_model_size:
-        .quad 1b - linnet_builtin_model
+        END(model)
+        BEGIN(transformer)
+#ifdef LINNET_BUILTIN_TRANSFORMER
+        .incbin LINNET_BUILTIN_TRANSFORMER
+#endif
+        END(transformer)
+        BEGIN(text_encoder)
+#ifdef LINNET_BUILTIN_TEXT_ENCODER
+        .incbin LINNET_BUILTIN_TEXT_ENCODER
+#endif
+        END(text_encoder)
+        BEGIN(tokenizer)
+#ifdef LINNET_BUILTIN_TOKENIZER
+        .incbin LINNET_BUILTIN_TOKENIZER
+#endif
+        END(tokenizer)
         .section .note.GNU-stack, "", %progbits

@@ -1,23 +1,42 @@
 #include "builtin/builtin_model.h"
 
 // Defined in builtin_model.S.
-extern "C" const std::byte linnet_builtin_model[];
-extern "C" const uint64_t linnet_builtin_model_size;
+extern "C" {
+extern const std::byte linnet_builtin_model[], linnet_builtin_transformer[], linnet_builtin_text_encoder[],
+    linnet_builtin_tokenizer[];
+extern const uint64_t linnet_builtin_model_size, linnet_builtin_transformer_size,
+    linnet_builtin_text_encoder_size, linnet_builtin_tokenizer_size;
+}
 
 namespace linnet {
 namespace {
 
-std::span<const std::byte> contents() {
-  return {linnet_builtin_model, static_cast<size_t>(linnet_builtin_model_size)};
+std::span<const std::byte> contents(const std::byte* begin, uint64_t size) {
+  check(size > 0, "this program was built without this built-in model; name a file with --model");
+  return {begin, static_cast<size_t>(size)};
+}
+
+SafetensorsFile file_of(std::span<const std::byte> bytes, const char* name) {
+  return SafetensorsFile::from_memory(bytes, nullptr, name);
 }
 
 }  // namespace
 
-bool has_builtin_model() { return !contents().empty(); }
+bool has_builtin_model() { return linnet_builtin_model_size > 0; }
+bool has_builtin_text_model() { return linnet_builtin_transformer_size > 0; }
 
 SafetensorsFile builtin_model() {
-  check(has_builtin_model(), "this program was built without a built-in model; name a file with --model");
-  return SafetensorsFile::from_memory(contents(), nullptr, "builtin");
+  return file_of(contents(linnet_builtin_model, linnet_builtin_model_size), "builtin");
+}
+SafetensorsFile builtin_transformer() {
+  return file_of(contents(linnet_builtin_transformer, linnet_builtin_transformer_size), "builtin-text");
+}
+SafetensorsFile builtin_text_encoder() {
+  return file_of(contents(linnet_builtin_text_encoder, linnet_builtin_text_encoder_size), "builtin-text");
+}
+std::string_view builtin_tokenizer() {
+  const auto bytes = contents(linnet_builtin_tokenizer, linnet_builtin_tokenizer_size);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace linnet

@@ -1,15 +1,22 @@
-// The model that ships inside the program: models/shapes-lit.safetensors, laid into the binary by the
-// assembler.
+// The models that ship inside the program, laid into the binary by the assembler:
+// models/shapes-lit.safetensors, which paints classes, and models/scenes, which paints texts.
 #pragma once
+
+#include <string_view>
 
 #include "io/safetensors.h"
 
 namespace linnet {
 
-/// False if the program was built without one.
+/// False if the program was built without it.
 bool has_builtin_model();
+bool has_builtin_text_model();
 
-/// Throws Error if the program was built without one.
+/// All throw Error if the program was built without the model.
 SafetensorsFile builtin_model();
+SafetensorsFile builtin_transformer();
+SafetensorsFile builtin_text_encoder();
+/// A SentencePiece model's bytes.
+std::string_view builtin_tokenizer();
 
 }  // namespace linnet

@@ -6,7 +6,7 @@
 
 namespace linnet {
 
-/// Where the parts of a text-to-image model lie: folders or files.
+/// Where the parts of a text-to-image model lie: folders or files. A model of pixels has no autoencoder.
 struct TextToImageParts {
   std::filesystem::path transformer, text_encoder, tokenizer, vae;
 };

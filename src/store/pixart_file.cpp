@@ -189,9 +189,11 @@ LoadedPixArt load_pixart(const std::filesystem::path& path, Choice choice) {
   return load_pixart(find_pixart_weights(Weights::open(path), choice));
 }
 
-void save_pixart(const std::filesystem::path& path, PixArt& model, DType dtype) {
-  write_safetensors(path, values_of(nn::learned_parameters(model), dtype),
-                    {{config_key, to_json(model.config())}});
+void save_pixart(const std::filesystem::path& path, PixArt& model, DType dtype,
+                 const std::map<std::string, std::string>& extra) {
+  auto metadata = extra;
+  metadata[config_key] = to_json(model.config());
+  write_safetensors(path, values_of(nn::learned_parameters(model), dtype), metadata);
 }
 
 }  // namespace linnet

@@ -37,7 +37,9 @@ struct LoadedPixArt {
 LoadedPixArt load_pixart(const Weights& weights);
 LoadedPixArt load_pixart(const std::filesystem::path& path, Choice choice = Choice::ema);
 
-/// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is).
-void save_pixart(const std::filesystem::path& path, PixArt& model, DType dtype);
+/// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is). `extra`
+/// joins the metadata.
+void save_pixart(const std::filesystem::path& path, PixArt& model, DType dtype,
+                 const std::map<std::string, std::string>& extra = {});
 
 }  // namespace linnet

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/file.h"
 #include "io/text.h"
 #include "store/model_file.h"
 #include "store/renaming.h"
@@ -75,9 +76,36 @@ T5Config read_t5_config(const Weights& weights) {
   return config;
 }
 
+std::string to_json(const T5Config& config) {
+  nlohmann::ordered_json json;
+  json["architectures"] = {"T5EncoderModel"};
+  json["model_type"] = "t5";
+  json["d_model"] = config.width;
+  json["d_ff"] = config.hidden;
+  json["d_kv"] = config.head_size;
+  json["num_heads"] = config.heads;
+  json["num_layers"] = config.depth;
+  json["vocab_size"] = config.vocabulary;
+  json["relative_attention_num_buckets"] = config.distance_buckets;
+  json["relative_attention_max_distance"] = config.max_distance;
+  json["layer_norm_epsilon"] = config.norm_epsilon;
+  json["feed_forward_proj"] = "gated-gelu";
+  return json.dump(2) + "\n";
+}
+
+void save_t5(const fs::path& folder, T5Encoder& encoder, DType dtype) {
+  write_safetensors(folder / "model.safetensors", values_of(nn::learned_parameters(encoder), dtype),
+                    {{"format", "pt"}});
+  write_text_file(folder / "config.json", to_json(encoder.config()));
+}
+
 std::unique_ptr<T5Encoder> load_t5(const fs::path& given) {
   const fs::path inside = given / "text_encoder";
-  const Weights weights = find_t5_weights(Weights::open(fs::is_directory(inside) ? inside : given));
+  return load_t5(Weights::open(fs::is_directory(inside) ? inside : given));
+}
+
+std::unique_ptr<T5Encoder> load_t5(const Weights& file) {
+  const Weights weights = find_t5_weights(file);
   auto model = std::make_unique<T5Encoder>(read_t5_config(weights));
   read_parameters(nn::all_parameters(*model), weights);
   nn::freeze(*model);

@@ -13,12 +13,19 @@ namespace linnet {
 /// Frozen, mapped from the files; matrices may be in 8 bits. Throws Error naming file and tensor when it is no
 /// T5 encoder of version 1.1 or later.
 std::unique_ptr<T5Encoder> load_t5(const std::filesystem::path& path);
+std::unique_ptr<T5Encoder> load_t5(const Weights& file);
 
 /// True if there is a T5 encoder among a file's weights.
 bool holds_t5(const Weights& file);
 
 /// The encoder among a file's weights, by transformers' names, the table of tokens under "shared.weight".
 Weights find_t5_weights(const Weights& file);
+
+/// The "config.json" that transformers writes beside the weights.
+std::string to_json(const T5Config& config);
+/// Writes folder/model.safetensors and config.json, each atomically; weights in dtype. The folder must be
+/// there.
+void save_t5(const std::filesystem::path& folder, T5Encoder& encoder, DType dtype);
 
 /// The configuration, from names and shapes; the largest distance and the norms' epsilon, which these do not
 /// tell, from a folder's config.json, else as published.
