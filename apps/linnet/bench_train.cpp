@@ -99,10 +99,11 @@ std::shared_ptr<DiT> make_teacher(const Options& o) {
 std::vector<Work> teacher_works(Trainer& trainer, const std::shared_ptr<DiT>& teacher, const Batch& batch) {
   if (!teacher) return {};
   const Tensor times = Tensor::full({batch.x0.size(0)}, 500.0f);
-  trainer.learn_from(teacher);  // which freezes it, and says if it does not fit
+  const auto taught_by = std::make_shared<ClassTrainee>(teacher);
+  trainer.learn_from(taught_by);  // which freezes it, and says if it does not fit
   trainer.learn_from(nullptr);
   return {{.run = [&] { trainer.step(batch); },
-           .prepare = [&trainer, teacher] { trainer.learn_from(teacher); },
+           .prepare = [&trainer, taught_by] { trainer.learn_from(taught_by); },
            .finish = [&trainer] { trainer.learn_from(nullptr); }},
           {.run = [teacher, times, &batch] { teacher->forward(batch.x0, times, batch.y); }}};
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <regex>
 
 #include "bench_report.h"
@@ -11,6 +12,9 @@
 #include "model_argument.h"
 #include "ops/matmul.h"
 #include "pipeline/generate.h"
+#include "pipeline/paint_text.h"
+#include "pipeline/text_encoding.h"
+#include "store/t5_file.h"
 #include "terminal.h"
 #include "train/presets.h"
 #include "train/trainer.h"
@@ -27,7 +31,7 @@ struct Options {
 };
 
 void list_presets() {
-  Table table("presets", "Presets: linnet train --preset NAME data.replay=FILE",
+  Table table("presets", "Presets: linnet train --preset NAME data.path=LATENTS",
               {{"name", "name"},
                {"model", "model"},
                {"heads", "heads"},
@@ -43,31 +47,65 @@ void list_presets() {
     const auto text = [](std::string_view name) { return name.empty() ? Cell() : Cell(std::string(name)); };
     const auto number = [](int64_t value) { return Cell(static_cast<double>(value)); };
     const Cell lambdas = p.teacher.empty() ? Cell() : Cell(fmt::format("{:.2f}/{:.2f}", p.noise, p.variance));
-    table.add({text(p.name), text(p.model), number(dit_preset(p.model).num_heads), number(p.pixels),
-               number(p.batch), number(p.steps), Preset::lr, lambdas, text(p.ancestor), text(p.teacher),
-               text(p.source)});
+    const int64_t heads = std::visit([](const auto& model) { return model.num_heads; }, model_preset(p.model));
+    table.add({text(p.name), text(p.model), number(heads), number(p.pixels), number(p.batch), number(p.steps),
+               p.lr(), lambdas, text(p.ancestor), text(p.teacher), text(p.source)});
   }
   fmt::print("{}", table.text());
 }
 
+GenerateOptions sampling(const TrainConfig& config, bool guided) {
+  GenerateOptions options;
+  options.steps = static_cast<int>(config.output.sample_steps);
+  options.guidance_scale = guided ? static_cast<float>(config.output.sample_cfg) : 1.0f;
+  return options;
+}
+
 // One picture of each of up to 64 classes, evenly chosen.
-void write_samples(Trainer& trainer, const TrainConfig& config) {
-  const DiTConfig& model = config.model;
-  if (model.in_channels != 3) return;
-  const int64_t count = std::min<int64_t>(64, model.num_classes);
+Tensor sample_classes(DiT& model, const TrainConfig& config) {
+  const int64_t count = std::min<int64_t>(64, model.config().num_classes);
   std::vector<int64_t> classes;
   std::vector<uint64_t> seeds;
   for (int64_t i = 0; i < count; ++i) {
-    classes.push_back(i * model.num_classes / count);
+    classes.push_back(i * model.config().num_classes / count);
     seeds.push_back(static_cast<uint64_t>(i));
   }
-  GenerateOptions options;
-  options.steps = static_cast<int>(config.output.sample_steps);
-  options.guidance_scale = model.null_class() ? static_cast<float>(config.output.sample_cfg) : 1.0f;
-  const Tensor samples = generate(trainer.averaged(), classes, seeds, options);
+  return generate(model, classes, seeds, sampling(config, model.config().null_class()));
+}
+
+// One picture of each text of output.sample_prompts; none without such, or without a text encoder.
+Tensor sample_texts(TextTrainee& model, const TrainConfig& config) {
+  const std::vector<std::string>& prompts = config.output.sample_prompts;
+  if (prompts.empty() || config.text.tokenizer.empty()) return {};
+  std::vector<std::string> texts = prompts;
+  texts.emplace_back();  // what guidance leads away from
+  const auto ids =
+      tokenize(Tokenizer::open(config.text.tokenizer), texts, config.of_texts().caption_tokens, Cleaning::lower)
+          .ids;
+  const auto frozen = model.encoder() ? nullptr : load_t5(config.text.encoder);
+  const TextStates states = encode_texts(frozen ? *frozen : *model.encoder(), ids);
+  TextPaintRequest request;
+  request.count = static_cast<int64_t>(prompts.size());
+  std::vector<int64_t> which(prompts.size());
+  std::iota(which.begin(), which.end(), 0);
+  request.texts = select(states, which);
+  request.negative = select(states, {request.count});
+  request.height = request.width = config.of_texts().sample_size;
+  request.options = sampling(config, true);
+  return paint_batch(model.model(), request, 0, request.count);
+}
+
+void write_samples(Trainer& trainer, const TrainConfig& config) {
+  const Shape each = picture_shape(config.model);
+  if (each[0] != 3) return;
+  auto* texts = dynamic_cast<TextTrainee*>(&trainer.averaged());
+  const Tensor samples = texts
+                             ? sample_texts(*texts, config)
+                             : sample_classes(dynamic_cast<ClassTrainee&>(trainer.averaged()).model(), config);
+  if (!samples.defined()) return;
   std::vector<Image> images;
-  for (int64_t i = 0; i < count; ++i)
-    images.push_back(to_image(samples.rows(i, i + 1).reshape({3, model.input_size, model.input_size})));
+  for (int64_t i = 0; i < samples.size(0); ++i)
+    images.push_back(to_image(samples.rows(i, i + 1).reshape(each)));
   const std::filesystem::path dir = std::filesystem::path(config.output.dir) / "samples";
   std::filesystem::create_directories(dir);
   write_image(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
@@ -77,23 +115,34 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
 std::string describe(const TrainConfig& config, const StepMetrics& m, double rate, double left) {
   std::string text = fmt::format("step {}  loss {:.4f}  {:.2f} steps/s  {} left  mse {:.4f}", m.step, m.loss,
                                  rate, duration(left), m.mse);
-  const bool taught = !config.distil.teacher.empty(), variance = config.model.learn_sigma;
+  const bool taught = !config.distil.teacher.empty(), variance = learns_variance(config.model);
   if (variance) text += fmt::format("  bound {:.4f}", m.bound);
   if (taught) text += fmt::format("  noise {:.4f}", m.noise_distance);
   if (taught && variance) text += fmt::format("  variance {:.4f}", m.variance_distance);
   return text;
 }
 
+// In billions, on one picture.
+double billion_macs(const ModelConfig& model) {
+  if (const auto* text = std::get_if<PixArtConfig>(&model))
+    return gemm_flops(*text, text->sample_size, text->sample_size, text->caption_tokens) / 2 * 1e-9;
+  return static_cast<double>(count_macs(std::get<DiTConfig>(model))) * 1e-9;
+}
+
+std::string describe(const ModelConfig& model) {
+  return std::visit([](const auto& config) { return describe_model(config); }, model);
+}
+
 void say_what_follows(const TrainConfig& config) {
-  DiT probe(config.model);
-  fmt::print("{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe_model(config.model),
-             in_millions(nn::count_parameters(probe)), static_cast<double>(count_macs(config.model)) * 1e-9,
+  const auto probe = make_trainee(config);
+  fmt::print("{}{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe(config.model),
+             config.trains_text_encoder() ? "; a text encoder is trained along" : "",
+             in_millions(nn::count_parameters(*probe)), billion_macs(config.model),
              describe_products(ops::product_dtype_from_name(config.train.precision)));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
     fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
-               printable(distil.teacher),
-               describe_model(read_model_config(std::filesystem::path(distil.teacher))), distil.precision,
-               distil.noise, distil.variance);
+               printable(distil.teacher), describe(read_model_config_of_either(Weights::open(distil.teacher))),
+               distil.precision, distil.noise, distil.variance);
   fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps,
              config.train.batch, config.output.dir, config.output.save_every);
   std::fflush(stdout);

@@ -23,7 +23,7 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   check(parsed.ec == std::errc() && parsed.ptr == step.data() + step.size() && result.step >= 0,
         "{}: the step \"{}\" is no number", path.string(), printable(step));
   try {
-    result.model = dit_config_from_json(metadata.at(checkpoint_key));
+    result.model = model_config_from_json(metadata.at(checkpoint_key));
   } catch (const Error& error) {
     fail("{}: {}", path.string(), error.what());
   }
@@ -33,7 +33,7 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
 
 void write_checkpoint(const std::filesystem::path& path,
                       const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
-                      const DiTConfig& model, const std::string& toml) {
+                      const ModelConfig& model, const std::string& toml) {
   write_safetensors(path, state,
                     {{step_key, std::to_string(step)}, {toml_key, toml}, {checkpoint_key, to_json(model)}});
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "io/safetensors.h"
-#include "models/dit.h"
+#include "train/model_config.h"
 
 namespace linnet {
 
@@ -13,7 +13,7 @@ inline constexpr const char* checkpoint_name = "checkpoint.safetensors";
 struct Checkpoint {
   SafetensorsFile file;
   int64_t step = 0;
-  DiTConfig model;
+  ModelConfig model;
   std::string toml;  ///< the run's configuration
 };
 
@@ -22,6 +22,6 @@ Checkpoint open_checkpoint(const std::filesystem::path& path);
 
 void write_checkpoint(const std::filesystem::path& path,
                       const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
-                      const DiTConfig& model, const std::string& toml);
+                      const ModelConfig& model, const std::string& toml);
 
 }  // namespace linnet

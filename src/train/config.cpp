@@ -1,78 +1,17 @@
 #include "train/config.h"
 
-#include <toml++/toml.h>
-
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <sstream>
 
-#include "core/text.h"
-#include "store/model_file.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
+#include "train/toml_section.h"
 
 namespace linnet {
 namespace {
-
-std::string suggestion(const std::string& name, const std::vector<std::string>& known) {
-  const std::string near = nearest(name, known);
-  return near.empty() ? fmt::format("; known: {}", fmt::join(known, ", "))
-                      : fmt::format("; did you mean \"{}\"?", near);
-}
-
-// Takes known keys out of a table; what is left at the end is unknown.
-class Section {
- public:
-  Section(toml::table& root, std::string name) : name_(std::move(name)) {
-    if (toml::node* node = root.get(name_)) {
-      table_ = node->as_table();
-      if (!table_) throw UsageError(fmt::format("configuration: [{}] must be a table", name_));
-    }
-  }
-
-  void take(const char* key, std::string& value) { get<std::string>(key, value, "a text"); }
-  void take(const char* key, bool& value) { get<bool>(key, value, "true or false"); }
-  void take(const char* key, int64_t& value) { get<int64_t>(key, value, "a whole number"); }
-  void take(const char* key, double& value) {
-    known_.emplace_back(key);
-    if (const toml::node* node = find(key)) {
-      const auto found = node->value<double>();  // takes whole numbers too
-      if (!found || !std::isfinite(*found)) refuse(key, "a number");
-      value = *found;
-    }
-  }
-
-  void done() const {
-    if (!table_) return;
-    for (const auto& [key, value] : *table_) {
-      const std::string text(key.str());
-      if (std::find(known_.begin(), known_.end(), text) == known_.end())
-        throw UsageError(fmt::format("configuration: there is no setting \"{}.{}\"{}", name_, text,
-                                     suggestion(text, known_)));
-    }
-  }
-
- private:
-  template <class T>
-  void get(const char* key, T& value, const char* kind) {
-    known_.emplace_back(key);
-    if (const toml::node* node = find(key)) {
-      const auto found = node->value_exact<T>();
-      if (!found) refuse(key, kind);
-      value = *found;
-    }
-  }
-  const toml::node* find(const char* key) const { return table_ ? table_->get(key) : nullptr; }
-  [[noreturn]] void refuse(const char* key, const char* kind) const {
-    throw UsageError(fmt::format("configuration: {}.{} must be {}", name_, key, kind));
-  }
-
-  std::string name_;
-  toml::table* table_ = nullptr;
-  std::vector<std::string> known_;
-};
 
 toml::table parse(const std::string& text, const std::string& source) {
   try {
@@ -117,36 +56,65 @@ void lay_over(toml::table& under, const toml::table& over) {
   }
 }
 
-// A preset says how large a model is, not what it is fed.
-void take_size(const DiTConfig& preset, DiTConfig& model) {
+// What a preset says of a model is how large it is, not what it is fed.
+DiTConfig sized_as(const DiTConfig& preset, DiTConfig model) {
   model.patch_size = preset.patch_size;
   model.hidden_size = preset.hidden_size;
   model.depth = preset.depth;
   model.num_heads = preset.num_heads;
   model.mixer = preset.mixer;
+  return model;
 }
 
-void read_model(toml::table& root, DiTConfig& model) {
+// The kind of model that is meant, and what its settings are unless they are said.
+ModelConfig model_to_begin_with(const std::string& kind, const std::string& preset, const ModelConfig& usual) {
+  require(kind.empty() || kind == "dit" || kind == "pixart", "model.kind is \"dit\" or \"pixart\"");
+  const bool texts = kind.empty() ? is_of_texts(usual) : kind == "pixart";
+  ModelConfig model = texts == is_of_texts(usual) ? usual : texts ? ModelConfig(PixArtConfig()) : DiTConfig();
+  if (preset.empty()) return model;
+  const ModelConfig named = model_preset(preset);
+  require(kind.empty() || is_of_texts(named) == texts, "model.preset is of another kind than model.kind");
+  if (is_of_texts(named)) return named;
+  return sized_as(std::get<DiTConfig>(named), is_of_texts(model) ? DiTConfig() : std::get<DiTConfig>(model));
+}
+
+// The settings of a model by the names that they have in JSON, but for its kind.
+nlohmann::ordered_json settings_of(const ModelConfig& model) {
+  auto settings = nlohmann::ordered_json::parse(all_settings(model));
+  settings.erase("model");
+  return settings;
+}
+
+template <class T>
+void take_setting(Section& section, const std::string& key, nlohmann::ordered_json& setting) {
+  T value = setting.get<T>();
+  section.take(key.c_str(), value);
+  setting = value;
+}
+
+// Every setting is of the kind that it is of in JSON. Lists are not for people to set: they come from weights.
+ModelConfig read_model(toml::table& root, const ModelConfig& usual) {
   Section section(root, "model");
-  std::string preset, mixer, prediction;
+  std::string preset, kind;
+  section.take("kind", kind);
   section.take("preset", preset);
-  if (!preset.empty()) take_size(dit_preset(preset), model);
-  section.take("input_size", model.input_size);
-  section.take("patch_size", model.patch_size);
-  section.take("in_channels", model.in_channels);
-  section.take("hidden_size", model.hidden_size);
-  section.take("depth", model.depth);
-  section.take("num_heads", model.num_heads);
-  section.take("mlp_ratio", model.mlp_ratio);
-  section.take("num_classes", model.num_classes);
-  section.take("class_dropout", model.class_dropout);
-  section.take("learn_sigma", model.learn_sigma);
-  section.take("mixer", mixer);
-  if (!mixer.empty()) model.mixer = nn::mixer_from_name(mixer);
-  section.take("prediction", prediction);
-  if (!prediction.empty()) model.prediction = prediction_from_name(prediction);
+  const ModelConfig begun = model_to_begin_with(kind, preset, usual);
+  nlohmann::ordered_json settings = settings_of(begun);
+  for (auto& [key, setting] : settings.items()) {
+    if (setting.is_string()) take_setting<std::string>(section, key, setting);
+    if (setting.is_boolean()) take_setting<bool>(section, key, setting);
+    if (setting.is_number_integer())
+      take_setting<int64_t>(section, key, setting);
+    else if (setting.is_number())
+      take_setting<double>(section, key, setting);
+  }
   section.done();
-  model.validate();
+  settings["model"] = is_of_texts(begun) ? "pixart" : "dit";
+  try {
+    return model_config_from_json(settings.dump());
+  } catch (const Error& error) {
+    throw UsageError(error.what());
+  }
 }
 
 void read_optimizer(toml::table& root, OptimizerConfig& train) {
@@ -154,10 +122,12 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   section.take("steps", train.steps);
   section.take("batch", train.batch);
   section.take("accumulate", train.accumulate);
+  section.take("optimizer", train.optimizer);
   section.take("lr", train.lr);
   section.take("weight_decay", train.weight_decay);
   section.take("beta1", train.beta1);
   section.take("beta2", train.beta2);
+  section.take("beta3", train.beta3);
   section.take("epsilon", train.epsilon);
   section.take("schedule", train.schedule);
   section.take("warmup", train.warmup);
@@ -176,8 +146,10 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
           "train.steps, batch and accumulate are positive");
   require(train.batch % train.accumulate == 0, "train.accumulate must divide train.batch");
   require(train.lr > 0 && train.lr < 10, "train.lr must lie in 0..10");
-  require(train.beta1 >= 0 && train.beta1 < 1 && train.beta2 >= 0 && train.beta2 < 1,
-          "train.beta1 and beta2 lie in 0..1");
+  const auto is_share = [](double value) { return value >= 0 && value < 1; };
+  require(is_share(train.beta1) && is_share(train.beta2) && is_share(train.beta3),
+          "train.beta1, beta2 and beta3 lie in 0..1");
+  require(train.optimizer == "adamw" || train.optimizer == "came", "train.optimizer is \"adamw\" or \"came\"");
   require(train.epsilon > 0 && train.weight_decay >= 0 && train.clip >= 0,
           "train.epsilon, weight_decay, clip are not negative");
   require(train.ema >= 0 && train.ema < 1, "train.ema must lie in 0..1");
@@ -201,6 +173,22 @@ void read_data(toml::table& root, DataConfig& data) {
   require(data.path.empty() != data.replay.empty(), "give either data.path or data.replay");
 }
 
+void read_text(toml::table& root, TrainConfig& config) {
+  TextConfig& text = config.text;
+  Section section(root, "text");
+  section.take("tokenizer", text.tokenizer);
+  section.take("encoder", text.encoder);
+  section.take("depth", text.depth);
+  section.take("heads", text.heads);
+  section.take("hidden", text.hidden);
+  section.take("dropout", text.dropout);
+  section.done();
+  require(text.dropout >= 0 && text.dropout < 1, "text.dropout must lie in 0..1");
+  require(text.encoder.empty() || !text.tokenizer.empty(), "text.encoder needs text.tokenizer too");
+  require(!config.trains_text_encoder() || config.distil.teacher.empty(),
+          "a teacher and a student must see the same states of a text: give text.encoder");
+}
+
 void read_distil(toml::table& root, DistilConfig& distil) {
   Section section(root, "distil");
   section.take("teacher", distil.teacher);
@@ -222,6 +210,7 @@ void read_output(toml::table& root, OutputConfig& output) {
   section.take("sample_every", output.sample_every);
   section.take("sample_steps", output.sample_steps);
   section.take("sample_cfg", output.sample_cfg);
+  section.take("sample_prompts", output.sample_prompts);
   section.done();
   require(!output.dir.empty(), "output.dir names the folder of the run");
   require(output.log_every > 0 && output.save_every > 0 && output.sample_every >= 0,
@@ -229,7 +218,7 @@ void read_output(toml::table& root, OutputConfig& output) {
 }
 
 void check_tables(const toml::table& root) {
-  const std::vector<std::string> tables = {"model", "data", "train", "distil", "output"};
+  const std::vector<std::string> tables = {"model", "data", "text", "train", "distil", "output"};
   for (const auto& [key, value] : root)
     if (std::find(tables.begin(), tables.end(), std::string(key.str())) == tables.end())
       throw UsageError(fmt::format("configuration: there is no table \"{}\"{}", key.str(),
@@ -237,24 +226,17 @@ void check_tables(const toml::table& root) {
 }
 
 // The model that the run's weights are of, if it starts from any.
-std::optional<DiTConfig> model_to_start_from(const TrainConfig& config, bool resume) {
+std::optional<ModelConfig> model_to_start_from(const TrainConfig& config, bool resume) {
   const auto checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
   if (resume && std::filesystem::exists(checkpoint)) return open_checkpoint(checkpoint).model;
-  if (!config.train.init.empty()) return read_model_config(std::filesystem::path(config.train.init));
+  if (!config.train.init.empty()) return read_model_config_of_either(Weights::open(config.train.init));
   return std::nullopt;
 }
 
-nlohmann::ordered_json settings_of(const DiTConfig& model) {
-  auto settings = nlohmann::ordered_json::parse(to_json(model));
-  settings.erase("model");                    // the kind of model, of which there is one
-  settings.emplace("prediction", "epsilon");  // which is not written where it is this
-  return settings;
-}
-
 // All settings of a model, so that the written configuration says them wherever they came from.
-toml::table table_of(const DiTConfig& model) {
+toml::table table_of(const ModelConfig& model) {
   const auto settings = settings_of(model);
-  toml::table table;
+  toml::table table{{"kind", is_of_texts(model) ? "pixart" : "dit"}};
   for (const auto& [key, value] : settings.items()) {
     if (value.is_string()) table.insert(key, value.get<std::string>());
     if (value.is_boolean()) table.insert(key, value.get<bool>());
@@ -273,8 +255,8 @@ TrainConfig config_from(toml::table root, const std::vector<std::string>& overri
   read_distil(root, config.distil);
   read_output(root, config.output);
   const auto start = model_to_start_from(config, resume);
-  if (start) config.model = *start;
-  read_model(root, config.model);
+  config.model = read_model(root, start.value_or(DiTConfig()));
+  read_text(root, config);
   if (start && !resume)
     if (const auto other = first_difference(config.model, *start))
       throw UsageError(fmt::format("configuration: model.{} is {}, but {} in {}", other->setting, other->first,
@@ -286,7 +268,7 @@ TrainConfig config_from(toml::table root, const std::vector<std::string>& overri
   return config;
 }
 
-std::string read_text(const std::filesystem::path& path) {
+std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path);
   if (!file || std::filesystem::is_directory(path))
     throw UsageError(fmt::format("{}: this configuration cannot be read", path.string()));
@@ -305,7 +287,7 @@ TrainConfig read_train_config(const ConfigSource& source) {
   toml::table root;
   if (!source.preset.empty()) root = parse(to_toml(find_preset(source.preset)), source.preset);
   if (source.file.empty()) return config_from(std::move(root), source.overrides, source.resume);
-  lay_over(root, parse(read_text(source.file), source.file.string()));
+  lay_over(root, parse(read_file(source.file), source.file.string()));
   try {
     return config_from(std::move(root), source.overrides, source.resume);
   } catch (const UsageError& error) {
@@ -315,16 +297,6 @@ TrainConfig read_train_config(const ConfigSource& source) {
 
 std::string teacher_of(const std::string& toml) {
   return parse(toml, "checkpoint")["distil"]["teacher"].value_or(std::string());
-}
-
-std::optional<Difference> first_difference(const DiTConfig& a, const DiTConfig& b) {
-  const auto first = settings_of(a), second = settings_of(b);
-  for (const auto& [setting, value] : first.items()) {
-    const bool only_rate = setting == "class_dropout" && a.null_class() == b.null_class();
-    if (value != second[setting] && !only_rate)
-      return Difference{setting, value.dump(), second[setting].dump()};
-  }
-  return std::nullopt;
 }
 
 double learning_rate(const OptimizerConfig& config, int64_t step) {

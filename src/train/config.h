@@ -7,14 +7,23 @@
 #include <string>
 #include <vector>
 
-#include "models/dit.h"
+#include "train/model_config.h"
 
 namespace linnet {
 
 struct DataConfig {
-  std::string path;    ///< folder of class folders of PNG, JPEG or WebP pictures, or of latents (linnet encode)
+  /// Folder of PNG, JPEG or WebP pictures in class folders or with captions, or of latents (linnet encode).
+  std::string path;
   std::string replay;  ///< or: a safetensors file with x0, t, noise, y (steps, batch, …), used in its order
   bool flip = false;   ///< mirror every other picture at random
+};
+
+/// How a model is told the texts of pictures in a folder; latents have their texts encoded beside them.
+struct TextConfig {
+  std::string tokenizer;  ///< SentencePiece model, or the folder that holds it
+  std::string encoder;    ///< T5 encoder whose states the model sees; empty: one that is trained along
+  int64_t depth = 2, heads = 4, hidden = 256;  ///< of that one; its width is model.caption_channels
+  double dropout = 0.1;                        ///< how often a text is dropped: "" stands in its place
 };
 
 /// LiT's hybrid distillation.
@@ -26,8 +35,9 @@ struct DistilConfig {
 
 struct OptimizerConfig {
   int64_t steps = 400000, batch = 256;
-  int64_t accumulate = 1;  ///< the batch is worked on in this many parts
-  double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  int64_t accumulate = 1;           ///< the batch is worked on in this many parts
+  std::string optimizer = "adamw";  ///< or "came" (ops/came.h), which has beta3 and no epsilon
+  double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, beta3 = 0.9999, epsilon = 1e-8;
   std::string schedule = "constant";  ///< or "cosine": down to zero at the last step
   int64_t warmup = 0;
   double clip = 0;  ///< largest norm of the gradient; 0: no limit
@@ -48,15 +58,23 @@ struct OutputConfig {
   int64_t sample_every = 0;  ///< 0: never
   int64_t sample_steps = 30;
   double sample_cfg = 2.0;
+  std::vector<std::string> sample_prompts;  ///< of a model of texts
 };
 
 struct TrainConfig {
-  DiTConfig model;
+  ModelConfig model;
   DataConfig data;
+  TextConfig text;
   OptimizerConfig train;
   DistilConfig distil;
   OutputConfig output;
   std::string toml;  ///< the whole configuration as TOML, overrides included
+
+  const DiTConfig& of_classes() const { return std::get<DiTConfig>(model); }
+  const PixArtConfig& of_texts() const { return std::get<PixArtConfig>(model); }
+  bool trains_text_encoder() const {
+    return is_of_texts(model) && !text.tokenizer.empty() && text.encoder.empty();
+  }
 };
 
 /// Where settings come from; what stands later in this list overrides what stands earlier.
@@ -75,13 +93,6 @@ TrainConfig parse_train_config(const std::string& toml, const std::vector<std::s
 
 /// The teacher of a run, as the configuration that its checkpoint keeps says; empty: none.
 std::string teacher_of(const std::string& toml);
-
-/// The first setting by which the weights of one model do not fit another, and its two values as JSON. How
-/// often classes are dropped is no such setting, only whether there is a row for "no class".
-struct Difference {
-  std::string setting, first, second;
-};
-std::optional<Difference> first_difference(const DiTConfig& a, const DiTConfig& b);
 
 /// The learning rate of a step, counted from 0.
 double learning_rate(const OptimizerConfig& config, int64_t step);

@@ -1,90 +1,36 @@
 #include "train/data.h"
 
 #include <algorithm>
-#include <cmath>
+#include <numeric>
 #include <set>
 
 #include "core/parallel.h"
-#include "core/random.h"
 #include "io/image.h"
 #include "io/latents.h"
-#include "io/resize.h"
 #include "io/safetensors.h"
+#include "train/drawn_data.h"
 
 namespace linnet {
 namespace {
 
 constexpr int64_t diffusion_steps = 1000;
 
-// Streams of random numbers that must not meet.
-enum class Stream : uint64_t { order = 1, noise, dropout, flip, latent };
-
-uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
-  return mix(mix(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)), static_cast<uint64_t>(counter));
-}
-
-// What a training on labelled pictures draws, whatever they are: order, mirror, noise, timestep and dropped
-// classes, each a pure function of the seed and the step.
-class LabelledData : public BatchSource {
+// Pictures that have a class each.
+class LabelledData : public DrawnData {
  public:
-  explicit LabelledData(const TrainConfig& config) : config_(config) {}
-
-  Batch batch(int64_t step) const override {
-    const int64_t n = config_.train.batch, side = config_.model.input_size, seed = config_.train.seed;
-    Batch result;
-    result.x0 = Tensor::empty({n, config_.model.in_channels, side, side});
-    result.y = Tensor::empty({n}, DType::i64);
-    const int64_t each = result.x0.numel() / n;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t counter = step * n + i;
-      const bool flipped = config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1;
-      float* into = result.x0.mutable_data<float>() + i * each;
-      const int64_t label = read(index_of(counter), counter, flipped, {into, static_cast<size_t>(each)});
-      result.y.mutable_data<int64_t>()[i] = dropped(counter) ? config_.model.num_classes : label;
-    }
-    Generator generator(stream_seed(seed, Stream::noise, step));
-    result.noise = generator.normal(result.x0.shape());
-    result.t = Tensor::empty({n}, DType::i64);
-    for (int64_t i = 0; i < n; ++i) result.t.mutable_data<int64_t>()[i] = draw_timestep(generator);
-    return result;
-  }
+  explicit LabelledData(const TrainConfig& config) : DrawnData(config), model_(config.of_classes()) {}
 
  protected:
-  virtual int64_t count() const = 0;
-  // One picture's values, and its class.
-  virtual int64_t read(int64_t picture, int64_t counter, bool flipped, std::span<float> values) const = 0;
+  virtual int64_t label(int64_t picture) const = 0;
 
-  const TrainConfig config_;
-
- private:
-  int64_t draw_timestep(Generator& generator) const {
-    const OptimizerConfig& train = config_.train;
-    if (train.timesteps == "uniform") return static_cast<int64_t>(generator.below(diffusion_steps));
-    float z = 0;
-    generator.normal({&z, 1});
-    const double share =
-        1.0 / (1.0 + std::exp(-(train.timesteps_mean + train.timesteps_deviation * static_cast<double>(z))));
-    return std::min<int64_t>(diffusion_steps - 1,
-                             static_cast<int64_t>(share * static_cast<double>(diffusion_steps)));
+  void add_conditions(const std::vector<Drawn>& drawn, Batch& batch) const override {
+    batch.y = Tensor::empty({static_cast<int64_t>(drawn.size())}, DType::i64);
+    for (size_t i = 0; i < drawn.size(); ++i)
+      batch.y.mutable_data<int64_t>()[i] =
+          is_dropped(drawn[i].counter, model_.class_dropout) ? model_.num_classes : label(drawn[i].picture);
   }
 
-  bool dropped(int64_t counter) const {
-    Generator generator(stream_seed(config_.train.seed, Stream::dropout, counter));
-    return generator.uniform_double() < config_.model.class_dropout;
-  }
-
-  // Every epoch is a permutation of its own.
-  int64_t index_of(int64_t counter) const {
-    const int64_t n = count(), epoch = counter / n;
-    if (epoch != epoch_) {
-      order_ = permutation(n, stream_seed(config_.train.seed, Stream::order, epoch));
-      epoch_ = epoch;
-    }
-    return order_[static_cast<size_t>(counter % n)];
-  }
-
-  mutable int64_t epoch_ = -1;  // of order_; batches are made on one thread
-  mutable std::vector<int64_t> order_;
+  const DiTConfig model_;
 };
 
 // A folder of class sub-folders (the ImageNet layout); classes are numbered in the order of their names.
@@ -92,7 +38,7 @@ class FolderData : public LabelledData {
  public:
   explicit FolderData(const TrainConfig& config) : LabelledData(config) {
     const std::filesystem::path root = config.data.path;
-    const int64_t channels = config.model.in_channels;
+    const int64_t channels = model_.in_channels;
     for (const auto& folder : class_folders(root)) {
       std::set<std::filesystem::path> files;
       for (const auto& entry : std::filesystem::directory_iterator(folder))
@@ -107,8 +53,8 @@ class FolderData : public LabelledData {
           "pictures, and train on its folder",
           root.string(), channels);
     const auto classes = static_cast<int64_t>(names_.size());
-    check(classes == config.model.num_classes, "{} holds {} classes, the model is configured for {}",
-          root.string(), classes, config.model.num_classes);
+    check(classes == model_.num_classes, "{} holds {} classes, the model is configured for {}", root.string(),
+          classes, model_.num_classes);
   }
 
   std::vector<std::string> class_names() const override { return names_; }
@@ -116,13 +62,10 @@ class FolderData : public LabelledData {
  protected:
   int64_t count() const override { return static_cast<int64_t>(pictures_.size()); }
 
-  int64_t read(int64_t picture, int64_t, bool flipped, std::span<float> values) const override {
-    const Picture& chosen = pictures_[static_cast<size_t>(picture)];
-    Image image = center_crop(read_image(chosen.path), config_.model.input_size);
-    if (flipped) image = flip_horizontal(image);
-    const Tensor tensor = to_tensor({&image, 1});
-    std::copy_n(tensor.data<float>(), tensor.numel(), values.data());
-    return chosen.label;
+  int64_t label(int64_t picture) const override { return pictures_[static_cast<size_t>(picture)].label; }
+
+  void read(const Drawn& drawn, std::span<float> values) const override {
+    read_pixels(pictures_[static_cast<size_t>(drawn.picture)].path, model_.input_size, drawn.flipped, values);
   }
 
  private:
@@ -140,8 +83,8 @@ class LatentData : public LabelledData {
  public:
   explicit LatentData(const TrainConfig& config)
       : LabelledData(config), latents_(LatentFolder::open(config.data.path)) {
-    const DiTConfig& model = config.model;
-    const Shape wanted{model.in_channels, model.input_size, model.input_size};
+    const DiTConfig& model = model_;
+    const Shape wanted = picture_shape(config.model);
     check(latents_.shape() == wanted, "{}: its latents have shape {}, the model takes {}", config.data.path,
           to_string(latents_.shape()), to_string(wanted));
     check(latents_.largest_label() < model.num_classes,
@@ -160,11 +103,11 @@ class LatentData : public LabelledData {
  protected:
   int64_t count() const override { return latents_.count(); }
 
-  int64_t read(int64_t picture, int64_t counter, bool flipped, std::span<float> values) const override {
-    const Tensor noise =
-        Generator(stream_seed(config_.train.seed, Stream::latent, counter)).normal(latents_.shape());
-    latents_.draw(picture, flipped, noise.values<float>(), values);
-    return latents_.label(picture);
+  int64_t label(int64_t picture) const override { return latents_.label(picture); }
+
+  void read(const Drawn& drawn, std::span<float> values) const override {
+    const Tensor noise = latent_noise(drawn.counter, latents_.shape());
+    latents_.draw(drawn.picture, drawn.flipped, noise.values<float>(), values);
   }
 
  private:
@@ -176,7 +119,7 @@ class ReplayData : public BatchSource {
  public:
   explicit ReplayData(const TrainConfig& config) : file_(SafetensorsFile::open(config.data.replay)) {
     const std::string& path = config.data.replay;
-    const DiTConfig& model = config.model;
+    const DiTConfig& model = config.of_classes();
     for (const char* name : {"x0", "t", "noise", "y"})
       check(file_.contains(name), "{}: tensor \"{}\" is missing; a replay file holds x0, t, noise and y", path,
             name);
@@ -224,7 +167,20 @@ std::vector<std::filesystem::path> class_folders(const std::filesystem::path& ro
   return {folders.begin(), folders.end()};
 }
 
+Batch part_of(const Batch& batch, int64_t begin, int64_t end) {
+  const auto rows = [&](const Tensor& all) { return all.defined() ? all.rows(begin, end) : all; };
+  Batch part{rows(batch.x0), rows(batch.noise), rows(batch.t), rows(batch.y)};
+  if (batch.texts.count() > 0) {
+    std::vector<int64_t> which(static_cast<size_t>(end - begin));
+    std::iota(which.begin(), which.end(), begin);
+    part.texts = select(batch.texts, which);
+  }
+  if (!batch.ids.empty()) part.ids = {batch.ids.begin() + begin, batch.ids.begin() + end};
+  return part;
+}
+
 std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
+  if (is_of_texts(config.model)) return open_text_data(config);
   if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config);
   if (is_latent_folder(config.data.path)) return std::make_unique<LatentData>(config);
   return std::make_unique<FolderData>(config);

@@ -13,14 +13,20 @@ namespace linnet {
 
 struct Batch {
   Tensor x0, noise;  ///< (n, c, h, w) f32
-  Tensor t, y;       ///< (n) i64; y is the null class where the class was dropped
+  Tensor t;          ///< (n) i64
+  Tensor y;          ///< (n) i64, of a run on classes; the null class where the class was dropped
+  /// Of a run on texts: how their encoder sees them, or, if that is trained along, their pieces.
+  TextStates texts = {{}, {0}};
+  std::vector<std::vector<int64_t>> ids = {};
 };
+/// Pictures begin to end of it.
+Batch part_of(const Batch& batch, int64_t begin, int64_t end);
 
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual Batch batch(int64_t step) const = 0;
-  /// Names of the classes by index; empty if unknown.
+  /// Names of the classes by index; empty if unknown or of texts.
   virtual std::vector<std::string> class_names() const { return {}; }
 };
 

@@ -1,8 +1,9 @@
-// AdamW over a list of parameters: their moments, their moving average, and the clipping of the gradient's
-// norm.
+// AdamW or CAME over a list of parameters: what they keep of each, the moving average, and the clipping of the
+// gradient's norm.
 #pragma once
 
 #include "nn/parameter.h"
+#include "ops/came.h"
 #include "train/config.h"
 
 namespace linnet {
@@ -10,28 +11,31 @@ namespace linnet {
 class Optimizer {
  public:
   /// Of parameters that have values, from here on leaves whose gradients are wanted. averages, one for each
-  /// parameter and in the same order, start as copies.
-  Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages);
+  /// parameter and in the same order, start as copies. name: "adamw" or "came".
+  Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages,
+            std::string_view name = "adamw");
 
   void clear_gradients();
   /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. Returns the
   /// gradient's norm before clipping.
   double step(const OptimizerConfig& config, double lr, int64_t steps_done);
 
-  /// Replaces values and averages; values in the parameters' order.
+  /// Replaces values and averages of the parameters that are named in the list.
   void start_from(const nn::ParameterList& values);
-  /// All that makes up the state, by name, sharing memory: "model.", "ema.", "mean.", "square.".
+  /// All that makes up the state, by name, sharing memory: "model.", "ema.", "mean.", "square.", and of CAME's
+  /// matrices "square_rows." and so on.
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
   struct Slot {
     std::string name;
     nn::Parameter *parameter, *average;
-    Tensor mean, square;
+    ops::CameState kept;  ///< of AdamW mean and square alone, both of the parameter's shape
   };
 
   double gradient_norm() const;
 
+  bool came_;
   std::vector<Slot> slots_;
 };
 

@@ -14,7 +14,8 @@ namespace {
 constexpr std::string_view lit = "LiT, ImageNet 256", lit_512 = "LiT, ImageNet 512",
                            ablation = "LiT, ablations";
 constexpr std::string_view dit = "DiT, ImageNet 256", dit_512 = "DiT, ImageNet 512", scaling = "DiT, scaling";
-constexpr std::string_view xl = "DiT-XL/2", nobody = "";
+constexpr std::string_view t2i = "LiT, text to image";
+constexpr std::string_view xl = "DiT-XL/2", sigma = "PixArt-XL/2", nobody = "";
 
 constexpr std::array all = {
     Preset{"lit-s-2-imagenet256", "LiT-S/2", 256, 400'000, 256, 0.5, 0.05, "DiT-S/2", xl, ablation},
@@ -27,6 +28,10 @@ constexpr std::array all = {
     Preset{"dit-l-2-imagenet256", "DiT-L/2", 256, 400'000, 256, 0, 0, nobody, nobody, scaling},
     Preset{"dit-xl-2-imagenet256", "DiT-XL/2", 256, 7'000'000, 256, 0, 0, nobody, nobody, dit},
     Preset{"dit-xl-2-imagenet512", "DiT-XL/2", 512, 3'000'000, 256, 0, 0, nobody, nobody, dit_512},
+    // The paper says no batch for texts: that of its models of classes.
+    Preset{"lit-xl-2-t2i-512", "LiT-T2I-XL/2", 512, 45'400, 256, 1.0, 0.05, sigma, sigma, t2i, true},
+    Preset{"lit-xl-2-t2i-1024", "LiT-T2I-XL/2", 1024, 45'400, 256, 1.0, 0.05, "LiT-T2I-XL/2 at 512", sigma, t2i,
+           true},
 };
 
 }  // namespace
@@ -45,30 +50,54 @@ const Preset& find_preset(std::string_view name) {
                        : fmt::format("there is no preset \"{}\"; did you mean \"{}\"?", name, near));
 }
 
-std::string to_toml(const Preset& preset) {
+namespace {
+
+std::string heading(const Preset& preset) {
   const std::string_view paper = preset.model.substr(0, 3) == "LiT" ? "2501.12976" : "2212.09748";
-  std::string text = fmt::format("# {} on ImageNet at {} x {} pixels (arXiv {}).\n", preset.model,
-                                 preset.pixels, preset.pixels, paper);
+  std::string text =
+      fmt::format("# {} on {} at {} x {} pixels (arXiv {}).\n", preset.model,
+                  preset.of_texts ? "pictures with texts" : "ImageNet", preset.pixels, preset.pixels, paper);
   if (!preset.ancestor.empty())
     text += fmt::format(
-        "# It starts from a {}'s weights (linnet inherit, then --init) and learns from a {} (--teacher),\n"
-        "# both trained at this resolution.\n",
-        preset.ancestor, preset.teacher);
-  text += fmt::format(
+        "# It starts from a {}'s weights (linnet inherit, then --init) and learns from a {} (--teacher){}.\n",
+        preset.ancestor, preset.teacher, preset.of_texts ? "" : ",\n# both trained at this resolution");
+  return text;
+}
+
+std::string model_of(const Preset& preset) {
+  if (preset.of_texts)
+    return fmt::format(
+        "[model]\n"
+        "preset = \"{}\"\n"
+        "sample_size = {}  # latents of {} x {} pixels\n"
+        "interpolation = {:.1f}\n"
+        "\n"
+        "[text]\n"
+        "dropout = 0.1\n"
+        "\n",
+        preset.model, preset.pixels / 8, preset.pixels, preset.pixels,
+        static_cast<double>(preset.pixels) / 512);
+  return fmt::format(
       "[model]\n"
       "preset = \"{}\"\n"
       "input_size = {}  # latents of {} x {} pixels\n"
       "num_classes = 1000\n"
       "class_dropout = 0.1\n"
-      "\n"
-      "[train]\n"
-      "steps = {}\n"
-      "batch = {}\n"
-      "lr = {}\n"
-      "weight_decay = 0.0\n"
-      "ema = 0.9999\n"
       "\n",
-      preset.model, preset.pixels / 8, preset.pixels, preset.pixels, preset.steps, preset.batch, Preset::lr);
+      preset.model, preset.pixels / 8, preset.pixels, preset.pixels);
+}
+
+std::string training_of(const Preset& preset) {
+  std::string text = fmt::format("[train]\nsteps = {}\nbatch = {}\nlr = {}\nweight_decay = 0.0\nema = 0.9999\n",
+                                 preset.steps, preset.batch, preset.lr());
+  if (preset.of_texts) text += "optimizer = \"came\"\nwarmup = 1000\nclip = 0.01\ncheckpointing = true\n";
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string to_toml(const Preset& preset) {
+  std::string text = heading(preset) + model_of(preset) + training_of(preset);
   if (!preset.teacher.empty())
     text += fmt::format("[distil]  # acts with a teacher\nnoise = {:.2f}\nvariance = {:.2f}\n\n", preset.noise,
                         preset.variance);

@@ -7,7 +7,7 @@
 
 #include "core/parallel.h"
 #include "io/file.h"
-#include "store/model_file.h"
+#include "io/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
@@ -21,12 +21,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-void write_text(const fs::path& path, const std::string& text) {
-  write_file_atomically(path, [&](std::FILE* file) {
-    check(std::fwrite(text.data(), 1, text.size(), file) == text.size(), "{}: writing failed", path.string());
-  });
-}
-
 // Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
 // be logged again.
 void keep_metrics_until(const fs::path& path, int64_t step) {
@@ -37,7 +31,7 @@ void keep_metrics_until(const fs::path& path, int64_t step) {
     if (json.is_object() && json.value("step", int64_t{0}) <= step && json.contains("step"))
       kept << line << '\n';
   }
-  write_text(path, kept.str());
+  write_text_file(path, kept.str());
 }
 
 class Metrics {
@@ -93,21 +87,25 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
 
   const auto data = open_data(config);
   Trainer trainer(config, *data);
-  if (!config.distil.teacher.empty()) trainer.learn_from(std::move(load_model(config.distil.teacher).model));
+  if (!config.distil.teacher.empty()) trainer.learn_from(load_trainee(config.distil.teacher, config.model));
   if (resume)
     trainer.load_checkpoint(checkpoint);
   else if (!config.train.init.empty())
-    trainer.start_from(*load_model(config.train.init).model);
+    trainer.start_from(*load_trainee(config.train.init, config.model));
   std::error_code error;
   fs::create_directories(dir, error);
   check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
-  write_text(dir / "config.toml", config.toml + "\n");
+  write_text_file(dir / "config.toml", config.toml + "\n");
+  if (config.trains_text_encoder()) {
+    fs::create_directories(dir / "tokenizer");
+    write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
+  }
   keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
   Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
 
   const auto save = [&] {
     trainer.save_checkpoint(checkpoint);
-    trainer.save_averaged(dir / "model.safetensors");
+    trainer.save_averaged(dir);
     if (callbacks.on_save) callbacks.on_save(checkpoint);
   };
   Prefetcher batches(*data, trainer.steps_done());

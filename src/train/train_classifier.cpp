@@ -13,10 +13,12 @@ std::unique_ptr<BatchSource> open_pictures(const ClassifierTraining& training) {
   TrainConfig config;
   config.data.path = training.data;
   config.train = training.optimizer;
-  config.model.input_size = training.model.input_size;
-  config.model.in_channels = training.model.in_channels;
-  config.model.num_classes = training.model.num_classes;
-  config.model.class_dropout = 0;
+  DiTConfig model;
+  model.input_size = training.model.input_size;
+  model.in_channels = training.model.in_channels;
+  model.num_classes = training.model.num_classes;
+  model.class_dropout = 0;
+  config.model = model;
   return open_data(config);
 }
 

@@ -7,7 +7,6 @@
 #include "core/tape.h"
 #include "diffusion/loss.h"
 #include "ops/matmul.h"
-#include "store/model_file.h"
 #include "train/checkpoint.h"
 
 namespace linnet {
@@ -20,28 +19,34 @@ double mean_of(const std::vector<double>& values) {
 }
 
 // A model with parameters drawn from the seed.
-DiT fresh_model(const TrainConfig& config) {
-  DiT model(config.model);
-  nn::initialize(model, static_cast<uint64_t>(config.train.seed));
+std::unique_ptr<Trainee> fresh_model(const TrainConfig& config) {
+  auto model = make_trainee(config);
+  nn::initialize(*model, static_cast<uint64_t>(config.train.seed));
   return model;
 }
 
-void check_teacher(const DiTConfig& theirs, const TrainConfig& config) {
-  const DiTConfig& ours = config.model;
+// What a teacher and its student must have in common, in words.
+std::string conditions_of(const ModelConfig& model) {
+  if (const auto* text = std::get_if<PixArtConfig>(&model))
+    return fmt::format("texts' states of width {}", text->caption_channels);
+  const auto& classes = std::get<DiTConfig>(model);
+  return fmt::format("{} classes{}", classes.num_classes, classes.null_class() ? " and none" : "");
+}
+
+void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
+  const ModelConfig& ours = config.model;
   const std::string& name = config.distil.teacher;
-  const auto input = [](const DiTConfig& c) {
-    return fmt::format("{0}x{0} in {1} channels", c.input_size, c.in_channels);
+  const auto input = [](const ModelConfig& c) {
+    const Shape shape = picture_shape(c);
+    return fmt::format("{0}x{0} in {1} channels", shape[1], shape[0]);
   };
-  const auto classes = [](const DiTConfig& c) {
-    return fmt::format("{} classes{}", c.num_classes, c.null_class() ? " and none" : "");
-  };
-  const auto output = [](const DiTConfig& c) {
-    return fmt::format("{}{}", name_of(c.prediction), c.learn_sigma ? " and variance" : "");
+  const auto output = [](const ModelConfig& c) {
+    return fmt::format("{}{}", name_of(prediction_of(c)), learns_variance(c) ? " and variance" : "");
   };
   check(input(theirs) == input(ours), "{}: the teacher takes {}, the student {}", name, input(theirs),
         input(ours));
-  check(classes(theirs) == classes(ours), "{}: the teacher knows {}, the student {}", name, classes(theirs),
-        classes(ours));
+  check(conditions_of(theirs) == conditions_of(ours), "{}: the teacher knows {}, the student {}", name,
+        conditions_of(theirs), conditions_of(ours));
   check(output(theirs) == output(ours), "{}: the teacher predicts {}, the student {}", name, output(theirs),
         output(ours));
 }
@@ -50,14 +55,15 @@ void check_teacher(const DiTConfig& theirs, const TrainConfig& config) {
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
     : config_(config), class_names_(data.class_names()), schedule_(NoiseSchedule::linear()),
-      model_(fresh_model(config)), ema_(config.model),
-      optimizer_(nn::learned_parameters(model_), nn::learned_parameters(ema_)) {
-  model_.set_product_dtype(ops::product_dtype_from_name(config.train.precision));
-  model_.set_checkpointing(config.train.checkpointing);
-  ema_.set_product_dtype(model_.product_dtype());
+      model_(fresh_model(config)), ema_(make_trainee(config)),
+      optimizer_(nn::learned_parameters(*model_), nn::learned_parameters(*ema_), config.train.optimizer) {
+  const DType products = ops::product_dtype_from_name(config.train.precision);
+  model_->set_product_dtype(products);
+  model_->set_checkpointing(config.train.checkpointing);
+  ema_->set_product_dtype(products);
 }
 
-void Trainer::start_from(DiT& source) {
+void Trainer::start_from(Trainee& source) {
   if (const auto other = first_difference(source.config(), config_.model))
     fail("the weights to start from belong to another model: their {} is {}, the configured {}", other->setting,
          other->first, other->second);
@@ -65,7 +71,7 @@ void Trainer::start_from(DiT& source) {
   optimizer_.start_from(nn::learned_parameters(source));
 }
 
-void Trainer::learn_from(std::shared_ptr<DiT> teacher) {
+void Trainer::learn_from(std::shared_ptr<Trainee> teacher) {
   if (teacher) {
     check_teacher(teacher->config(), config_);
     teacher->set_product_dtype(teacher->product_dtype_from_name(config_.distil.precision));
@@ -87,11 +93,8 @@ StepMetrics Trainer::gather_gradients(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
   optimizer_.clear_gradients();
   StepMetrics metrics;
-  for (int64_t part = 0; part < parts; ++part) {
-    const auto of = [&](const Tensor& all) { return all.rows(part * n, (part + 1) * n); };
-    gather_part({of(batch.x0), of(batch.noise), of(batch.t), of(batch.y)}, 1.0 / static_cast<double>(parts),
-                metrics);
-  }
+  for (int64_t part = 0; part < parts; ++part)
+    gather_part(part_of(batch, part * n, (part + 1) * n), 1.0 / static_cast<double>(parts), metrics);
   return metrics;
 }
 
@@ -101,11 +104,11 @@ void Trainer::gather_part(const Batch& batch, double share, StepMetrics& metrics
   for (int64_t i = 0; i < times.numel(); ++i)
     times.mutable_data<float>()[i] = static_cast<float>(batch.t.data<int64_t>()[i]);
   // Before there is a tape: the teacher records nothing, and its layers run on packed weights.
-  const Teaching teaching{teacher_ ? teacher_->forward(xt, times, batch.y) : Tensor(), config_.distil.noise,
+  const Teaching teaching{teacher_ ? teacher_->predict(xt, times, batch) : Tensor(), config_.distil.noise,
                           config_.distil.variance};
   Tape tape;
-  const Tensor prediction = model_.forward(xt, times, batch.y);
-  const DiffusionLoss loss = diffusion_loss(schedule_, config_.model.prediction, prediction, batch.x0, xt,
+  const Tensor prediction = model_->predict(xt, times, batch);
+  const DiffusionLoss loss = diffusion_loss(schedule_, prediction_of(config_.model), prediction, batch.x0, xt,
                                             batch.noise, batch.t, teaching);
   metrics.loss += share * static_cast<double>(loss.total.item());
   metrics.mse += share * mean_of(loss.mse);
@@ -125,10 +128,10 @@ void Trainer::save_checkpoint(const std::filesystem::path& path) {
   write_checkpoint(path, optimizer_.state(), steps_done_, config_.model, config_.toml);
 }
 
-void Trainer::save_averaged(const std::filesystem::path& path) {
+void Trainer::save_averaged(const std::filesystem::path& folder) {
   std::map<std::string, std::string> metadata{{"linnet.step", std::to_string(steps_done_)}};
   if (!class_names_.empty()) metadata["linnet.classes"] = nlohmann::json(class_names_).dump();
-  save_model(path, ema_, DType::f32, metadata);
+  ema_->save(folder, metadata);
 }
 
 void Trainer::load_checkpoint(const std::filesystem::path& path) {

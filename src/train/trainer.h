@@ -1,6 +1,7 @@
 // Training: the step (loss, gradients, AdamW, moving average), and its state on disk. A run's folder holds
 //   checkpoint.safetensors  everything needed to go on bit-exactly: weights, moving average, moments, step
 //   model.safetensors       the moving average alone, as `linnet generate` takes it
+//   text_encoder/, tokenizer/   of a text encoder that is trained along
 //   config.toml, metrics.jsonl, samples/
 #pragma once
 
@@ -9,6 +10,7 @@
 #include "diffusion/schedule.h"
 #include "train/data.h"
 #include "train/optimizer.h"
+#include "train/trainee.h"
 
 namespace linnet {
 
@@ -29,21 +31,23 @@ class Trainer {
   StepMetrics gather_gradients(const Batch& batch);
   int64_t steps_done() const { return steps_done_; }
 
-  DiT& model() { return model_; }
+  Trainee& model() { return *model_; }
   /// The model with averaged weights (shared memory, always current).
-  DiT& averaged() { return ema_; }
+  Trainee& averaged() { return *ema_; }
 
-  /// Replaces all weights (and the average) by those of a model of the same configuration.
-  void start_from(DiT& source);
+  /// Replaces all weights (and the average) by those of a model of the same configuration; a text encoder that
+  /// is trained along keeps its own.
+  void start_from(Trainee& source);
   /// From here on also learns what the teacher predicts of the very same x_t, timesteps and (dropped or kept)
   /// classes, weighted as config.distil says; from null, from nobody. The teacher may be wider or deeper, but
   /// must take the same input, know the same classes, and predict the same; throws Error otherwise. It is
   /// frozen: its layers keep their weights converted and packed, once.
-  void learn_from(std::shared_ptr<DiT> teacher);
+  void learn_from(std::shared_ptr<Trainee> teacher);
 
-  /// Both write atomically.
+  /// Writes atomically.
   void save_checkpoint(const std::filesystem::path& path);
-  void save_averaged(const std::filesystem::path& path);
+  /// Into the run's folder, as Trainee::save.
+  void save_averaged(const std::filesystem::path& folder);
   /// Throws Error when the file belongs to another configuration.
   void load_checkpoint(const std::filesystem::path& path);
 
@@ -54,8 +58,8 @@ class Trainer {
   TrainConfig config_;
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
-  DiT model_, ema_;
-  std::shared_ptr<DiT> teacher_;
+  std::unique_ptr<Trainee> model_, ema_;
+  std::shared_ptr<Trainee> teacher_;
   Optimizer optimizer_;
   int64_t steps_done_ = 0;
 };

@@ -120,7 +120,9 @@ TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
 TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"-o", "a.png"}), 2, "say what to paint"));
   EXPECT_TRUE(failed(generate({"a", "-c", "7", "-o", "a.png"}), 2, "texts, not classes"));
-  EXPECT_TRUE(failed(run({"generate", "a star", "-o", "a.png"}, {folder_.path()}), 2, "not texts"));
+  write_small_model(folder_ / "classes.safetensors");
+  EXPECT_TRUE(failed(run({"generate", "a star", "-m", "classes.safetensors", "-o", "a.png"}, {folder_.path()}),
+                     2, "not texts"));
   EXPECT_TRUE(failed(generate({"caf\xe9", "-o", "a.png"}), 1, "not UTF-8"));
   EXPECT_TRUE(failed(generate({"a", "--size", "huge", "-o", "a.png"}), 2, "1024x768"));
   EXPECT_TRUE(failed(generate({"a", "--size", "0x5", "-o", "a.png"}), 2, "1024x768"));

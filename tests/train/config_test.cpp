@@ -24,10 +24,10 @@ std::string refusal(const std::string& toml, const std::vector<std::string>& ove
 
 TEST(TrainConfig, TakesAPresetAndWhatTheFileChangesInIt) {
   const TrainConfig config = parse_train_config(std::string(minimal) + "depth = 3\n", {});
-  EXPECT_EQ(config.model.hidden_size, 384);
-  EXPECT_EQ(config.model.num_heads, 2);
-  EXPECT_EQ(config.model.mixer, nn::Mixer::lit);
-  EXPECT_EQ(config.model.depth, 3);
+  EXPECT_EQ(config.of_classes().hidden_size, 384);
+  EXPECT_EQ(config.of_classes().num_heads, 2);
+  EXPECT_EQ(config.of_classes().mixer, nn::Mixer::lit);
+  EXPECT_EQ(config.of_classes().depth, 3);
 }
 
 TEST(TrainConfig, OverridesBeatTheFile) {
@@ -37,15 +37,15 @@ TEST(TrainConfig, OverridesBeatTheFile) {
   EXPECT_DOUBLE_EQ(config.train.lr, 2e-4);
   EXPECT_EQ(config.train.steps, 7);
   EXPECT_EQ(config.data.path, "other/place");
-  EXPECT_EQ(config.model.mixer, nn::Mixer::linear);
-  EXPECT_EQ(config.model.prediction, Prediction::v);
+  EXPECT_EQ(config.of_classes().mixer, nn::Mixer::linear);
+  EXPECT_EQ(config.of_classes().prediction, Prediction::v);
   EXPECT_TRUE(config.data.flip);
 }
 
 TEST(TrainConfig, TheWrittenConfigurationGivesTheSameRun) {
   const TrainConfig first = parse_train_config(minimal, {"train.lr=2e-4", "train.ema=0.5"});
   const TrainConfig again = parse_train_config(first.toml, {});
-  EXPECT_EQ(again.model, first.model);
+  EXPECT_EQ(again.of_classes(), first.of_classes());
   EXPECT_DOUBLE_EQ(again.train.lr, first.train.lr);
   EXPECT_DOUBLE_EQ(again.train.ema, first.train.ema);
 }
@@ -54,7 +54,7 @@ TEST(TrainConfig, SuggestsTheSettingThatWasMeant) {
   EXPECT_NE(refusal(minimal, {"train.step=5"}).find("did you mean \"steps\""), std::string::npos);
   EXPECT_NE(refusal(minimal, {"trian.steps=5"}).find("did you mean \"train\""), std::string::npos);
   EXPECT_NE(refusal(minimal, {"model.mixer=lot"}).find("softmax, linear, lit"), std::string::npos);
-  EXPECT_NE(refusal(minimal, {"model.prediction=x0"}).find("\"epsilon\" or \"v\""), std::string::npos);
+  EXPECT_NE(refusal(minimal, {"model.prediction=y"}).find("\"epsilon\", \"v\" or \"x0\""), std::string::npos);
 }
 
 TEST(TrainConfig, RefusesWhatCannotBe) {
@@ -82,8 +82,8 @@ TEST(TrainConfig, AFileLiesOverAPreset) {
       {.preset = "lit-xl-2-imagenet256", .file = folder / "own.toml", .overrides = {"train.steps=5"}});
   EXPECT_EQ(config.train.batch, 32);
   EXPECT_EQ(config.train.steps, 5);
-  EXPECT_EQ(config.model.input_size, 64);
-  EXPECT_EQ(config.model.depth, 28);
+  EXPECT_EQ(config.of_classes().input_size, 64);
+  EXPECT_EQ(config.of_classes().depth, 28);
   EXPECT_EQ(config.data.path, "pictures");
 }
 
@@ -106,12 +106,12 @@ class WithInit : public testing::Test {
 
 TEST_F(WithInit, TheModelIsThatOfTheFile) {
   const TrainConfig config = parse_train_config(toml(), {});
-  EXPECT_EQ(config.model, config_);
-  EXPECT_EQ(parse_train_config(config.toml, {}).model, config_);
+  EXPECT_EQ(config.of_classes(), config_);
+  EXPECT_EQ(parse_train_config(config.toml, {}).of_classes(), config_);
 }
 
 TEST_F(WithInit, WhatIsSaidMustAgree) {
-  EXPECT_EQ(parse_train_config(toml("[model]\nhidden_size = 16\ndepth = 1\n"), {}).model, config_);
+  EXPECT_EQ(parse_train_config(toml("[model]\nhidden_size = 16\ndepth = 1\n"), {}).of_classes(), config_);
   EXPECT_NE(refusal(toml("[model]\ndepth = 2\n")).find("model.depth is 2, but 1 in "), std::string::npos);
   EXPECT_NE(refusal(toml("[model]\nmixer = 'lit'\n")).find("model.mixer is \"lit\", but \"softmax\" in "),
             std::string::npos);
@@ -120,7 +120,8 @@ TEST_F(WithInit, WhatIsSaidMustAgree) {
 }
 
 TEST_F(WithInit, HowOftenClassesAreDroppedMayChangeButNotWhetherTheyAre) {
-  EXPECT_DOUBLE_EQ(parse_train_config(toml("[model]\nclass_dropout = 0.3\n"), {}).model.class_dropout, 0.3);
+  EXPECT_DOUBLE_EQ(parse_train_config(toml("[model]\nclass_dropout = 0.3\n"), {}).of_classes().class_dropout,
+                   0.3);
   EXPECT_NE(refusal(toml("[model]\nclass_dropout = 0.0\n")).find("model.class_dropout is 0.0, but 0.1 in "),
             std::string::npos);
 }

@@ -131,13 +131,9 @@ class LatentData : public testing::Test {
     for (const float picture : pictures) labels.push_back(static_cast<int64_t>(picture));
     const Tensor spread = Tensor::full({n, 2, 4, 4}, logvar).to(DType::f16);
     write_latent_shard(shard_path(folder / "latents", shard, 2),
-                       {mean.to(DType::f16),
-                        spread,
-                        mirrored.to(DType::f16),
-                        spread,
-                        Tensor::from<int64_t>(labels),
-                        {"a", "b", "c", "d", "e"},
-                        {}},
+                       {.groups = {{mean.to(DType::f16), spread, mirrored.to(DType::f16), spread}},
+                        .labels = Tensor::from<int64_t>(labels),
+                        .class_names = {"a", "b", "c", "d", "e"}},
                        settings);
   }
   TrainConfig config(const std::vector<std::string>& more = {}) const {

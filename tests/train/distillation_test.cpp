@@ -28,8 +28,8 @@ class Distillation : public testing::Test {
     config_.distil = {"teacher", 1.0, 0.05, "f32"};
     data_ = open_data(config_);
   }
-  static std::shared_ptr<DiT> load(const std::string& name) {
-    return std::move(load_model(reference(name)).model);
+  static std::shared_ptr<ClassTrainee> load(const std::string& name) {
+    return std::make_shared<ClassTrainee>(load_model(reference(name)).model);
   }
 
   TrainConfig config_;
@@ -81,12 +81,12 @@ TEST_F(Distillation, BringsTheStudentNearer) {
 TEST_F(Distillation, RefusesTeachersThatDoNotFit) {
   Trainer trainer(config_, *data_);
   const auto refusal = [&](const std::function<void(DiTConfig&)>& change) -> std::string {
-    DiTConfig config = config_.model;
+    DiTConfig config = config_.of_classes();
     change(config);
     auto teacher = std::make_shared<DiT>(config);
     nn::initialize(*teacher, 1);
     try {
-      trainer.learn_from(teacher);
+      trainer.learn_from(std::make_shared<ClassTrainee>(teacher));
     } catch (const Error& error) {
       return error.what();
     }
@@ -130,7 +130,8 @@ TEST_F(DistillationReference, TheDataDropClasses) {
   int64_t dropped = 0, kept = 0;
   for (int64_t step = 0; step < 10; ++step) {
     const Tensor classes = data_->batch(step).y;
-    for (const int64_t y : classes.values<int64_t>()) ++(y == config_.model.num_classes ? dropped : kept);
+    for (const int64_t y : classes.values<int64_t>())
+      ++(y == config_.of_classes().num_classes ? dropped : kept);
   }
   EXPECT_GT(dropped, 3);
   EXPECT_GT(kept, 3);
@@ -221,7 +222,7 @@ TEST_F(WhatTheTeacherSees, ItIsTheStudentsNoisyPictureAndTimestep) {
     config_.train.accumulate = accumulate;
     for (int64_t step = 0; step < 10; ++step) EXPECT_LT(distance(data_->batch(step), -1), same) << step;
   }
-  const auto model = load("training.lit.model");
+  const auto model = load_model(reference("training.lit.model")).model;
   const Tensor x = data_->batch(0).x0, noisier = data_->batch(1).x0, y = Tensor::from<int64_t>({0, 1, 2});
   const Tensor early = Tensor::full({3}, 10), late = Tensor::full({3}, 11);
   EXPECT_GT(test::relative_error(model->forward(x, late, y), model->forward(x, early, y)), 1e-4)

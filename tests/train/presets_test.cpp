@@ -9,25 +9,30 @@ namespace linnet {
 namespace {
 
 TrainConfig config_of(std::string_view name, std::vector<std::string> overrides = {}) {
-  overrides.emplace_back("data.replay=latents.safetensors");
+  overrides.emplace_back("data.path=latents");
   return read_train_config({.preset = std::string(name), .file = {}, .overrides = overrides});
 }
 
 TEST(Presets, AreConfigurationsOfTheModelsTheyName) {
   for (const Preset& preset : presets()) {
-    DiTConfig model = dit_preset(preset.model);
-    model.input_size = preset.pixels / 8;
-    EXPECT_EQ(config_of(preset.name).model, model) << preset.name;
+    ModelConfig model = model_preset(preset.model);
+    if (auto* classes = std::get_if<DiTConfig>(&model)) classes->input_size = preset.pixels / 8;
+    if (auto* texts = std::get_if<PixArtConfig>(&model)) {
+      texts->sample_size = preset.pixels / 8;
+      texts->interpolation = static_cast<double>(preset.pixels) / 512;
+    }
+    EXPECT_TRUE(config_of(preset.name).model == model) << preset.name;
   }
 }
 
-TEST(Presets, FollowDiTsRecipe) {
+TEST(Presets, OfClassesFollowDiTsRecipe) {
   for (const Preset& preset : presets()) {
+    if (preset.of_texts) continue;
     const TrainConfig config = config_of(preset.name);
     EXPECT_DOUBLE_EQ(config.train.lr, 1e-4) << preset.name;
     EXPECT_DOUBLE_EQ(config.train.weight_decay, 0) << preset.name;
     EXPECT_DOUBLE_EQ(config.train.ema, 0.9999) << preset.name;
-    EXPECT_DOUBLE_EQ(config.model.class_dropout, 0.1) << preset.name;
+    EXPECT_DOUBLE_EQ(config.of_classes().class_dropout, 0.1) << preset.name;
     EXPECT_EQ(config.train.schedule, "constant") << preset.name;
     EXPECT_TRUE(config.distil.teacher.empty()) << preset.name;
   }
@@ -43,16 +48,33 @@ TEST(Presets, OfLiTXLHaveThePapersNumbers) {
   EXPECT_EQ(large.train.batch, 128);
   EXPECT_DOUBLE_EQ(large.distil.noise, 1.0);
   EXPECT_DOUBLE_EQ(large.distil.variance, 0.05);
-  EXPECT_EQ(large.model.num_heads, 4);
-  EXPECT_EQ(large.model.input_size, 64);
+  EXPECT_EQ(large.of_classes().num_heads, 4);
+  EXPECT_EQ(large.of_classes().input_size, 64);
+}
+
+TEST(Presets, OfTextsHaveTheRecipeOfLiTsTextToImageModel) {
+  for (const char* name : {"lit-xl-2-t2i-512", "lit-xl-2-t2i-1024"}) {
+    const TrainConfig config = config_of(name);
+    EXPECT_EQ(config.train.optimizer, "came") << name;
+    EXPECT_DOUBLE_EQ(config.train.lr, 2e-5) << name;
+    EXPECT_EQ(config.train.steps, 45'400) << name;
+    EXPECT_EQ(config.train.warmup, 1000) << name;
+    EXPECT_DOUBLE_EQ(config.train.clip, 0.01) << name;
+    EXPECT_DOUBLE_EQ(config.text.dropout, 0.1) << name;
+    EXPECT_DOUBLE_EQ(config.distil.noise, 1.0) << name;
+    EXPECT_DOUBLE_EQ(config.distil.variance, 0.05) << name;
+    EXPECT_EQ(config.of_texts().mixer, nn::Mixer::lit) << name;
+    EXPECT_EQ(config.of_texts().num_heads, 2) << name;
+    EXPECT_EQ(config.of_texts().caption_tokens, 300) << name;
+  }
 }
 
 TEST(Presets, AreOverriddenSettingBySetting) {
   const TrainConfig config = config_of("lit-s-2-imagenet256", {"train.steps=7", "model.depth=3"});
   EXPECT_EQ(config.train.steps, 7);
   EXPECT_EQ(config.train.batch, 256);
-  EXPECT_EQ(config.model.depth, 3);
-  EXPECT_EQ(config.model.hidden_size, 384);
+  EXPECT_EQ(config.of_classes().depth, 3);
+  EXPECT_EQ(config.of_classes().hidden_size, 384);
 }
 
 TEST(Presets, AMistypedOneIsCorrected) {

@@ -47,7 +47,7 @@ TEST_P(TrainingReference, TenStepsAgree) {
   const auto dumps = SafetensorsFile::open(dumps_path());
   const auto data = open_data(c);
   Trainer trainer(c, *data);
-  trainer.start_from(*load_model(model_path()).model);
+  trainer.start_from(*load_trainee(model_path(), c.model));
   for (int64_t i = 0; i < 10; ++i) {
     const StepMetrics m = trainer.step(data->batch(i));
     EXPECT_NEAR(m.loss, dumps.tensor("loss").data<float>()[i], 1e-4 * std::abs(m.loss)) << "step " << i;
@@ -73,7 +73,7 @@ TEST_P(TrainingReference, CheckpointingAndAccumulationChangeNothingButTheOrderOf
   const auto dumps = SafetensorsFile::open(dumps_path());
   const auto data = open_data(c);
   Trainer trainer(c, *data);
-  trainer.start_from(*load_model(model_path()).model);
+  trainer.start_from(*load_trainee(model_path(), c.model));
   for (int64_t i = 0; i < 10; ++i) {
     const double loss = trainer.step(data->batch(i)).loss;
     EXPECT_NEAR(loss, dumps.tensor("loss").data<float>()[i], 2e-4 * loss) << "step " << i;
@@ -85,7 +85,7 @@ TEST_P(TrainingReference, Bf16ProductsStayClose) {
   const auto dumps = SafetensorsFile::open(dumps_path());
   const auto data = open_data(c);
   Trainer trainer(c, *data);
-  trainer.start_from(*load_model(model_path()).model);
+  trainer.start_from(*load_trainee(model_path(), c.model));
   for (int64_t i = 0; i < 10; ++i) {
     const double loss = trainer.step(data->batch(i)).loss;
     EXPECT_NEAR(loss, dumps.tensor("loss").data<float>()[i], 2e-2 * loss) << "step " << i;

@@ -1,0 +1,68 @@
+#include "train/model_config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "store/model_file.h"
+#include "store/pixart_file.h"
+
+namespace linnet {
+
+std::string to_json(const ModelConfig& model) {
+  return std::visit([](const auto& config) { return to_json(config); }, model);
+}
+
+std::string all_settings(const ModelConfig& model) {
+  auto json = nlohmann::ordered_json::parse(to_json(model));
+  json.emplace("prediction", "epsilon");
+  if (is_of_texts(model)) {
+    json.emplace("qk_norm", false);
+    json.emplace("kv_compression", nlohmann::json::array());
+  }
+  return json.dump();
+}
+
+ModelConfig model_config_from_json(std::string_view text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  check(json.is_object(), "the model's configuration is no JSON object");
+  if (json.value("model", nlohmann::json()) == "pixart") return pixart_config_from_json(text);
+  return dit_config_from_json(text);
+}
+
+ModelConfig read_model_config_of_either(const Weights& file) {
+  if (looks_like_pixart(model_weights(file, Choice::ema))) return read_pixart_config(find_pixart_weights(file));
+  return read_model_config(find_model_weights(file, Choice::ema));
+}
+
+ModelConfig model_preset(std::string_view name) {
+  if (const auto text = pixart_preset(name)) return *text;
+  return dit_preset(name);
+}
+
+Shape picture_shape(const ModelConfig& model) {
+  if (const auto* text = std::get_if<PixArtConfig>(&model))
+    return {text->in_channels, text->sample_size, text->sample_size};
+  const auto& classes = std::get<DiTConfig>(model);
+  return {classes.in_channels, classes.input_size, classes.input_size};
+}
+
+Prediction prediction_of(const ModelConfig& model) {
+  return std::visit([](const auto& config) { return config.prediction; }, model);
+}
+
+bool learns_variance(const ModelConfig& model) {
+  return std::visit([](const auto& config) { return config.learn_sigma; }, model);
+}
+
+std::optional<Difference> first_difference(const ModelConfig& a, const ModelConfig& b) {
+  auto first = nlohmann::ordered_json::parse(all_settings(a));
+  auto second = nlohmann::ordered_json::parse(all_settings(b));
+  const auto only_rate = [&](const std::string& setting) {
+    return setting == "class_dropout" && (first[setting] > 0) == (second[setting] > 0);
+  };
+  for (const auto& [setting, value] : first.items())
+    if (value != second[setting] && !only_rate(setting))
+      return Difference{setting, value.dump(), second[setting].dump()};
+  return std::nullopt;
+}
+
+}  // namespace linnet

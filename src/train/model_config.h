@@ -1,0 +1,43 @@
+// The configuration of what a run trains, whichever model it is.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "models/dit.h"
+#include "models/pixart.h"
+#include "store/weights.h"
+
+namespace linnet {
+
+/// A model of classes, or of texts.
+using ModelConfig = std::variant<DiTConfig, PixArtConfig>;
+
+inline bool is_of_texts(const ModelConfig& model) { return std::holds_alternative<PixArtConfig>(model); }
+
+std::string to_json(const ModelConfig& model);
+/// The same with every setting there, also what is left out where it is the usual one.
+std::string all_settings(const ModelConfig& model);
+/// Throws Error on anything that is not a valid configuration of either kind.
+ModelConfig model_config_from_json(std::string_view text);
+/// Throws Error when the weights are neither's.
+ModelConfig read_model_config_of_either(const Weights& file);
+
+/// A published model, by its name: "LiT-XL/2", "LiT-T2I-XL/2". Throws UsageError listing the known names.
+ModelConfig model_preset(std::string_view name);
+
+/// (channels, height, width) of what it is trained on.
+Shape picture_shape(const ModelConfig& model);
+Prediction prediction_of(const ModelConfig& model);
+bool learns_variance(const ModelConfig& model);
+
+/// The first setting by which the weights of one model do not fit another, and its two values as JSON. How
+/// often classes are dropped is no such setting, only whether there is a row for "no class".
+struct Difference {
+  std::string setting, first, second;
+};
+std::optional<Difference> first_difference(const ModelConfig& a, const ModelConfig& b);
+
+}  // namespace linnet

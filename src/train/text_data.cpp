@@ -1,0 +1,158 @@
+// Pictures with texts: a folder of pictures with captions, or of latents with their texts' states.
+#include <utility>
+
+#include "io/captions.h"
+#include "io/latents.h"
+#include "pipeline/text_encoding.h"
+#include "store/t5_file.h"
+#include "train/drawn_data.h"
+
+namespace linnet {
+namespace {
+
+// Texts are cut into pieces when they come; a frozen encoder's states are computed then too, beside the
+// training step, on the thread that makes the batches.
+class TextFolderData : public DrawnData {
+ public:
+  explicit TextFolderData(const TrainConfig& config)
+      : DrawnData(config), model_(config.of_texts()), pictures_(read_captions(config.data.path)),
+        tokenizer_(Tokenizer::open(config.text.tokenizer)) {
+    check(model_.in_channels == 3,
+          "{}: pictures have 3 channels, but the model takes latents of {}: let `linnet encode --captions` "
+          "make them "
+          "of these pictures, and train on its folder",
+          config.data.path, model_.in_channels);
+    if (config.trains_text_encoder()) return;
+    encoder_ = load_t5(config.text.encoder);
+    check(encoder_->config().width == model_.caption_channels,
+          "{}: its states are {} wide, and the model takes {}: they do not belong together",
+          config.text.encoder, encoder_->config().width, model_.caption_channels);
+  }
+
+ protected:
+  int64_t count() const override { return static_cast<int64_t>(pictures_.size()); }
+
+  void read(const Drawn& drawn, std::span<float> values) const override {
+    read_pixels(pictures_[static_cast<size_t>(drawn.picture)].path, model_.sample_size, drawn.flipped, values);
+  }
+
+  void add_conditions(const std::vector<Drawn>& drawn, Batch& batch) const override {
+    std::vector<std::string> texts;
+    for (const Drawn& one : drawn) {
+      const bool dropped = is_dropped(one.counter, config_.text.dropout);
+      texts.push_back(dropped ? std::string() : pictures_[static_cast<size_t>(one.picture)].caption);
+    }
+    batch.ids = tokenize(tokenizer_, texts, model_.caption_tokens, Cleaning::lower).ids;
+    if (!encoder_) return;
+    batch.texts = encode_texts(*encoder_, batch.ids);
+    batch.ids.clear();
+  }
+
+ private:
+  const PixArtConfig model_;
+  const std::vector<CaptionedPicture> pictures_;
+  const Tokenizer tokenizer_;
+  std::unique_ptr<T5Encoder> encoder_;
+};
+
+// Which pictures make up the batches of an epoch when every batch is of one shape: pictures come in the epoch's
+// order, and a batch is full when so many of its shape have come. What is left of each shape waits for another
+// epoch.
+std::vector<std::vector<int64_t>> batches_of(const std::vector<int64_t>& order,
+                                             const std::function<Shape(int64_t)>& shape_of, int64_t size) {
+  std::vector<std::vector<int64_t>> batches;
+  std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> waiting;
+  for (const int64_t picture : order) {
+    const Shape shape = shape_of(picture);
+    std::vector<int64_t>& batch = waiting[{shape[1], shape[2]}];
+    batch.push_back(picture);
+    if (static_cast<int64_t>(batch.size()) == size) batches.push_back(std::exchange(batch, {}));
+  }
+  return batches;
+}
+
+// What `linnet encode --captions` made, of one size or of many.
+class TextLatentData : public DrawnData {
+ public:
+  explicit TextLatentData(const TrainConfig& config)
+      : DrawnData(config), latents_(LatentFolder::open(config.data.path)) {
+    const std::string& path = config.data.path;
+    const PixArtConfig& model = config.of_texts();
+    check(latents_.has_texts(), "{}: its pictures have classes, not texts: encode with --captions", path);
+    check(latents_.text_width() == model.caption_channels,
+          "{}: its texts' states are {} wide, the model takes {}", path, latents_.text_width(),
+          model.caption_channels);
+    const Shape some = latents_.shape(0);
+    check(some[0] == model.in_channels, "{}: its latents have {} channels, the model takes {}", path, some[0],
+          model.in_channels);
+    for (int64_t i = 0; i < latents_.count(); ++i) {
+      const Shape shape = latents_.shape(i);
+      check(shape[1] % model.patch_size == 0 && shape[2] % model.patch_size == 0,
+            "{}: latents of shape {} cannot be cut into patches of {}", path, to_string(shape),
+            model.patch_size);
+    }
+    check(!config.data.flip || latents_.flipped(),
+          "{}: there are no mirrored latents: encode with --flip, or train with data.flip=false", path);
+    batches_ = plan(0);
+    batches_an_epoch_ = static_cast<int64_t>(batches_.size());
+    check(batches_an_epoch_ > 0, "{}: no size has as many pictures as a batch, {}", path, config.train.batch);
+  }
+
+ protected:
+  int64_t count() const override { return latents_.count(); }
+  Shape shape_of(int64_t picture) const override { return latents_.shape(picture); }
+
+  std::vector<int64_t> choose(int64_t step) const override {
+    const int64_t epoch = step / batches_an_epoch_;
+    if (epoch != epoch_) {
+      batches_ = plan(epoch);
+      epoch_ = epoch;
+    }
+    return batches_[static_cast<size_t>(step % batches_an_epoch_)];
+  }
+
+  void read(const Drawn& drawn, std::span<float> values) const override {
+    const Tensor noise = latent_noise(drawn.counter, latents_.shape(drawn.picture));
+    latents_.draw(drawn.picture, drawn.flipped, noise.values<float>(), values);
+  }
+
+  void add_conditions(const std::vector<Drawn>& drawn, Batch& batch) const override {
+    std::vector<Tensor> texts;
+    ops::Offsets offsets{0};
+    for (const Drawn& one : drawn) {
+      const bool dropped = is_dropped(one.counter, config_.text.dropout);
+      texts.push_back(dropped ? latents_.no_text() : latents_.text(one.picture));
+      offsets.push_back(offsets.back() + texts.back().size(0));
+    }
+    Tensor states = Tensor::empty({offsets.back(), latents_.text_width()});
+    for (size_t i = 0; i < texts.size(); ++i)
+      std::copy_n(texts[i].data<float>(), texts[i].numel(),
+                  states.mutable_data<float>() + offsets[i] * latents_.text_width());
+    batch.texts = {states, offsets};
+  }
+
+ private:
+  std::vector<std::vector<int64_t>> plan(int64_t epoch) const {
+    return batches_of(
+        order(epoch), [this](int64_t i) { return latents_.shape(i); }, config_.train.batch);
+  }
+
+  LatentFolder latents_;
+  int64_t batches_an_epoch_ = 0;
+  mutable int64_t epoch_ = 0;  // of batches_
+  mutable std::vector<std::vector<int64_t>> batches_;
+};
+
+}  // namespace
+
+std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config) {
+  if (!config.data.replay.empty())
+    throw UsageError("configuration: data.replay is for models of classes; give data.path");
+  if (is_latent_folder(config.data.path)) return std::make_unique<TextLatentData>(config);
+  if (config.text.tokenizer.empty())
+    throw UsageError(
+        "configuration: a model of texts needs text.tokenizer, and text.encoder unless that is trained");
+  return std::make_unique<TextFolderData>(config);
+}
+
+}  // namespace linnet

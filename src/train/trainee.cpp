@@ -1,0 +1,86 @@
+#include "train/trainee.h"
+
+#include "nn/product_type.h"
+#include "pipeline/text_encoding.h"
+#include "store/model_file.h"
+#include "store/pixart_file.h"
+#include "store/t5_file.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* encoder_prefix = "text_encoder.";
+
+std::shared_ptr<T5Encoder> make_encoder(const TrainConfig& config) {
+  if (!config.trains_text_encoder()) return nullptr;
+  T5Config t5;
+  t5.vocabulary = Tokenizer::open(config.text.tokenizer).size();
+  t5.width = config.of_texts().caption_channels;
+  t5.hidden = config.text.hidden;
+  t5.depth = config.text.depth;
+  t5.heads = config.text.heads;
+  if (t5.heads < 1 || t5.width % t5.heads != 0)
+    throw UsageError(fmt::format("configuration: text.heads must divide model.caption_channels, {}", t5.width));
+  t5.head_size = t5.width / t5.heads;
+  return std::make_shared<T5Encoder>(t5);
+}
+
+}  // namespace
+
+Tensor ClassTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
+  return model_->forward(xt, times, batch.y);
+}
+
+void ClassTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  model_->visit(prefix, visitor);
+}
+
+DType ClassTrainee::product_dtype_from_name(std::string_view name) const {
+  return model_->product_dtype_from_name(name);
+}
+
+void ClassTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {
+  save_model(folder / "model.safetensors", *model_, DType::f32, metadata);
+}
+
+Tensor TextTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
+  return model_->forward(xt, times, encoder_ ? encode_texts(*encoder_, batch.ids) : batch.texts);
+}
+
+void TextTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
+  model_->visit(prefix, visitor);
+  if (encoder_) encoder_->visit(prefix + encoder_prefix, visitor);
+}
+
+void TextTrainee::set_product_dtype(DType dtype) {
+  model_->set_product_dtype(dtype);
+  if (encoder_) encoder_->set_product_dtype(nn::hidden_type(dtype));
+}
+
+DType TextTrainee::product_dtype_from_name(std::string_view name) const {
+  return model_->product_dtype_from_name(name);
+}
+
+void TextTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {
+  if (encoder_) {
+    fs::create_directories(folder / "text_encoder");
+    save_t5(folder / "text_encoder", *encoder_, DType::f32);
+  }
+  save_pixart(folder / "model.safetensors", *model_, DType::f32, metadata);
+}
+
+std::unique_ptr<Trainee> make_trainee(const TrainConfig& config) {
+  if (!is_of_texts(config.model))
+    return std::make_unique<ClassTrainee>(std::make_shared<DiT>(config.of_classes()));
+  auto encoder = make_encoder(config);
+  return std::make_unique<TextTrainee>(std::make_shared<PixArt>(config.of_texts()), std::move(encoder));
+}
+
+std::unique_ptr<Trainee> load_trainee(const fs::path& path, const ModelConfig& alike) {
+  if (!is_of_texts(alike)) return std::make_unique<ClassTrainee>(load_model(path).model);
+  return std::make_unique<TextTrainee>(load_pixart(path).model, nullptr);
+}
+
+}  // namespace linnet

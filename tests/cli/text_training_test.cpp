@@ -1,0 +1,128 @@
+// The way of somebody with pictures and texts: encode both, train on them, distil, and paint.
+#include <fstream>
+
+#include "cli/command.h"
+#include "cli/small_model.h"
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "support/temporary_folder.h"
+
+namespace linnet::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TextTrainingCommand : public testing::Test {
+ protected:
+  TextTrainingCommand() {
+    add("vae_plain", "vae", "diffusion_pytorch_model.safetensors");
+    add("t5", "t5", "model.safetensors");
+    EXPECT_TRUE(succeeded(linnet({"data", "scenes", "scenes", "--count", "40", "--size", "32"})));
+  }
+  void add(const std::string& dump, const fs::path& part, const std::string& file) {
+    const fs::path weights = data_file("reference/" + dump + ".model.safetensors");
+    fs::create_directories(folder_ / part);
+    fs::copy_file(weights, folder_ / part / file);
+    std::ofstream(folder_ / part / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
+  }
+  Result linnet(const Arguments& arguments) const { return run(arguments, {folder_.path()}); }
+  Result encode(const Arguments& more) const {
+    Arguments all = {"encode",         "scenes", "--captions",  "--vae", "vae",
+                     "--text-encoder", "t5",     "--tokenizer", spiece_};
+    all.insert(all.end(), more.begin(), more.end());
+    return linnet(all);
+  }
+  // Of latents, unless settings say otherwise.
+  Result train(const Arguments& more) const {
+    std::ofstream(folder_ / "tiny.toml")
+        << "[model]\nkind = \"pixart\"\nsample_size = 8\npatch_size = 2\nhidden_size = 16\ndepth = "
+           "1\nnum_heads = 2\n"
+           "num_cross_heads = 2\ncaption_channels = 24\ncaption_tokens = 20\nnull_caption = false\n"
+           "[train]\nbatch = 8\nsteps = 3\n[output]\ndir = \"run\"\n";
+    Arguments all = {"train", "tiny.toml"};
+    all.insert(all.end(), more.begin(), more.end());
+    return linnet(all);
+  }
+
+  TemporaryFolder folder_;
+  const std::string spiece_ = data_file("tokenizer/spiece.model");
+};
+
+TEST_F(TextTrainingCommand, CachedLatentsAndTextsTrainAModelThatPaints) {
+  const Result encoded = encode({"--size", "32", "--shard", "15", "-o", "latents"});
+  ASSERT_TRUE(succeeded(encoded));
+  EXPECT_NE(encoded.out.find("40 pictures with texts, 3 shards"), std::string::npos) << encoded.out;
+  EXPECT_NE(encoded.out.find("40 pictures in 3 shards, 3 of them new, 0 left out: latents"), std::string::npos);
+  ASSERT_EQ(train({"data.path=latents", "train.optimizer=came"}).code, 0);
+  ASSERT_TRUE(succeeded(
+      linnet({"generate", "a red star", "-m", "run/model.safetensors", "--text-encoder", "t5", "--tokenizer",
+              spiece_, "--vae", "vae", "--size", "32x32", "--steps", "2", "-o", "p.png"})));
+  EXPECT_EQ(read_image(folder_ / "p.png").width, 32);
+}
+
+TEST_F(TextTrainingCommand, PicturesOfManyShapesKeepThemInBuckets) {
+  fs::create_directories(folder_ / "mixed");
+  std::ofstream lines(folder_ / "mixed/captions.jsonl");
+  for (int i = 0; i < 6; ++i) {
+    Image image;
+    image.width = i % 2 == 0 ? 40 : 20;
+    image.height = 20;
+    image.rgb.assign(static_cast<size_t>(image.width * image.height * 3), static_cast<uint8_t>(40 * i));
+    write_image(folder_ / fmt::format("mixed/{}.png", i), image);
+    lines << fmt::format("{{\"file\": \"{}.png\", \"caption\": \"grey number {}\"}}\n", i, i);
+  }
+  lines.close();
+  ASSERT_TRUE(succeeded(linnet({"encode", "mixed", "--captions", "--vae", "vae", "--text-encoder", "t5",
+                                "--tokenizer", spiece_, "--size", "256", "--buckets", "-o", "latents"})));
+  const auto shard = SafetensorsFile::open(folder_ / "latents/latents-00000-of-00001.safetensors");
+  EXPECT_EQ(shard.entry("mean").shape, (Shape{3, 4, 44, 88}));  // eighths of the bin 176 x 352
+  EXPECT_EQ(shard.entry("mean.1").shape, (Shape{3, 4, 64, 64}));
+  EXPECT_EQ(train({"data.path=latents", "train.batch=3"}).code, 0);
+}
+
+TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
+  const Arguments pixels = {"data.path=scenes", "text.tokenizer=" + spiece_, "model.in_channels=3",
+                            "model.sample_size=32", "model.patch_size=8"};
+  Arguments first = pixels;
+  first.insert(first.end(), {"text.heads=2", "output.sample_every=3", "output.sample_steps=2",
+                             "output.sample_prompts=[\"a red star\", \"a moon\"]", "output.dir=teacher"});
+  const Result taught = train(first);
+  ASSERT_EQ(taught.code, 0) << taught.err;
+  EXPECT_NE(taught.out.find("a text encoder is trained along"), std::string::npos) << taught.out;
+  EXPECT_TRUE(fs::exists(folder_ / "teacher/samples/step-0000003.png"));
+
+  ASSERT_TRUE(succeeded(linnet({"inherit", "--from", "teacher/model.safetensors", "--mixer", "lit", "--heads",
+                                "2", "-o", "lit.safetensors"})));
+  Arguments second = pixels;
+  second.insert(second.end(),
+                {"text.encoder=teacher/text_encoder", "model.mixer=lit", "--init", "lit.safetensors",
+                 "--teacher", "teacher/model.safetensors", "output.dir=student"});
+  const Result distilled = train(second);
+  ASSERT_EQ(distilled.code, 0) << distilled.err;
+  EXPECT_NE(distilled.out.find("learns from teacher/model.safetensors"), std::string::npos) << distilled.out;
+
+  ASSERT_TRUE(succeeded(linnet({"quantize", "student/model.safetensors", "--parts", "teacher", "-o", "bundle",
+                                "--text-encoder", "bf16"})));
+  EXPECT_FALSE(fs::exists(folder_ / "bundle/vae"));
+  ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "bundle", "--steps", "2", "-o", "p.png"})));
+  EXPECT_EQ(read_image(folder_ / "p.png").width, 32);
+}
+
+TEST_F(TextTrainingCommand, WrongUsesAreRefused) {
+  const auto refused = [](const Result& result, int code, const char* part) {
+    EXPECT_EQ(result.code, code);
+    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+  };
+  refused(linnet({"encode", "scenes", "--captions", "--vae", "vae", "-o", "l"}), 2, "needs --text-encoder");
+  refused(encode({"--size", "32", "--buckets", "-o", "l"}), 2, "there are ratios for pictures of 256");
+  refused(encode({"--size", "32", "--cleaning", "hard", "-o", "l"}), 2, "lower or strip");
+  EXPECT_FALSE(fs::exists(folder_ / "l"));
+  ASSERT_TRUE(succeeded(encode({"--size", "32", "-o", "l"})));
+  refused(encode({"--size", "32", "--text-tokens", "5", "-o", "l"}), 1, "choose another folder");
+  refused(train({"data.path=l", "model.kind=vae"}), 2, "model.kind is");
+  refused(train({"data.path=l", "model.caption_channels=32"}), 1, "24 wide, the model takes 32");
+  refused(train({"data.path=l", "train.optimizer=sgd"}), 2, "\"adamw\" or \"came\"");
+}
+
+}  // namespace
+}  // namespace linnet::test

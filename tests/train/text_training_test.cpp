@@ -1,0 +1,291 @@
+// Training a model of texts: what its batches hold, its text encoder trained along or frozen, latents of many
+// sizes, and both optimisers.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+
+#include "io/latents.h"
+#include "io/scenes.h"
+#include "io/tokenizer.h"
+#include "pipeline/text_encoding.h"
+#include "store/pixart_file.h"
+#include "store/t5_file.h"
+#include "support/compare.h"
+#include "support/refusal.h"
+#include "support/temporary_folder.h"
+#include "train/trainer.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path dumps = LINNET_TEST_DATA "/reference";
+
+constexpr const char* small_model =
+    "[model]\nkind='pixart'\nsample_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\nnum_heads="
+    "1\n"
+    "num_cross_heads=2\ncaption_channels=24\ncaption_tokens=20\nnull_caption=false\nprediction='x0'\n"
+    "[train]\nbatch=8\nprecision='f32'\nlr=1e-2\nema=0.5\n[text]\nheads=2\nhidden=32\ndepth=1\n";
+
+class TextTraining : public testing::Test {
+ protected:
+  TextTraining() {
+    write_scenes(folder_ / "scenes", 40, 16, 1, false);
+    const fs::path stored = dumps / "t5.model.safetensors";
+    fs::create_directories(folder_ / "t5");
+    fs::copy_file(stored, folder_ / "t5/model.safetensors");
+    std::ofstream(folder_ / "t5/config.json") << SafetensorsFile::open(stored).metadata().at("config");
+  }
+  TrainConfig config(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> overrides = {"data.path=" + (folder_ / "scenes").string(),
+                                          "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return parse_train_config(small_model, overrides);
+  }
+  std::string frozen() const { return "text.encoder=" + (folder_ / "t5").string(); }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(TextTraining, ABatchHoldsThePiecesOfItsTexts) {
+  const auto data = open_data(config({"text.dropout=0.0"}));
+  const Batch batch = data->batch(2), again = data->batch(2);
+  ASSERT_EQ(batch.ids.size(), 8u);
+  EXPECT_EQ(batch.ids, again.ids);
+  EXPECT_EQ(batch.texts.count(), 0);
+  EXPECT_FALSE(batch.y.defined());
+  std::set<std::vector<int64_t>> known;
+  const auto tokenizer = Tokenizer::open(LINNET_TEST_DATA "/tokenizer/spiece.model");
+  for (int64_t i = 0; i < 40; ++i)
+    known.insert(tokenizer.ids(sentence(captioned_scene(1, i, false).description), 20).values);
+  for (const auto& ids : batch.ids) EXPECT_TRUE(known.contains(ids));
+}
+
+TEST_F(TextTraining, TextsAreDroppedAtTheGivenRate) {
+  const auto data = open_data(config({"text.dropout=0.25"}));
+  size_t dropped = 0;
+  for (int64_t step = 0; step < 60; ++step)
+    for (const auto& ids : data->batch(step).ids) dropped += ids.size() == 1;  // the end alone
+  EXPECT_NEAR(static_cast<double>(dropped) / 480, 0.25, 0.06);
+}
+
+TEST_F(TextTraining, AFrozenEncodersStatesComeWithTheBatch) {
+  const auto pieces = open_data(config()), states = open_data(config({frozen()}));
+  const auto encoder = load_t5(folder_ / "t5");
+  const Batch batch = states->batch(1);
+  EXPECT_TRUE(batch.ids.empty());
+  const TextStates expected = encode_texts(*encoder, pieces->batch(1).ids);
+  EXPECT_EQ(batch.texts.offsets, expected.offsets);
+  EXPECT_EQ(test::relative_error(batch.texts.states, expected.states), 0);
+}
+
+TEST_F(TextTraining, AnEncoderThatIsTrainedAlongLearnsAndIsSaved) {
+  const TrainConfig c = config({"train.steps=30"});
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  std::map<std::string, Tensor> before;
+  for (const auto& [name, parameter] : nn::learned_parameters(trainer.model()))
+    before[name] = parameter->value.clone();
+  const Batch batch = data->batch(0);
+  const double first = trainer.step(batch).loss;
+  double last = first;
+  for (int i = 0; i < 29; ++i) last = trainer.step(batch).loss;
+  EXPECT_LT(last, 0.8 * first);
+  for (const auto& [name, parameter] : nn::learned_parameters(trainer.model()))
+    if (name.starts_with("text_encoder.")) {
+      EXPECT_GT(test::relative_error(parameter->value, before[name]), 1e-4) << name;
+    }
+
+  fs::create_directories(folder_ / "run");
+  trainer.save_averaged(folder_ / "run");
+  EXPECT_EQ(load_pixart(folder_ / "run/model.safetensors").model->config(), c.of_texts());
+  const auto encoder = load_t5(folder_ / "run/text_encoder");
+  const auto& averaged = dynamic_cast<TextTrainee&>(trainer.averaged());
+  EXPECT_EQ(test::relative_error(encode_texts(*encoder, batch.ids).states,
+                                 encode_texts(*averaged.encoder(), batch.ids).states),
+            0);
+}
+
+// Also in parts: what a batch's texts are must be cut as its pictures are.
+TEST_F(TextTraining, InPartsItIsTheSame) {
+  for (const std::string& encoder : {std::string("text.encoder="), frozen()}) {
+    const TrainConfig whole = config({encoder}), parts = config({encoder, "train.accumulate=4"});
+    const auto data = open_data(whole);
+    Trainer one(whole, *data), four(parts, *data);
+    const Batch batch = data->batch(0);
+    EXPECT_NEAR(one.step(batch).loss, four.step(batch).loss, 1e-5);
+    EXPECT_NEAR(one.step(batch).loss, four.step(batch).loss, 1e-4);
+  }
+}
+
+TEST_F(TextTraining, GoesOnFromACheckpointAsIfItHadNotStopped) {
+  for (const std::string optimizer : {"adamw", "came"}) {
+    const TrainConfig c = config({"train.optimizer=" + optimizer, "train.lr=1e-3"});
+    const auto data = open_data(c);
+    Trainer straight(c, *data), first(c, *data), second(c, *data);
+    for (int64_t i = 0; i < 4; ++i) straight.step(data->batch(i));
+    for (int64_t i = 0; i < 2; ++i) first.step(data->batch(i));
+    first.save_checkpoint(folder_ / "c.safetensors");
+    second.load_checkpoint(folder_ / "c.safetensors");
+    for (int64_t i = 2; i < 4; ++i) second.step(data->batch(i));
+    const auto expected = nn::learned_parameters(straight.model()),
+               found = nn::learned_parameters(second.model());
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_EQ(test::relative_error(found[i].second->value, expected[i].second->value), 0)
+          << optimizer << ", " << expected[i].first;
+  }
+}
+
+TEST_F(TextTraining, CameBringsTheLossDown) {
+  const TrainConfig c = config({"train.optimizer=came", "train.lr=3e-3"});
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  const Batch batch = data->batch(0);
+  const double first = trainer.step(batch).loss;
+  double last = first;
+  for (int i = 0; i < 40; ++i) last = trainer.step(batch).loss;
+  EXPECT_LT(last, 0.8 * first);
+}
+
+TEST_F(TextTraining, AStudentLearnsFromATeacherThatSeesTheSameTexts) {
+  const TrainConfig c = config({frozen(), "distil.noise=20", "train.lr=1e-3"});
+  const auto data = open_data(c);
+  auto teacher = std::make_shared<PixArt>(c.of_texts());
+  nn::initialize(*teacher, 9);
+  teacher->visit("", [](const std::string& name, nn::Parameter& p) {
+    if (name.starts_with("final_layer.linear.w")) p.value = Generator(4).normal(p.shape);
+  });
+  Trainer trainer(c, *data);
+  trainer.learn_from(std::make_shared<TextTrainee>(teacher, nullptr));
+  const Batch batch = data->batch(0);
+  const double before = trainer.step(batch).noise_distance;
+  double after = before;
+  for (int i = 0; i < 60; ++i) after = trainer.step(batch).noise_distance;
+  EXPECT_LT(after, 0.7 * before);
+}
+
+TEST_F(TextTraining, WhatDoesNotGoTogetherIsRefused) {
+  const auto refusal = [&](const std::vector<std::string>& more) {
+    return test::refusal([&] { open_data(config(more)); });
+  };
+  EXPECT_NE(refusal({frozen(), "model.caption_channels=32"}).find("states are 24 wide, and the model takes 32"),
+            std::string::npos);
+  EXPECT_NE(refusal({"model.in_channels=4"}).find("linnet encode --captions"), std::string::npos);
+  EXPECT_NE(refusal({"text.tokenizer="}).find("needs text.tokenizer"), std::string::npos);
+  EXPECT_NE(refusal({"distil.teacher=t"}).find("give text.encoder"), std::string::npos);
+  EXPECT_NE(test::refusal([&] { make_trainee(config({"text.heads=5"})); }).find("text.heads must divide"),
+            std::string::npos);
+  fs::remove(folder_ / "scenes/captions.jsonl");
+  EXPECT_NE(refusal({}).find("no pictures with texts"), std::string::npos);
+}
+
+// Twelve pictures of two sizes and their texts, in two shards.
+class TextLatents : public testing::Test {
+ protected:
+  TextLatents() {
+    settings_.shards = 2;
+    settings_.bucketed = true;
+    settings_.text_encoder = "t5";
+    fs::create_directories(folder_ / "latents");
+    for (int64_t shard = 0; shard < 2; ++shard) {
+      const auto group = [&](int64_t count, int64_t height, int64_t width) {
+        const Tensor mean = Tensor::full({count, 2, height, width}, static_cast<float>(shard));
+        return LatentGroup{mean, Tensor::full(mean.shape(), -40.0f), {}, {}};
+      };
+      LatentShard s;
+      s.groups = {group(4, 4, 4), group(2, 2, 8)};
+      s.labels = Tensor::zeros({6}, DType::i64);
+      std::vector<int64_t> offsets{0};
+      for (int64_t i = 0; i < 6; ++i) offsets.push_back(offsets.back() + 1 + i);
+      s.offsets = Tensor::from<int64_t>(offsets);
+      s.states = Tensor::full({offsets.back(), 24}, static_cast<float>(10 + shard));
+      s.no_text = Tensor::full({1, 24}, -1.0f);
+      write_latent_shard(shard_path(folder_ / "latents", shard, 2), s, settings_);
+    }
+  }
+  TrainConfig config(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> overrides = {"data.path=" + (folder_ / "latents").string(), "train.batch=2",
+                                          "model.in_channels=2", "model.patch_size=2", "text.dropout=0.0"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return parse_train_config(small_model, overrides);
+  }
+
+  TemporaryFolder folder_;
+  LatentSettings settings_;
+};
+
+TEST_F(TextLatents, EveryBatchIsOfOneSizeAndAnEpochShowsEveryPictureOnce) {
+  const auto data = open_data(config());
+  std::multiset<std::pair<int64_t, int64_t>> seen;  // shard, and tokens of the text
+  int64_t wide = 0;
+  for (int64_t step = 6; step < 12; ++step) {  // the second epoch
+    const Batch batch = data->batch(step);
+    wide += batch.x0.size(3) == 8;
+    for (int64_t i = 0; i < 2; ++i) {
+      const int64_t length = batch.texts.length(i);
+      const float first = batch.x0.data<float>()[i * batch.x0.numel() / 2];
+      const auto shard = static_cast<int64_t>(first + 0.5f);
+      EXPECT_EQ(batch.texts.states.data<float>()[batch.texts.offsets[static_cast<size_t>(i)] * 24],
+                static_cast<float>(10 + shard));
+      EXPECT_EQ(batch.x0.size(3) == 8, length > 4) << "a picture goes with its own text";
+      seen.insert({shard, length});
+    }
+  }
+  EXPECT_EQ(wide, 2);
+  EXPECT_EQ(seen.size(), 12u);
+  for (const auto& picture : seen) EXPECT_EQ(seen.count(picture), 1u);
+}
+
+TEST_F(TextLatents, ADroppedTextIsThatOfNoText) {
+  const auto data = open_data(config({"text.dropout=0.999"}));
+  const Batch batch = data->batch(0);
+  EXPECT_EQ(batch.texts.length(0), 1);
+  EXPECT_EQ(batch.texts.states.data<float>()[0], -1.0f);
+}
+
+TEST_F(TextLatents, ASizeOfWhichThereAreTooFewWaitsAndTooFewOfAllAreRefused) {
+  const auto data = open_data(config({"train.batch=3"}));
+  for (int64_t step = 0; step < 6; ++step) EXPECT_TRUE(data->batch(step).x0.defined());
+  EXPECT_NE(test::refusal([&] { open_data(config({"train.batch=9"})); }).find("as many pictures as a batch"),
+            std::string::npos);
+}
+
+TEST_F(TextLatents, AModelTrainsOnSeveralSizes) {
+  const TrainConfig c = config();
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  for (int64_t step = 0; step < 6; ++step) EXPECT_TRUE(std::isfinite(trainer.step(data->batch(step)).loss));
+}
+
+TEST_F(TextLatents, LatentsThatDoNotFitAreRefused) {
+  const auto refusal = [&](const std::vector<std::string>& more) {
+    return test::refusal([&] { open_data(config(more)); });
+  };
+  EXPECT_NE(refusal({"model.caption_channels=32"}).find("24 wide, the model takes 32"), std::string::npos);
+  EXPECT_NE(refusal({"model.in_channels=4"}).find("2 channels, the model takes 4"), std::string::npos);
+  EXPECT_NE(refusal({"model.sample_size=12", "model.patch_size=4"}).find("cut into patches of 4"),
+            std::string::npos);
+  EXPECT_NE(refusal({"data.flip=true"}).find("no mirrored latents"), std::string::npos);
+}
+
+// Whatever a damaged file says of its texts.
+TEST_F(TextLatents, DamagedTextsAreRefused) {
+  LatentShard s;
+  s.groups = {{Tensor::zeros({2, 2, 4, 4}), Tensor::zeros({2, 2, 4, 4}), {}, {}}};
+  s.labels = Tensor::zeros({2}, DType::i64);
+  s.no_text = Tensor::zeros({1, 24});
+  s.states = Tensor::zeros({5, 24});
+  for (const std::vector<int64_t>& offsets :
+       {std::vector<int64_t>{0, 2, 6}, {0, 5}, {0, 5, 5}, {0, 7, 5}, {1, 2, 5}, {0, -3, 5}}) {
+    s.offsets = Tensor::from<int64_t>(offsets);
+    write_latent_shard(shard_path(folder_ / "latents", 1, 2), s, settings_);
+    EXPECT_NE(
+        test::refusal([&] { LatentFolder::open(folder_ / "latents"); }).find("do not go with their offsets"),
+        std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace linnet
