@@ -316,6 +316,39 @@ TEST(PixArtFile, WhatIsNoTextToImageTransformerIsRefused) {
   test::expect_refused("'surplus' has no place", [&] { load_pixart(folder / "b"); });
 }
 
+// The rows of (texts, tokens, width) that count, one text after the other.
+Tensor rows_of(const Tensor& texts, const std::vector<int64_t>& lengths) {
+  const int64_t tokens = texts.size(1), width = texts.size(2);
+  std::vector<float> rows;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const float* first = texts.data<float>() + static_cast<int64_t>(i) * tokens * width;
+    rows.insert(rows.end(), first, first + lengths[i] * width);
+  }
+  return Tensor::from(rows).reshape({static_cast<int64_t>(rows.size()) / width, width});
+}
+
+TEST(PixArtTraining, GradientsAreThoseOfPyTorch) {
+  const TemporaryFolder folder;
+  make_folder(folder / "lit", "lit");  // whose configuration says where tokens lie
+  const LoadedPixArt loaded = load_pixart(folder / "lit");
+  const auto io = SafetensorsFile::open(dumps / "pixart_lit.io.safetensors"),
+             expected = SafetensorsFile::open(dumps / "pixart_lit.gradients.safetensors");
+  const auto parameters = nn::learned_parameters(*loaded.model);
+  for (const auto& [name, parameter] : parameters) {
+    parameter->value = parameter->value.clone();
+    parameter->value.set_requires_grad(true);
+  }
+  const std::vector<int64_t> lengths{7, 1, 4};
+  TextStates texts{rows_of(io.tensor("text"), lengths), {0, 7, 8, 12}};
+  texts.states.set_requires_grad(true);
+  Tape tape;
+  const Tensor out = loaded.model->forward(io.tensor("x"), io.tensor("t"), texts);
+  tape.backward(out, expected.tensor("weight"));
+  for (const auto& [name, parameter] : parameters)
+    EXPECT_LT(test::relative_error(parameter->value.grad(), expected.tensor("grad." + name)), 1e-4) << name;
+  EXPECT_LT(test::relative_error(texts.states.grad(), rows_of(expected.tensor("grad.text"), lengths)), 1e-4);
+}
+
 // Every parameter learns, and with recomputation the gradients are the same.
 void expect_all_learn(const PixArtConfig& config) {
   const auto gradients = [&](bool checkpointing) {

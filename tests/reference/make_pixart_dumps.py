@@ -7,6 +7,9 @@ pixart_<name>.io.safetensors: x, t, text, text_mask → out. "sigma": Σ, positi
 and "normed": Σ with what diffusers lacks of its original, the compression of keys and values, and with it the norms of q
 and k. The weights of the last three have the original's names.
 
+pixart_lit.gradients.safetensors holds the gradients of Σ out · weight in all parameters and in the texts' states:
+weight, text (as in the io file), grad.<name>.
+
 text_pipeline.safetensors holds what diffusers' PixArtSigmaPipeline paints with the models of make_text_dumps.py and
 make_vae_dumps.py and a transformer of its own (pixart_pipeline.model): noise → latents, pictures (0 to 255), for the
 prompts in the metadata.
@@ -156,6 +159,19 @@ def make(name, folder):
             for steps in (6, 12):
                 tensors[f"fractional.{steps}"] = dpm_solver_fractional(predict, x.double(), steps)
     save_file(tensors, folder / f"pixart_{name}.io.safetensors")
+    if name == "lit":
+        save_gradients(model, x, t, text, mask, folder)
+
+
+def save_gradients(model, x, t, text, mask, folder):
+    weight = torch.randn(3, 8, *x.shape[2:], generator=torch.Generator().manual_seed(14))
+    text = text.clone().requires_grad_()
+    out = model(x, encoder_hidden_states=text, encoder_attention_mask=mask, timestep=t,
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None}).sample
+    (out * weight).sum().backward()
+    gradients = original_names({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    save_file({"weight": weight, "grad.text": text.grad, **{f"grad.{name}": value for name, value in gradients.items()}},
+              folder / "pixart_lit.gradients.safetensors")
 
 
 def dpm_solver_fractional(predict, x, steps):
