@@ -77,8 +77,8 @@ void add_generate(const Verb& app) {
                   "Enlarge pictures on the sheet so many times; 0: small ones to 96 pixels")
       .capture_default_str();
   verb.add_option("-m,--model", o->model,
-                  "Model file or folder, or builtin: of the two models inside the program the one for classes "
-                  "or for texts")
+                  "Model file or folder, or builtin: the model of classes inside the program, or with texts "
+                  "that of texts")
       .capture_default_str()
       .type_name("FILE");
   add_weights_option(verb, o->weights);

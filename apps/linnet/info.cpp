@@ -208,7 +208,7 @@ void show_weights(const Weights& file, const Options& options) {
 }
 
 void run(const Options& options) {
-  if (options.file != "builtin" && !std::filesystem::is_directory(options.file) && is_image_file(options.file))
+  if (!is_builtin(options.file) && !std::filesystem::is_directory(options.file) && is_image_file(options.file))
     show_picture(options.file);
   else
     show_weights(open_file(options.file), options);
@@ -219,7 +219,8 @@ void run(const Options& options) {
 void add_info(const Verb& app) {
   const Verb verb = app.add_subcommand("info", "Say what a file is: a model, a checkpoint, a painted picture");
   auto options = std::make_shared<Options>();
-  verb.add_option("file", options->file, "Weights (safetensors, PyTorch, a folder), a picture, or builtin")
+  verb.add_option("file", options->file,
+                  "Weights (safetensors, PyTorch, a folder), a picture, builtin or builtin-text")
       .required();
   add_weights_option(verb, options->weights);
   verb.add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");

@@ -40,9 +40,7 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 }
 
 std::string short_name(const std::string& model) {
-  return model == "builtin" || model == builtin_text
-             ? model
-             : printable(std::filesystem::path(model).filename().string());
+  return is_builtin(model) ? model : printable(std::filesystem::path(model).filename().string());
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {

@@ -12,6 +12,8 @@ namespace linnet::app {
 /// The name of the text-to-image model inside the program, and of its text encoder and its tokenizer.
 inline constexpr const char* builtin_text = "builtin-text";
 
+inline bool is_builtin(std::string_view model) { return model == "builtin" || model == builtin_text; }
+
 /// All that a file or folder holds, or a model inside the program if it is "builtin" or "builtin-text".
 Weights open_file(const std::string& model);
 /// Of a folder or a file, or those inside the program.

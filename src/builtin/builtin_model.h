@@ -1,5 +1,6 @@
 // The models that ship inside the program, laid into the binary by the assembler:
-// models/shapes-lit.safetensors, which paints classes, and models/scenes, which paints texts.
+// models/shapes-lit.safetensors, which paints classes, and, where it is there, models/scenes, which paints
+// texts.
 #pragma once
 
 #include <string_view>

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <sstream>
+#include <type_traits>
 
 #include "train/checkpoint.h"
 #include "train/presets.h"
@@ -57,13 +58,21 @@ void lay_over(toml::table& under, const toml::table& over) {
 }
 
 // What a preset says of a model is how large it is, not what it is fed.
-DiTConfig sized_as(const DiTConfig& preset, DiTConfig model) {
+template <class Config>
+Config sized_as(const Config& preset, Config model) {
   model.patch_size = preset.patch_size;
   model.hidden_size = preset.hidden_size;
   model.depth = preset.depth;
   model.num_heads = preset.num_heads;
   model.mixer = preset.mixer;
+  if constexpr (std::is_same_v<Config, PixArtConfig>) model.num_cross_heads = preset.num_cross_heads;
   return model;
+}
+
+template <class Config>
+ModelConfig sized_as(const ModelConfig& preset, const ModelConfig& model) {
+  const auto* alike = std::get_if<Config>(&model);
+  return sized_as(std::get<Config>(preset), alike ? *alike : Config());
 }
 
 // The kind of model that is meant, and what its settings are unless they are said.
@@ -74,8 +83,7 @@ ModelConfig model_to_begin_with(const std::string& kind, const std::string& pres
   if (preset.empty()) return model;
   const ModelConfig named = model_preset(preset);
   require(kind.empty() || is_of_texts(named) == texts, "model.preset is of another kind than model.kind");
-  if (is_of_texts(named)) return named;
-  return sized_as(std::get<DiTConfig>(named), is_of_texts(model) ? DiTConfig() : std::get<DiTConfig>(model));
+  return is_of_texts(named) ? sized_as<PixArtConfig>(named, model) : sized_as<DiTConfig>(named, model);
 }
 
 // The settings of a model by the names that they have in JSON, but for its kind.

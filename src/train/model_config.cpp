@@ -56,11 +56,15 @@ bool learns_variance(const ModelConfig& model) {
 std::optional<Difference> first_difference(const ModelConfig& a, const ModelConfig& b) {
   auto first = nlohmann::ordered_json::parse(all_settings(a));
   auto second = nlohmann::ordered_json::parse(all_settings(b));
+  const bool learns_positions = nn::is_focused(std::visit([](const auto& config) { return config.mixer; }, a));
+  const auto only_size = [&](const std::string& setting) {
+    return is_of_texts(a) && !learns_positions && (setting == "sample_size" || setting == "interpolation");
+  };
   const auto only_rate = [&](const std::string& setting) {
     return setting == "class_dropout" && (first[setting] > 0) == (second[setting] > 0);
   };
   for (const auto& [setting, value] : first.items())
-    if (value != second[setting] && !only_rate(setting))
+    if (value != second[setting] && !only_rate(setting) && !only_size(setting))
       return Difference{setting, value.dump(), second[setting].dump()};
   return std::nullopt;
 }

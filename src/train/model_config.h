@@ -34,7 +34,8 @@ Prediction prediction_of(const ModelConfig& model);
 bool learns_variance(const ModelConfig& model);
 
 /// The first setting by which the weights of one model do not fit another, and its two values as JSON. How
-/// often classes are dropped is no such setting, only whether there is a row for "no class".
+/// often classes are dropped is no such setting, only whether there is a row for "no class"; nor is the size of
+/// pictures that a model of texts was made for, as its positions are computed.
 struct Difference {
   std::string setting, first, second;
 };

@@ -120,6 +120,7 @@ TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
 TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"-o", "a.png"}), 2, "say what to paint"));
   EXPECT_TRUE(failed(generate({"a", "-c", "7", "-o", "a.png"}), 2, "texts, not classes"));
+  EXPECT_TRUE(failed(run({"generate", "a star", "-o", "a.png"}, {folder_.path()}), 1, "built without"));
   write_small_model(folder_ / "classes.safetensors");
   EXPECT_TRUE(failed(run({"generate", "a star", "-m", "classes.safetensors", "-o", "a.png"}, {folder_.path()}),
                      2, "not texts"));

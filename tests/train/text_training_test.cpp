@@ -166,6 +166,23 @@ TEST_F(TextTraining, AStudentLearnsFromATeacherThatSeesTheSameTexts) {
   EXPECT_LT(after, 0.7 * before);
 }
 
+// As the model of 1024 pixels starts from that of 512.
+TEST_F(TextTraining, AModelOfLargerPicturesStartsFromOneOfSmaller) {
+  PixArt small(config().of_texts());
+  nn::initialize(small, 3);
+  save_pixart(folder_ / "small.safetensors", small, DType::f32);
+  const std::string init = "train.init=" + (folder_ / "small.safetensors").string();
+  const TrainConfig c = config({init, "model.sample_size=32", "model.interpolation=2.0"});
+  EXPECT_EQ(c.of_texts().sample_size, 32);
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  trainer.start_from(*load_trainee(c.train.init, c.model));
+  EXPECT_NE(test::refusal([&] {
+              config({init, "model.hidden_size=32"});
+            }).find("model.hidden_size is 32, but 16 in"),
+            std::string::npos);
+}
+
 TEST_F(TextTraining, WhatDoesNotGoTogetherIsRefused) {
   const auto refusal = [&](const std::vector<std::string>& more) {
     return test::refusal([&] { open_data(config(more)); });
