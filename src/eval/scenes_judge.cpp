@@ -35,6 +35,10 @@ bool lies(Relation relation, const Verdict& a, const Verdict& b) {
   return true;
 }
 
+bool has_size(const Verdict& object, ObjectSize size, float middle) {
+  return size == ObjectSize::any || (size == ObjectSize::large) == (object.radius > middle);
+}
+
 // How many of a shape are asked for, over all groups.
 int asked_for(const Description& asked, int shape) {
   int count = 0;
@@ -84,7 +88,7 @@ SceneTask task_of(const Description& description) {
 SceneVerdict judge_scene(const Image& image, const Description& asked) {
   const std::vector<Verdict> objects = judge_objects(image);
   size_t wanted = 0;
-  SceneVerdict verdict{true, true, true};
+  SceneVerdict verdict{true, true, true, true};
   for (const Group& group : asked.groups) {
     wanted += static_cast<size_t>(group.count);
     const auto alike = of_group(objects, group, false);
@@ -93,6 +97,10 @@ SceneVerdict judge_scene(const Image& image, const Description& asked) {
   }
   verdict.shapes = verdict.shapes && objects.size() == wanted;
   verdict.colours = verdict.colours && verdict.shapes;
+  const float middle = radii_of(static_cast<int>(wanted)).middle;
+  for (const Group& group : asked.groups)
+    for (const Verdict* object : of_group(objects, group, true))
+      verdict.sizes = verdict.sizes && has_size(*object, group.size, middle);
   if (asked.groups.size() > 1)
     for (const Verdict* a : of_group(objects, asked.groups[0], true))
       for (const Verdict* b : of_group(objects, asked.groups[1], true))

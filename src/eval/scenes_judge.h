@@ -19,9 +19,10 @@ SceneTask task_of(const Description& description);
 struct SceneVerdict {
   bool shapes = false;    ///< the shapes that were asked for, as many of each, whatever their colours
   bool colours = false;   ///< and in their colours
+  bool sizes = false;     ///< what is said to be small or large is, for an object among so many
   bool relation = false;  ///< and each of the first group lies so to each of the second
   /// All of it, and nothing else in the picture.
-  bool right() const { return shapes && colours && relation; }
+  bool right() const { return shapes && colours && sizes && relation; }
 };
 
 SceneVerdict judge_scene(const Image& image, const Description& asked);

@@ -13,7 +13,8 @@
 namespace linnet {
 namespace {
 
-constexpr std::array<std::string_view, most_of_a_group + 1> numbers = {"", "a", "two", "three", "four"};
+constexpr std::array<std::string_view, most_of_a_group + 1> numbers = {"", "a", "two", "three"};
+constexpr std::array<std::string_view, 3> sizes = {"", "small", "large"};
 constexpr std::array<std::string_view, 5> relations = {"and", "left of", "right of", "above", "below"};
 
 std::string plural(const std::string& shape) {
@@ -23,9 +24,11 @@ std::string plural(const std::string& shape) {
 std::string words_of(const Group& group) {
   const std::string& shape = shape_names()[static_cast<size_t>(group.shape)];
   const std::string& colour = colour_names()[static_cast<size_t>(group.colour)];
-  const std::string_view article = colour == "orange" ? "an" : "a";
-  return fmt::format("{} {} {}", group.count == 1 ? article : numbers[static_cast<size_t>(group.count)], colour,
-                     group.count == 1 ? shape : plural(shape));
+  if (group.count > 1)
+    return fmt::format("{} {} {}", numbers[static_cast<size_t>(group.count)], colour, plural(shape));
+  if (group.size != ObjectSize::any)
+    return fmt::format("a {} {} {}", sizes[static_cast<size_t>(group.size)], colour, shape);
+  return fmt::format("{} {} {}", colour == "orange" ? "an" : "a", colour, shape);
 }
 
 std::optional<int> index_of(std::span<const std::string> names, const std::string& name) {
@@ -34,29 +37,31 @@ std::optional<int> index_of(std::span<const std::string> names, const std::strin
   return static_cast<int>(found - names.begin());
 }
 
-// "two red stars": the next three words.
+// "two red stars", "a small red star": the next three words, or four.
 std::optional<Group> read_group(std::istream& words) {
   std::string number, colour, shape;
-  if (!(words >> number >> colour >> shape)) return std::nullopt;
+  if (!(words >> number >> colour)) return std::nullopt;
+  Group group;
+  if (colour == sizes[1] || colour == sizes[2]) {
+    group.size = colour == sizes[1] ? ObjectSize::small : ObjectSize::large;
+    words >> colour;
+  }
+  words >> shape;
   const bool one = number == "an" || number == "one";
   const auto count = std::ranges::find(numbers, one ? numbers[1] : std::string_view(number));
   const auto colour_index = index_of(colour_names(), colour);
   if (count == numbers.end() || number.empty() || !colour_index) return std::nullopt;
-  for (int i = 0; i < shape_count; ++i) {
-    const std::string& name = shape_names()[static_cast<size_t>(i)];
-    if (shape == name || shape == plural(name))
-      return Group{i, *colour_index, static_cast<int>(count - numbers.begin())};
+  group.colour = *colour_index;
+  group.count = static_cast<int>(count - numbers.begin());
+  if (group.count > 1 && group.size != ObjectSize::any) return std::nullopt;
+  for (group.shape = 0; group.shape < shape_count; ++group.shape) {
+    const std::string& name = shape_names()[static_cast<size_t>(group.shape)];
+    if (shape == name || shape == plural(name)) return group;
   }
   return std::nullopt;
 }
 
 float between(Generator& generator, float low, float high) { return low + (high - low) * generator.uniform(); }
-
-// The largest radius of objects of which there are so many.
-float largest_radius(size_t objects) {
-  constexpr float radii[] = {0.38f, 0.23f, 0.185f, 0.16f, 0.145f};
-  return radii[std::min<size_t>(objects, 5) - 1];
-}
 
 // Whether the first group's object may lie at a, when the second's is at b.
 bool holds(Relation relation, const Scene& a, const Scene& b) {
@@ -71,12 +76,25 @@ bool holds(Relation relation, const Scene& a, const Scene& b) {
   return true;
 }
 
+// Between the least and the most that the size allows; sizes that are said stay clear of the middle.
+float random_radius(ObjectSize size, const Radii& radii, Generator& generator) {
+  constexpr float clear = 0.02f;
+  switch (size) {
+    case ObjectSize::small: return between(generator, radii.least, radii.middle - clear);
+    case ObjectSize::large: return between(generator, radii.middle + clear, radii.most);
+    case ObjectSize::any: break;
+  }
+  return between(generator, radii.least, radii.most);
+}
+
 // One try to find places for all; false if some touch or do not lie as they should.
-bool place(std::vector<Scene>& objects, const Description& what, float radius, Generator& generator) {
+bool place(std::vector<Scene>& objects, const Description& what, Generator& generator) {
   constexpr float margin = 0.04f, gap = 0.05f;
   const auto first_group = static_cast<size_t>(what.groups.front().count);
-  for (Scene& object : objects) {
-    object.radius = radius * between(generator, 0.75f, 1.0f);
+  const Radii radii = radii_of(static_cast<int>(objects.size()));
+  for (size_t i = 0; i < objects.size(); ++i) {
+    Scene& object = objects[i];
+    object.radius = random_radius(what.groups[i < first_group ? 0 : 1].size, radii, generator);
     const float room = 0.5f - object.radius - margin;
     object.cx = 0.5f + between(generator, -room, room);
     object.cy = 0.5f + between(generator, -room, room);
@@ -91,6 +109,11 @@ bool place(std::vector<Scene>& objects, const Description& what, float radius, G
 }
 
 }  // namespace
+
+Radii radii_of(int objects) {
+  if (objects == 1) return {0.15f, 0.24f, 0.38f};
+  return objects == 2 ? Radii{0.14f, 0.185f, 0.23f} : Radii{0.135f, 0.16f, 0.185f};
+}
 
 std::string sentence(const Description& description) {
   const std::string text = words_of(description.groups.at(0));
@@ -122,13 +145,17 @@ std::optional<Description> description_from(std::string_view text) {
 
 Description random_description(Generator& generator) {
   const auto any = [&](int count) { return static_cast<int>(generator.below(static_cast<uint64_t>(count))); };
-  const auto group = [&](int count) { return Group{any(shape_count), any(colour_count), count}; };
+  const auto group = [&](int count) {
+    const bool sized = count == 1 && any(2) == 0;
+    return Group{any(shape_count), any(colour_count), count,
+                 sized ? static_cast<ObjectSize>(1 + any(2)) : ObjectSize::any};
+  };
   Description result;
   switch (any(3)) {
     case 0: result.groups = {group(1)}; break;
     case 1: result.groups = {group(2 + any(most_of_a_group - 1))}; break;
     default: {
-      const int first = any(3) == 0 ? 2 : 1, second = first == 1 && any(3) == 0 ? 2 : 1;
+      const int first = any(4) == 0 ? 2 : 1, second = first == 1 && any(3) == 0 ? 2 : 1;
       result.groups = {group(first), group(second)};
       // Two groups of one kind would be one.
       while (result.groups[1].shape == result.groups[0].shape &&
@@ -145,7 +172,7 @@ bool is_held_out(const Description& description) {
   uint64_t hash = static_cast<uint64_t>(description.relation);
   for (const Group& group : description.groups)
     hash = mix(hash, static_cast<uint64_t>(group.shape * colour_count + group.colour) * 8 +
-                         static_cast<uint64_t>(group.count));
+                         static_cast<uint64_t>(group.count) + 1000 * static_cast<uint64_t>(group.size));
   return hash % 8 == 0;
 }
 
@@ -157,10 +184,9 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
       objects.push_back(random_object(group.shape, group.colour, generator));
   check(!objects.empty() && objects.size() <= most_objects, "a scene has 1 to {} objects, not {}", most_objects,
         objects.size());
-  // Smaller and smaller, until they find room.
-  for (float radius = largest_radius(objects.size());; radius *= 0.97f)
-    for (int attempt = 0; attempt < 60; ++attempt)
-      if (place(objects, description, radius, generator)) return objects;
+  while (!place(objects, description, generator)) {
+  }
+  return objects;
 }
 
 CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out) {

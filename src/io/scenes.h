@@ -1,7 +1,7 @@
-// The captioned data set `scenes`: one or two groups of coloured shapes, with a number and a place to each
-// other, and a sentence that says so: "two red stars above a blue ring". As with `shapes`, every picture is a
-// function of (seed, index), and arithmetic can tell whether a picture shows what its sentence says
-// (eval/scenes_judge.h).
+// The captioned data set `scenes`: one to three coloured shapes in one or two groups, with a size or a number
+// and a place to each other, and a sentence that says so: "two red stars above a blue ring", "a small pink
+// moon". As with `shapes`, every picture is a function of (seed, index), and arithmetic can tell whether a
+// picture shows what its sentence says (eval/scenes_judge.h).
 #pragma once
 
 #include <optional>
@@ -16,9 +16,13 @@ namespace linnet {
 /// Where the first group is, seen from the second. beside: anywhere.
 enum class Relation : uint8_t { beside, left, right, above, below };
 
+/// What is said of an object's size; several of a kind have none.
+enum class ObjectSize : uint8_t { any, small, large };
+
 /// So many of one shape in one colour.
 struct Group {
   int shape = 0, colour = 0, count = 1;
+  ObjectSize size = ObjectSize::any;
   bool operator==(const Group&) const = default;
 };
 
@@ -29,9 +33,17 @@ struct Description {
   bool operator==(const Description&) const = default;
 };
 
-constexpr int most_of_a_group = 4, most_objects = 5;
+constexpr int most_of_a_group = 3, most_objects = 3;
 
-/// "a red star", "three green hearts", "two red stars above a blue ring", "a red star and a blue ring".
+/// Radii of objects of which there are so many, in picture widths; below the middle they are small, above it
+/// large.
+struct Radii {
+  float least, middle, most;
+};
+Radii radii_of(int objects);
+
+/// "a large red star", "three green hearts", "two red stars above a blue ring", "a red star and a small blue
+/// ring".
 std::string sentence(const Description& description);
 /// The other way; nothing for any other text. Upper case and blanks around do not matter.
 std::optional<Description> description_from(std::string_view text);

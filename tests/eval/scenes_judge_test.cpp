@@ -39,6 +39,18 @@ TEST(ScenesJudge, ADifferentSentenceIsWrong) {
   EXPECT_FALSE(judge_scene(blank_image(64, 64, 30, 30, 30), asked).right());
 }
 
+TEST(ScenesJudge, SizesAreThoseAmongSoManyObjects) {
+  Generator generator(9);
+  const Description asked = *description_from("a small red star left of a large blue ring");
+  const Image image = render(random_scene(asked, generator), 96);
+  const auto verdict = [&](const char* text) { return judge_scene(image, *description_from(text)); };
+  EXPECT_TRUE(judge_scene(image, asked).right());
+  EXPECT_TRUE(verdict("a red star left of a blue ring").right());
+  EXPECT_FALSE(verdict("a large red star left of a large blue ring").sizes);
+  EXPECT_TRUE(verdict("a large red star left of a large blue ring").colours);
+  EXPECT_FALSE(verdict("a small red star left of a small blue ring").right());
+}
+
 TEST(ScenesJudge, ScoresAFolderByItsCaptions) {
   const TemporaryFolder folder;
   write_scenes(folder / "s", 40, 96, 6, false);

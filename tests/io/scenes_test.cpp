@@ -21,14 +21,16 @@ TEST(Sentences, AreReadAsTheyAreWritten) {
   }
   EXPECT_EQ(sentence({{{6, 1, 1}, {3, 0, 2}}, Relation::left}), "an orange cross left of two red stars");
   EXPECT_EQ(sentence({{{6, 5, 3}}, Relation::beside}), "three blue crosses");
-  EXPECT_EQ(description_from("  A Red STAR and one blue ring "),
-            (Description{{{3, 0, 1}, {5, 5, 1}}, Relation::beside}));
+  EXPECT_EQ(sentence({{{6, 1, 1, ObjectSize::small}, {3, 0, 1, ObjectSize::large}}, Relation::above}),
+            "a small orange cross above a large red star");
+  EXPECT_EQ(description_from("  A Red STAR and one large blue ring "),
+            (Description{{{3, 0, 1}, {5, 5, 1, ObjectSize::large}}, Relation::beside}));
 }
 
 TEST(Sentences, OtherTextsSayNothing) {
-  for (const char* text :
-       {"", "a", "a red", "a red dog", "five red stars", "a red star above", "a red star left a blue ring",
-        "a red star above a blue ring and a moon", "red star", "a red star of a blue ring"})
+  for (const char* text : {"", "a", "a red", "a red dog", "four red stars", "two small red stars",
+                           "a small star", "a small", "a red star above", "a red star left a blue ring",
+                           "a red star above a blue ring and a moon", "red star", "a red star of a blue ring"})
     EXPECT_FALSE(description_from(text).has_value()) << text;
 }
 
@@ -43,10 +45,20 @@ TEST(CaptionedScenes, NothingTouchesAndAllLiesAsItShould) {
     for (size_t a = 0; a < objects.size(); ++a) {
       EXPECT_GE(std::min(objects[a].cx, objects[a].cy) - objects[a].radius, 0.03f);
       EXPECT_LE(std::max(objects[a].cx, objects[a].cy) + objects[a].radius, 0.97f);
-      EXPECT_GE(objects[a].radius, 0.06f) << sentence(what);
+      EXPECT_GE(objects[a].radius, 0.13f) << sentence(what);
       for (size_t b = a + 1; b < objects.size(); ++b)
         EXPECT_GE(std::hypot(objects[a].cx - objects[b].cx, objects[a].cy - objects[b].cy),
                   objects[a].radius + objects[b].radius + 0.049f);
+    }
+    const Radii radii = radii_of(static_cast<int>(objects.size()));
+    for (const size_t group : {size_t{0}, what.groups.size() - 1}) {
+      const Scene& object = group == 0 ? objects.front() : objects.back();
+      if (what.groups[group].size == ObjectSize::small) {
+        EXPECT_LT(object.radius, radii.middle - 0.019f);
+      }
+      if (what.groups[group].size == ObjectSize::large) {
+        EXPECT_GT(object.radius, radii.middle + 0.019f);
+      }
     }
     if (what.groups.size() < 2 || what.relation != Relation::above) continue;
     for (int a = 0; a < what.groups[0].count; ++a)
