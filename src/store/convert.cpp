@@ -90,28 +90,30 @@ Names names_from_name(std::string_view name) {
 
 namespace {
 
-// Rounds once for the two tensors that come of it, which are read one after the other.
+// Rounds once for the two tensors that come of it. In files scales stand long after values, by their alignment:
+// only they are kept until then.
 class Rounding {
  public:
   Rounding(std::function<Tensor()> read, std::string what) : read_(std::move(read)), what_(std::move(what)) {}
   Tensor values() {
     const Tensor floats = read_();
     try {
-      rounded_ = ops::quantize(floats);
+      ops::Int8Matrix rounded = ops::quantize(floats);
+      scale_ = std::move(rounded.scale);
+      return std::move(rounded.values);
     } catch (const Error& error) {
       fail("{}: {}", what_, error.what());
     }
-    return rounded_.values;
   }
   Tensor scale() {
-    if (!rounded_.scale.defined()) values();
-    return std::exchange(rounded_, {}).scale;
+    if (!scale_.defined()) values();
+    return scale_;
   }
 
  private:
   std::function<Tensor()> read_;
   std::string what_;
-  ops::Int8Matrix rounded_;
+  Tensor scale_;
 };
 
 }  // namespace
