@@ -11,6 +11,7 @@
 #include "model_argument.h"
 #include "ops/matmul.h"
 #include "pipeline/text_encoding.h"
+#include "store/bundle.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "terminal.h"
@@ -61,9 +62,7 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   const Cleaning cleaning = cleaning_from_name(options.cleaning);
   const auto tokenizer = std::make_shared<Tokenizer>(Tokenizer::open(options.tokenizer));
   const std::shared_ptr<T5Encoder> encoder = load_t5(options.text_encoder);
-  check(tokenizer->size() <= encoder->config().vocabulary,
-        "{}: it has {} pieces, and the text encoder knows {}: they do not belong together",
-        printable(options.tokenizer), tokenizer->size(), encoder->config().vocabulary);
+  check_belongs(*tokenizer, printable(options.tokenizer), encoder->config());
   encoder->set_product_dtype(options.dtype == "f32" ? DType::f32 : ops::fastest_product_dtype());
   encode.text_encoder = fmt::format("{} in {}, {} tokens, {}", quick_fingerprint(nn::all_parameters(*encoder)),
                                     name_of(encoder->product_dtype()), options.text_tokens, options.cleaning);

@@ -127,13 +127,8 @@ class TextStage {
   }
   std::unique_ptr<T5Encoder> load() const {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
-    const T5Config& config = encoder->config();
-    check(config.width == model_.caption_channels,
-          "{}: its states are {} wide, and the transformer takes {}: they do not belong together",
-          printable(parts_.text_encoder.string()), config.width, model_.caption_channels);
-    check(tokenizer_.size() <= config.vocabulary,
-          "{}: it has {} pieces, and the text encoder knows {}: they do not belong together",
-          printable(parts_.tokenizer.string()), tokenizer_.size(), config.vocabulary);
+    check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
+    check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
     encoder->set_product_dtype(options_.dtype == "f32" ? DType::f32 : ops::fastest_product_dtype());
     return encoder;
   }

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "core/parallel.h"
 #include "eval/pictures.h"
-#include "io/file.h"
+#include "io/captions.h"
 #include "io/text.h"
 
 namespace linnet {
@@ -46,20 +45,12 @@ int asked_for(const Description& asked, int shape) {
   return count;
 }
 
-// Captions by file, of a folder's captions.jsonl; empty if there is none.
-std::map<std::string, std::string> read_captions(const std::filesystem::path& dir) {
+// By file; empty if the folder lists none.
+std::map<std::string, std::string> captions_by_name(const std::filesystem::path& dir) {
   std::map<std::string, std::string> captions;
-  const auto path = dir / "captions.jsonl";
-  if (!std::filesystem::exists(path)) return captions;
-  constexpr size_t limit = size_t{1} << 30;
-  std::istringstream lines(read_text_file(path, limit));
-  for (std::string line; std::getline(lines, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    const bool whole = json.is_object() && json.contains("file") && json["file"].is_string() &&
-                       json.contains("caption") && json["caption"].is_string();
-    check(whole, "{}: a line is no JSON object with a file and a caption", printable(path.string()));
-    captions[json["file"].get<std::string>()] = json["caption"].get<std::string>();
-  }
+  if (!lists_captions(dir)) return captions;
+  for (CaptionedPicture& picture : read_captions(dir))
+    captions[picture.path.filename().string()] = std::move(picture.caption);
   return captions;
 }
 
@@ -132,7 +123,7 @@ std::string to_json(const SceneScore& score) {
 
 SceneScore score_scenes(const std::filesystem::path& dir) {
   const std::vector<std::filesystem::path> paths = pictures_in(dir);
-  const auto captions = read_captions(dir);
+  const auto captions = captions_by_name(dir);
   std::vector<SceneVerdict> verdicts(paths.size());
   std::vector<Description> asked(paths.size());
   parallel_for(static_cast<int64_t>(paths.size()), 1, [&](int64_t begin, int64_t end) {

@@ -20,6 +20,13 @@ struct Listing {
 };
 constexpr Listing listings[] = {{"captions.jsonl", "file", "caption"}, {"metadata.jsonl", "file_name", "text"}};
 
+// Null if there is none.
+const Listing* find_listing(const fs::path& folder) {
+  const auto* found =
+      std::ranges::find_if(listings, [&](const Listing& l) { return fs::exists(folder / l.file); });
+  return found == std::end(listings) ? nullptr : found;
+}
+
 bool stays_inside(const fs::path& path) {
   return path.is_relative() && std::ranges::none_of(path, [](const fs::path& part) { return part == ".."; });
 }
@@ -58,11 +65,12 @@ std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
 
 }  // namespace
 
+bool lists_captions(const fs::path& folder) { return find_listing(folder) != nullptr; }
+
 std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
   check(fs::is_directory(folder), "{}: there is no such folder of pictures", printable(folder.string()));
-  const auto listing =
-      std::ranges::find_if(listings, [&](const Listing& l) { return fs::exists(folder / l.file); });
-  auto pictures = listing != std::end(listings) ? read_listing(folder, *listing) : read_neighbours(folder);
+  const Listing* listing = find_listing(folder);
+  auto pictures = listing ? read_listing(folder, *listing) : read_neighbours(folder);
   check(!pictures.empty(),
         "{}: there are no pictures with texts here: a captions.jsonl with lines of \"file\" and \"caption\", "
         "or a .txt "

@@ -13,6 +13,9 @@ struct CaptionedPicture {
   std::string caption;
 };
 
+/// True if there is a captions.jsonl or a metadata.jsonl.
+bool lists_captions(const std::filesystem::path& folder);
+
 /// The lines {"file": ..., "caption": ...} of folder/captions.jsonl, or {"file_name": ..., "text": ...} of
 /// folder/metadata.jsonl; without either, every picture in the folder beside which lies its name with ".txt".
 /// In the lines' or the names' order. Throws Error when there are none, or a line is no such thing or names a

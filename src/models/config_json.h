@@ -14,15 +14,22 @@
 
 namespace linnet {
 
+/// Which settings are written.
+enum class Written : uint8_t {
+  needed,
+  all
+};  ///< needed: without those that have their usual value and may be left out
+
 class ConfigWriter {
  public:
+  explicit ConfigWriter(Written written) : all_(written == Written::all) {}
   template <class T>
   void value(const char* key, const T& member) {
     json_[key] = member;
   }
   template <class T>
   void value(const char* key, const T& member, const std::type_identity_t<T>& usual) {
-    if (member != usual) value(key, member);
+    if (all_ || member != usual) value(key, member);
   }
   template <class T, class FromName>
   void named(const char* key, const T& member, FromName /*from_name*/) {
@@ -30,11 +37,12 @@ class ConfigWriter {
   }
   template <class T, class FromName>
   void named(const char* key, const T& member, FromName from_name, T usual) {
-    if (member != usual) named(key, member, from_name);
+    if (all_ || member != usual) named(key, member, from_name);
   }
   nlohmann::ordered_json& json() { return json_; }
 
  private:
+  bool all_;
   nlohmann::ordered_json json_;
 };
 
@@ -73,8 +81,9 @@ struct ConfigKind {
 };
 
 template <class Config, class Fields>
-std::string config_to_json(const Config& config, const ConfigKind& kind, Fields fields) {
-  ConfigWriter writer;
+std::string config_to_json(const Config& config, const ConfigKind& kind, Fields fields,
+                           Written written = Written::needed) {
+  ConfigWriter writer(written);
   writer.value("model", std::string(kind.type));
   fields(config, writer);
   return writer.json().dump();

@@ -49,6 +49,8 @@ int64_t usual_heads(nn::Mixer mixer, int64_t width);
 
 /// The JSON object that a checkpoint carries.
 std::string to_json(const DiTConfig& config);
+/// The same with every setting, also those that are left out where they have their usual value.
+std::string to_full_json(const DiTConfig& config);
 /// Throws Error on anything that is not a valid configuration.
 DiTConfig dit_config_from_json(std::string_view text);
 

@@ -86,6 +86,7 @@ int64_t usual_heads(nn::Mixer mixer, int64_t width) {
 }
 
 std::string to_json(const DiTConfig& config) { return config_to_json(config, kind, fields); }
+std::string to_full_json(const DiTConfig& config) { return config_to_json(config, kind, fields, Written::all); }
 
 DiTConfig dit_config_from_json(std::string_view text) {
   return config_from_json<DiTConfig>(text, kind, fields);

@@ -54,6 +54,8 @@ struct PixArtConfig {
 std::optional<PixArtConfig> pixart_preset(std::string_view name);
 
 std::string to_json(const PixArtConfig& config);
+/// The same with every setting, also those that are left out where they have their usual value.
+std::string to_full_json(const PixArtConfig& config);
 /// Throws Error on anything that is not a valid configuration.
 PixArtConfig pixart_config_from_json(std::string_view text);
 

@@ -83,6 +83,9 @@ std::optional<PixArtConfig> pixart_preset(std::string_view name) {
 }
 
 std::string to_json(const PixArtConfig& config) { return config_to_json(config, kind, fields); }
+std::string to_full_json(const PixArtConfig& config) {
+  return config_to_json(config, kind, fields, Written::all);
+}
 
 PixArtConfig pixart_config_from_json(std::string_view text) {
   return config_from_json<PixArtConfig>(text, kind, fields);

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "io/text.h"
-#include "io/tokenizer.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
@@ -79,6 +78,18 @@ Weights vae_weights(const fs::path& path) {
 
 }  // namespace
 
+void check_belongs(const T5Config& text_encoder, const std::string& name, const PixArtConfig& transformer) {
+  check(text_encoder.width == transformer.caption_channels,
+        "{}: its states are {} wide, and the transformer takes {}: they do not belong together", name,
+        text_encoder.width, transformer.caption_channels);
+}
+
+void check_belongs(const Tokenizer& tokenizer, const std::string& name, const T5Config& text_encoder) {
+  check(tokenizer.size() <= text_encoder.vocabulary,
+        "{}: it has {} pieces, and the text encoder knows {}: they do not belong together", name,
+        tokenizer.size(), text_encoder.vocabulary);
+}
+
 void save_bundle(const fs::path& folder, const TextToImageParts& parts, const BundleTypes& types, Choice choice,
                  const OnBytes& on_bytes) {
   const Weights transformer = find_pixart_weights(Weights::open(parts.transformer), choice);
@@ -86,9 +97,8 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
   const std::optional<Weights> vae = parts.vae.empty() ? std::nullopt : std::optional(vae_weights(parts.vae));
   const PixArtConfig config = read_pixart_config(transformer);
   const T5Config text_config = read_t5_config(text_encoder);
-  check(text_config.width == config.caption_channels,
-        "{}: its states are {} wide, and the transformer takes {}: they do not belong together",
-        text_encoder.source(), text_config.width, config.caption_channels);
+  check_belongs(text_config, text_encoder.source(), config);
+  check_belongs(Tokenizer::open(parts.tokenizer), printable(parts.tokenizer.string()), text_config);
   check_fits<PixArt>(config, without_positions(transformer));
   check_fits<T5Encoder>(text_config, text_encoder);
   const std::string tokenizer = read_tokenizer_file(parts.tokenizer);

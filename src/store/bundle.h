@@ -2,6 +2,9 @@
 // laptop: what `linnet generate` runs without anything else.
 #pragma once
 
+#include "io/tokenizer.h"
+#include "models/pixart.h"
+#include "models/t5.h"
 #include "store/convert.h"
 
 namespace linnet {
@@ -10,6 +13,11 @@ namespace linnet {
 struct TextToImageParts {
   std::filesystem::path transformer, text_encoder, tokenizer, vae;
 };
+
+/// Both throw Error, with the given name of the part that does not fit: unless the text encoder's states are as
+/// wide as the transformer takes, and unless it knows every piece of the tokenizer.
+void check_belongs(const T5Config& text_encoder, const std::string& name, const PixArtConfig& transformer);
+void check_belongs(const Tokenizer& tokenizer, const std::string& name, const T5Config& text_encoder);
 
 struct BundleTypes {
   DType text_encoder = DType::i8;  ///< i8: its matrices; f32, bf16, f16: all of it that is no vector

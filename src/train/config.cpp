@@ -88,7 +88,7 @@ ModelConfig model_to_begin_with(const std::string& kind, const std::string& pres
 
 // The settings of a model by the names that they have in JSON, but for its kind.
 nlohmann::ordered_json settings_of(const ModelConfig& model) {
-  auto settings = nlohmann::ordered_json::parse(all_settings(model));
+  auto settings = nlohmann::ordered_json::parse(to_full_json(model));
   settings.erase("model");
   return settings;
 }

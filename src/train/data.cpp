@@ -13,8 +13,6 @@
 namespace linnet {
 namespace {
 
-constexpr int64_t diffusion_steps = 1000;
-
 // Pictures that have a class each.
 class LabelledData : public DrawnData {
  public:

@@ -10,8 +10,6 @@
 namespace linnet {
 namespace {
 
-constexpr int64_t diffusion_steps = 1000;
-
 // Streams of random numbers that must not meet.
 enum class Stream : uint64_t { order = 1, noise, dropout, flip, latent };
 

@@ -8,6 +8,9 @@
 
 namespace linnet {
 
+/// Timesteps of the schedule that training draws from.
+inline constexpr int64_t diffusion_steps = 1000;
+
 class DrawnData : public BatchSource {
  public:
   explicit DrawnData(const TrainConfig& config) : config_(config) {}

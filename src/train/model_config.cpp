@@ -11,14 +11,8 @@ std::string to_json(const ModelConfig& model) {
   return std::visit([](const auto& config) { return to_json(config); }, model);
 }
 
-std::string all_settings(const ModelConfig& model) {
-  auto json = nlohmann::ordered_json::parse(to_json(model));
-  json.emplace("prediction", "epsilon");
-  if (is_of_texts(model)) {
-    json.emplace("qk_norm", false);
-    json.emplace("kv_compression", nlohmann::json::array());
-  }
-  return json.dump();
+std::string to_full_json(const ModelConfig& model) {
+  return std::visit([](const auto& config) { return to_full_json(config); }, model);
 }
 
 ModelConfig model_config_from_json(std::string_view text) {
@@ -54,8 +48,8 @@ bool learns_variance(const ModelConfig& model) {
 }
 
 std::optional<Difference> first_difference(const ModelConfig& a, const ModelConfig& b) {
-  auto first = nlohmann::ordered_json::parse(all_settings(a));
-  auto second = nlohmann::ordered_json::parse(all_settings(b));
+  auto first = nlohmann::ordered_json::parse(to_full_json(a));
+  auto second = nlohmann::ordered_json::parse(to_full_json(b));
   const bool learns_positions = nn::is_focused(std::visit([](const auto& config) { return config.mixer; }, a));
   const auto only_size = [&](const std::string& setting) {
     return is_of_texts(a) && !learns_positions && (setting == "sample_size" || setting == "interpolation");

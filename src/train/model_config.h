@@ -18,8 +18,7 @@ using ModelConfig = std::variant<DiTConfig, PixArtConfig>;
 inline bool is_of_texts(const ModelConfig& model) { return std::holds_alternative<PixArtConfig>(model); }
 
 std::string to_json(const ModelConfig& model);
-/// The same with every setting there, also what is left out where it is the usual one.
-std::string all_settings(const ModelConfig& model);
+std::string to_full_json(const ModelConfig& model);
 /// Throws Error on anything that is not a valid configuration of either kind.
 ModelConfig model_config_from_json(std::string_view text);
 /// Throws Error when the weights are neither's.

@@ -4,6 +4,7 @@
 #include "io/captions.h"
 #include "io/latents.h"
 #include "pipeline/text_encoding.h"
+#include "store/bundle.h"
 #include "store/t5_file.h"
 #include "train/drawn_data.h"
 
@@ -24,9 +25,8 @@ class TextFolderData : public DrawnData {
           config.data.path, model_.in_channels);
     if (config.trains_text_encoder()) return;
     encoder_ = load_t5(config.text.encoder);
-    check(encoder_->config().width == model_.caption_channels,
-          "{}: its states are {} wide, and the model takes {}: they do not belong together",
-          config.text.encoder, encoder_->config().width, model_.caption_channels);
+    check_belongs(encoder_->config(), config.text.encoder, model_);
+    check_belongs(tokenizer_, config.text.tokenizer, encoder_->config());
   }
 
  protected:

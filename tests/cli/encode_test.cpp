@@ -18,10 +18,7 @@ namespace fs = std::filesystem;
 class EncodeCommand : public testing::Test {
  protected:
   EncodeCommand() {
-    const fs::path weights = data_file("reference/vae_plain.model.safetensors");
-    fs::create_directories(folder_ / "vae");
-    fs::copy_file(weights, folder_ / "vae/diffusion_pytorch_model.safetensors");
-    std::ofstream(folder_ / "vae/config.json") << SafetensorsFile::open(weights).metadata().at("config");
+    copy_model("vae_plain", folder_ / "vae", "diffusion_pytorch_model.safetensors");
     EXPECT_TRUE(succeeded(linnet({"data", "shapes", "pictures", "--count", "128", "--size", "32"})));
   }
   Result linnet(const Arguments& arguments) const { return run(arguments, {folder_.path()}); }

@@ -1,7 +1,9 @@
 #include "cli/small_model.h"
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/safetensors.h"
 #include "io/shapes.h"
 #include "store/model_file.h"
 
@@ -34,6 +36,13 @@ std::string write_small_model(const std::filesystem::path& path, const DiTConfig
     metadata["linnet.classes"] = nlohmann::json(std::vector<std::string>(names.begin(), names.end())).dump();
   save_model(path, model, DType::f32, metadata);
   return path.string();
+}
+
+void copy_model(const std::string& dump, const std::filesystem::path& folder, const std::string& file) {
+  const std::string weights = data_file("reference/" + dump + ".model.safetensors");
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(weights, folder / file);
+  std::ofstream(folder / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
 }
 
 std::string data_file(const std::string& name) { return std::string(LINNET_TEST_DATA) + "/" + name; }

@@ -15,6 +15,9 @@ DiTConfig small_config();
 std::string write_small_model(const std::filesystem::path& path, const DiTConfig& config = small_config(),
                               bool class_names = true);
 
+/// Lays a dump's model out as others' programs do: folder/file, and the config.json that its metadata hold.
+void copy_model(const std::string& dump, const std::filesystem::path& folder, const std::string& file);
+
 /// A file of tests/data.
 std::string data_file(const std::string& name);
 

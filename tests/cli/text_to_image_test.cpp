@@ -20,18 +20,11 @@ namespace fs = std::filesystem;
 class TextToImage : public testing::Test {
  protected:
   TextToImage() {
-    add("pixart_pipeline", "transformer", "diffusion_pytorch_model.safetensors");
-    add("vae_plain", "vae", "diffusion_pytorch_model.safetensors");
-    add("t5", "text_encoder", "model.safetensors");
+    copy_model("pixart_pipeline", folder_ / "model/transformer", "diffusion_pytorch_model.safetensors");
+    copy_model("vae_plain", folder_ / "model/vae", "diffusion_pytorch_model.safetensors");
+    copy_model("t5", folder_ / "model/text_encoder", "model.safetensors");
     fs::create_directories(folder_ / "model/tokenizer");
     fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
-  }
-  void add(const std::string& dump, const std::string& part, const std::string& file) {
-    const fs::path weights = data_file("reference/" + dump + ".model.safetensors"),
-                   to = folder_ / ("model/" + part);
-    fs::create_directories(to);
-    fs::copy_file(weights, to / file);
-    std::ofstream(to / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
   }
   Result generate(const Arguments& more) const {
     Arguments all = {"generate", "--model", "model", "--steps", "3", "--seed", "5"};

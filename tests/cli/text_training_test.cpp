@@ -15,15 +15,9 @@ namespace fs = std::filesystem;
 class TextTrainingCommand : public testing::Test {
  protected:
   TextTrainingCommand() {
-    add("vae_plain", "vae", "diffusion_pytorch_model.safetensors");
-    add("t5", "t5", "model.safetensors");
+    copy_model("vae_plain", folder_ / "vae", "diffusion_pytorch_model.safetensors");
+    copy_model("t5", folder_ / "t5", "model.safetensors");
     EXPECT_TRUE(succeeded(linnet({"data", "scenes", "scenes", "--count", "40", "--size", "32"})));
-  }
-  void add(const std::string& dump, const fs::path& part, const std::string& file) {
-    const fs::path weights = data_file("reference/" + dump + ".model.safetensors");
-    fs::create_directories(folder_ / part);
-    fs::copy_file(weights, folder_ / part / file);
-    std::ofstream(folder_ / part / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
   }
   Result linnet(const Arguments& arguments) const { return run(arguments, {folder_.path()}); }
   Result encode(const Arguments& more) const {

@@ -187,8 +187,9 @@ TEST_F(TextTraining, WhatDoesNotGoTogetherIsRefused) {
   const auto refusal = [&](const std::vector<std::string>& more) {
     return test::refusal([&] { open_data(config(more)); });
   };
-  EXPECT_NE(refusal({frozen(), "model.caption_channels=32"}).find("states are 24 wide, and the model takes 32"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal({frozen(), "model.caption_channels=32"}).find("states are 24 wide, and the transformer takes 32"),
+      std::string::npos);
   EXPECT_NE(refusal({"model.in_channels=4"}).find("linnet encode --captions"), std::string::npos);
   EXPECT_NE(refusal({"text.tokenizer="}).find("needs text.tokenizer"), std::string::npos);
   EXPECT_NE(refusal({"distil.teacher=t"}).find("give text.encoder"), std::string::npos);
