@@ -181,7 +181,7 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
   std::vector<Scene> objects;
   for (const Group& group : description.groups)
     for (int i = 0; i < group.count; ++i)
-      objects.push_back(random_object(group.shape, group.colour, generator));
+      objects.push_back(upright_object(group.shape, group.colour, generator));
   check(!objects.empty() && objects.size() <= most_objects, "a scene has 1 to {} objects, not {}", most_objects,
         objects.size());
   while (!place(objects, description, generator)) {

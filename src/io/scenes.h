@@ -1,6 +1,6 @@
-// The captioned data set `scenes`: one to three coloured shapes in one or two groups, with a size or a number
-// and a place to each other, and a sentence that says so: "two red stars above a blue ring", "a small pink
-// moon". As with `shapes`, every picture is a function of (seed, index), and arithmetic can tell whether a
+// The captioned data set `scenes`: one to three coloured shapes, upright, in one or two groups, with a size or
+// a number and a place to each other, and a sentence that says so: "two red stars above a blue ring", "a small
+// pink moon". As with `shapes`, every picture is a function of (seed, index), and arithmetic can tell whether a
 // picture shows what its sentence says (eval/scenes_judge.h).
 #pragma once
 

@@ -121,9 +121,8 @@ void draw_background(Scene& scene, Generator& generator) {
   scene.gradient_angle = between(generator, 0, 2 * pi);
 }
 
-void draw_object(Scene& scene, Generator& generator) {
-  const float turn = largest_turn(scene.shape);
-  scene.angle = between(generator, -turn, turn);
+// Its tint and background.
+void paint(Scene& scene, Generator& generator) {
   scene.fill = tinted(scene.colour, generator);
   draw_background(scene, generator);
 }
@@ -189,15 +188,17 @@ Scene random_scene(int shapes_class, Generator& generator) {
   const float room = 0.5f - scene.radius - 0.05f;
   scene.cx = 0.5f + between(generator, -room, room);
   scene.cy = 0.5f + between(generator, -room, room);
-  draw_object(scene, generator);
+  const float turn = largest_turn(scene.shape);
+  scene.angle = between(generator, -turn, turn);
+  paint(scene, generator);
   return scene;
 }
 
-Scene random_object(int shape, int colour, Generator& generator) {
+Scene upright_object(int shape, int colour, Generator& generator) {
   Scene scene;
   scene.shape = shape;
   scene.colour = colour;
-  draw_object(scene, generator);
+  paint(scene, generator);
   return scene;
 }
 

@@ -47,8 +47,8 @@ struct Scene {
 
 /// A scene of that class: varied size, place, turn, tint and background; the shape lies fully inside.
 Scene random_scene(int shapes_class, Generator& generator);
-/// An object of that shape and colour with a turn, a tint and a background of its own, but at no place yet.
-Scene random_object(int shape, int colour, Generator& generator);
+/// An object of that shape and colour with a tint and a background of its own, upright and at no place yet.
+Scene upright_object(int shape, int colour, Generator& generator);
 /// The index-th scene of the data set that the seed names; classes come in turn, so that they are balanced.
 Scene scene_of(uint64_t seed, int64_t index);
 /// Anti-aliased, size x size pixels.

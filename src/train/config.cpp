@@ -186,6 +186,7 @@ void read_text(toml::table& root, TrainConfig& config) {
   Section section(root, "text");
   section.take("tokenizer", text.tokenizer);
   section.take("encoder", text.encoder);
+  section.take("tune", text.tune);
   section.take("depth", text.depth);
   section.take("heads", text.heads);
   section.take("hidden", text.hidden);
@@ -193,8 +194,9 @@ void read_text(toml::table& root, TrainConfig& config) {
   section.done();
   require(text.dropout >= 0 && text.dropout < 1, "text.dropout must lie in 0..1");
   require(text.encoder.empty() || !text.tokenizer.empty(), "text.encoder needs text.tokenizer too");
+  require(!text.tune || !text.encoder.empty(), "text.tune needs text.encoder, where training begins");
   require(!config.trains_text_encoder() || config.distil.teacher.empty(),
-          "a teacher and a student must see the same states of a text: give text.encoder");
+          "a teacher and a student must see the same states of a text: give text.encoder, without text.tune");
 }
 
 void read_distil(toml::table& root, DistilConfig& distil) {

@@ -22,6 +22,7 @@ struct DataConfig {
 struct TextConfig {
   std::string tokenizer;  ///< SentencePiece model, or the folder that holds it
   std::string encoder;    ///< T5 encoder whose states the model sees; empty: one that is trained along
+  bool tune = false;      ///< encoder is not frozen, but where one that is trained along begins
   int64_t depth = 2, heads = 4, hidden = 256;  ///< of that one; its width is model.caption_channels
   double dropout = 0.1;                        ///< how often a text is dropped: "" stands in its place
 };
@@ -73,7 +74,7 @@ struct TrainConfig {
   const DiTConfig& of_classes() const { return std::get<DiTConfig>(model); }
   const PixArtConfig& of_texts() const { return std::get<PixArtConfig>(model); }
   bool trains_text_encoder() const {
-    return is_of_texts(model) && !text.tokenizer.empty() && text.encoder.empty();
+    return is_of_texts(model) && !text.tokenizer.empty() && (text.encoder.empty() || text.tune);
   }
 };
 

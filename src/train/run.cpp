@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "io/file.h"
 #include "io/tokenizer.h"
+#include "store/t5_file.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
@@ -88,10 +89,12 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
   const auto data = open_data(config);
   Trainer trainer(config, *data);
   if (!config.distil.teacher.empty()) trainer.learn_from(load_trainee(config.distil.teacher, config.model));
-  if (resume)
+  if (resume) {
     trainer.load_checkpoint(checkpoint);
-  else if (!config.train.init.empty())
-    trainer.start_from(*load_trainee(config.train.init, config.model));
+  } else {
+    if (!config.train.init.empty()) trainer.start_from(*load_trainee(config.train.init, config.model));
+    if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
+  }
   std::error_code error;
   fs::create_directories(dir, error);
   check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());

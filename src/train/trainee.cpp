@@ -2,6 +2,7 @@
 
 #include "nn/product_type.h"
 #include "pipeline/text_encoding.h"
+#include "store/bundle.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
@@ -11,12 +12,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* encoder_prefix = "text_encoder.";
-
-std::shared_ptr<T5Encoder> make_encoder(const TrainConfig& config) {
-  if (!config.trains_text_encoder()) return nullptr;
+// Alike the one that it begins as, or as configured.
+T5Config encoder_config(const TrainConfig& config) {
+  const Tokenizer tokenizer = Tokenizer::open(config.text.tokenizer);
+  if (config.text.tune) {
+    const T5Config t5 = load_t5(config.text.encoder)->config();
+    check_belongs(t5, config.text.encoder, config.of_texts());
+    check_belongs(tokenizer, config.text.tokenizer, t5);
+    return t5;
+  }
   T5Config t5;
-  t5.vocabulary = Tokenizer::open(config.text.tokenizer).size();
+  t5.vocabulary = tokenizer.size();
   t5.width = config.of_texts().caption_channels;
   t5.hidden = config.text.hidden;
   t5.depth = config.text.depth;
@@ -24,7 +30,11 @@ std::shared_ptr<T5Encoder> make_encoder(const TrainConfig& config) {
   if (t5.heads < 1 || t5.width % t5.heads != 0)
     throw UsageError(fmt::format("configuration: text.heads must divide model.caption_channels, {}", t5.width));
   t5.head_size = t5.width / t5.heads;
-  return std::make_shared<T5Encoder>(t5);
+  return t5;
+}
+
+std::shared_ptr<T5Encoder> make_encoder(const TrainConfig& config) {
+  return config.trains_text_encoder() ? std::make_shared<T5Encoder>(encoder_config(config)) : nullptr;
 }
 
 }  // namespace
@@ -51,7 +61,7 @@ Tensor TextTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& 
 
 void TextTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
   model_->visit(prefix, visitor);
-  if (encoder_) encoder_->visit(prefix + encoder_prefix, visitor);
+  if (encoder_) encoder_->visit(prefix + text_encoder_prefix, visitor);
 }
 
 void TextTrainee::set_product_dtype(DType dtype) {

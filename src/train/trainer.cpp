@@ -71,6 +71,14 @@ void Trainer::start_from(Trainee& source) {
   optimizer_.start_from(nn::learned_parameters(source));
 }
 
+void Trainer::start_from(T5Encoder& source) {
+  source.set_product_dtype(DType::f32);
+  nn::ParameterList parameters;
+  source.visit(text_encoder_prefix,
+               [&](const std::string& name, nn::Parameter& p) { parameters.emplace_back(name, &p); });
+  optimizer_.start_from(parameters);
+}
+
 void Trainer::learn_from(std::shared_ptr<Trainee> teacher) {
   if (teacher) {
     check_teacher(teacher->config(), config_);

@@ -38,6 +38,8 @@ class Trainer {
   /// Replaces all weights (and the average) by those of a model of the same configuration; a text encoder that
   /// is trained along keeps its own.
   void start_from(Trainee& source);
+  /// Replaces those of the text encoder that is trained along.
+  void start_from(T5Encoder& source);
   /// From here on also learns what the teacher predicts of the very same x_t, timesteps and (dropped or kept)
   /// classes, weighted as config.distil says; from null, from nobody. The teacher may be wider or deeper, but
   /// must take the same input, know the same classes, and predict the same; throws Error otherwise. It is

@@ -108,6 +108,24 @@ TEST_F(TextTraining, AnEncoderThatIsTrainedAlongLearnsAndIsSaved) {
             0);
 }
 
+TEST_F(TextTraining, AnEncoderGoesOnFromWhereItWas) {
+  const TrainConfig c = config({frozen(), "text.tune=true", "train.steps=8", "train.lr=1e-3", "train.warmup=0",
+                                "output.dir=" + (folder_ / "run").string()});
+  run_training(c, false, {});
+  const auto before = load_t5(folder_ / "t5"), after = load_t5(folder_ / "run/text_encoder");
+  EXPECT_EQ(after->config(), before->config());
+  const nn::ParameterList old = nn::all_parameters(*before), tuned = nn::all_parameters(*after);
+  ASSERT_EQ(old.size(), tuned.size());
+  double furthest = 0;
+  for (size_t i = 0; i < old.size(); ++i) {
+    const double moved = test::relative_error(tuned[i].second->value, old[i].second->value);
+    EXPECT_LT(moved, 0.05) << old[i].first;
+    furthest = std::max(furthest, moved);
+  }
+  EXPECT_GT(furthest, 1e-6);
+  EXPECT_THROW(config({"text.tune=true"}), UsageError);
+}
+
 // Also in parts: what a batch's texts are must be cut as its pictures are.
 TEST_F(TextTraining, InPartsItIsTheSame) {
   for (const std::string& encoder : {std::string("text.encoder="), frozen()}) {
