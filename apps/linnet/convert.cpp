@@ -8,6 +8,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/dit_weights.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "terminal.h"
 #include "verbs.h"
@@ -122,7 +123,7 @@ void run(const Options& options) {
         "diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
   if (!is_folder(options, names)) check_writable(options.output);
   const Weights file = open_file(options.model);
-  const bool texts = looks_like_pixart(model_weights(file, choice_from_name(options.weights)));
+  const bool texts = looks_like_pixart(transformer_weights(file, choice_from_name(options.weights)));
   const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);
   write(options, made, names);
 

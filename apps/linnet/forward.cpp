@@ -7,6 +7,7 @@
 #include "model_argument.h"
 #include "ops/matmul.h"
 #include "store/inception_file.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
@@ -69,7 +70,7 @@ void run(const Options& options) {
   if (options.part != "transformer") return run_vae(options);
   const Choice choice = choice_from_name(options.weights);
   const Weights file = open_file(options.model);
-  if (looks_like_pixart(model_weights(file, choice)))
+  if (looks_like_pixart(transformer_weights(file, choice)))
     run_transformer(options, *load_pixart(find_pixart_weights(file, choice)).model);
   else
     run_transformer(options, *load_model(find_model_weights(file, choice)).model);

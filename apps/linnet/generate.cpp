@@ -4,6 +4,7 @@
 #include "generate_options.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "verbs.h"
 
@@ -14,7 +15,7 @@ void run(PaintOptions options) {
   const bool texts = !options.prompts.empty() || !options.prompt_file.empty();
   if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
-  if (looks_like_pixart(model_weights(file, choice_from_name(options.weights))))
+  if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
     paint_texts(options, file);
   else
     paint_classes(options, file);

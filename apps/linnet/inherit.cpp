@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "verbs.h"
 
@@ -73,7 +74,7 @@ void run(const Options& options) {
   const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
   const Choice choice = choice_from_name(options.weights);
   const Weights file = open_file(options.from);
-  if (looks_like_pixart(model_weights(file, choice))) {
+  if (looks_like_pixart(transformer_weights(file, choice))) {
     const Weights teacher = find_pixart_weights(file, choice);
     const PixArtConfig config = read_pixart_config(teacher);
     const int64_t usual = mixer == nn::Mixer::softmax ? config.num_cross_heads : 2;

@@ -18,8 +18,8 @@ namespace {
 constexpr int64_t frequency_width = 256;
 }
 
-TimestepEmbedder::TimestepEmbedder(int64_t width)
-    : first(frequency_width, width, Init::normal(0.02f)), second(width, width, Init::normal(0.02f)) {}
+TimestepEmbedder::TimestepEmbedder(int64_t width, Init of_second)
+    : first(frequency_width, width, Init::normal(0.02f)), second(width, width, of_second) {}
 
 Tensor TimestepEmbedder::forward(const Tensor& t) const {
   const Tensor waves = ops::timestep_embedding(t, frequency_width);

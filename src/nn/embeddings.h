@@ -24,7 +24,7 @@ class PatchEmbed {
 class TimestepEmbedder {
  public:
   TimestepEmbedder() = default;
-  explicit TimestepEmbedder(int64_t width);
+  explicit TimestepEmbedder(int64_t width, Init of_second = Init::normal(0.02f));
   Tensor forward(const Tensor& t) const;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) {
     first.visit(prefix + "mlp.0.", visitor);

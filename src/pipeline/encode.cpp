@@ -21,11 +21,12 @@ class Rows {
   void add(const Tensor& values) {
     if (values.size(0) > 0) parts_.push_back(values.to(stored_));
   }
-  /// All, (n, c, h, w); each of that shape.
+  /// All of them, each of that shape.
   Tensor joined(const Shape& each) const {
-    int64_t rows = 0;
-    for (const Tensor& part : parts_) rows += part.size(0);
-    Tensor result = Tensor::empty({rows, each[0], each[1], each[2]}, stored_);
+    std::vector<int64_t> extents{0};
+    for (const Tensor& part : parts_) extents[0] += part.size(0);
+    extents.insert(extents.end(), each.begin(), each.end());
+    Tensor result = Tensor::empty(Shape(extents), stored_);
     auto* to = static_cast<char*>(result.mutable_raw());
     for (const Tensor& part : parts_) {
       std::copy_n(static_cast<const char*>(part.raw()), part.bytes(), to);
@@ -171,15 +172,18 @@ class ShardMaker {
   void add_texts(const std::vector<std::string>& captions, LatentShard& shard) const {
     constexpr size_t at_once = 128;
     shard.no_text = options_.encode_texts({""}).states.to(options_.stored);
-    TextStates all{Tensor::empty({0, shard.no_text.size(1)}), {0}};
+    Rows states(options_.stored);
+    ops::Offsets offsets{0};
     for (size_t i = 0; i < captions.size(); i += at_once) {
       const auto first = captions.begin() + static_cast<ptrdiff_t>(i);
       const auto last = first + static_cast<ptrdiff_t>(std::min(at_once, captions.size() - i));
-      all = join(all, options_.encode_texts({first, last}));
+      const TextStates texts = options_.encode_texts({first, last});
+      states.add(texts.states);
+      for (int64_t k = 0; k < texts.count(); ++k) offsets.push_back(offsets.back() + texts.length(k));
       report();
     }
-    shard.states = all.states.to(options_.stored);
-    shard.offsets = Tensor::from<int64_t>(all.offsets);
+    shard.states = states.joined({shard.no_text.size(1)});
+    shard.offsets = Tensor::from<int64_t>(offsets);
   }
 
   const Vae& vae_;

@@ -104,19 +104,25 @@ LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
 namespace {
 
 // Of Linnet's own checkpoint, whose names say "ema." and "model.", beside the optimiser's "mean." and
-// "square.".
+// "square."; without the text encoder that was trained along.
 Weights of_own_checkpoint(const Weights& file, Choice choice) {
-  Weights result = part_of(file, choice == Choice::ema ? "ema." : "model.");
+  const Weights part = part_of(file, choice == Choice::ema ? "ema." : "model.");
+  Weights result = part.empty_like();
+  for (const Weights::Item& item : part.items())
+    if (!item.name.starts_with("text_encoder.")) result.add(item);
   result.set_metadata(config_key, file.metadata().at(checkpoint_key));
   return result;
 }
 
 }  // namespace
 
-Weights find_model_weights(const Weights& file, Choice choice) {
+Weights transformer_weights(const Weights& file, Choice choice) {
   if (file.metadata().contains(checkpoint_key)) return of_own_checkpoint(file, choice);
-  const bool own = file.metadata().contains(config_key);
-  Weights model = own ? file : model_weights(file, choice);
+  return file.metadata().contains(config_key) ? file : model_weights(file, choice);
+}
+
+Weights find_model_weights(const Weights& file, Choice choice) {
+  Weights model = transformer_weights(file, choice);
   return has_diffusers_names(model) ? with_original_names(model) : model;
 }
 

@@ -21,6 +21,10 @@ struct LoadedModel {
 LoadedModel load_model(const Weights& weights);
 LoadedModel load_model(const std::filesystem::path& path, Choice choice = Choice::ema);
 
+/// The weights of a file's transformer, of whichever kind, by the names that they have there: of Linnet's own
+/// model files and training checkpoints, and of others' (model_weights).
+Weights transformer_weights(const Weights& file, Choice choice);
+
 /// The model among a file's weights, by the original's names and without the optimiser's and others': what
 /// load_model takes.
 Weights find_model_weights(const Weights& file, Choice choice);

@@ -152,8 +152,7 @@ bool looks_like_pixart(const Weights& weights) {
 }
 
 Weights find_pixart_weights(const Weights& file, Choice choice) {
-  const bool own = file.metadata().contains(config_key);
-  const Weights model = own ? file : model_weights(file, choice);
+  const Weights model = transformer_weights(file, choice);
   check(looks_like_pixart(model),
         "{}: these are not the weights of a text-to-image transformer (PixArt or LiT)", file.source());
   return has_diffusers_pixart_names(model) ? with_original_names(model) : model;
