@@ -8,6 +8,7 @@
 #include "memory_argument.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
+#include "pipeline/decode.h"
 #include "pipeline/picture_text.h"
 #include "preview.h"
 #include "step_watch.h"

@@ -6,9 +6,7 @@
 #include <random>
 
 #include "io/text.h"
-#include "ops/matmul.h"
 #include "pipeline/decode.h"
-#include "store/vae_file.h"
 #include "terminal.h"
 
 namespace linnet::app {
@@ -47,13 +45,6 @@ fs::path vae_path(const PaintOptions& options) {
   if (!options.vae.empty()) return options.vae;
   const fs::path beside = fs::path(options.model) / "vae";
   return fs::is_directory(beside) ? beside : fs::path();
-}
-
-std::unique_ptr<Vae> load_decoder(const fs::path& path, int64_t channels, DType dtype) {
-  std::unique_ptr<Vae> vae = load_vae(path);
-  check_decodes(*vae, channels);
-  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
-  return vae;
 }
 
 PictureWriter::Decode decoder(const Vae* vae, size_t memory) {

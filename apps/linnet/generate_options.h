@@ -32,8 +32,6 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
 
 /// Which autoencoder decodes: the one given, or that of the model's own folder; empty if there is none.
 std::filesystem::path vae_path(const PaintOptions& options);
-/// Loaded, checked to decode so many channels, its products in bf16 where that is faster, unless dtype is f32.
-std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype);
 
 /// What it does to samples; vae may be null and must outlive what is returned. memory as Vae::decode takes it.
 PictureWriter::Decode decoder(const Vae* vae, size_t memory);

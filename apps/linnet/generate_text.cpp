@@ -1,7 +1,6 @@
 // linnet generate of a text-to-image model: the text encoder, the transformer, and the autoencoder in turn.
 #include <fmt/format.h>
 
-#include <numeric>
 #include <sstream>
 
 #include "core/memory.h"
@@ -283,13 +282,6 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
   request.batch = request.batch > 0 ? std::min(request.batch, request.count)
                                     : default_batch(config, request.height, request.width, request.count);
   if (options.grid) layout_sheet(request.count, size.width, size.height, options.columns, 4, options.scale);
-}
-
-void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts) {
-  std::vector<int64_t> painted(static_cast<size_t>(prompts));
-  std::iota(painted.begin(), painted.end(), 0);
-  request.texts = select(states, painted);
-  if (states.count() > prompts) request.negative = select(states, {prompts});
 }
 
 TextOrigin told_of(const PaintOptions& options, const std::vector<std::string>& prompts,

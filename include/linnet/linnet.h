@@ -39,7 +39,22 @@ struct Request {
   std::function<bool(int step, int steps)> on_step = {};
 };
 
-/// Thrown by Model::paint when on_step said so.
+/// What to paint from words.
+struct TextRequest {
+  std::vector<std::string> prompts;  ///< UTF-8; picture i shows prompts[i mod size]
+  std::string negative = {};         ///< what guidance leads away from
+  int64_t count = 0;                 ///< pictures in all; 0: one of each prompt
+  int64_t width = 0, height = 0;    ///< in pixels, the nearest that the model was trained with; 0: its own size
+  uint64_t seed = 0;                ///< picture i is drawn from seed + i
+  std::string sampler = "dpm++";    ///< "ddpm", "ddim" or "dpm++"
+  int steps = 20;                   ///< 1..1000 (dpm++: ..999)
+  float guidance_scale = 4.5f;      ///< 1: none
+  int64_t batch = 0;                ///< pictures at once; 0: chosen by their size
+  size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
+  std::function<bool(int step, int steps)> on_step = {};  ///< as Request::on_step
+};
+
+/// Thrown by paint() when on_step said so.
 class Cancelled : public Error {
  public:
   Cancelled() : Error("cancelled") {}
@@ -72,6 +87,40 @@ class Model {
  private:
   struct State;
   explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// A text-to-image model ready to paint: PixArt or LiT, its text encoder, its tokenizer and its autoencoder.
+/// Movable; one model may not paint on two threads at once.
+class TextModel {
+ public:
+  /// Parts that do not lie in the model's folder.
+  struct Parts {
+    std::filesystem::path text_encoder, tokenizer, autoencoder;
+  };
+
+  /// A pipeline's folder as the Hub has it or `linnet quantize` writes it, or a transformer's file with its
+  /// parts named. Weights are mapped, not read. Throws Error when a file cannot be read or holds no such model,
+  /// UsageError or Error when parts are missing or do not go together.
+  explicit TextModel(const std::filesystem::path& model, Precision precision = Precision::automatic,
+                     const Parts& parts = {});
+  /// The small model that is part of the library. Throws Error if it was built without.
+  static TextModel builtin(Precision precision = Precision::automatic);
+
+  TextModel(TextModel&&) noexcept;
+  TextModel& operator=(TextModel&&) noexcept;
+  ~TextModel();
+
+  /// Side in pixels of the pictures that it was made for.
+  int64_t picture_size() const;
+
+  /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
+  /// Error on a prompt that is not UTF-8, Cancelled when on_step returned false.
+  std::vector<Picture> paint(const TextRequest& request) const;
+
+ private:
+  struct State;
+  explicit TextModel(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 

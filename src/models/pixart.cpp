@@ -99,7 +99,8 @@ void PixArtBlock::visit(const std::string& prefix, const nn::ParameterVisitor& v
 PixArt::PixArt(const PixArtConfig& config) : config_(config) {
   config_.validate();
   const int64_t width = config_.hidden_size, patch = config_.patch_size;
-  const nn::Init inner = as_loud_as_with(1152, width), from_text = as_loud_as_with(4096, config_.caption_channels);
+  const nn::Init inner = as_loud_as_with(1152, width),
+                 from_text = as_loud_as_with(4096, config_.caption_channels);
   x_embedder_ = nn::PatchEmbed(config_.in_channels, patch, width);
   t_embedder_ = nn::TimestepEmbedder(width, inner);
   if (config_.micro_conditions)

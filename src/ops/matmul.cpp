@@ -46,6 +46,9 @@ void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, co
   stream().wait();
 }
 
+// Inside a parallel loop a product has the thread that it is called on.
+int threads_here() { return omp_in_parallel() ? 1 : threads(); }
+
 // What a primitive depends on: shapes, strides, types, what is fused, and the threads it was made for.
 using Key =
     std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, bool, int, bool, int>;
@@ -112,7 +115,7 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
                 options.bias.defined(),
                 static_cast<int>(options.activation),
                 options.accumulate,
-                threads()};
+                threads_here()};
   const auto primitive = cached<dnnl::matmul>(key, [&] {
     return dnnl::matmul(make_descriptor(describe(a), describe(b), bias_desc, describe(c),
                                         attributes(options.activation, options.accumulate)));
@@ -146,7 +149,7 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
   const memory::desc x_desc = describe(x), g_desc = describe(g);
   const memory::desc into_desc({g.columns, x.columns}, memory::data_type::f32, memory::format_tag::ab);
   const auto primitive = cached<dnnl::inner_product_backward_weights>(
-      std::tuple{g.rows, g.columns, x.columns, threads()},
+      std::tuple{g.rows, g.columns, x.columns, threads_here()},
       [&] { return make_weight_gradient(x_desc, into_desc, g_desc); });
   primitive.execute(stream(), {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
                                {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
@@ -206,7 +209,7 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
   {
     const std::scoped_lock lock(state.mutex);
     auto& slot = state.primitives[{x.rows, x.row_stride, static_cast<int>(c.dtype), options.bias.defined(),
-                                   static_cast<int>(options.activation), options.accumulate, threads()}];
+                                   static_cast<int>(options.activation), options.accumulate, threads_here()}];
     if (!slot)
       slot = dnnl::matmul(make_descriptor(describe(x), state.packed.get_desc(), bias_desc, describe(c),
                                           attributes(options.activation, options.accumulate)));

@@ -2,6 +2,8 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "ops/matmul.h"
+#include "store/vae_file.h"
 
 namespace linnet {
 namespace {
@@ -25,6 +27,13 @@ Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
     release_cached_memory();
     return vae.decode(latents, 1);
   }
+}
+
+std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype) {
+  std::unique_ptr<Vae> vae = load_vae(path);
+  check_decodes(*vae, channels);
+  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+  return vae;
 }
 
 void check_decodes(const Vae& vae, int64_t channels) {

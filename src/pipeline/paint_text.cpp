@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 
 #include "io/text.h"
 
@@ -41,7 +42,23 @@ constexpr Bin bins[] = {{8, 32},
                         {9, 26, true, true}};
 constexpr int64_t bases[] = {256, 512, 1024, 2048};
 
+// The texts that guidance leads away from, one for each of `texts`.
+TextStates negatives(const PixArt& model, const TextPaintRequest& request, const TextStates& texts) {
+  const std::vector<int64_t> first(static_cast<size_t>(texts.count()), 0);
+  if (request.negative.count() > 0) return select(request.negative, first);
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < texts.count(); ++i) lengths.push_back(texts.length(i));
+  return select(model.null_text(), first, lengths);
+}
+
 }  // namespace
+
+void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts) {
+  std::vector<int64_t> painted(static_cast<size_t>(prompts));
+  std::iota(painted.begin(), painted.end(), 0);
+  request.texts = select(states, painted);
+  if (states.count() > prompts) request.negative = select(states, {prompts});
+}
 
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count) {
   const int64_t tokens = std::max<int64_t>(1, height / model.patch_size * (width / model.patch_size));
@@ -65,19 +82,6 @@ void check_request(const TextPaintRequest& request, const PixArtConfig& model, b
   check(request.noise.shape() == wanted, "the noise has shape {}, these pictures need {}",
         to_string(request.noise.shape()), to_string(wanted));
 }
-
-namespace {
-
-// The texts that guidance leads away from, one for each of `texts`.
-TextStates negatives(const PixArt& model, const TextPaintRequest& request, const TextStates& texts) {
-  const std::vector<int64_t> first(static_cast<size_t>(texts.count()), 0);
-  if (request.negative.count() > 0) return select(request.negative, first);
-  std::vector<int64_t> lengths;
-  for (int64_t i = 0; i < texts.count(); ++i) lengths.push_back(texts.length(i));
-  return select(model.null_text(), first, lengths);
-}
-
-}  // namespace
 
 Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end) {
   check(request.texts.count() > 0, "there is no text to paint");

@@ -21,6 +21,9 @@ struct TextPaintRequest {
   uint64_t seed_of(int64_t picture) const { return seed + static_cast<uint64_t>(picture); }
 };
 
+/// Gives a request the states of so many prompts and, if there is one text more, of the negative one.
+void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts);
+
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
 
 /// Throws UsageError on what this model cannot do. It looks at no text, so that nothing need be refused after

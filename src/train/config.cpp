@@ -136,6 +136,7 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   section.take("beta1", train.beta1);
   section.take("beta2", train.beta2);
   section.take("beta3", train.beta3);
+  section.take("momentum", train.momentum);
   section.take("epsilon", train.epsilon);
   section.take("schedule", train.schedule);
   section.take("warmup", train.warmup);
@@ -155,9 +156,10 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   require(train.batch % train.accumulate == 0, "train.accumulate must divide train.batch");
   require(train.lr > 0 && train.lr < 10, "train.lr must lie in 0..10");
   const auto is_share = [](double value) { return value >= 0 && value < 1; };
-  require(is_share(train.beta1) && is_share(train.beta2) && is_share(train.beta3),
-          "train.beta1, beta2 and beta3 lie in 0..1");
-  require(train.optimizer == "adamw" || train.optimizer == "came", "train.optimizer is \"adamw\" or \"came\"");
+  require(is_share(train.beta1) && is_share(train.beta2) && is_share(train.beta3) && is_share(train.momentum),
+          "train.beta1, beta2, beta3 and momentum lie in 0..1");
+  require(train.optimizer == "adamw" || train.optimizer == "came" || train.optimizer == "muon",
+          "train.optimizer is \"adamw\", \"came\" or \"muon\"");
   require(train.epsilon > 0 && train.weight_decay >= 0 && train.clip >= 0,
           "train.epsilon, weight_decay, clip are not negative");
   require(train.ema >= 0 && train.ema < 1, "train.ema must lie in 0..1");

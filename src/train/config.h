@@ -36,9 +36,12 @@ struct DistilConfig {
 
 struct OptimizerConfig {
   int64_t steps = 400000, batch = 256;
-  int64_t accumulate = 1;           ///< the batch is worked on in this many parts
-  std::string optimizer = "adamw";  ///< or "came" (ops/came.h), which has beta3 and no epsilon
-  double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, beta3 = 0.9999, epsilon = 1e-8;
+  int64_t accumulate = 1;  ///< the batch is worked on in this many parts
+  /// Or "came" (ops/came.h), which has beta3 and no epsilon, or "muon" (ops/muon.h) for the blocks' matrices,
+  /// with AdamW for the rest.
+  std::string optimizer = "adamw";
+  double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, beta3 = 0.9999, epsilon = 1e-8,
+         momentum = 0.95;
   std::string schedule = "constant";  ///< or "cosine": down to zero at the last step
   int64_t warmup = 0;
   double clip = 0;  ///< largest norm of the gradient; 0: no limit

@@ -23,7 +23,8 @@ ModelConfig model_config_from_json(std::string_view text) {
 }
 
 ModelConfig read_model_config_of_either(const Weights& file) {
-  if (looks_like_pixart(transformer_weights(file, Choice::ema))) return read_pixart_config(find_pixart_weights(file));
+  if (looks_like_pixart(transformer_weights(file, Choice::ema)))
+    return read_pixart_config(find_pixart_weights(file));
   return read_model_config(find_model_weights(file, Choice::ema));
 }
 

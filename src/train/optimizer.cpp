@@ -2,26 +2,54 @@
 
 #include <cmath>
 
+#include "core/parallel.h"
 #include "ops/adamw.h"
+#include "ops/matmul.h"
+#include "ops/muon.h"
 #include "ops/reduce.h"
 
 namespace linnet {
 
+namespace {
+
+float f(double value) { return static_cast<float>(value); }
+
+// What an optimizer keeps of a fresh parameter: AdamW's.
+ops::CameState adamw_state(const Shape& shape) {
+  ops::CameState kept;
+  kept.mean = Tensor::zeros(shape);
+  kept.square = Tensor::zeros(shape);
+  return kept;
+}
+
+ops::CameState muon_state(const Shape& shape) {
+  ops::CameState kept;
+  kept.mean = Tensor::zeros(shape);
+  return kept;
+}
+
+}  // namespace
+
+// Tables of positions and the like are matrices too, but small.
+Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const std::string& name, const Shape& shape) {
+  constexpr int64_t least = 16;
+  if (optimizer == "came") return Rule::came;
+  const bool in_block = name.find("block.") != std::string::npos || name.find("blocks.") != std::string::npos;
+  const bool matrix = shape.rank() == 2 && shape[0] >= least && shape[1] >= least;
+  return optimizer == "muon" && in_block && matrix ? Rule::muon : Rule::adamw;
+}
+
 Optimizer::Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages,
-                     std::string_view name)
-    : came_(name == "came") {
+                     std::string_view name) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     nn::Parameter& p = *parameters[i].second;
     averages[i].second->value = p.value.clone();
     p.value.set_requires_grad(true);
-    ops::CameState kept;
-    if (came_) {
-      kept = ops::fresh_came_state(p.shape);
-    } else {
-      kept.mean = Tensor::zeros(p.shape);
-      kept.square = Tensor::zeros(p.shape);
-    }
-    slots_.push_back({parameters[i].first, &p, averages[i].second, std::move(kept)});
+    const Rule rule = rule_for(name, parameters[i].first, p.shape);
+    slots_.push_back({parameters[i].first, &p, averages[i].second, rule,
+                      rule == Rule::came   ? ops::fresh_came_state(p.shape)
+                      : rule == Rule::muon ? muon_state(p.shape)
+                                           : adamw_state(p.shape)});
   }
 }
 
@@ -32,7 +60,6 @@ void Optimizer::clear_gradients() {
 double Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_done) {
   const double norm = gradient_norm(), limit = config.clip;
   const double scale = limit > 0 && norm > limit ? limit / (norm + 1e-6) : 1.0;
-  const auto f = [](double value) { return static_cast<float>(value); };
   const ops::AdamWStep adamw{
       f(lr),          f(config.beta1), f(config.beta2), f(config.epsilon), f(config.weight_decay),
       steps_done + 1, f(scale),        f(config.ema)};
@@ -40,13 +67,30 @@ double Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_d
                            f(scale), f(config.ema)};
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter->value;
-    if (came_)
+    if (slot.rule == Rule::came)
       ops::came_step(came, value, value.grad(), slot.kept, slot.average->value);
-    else
+    else if (slot.rule == Rule::adamw)
       ops::adamw_step(adamw, value, value.grad(), slot.kept.mean, slot.kept.square, slot.average->value);
   }
+  step_together(config, lr, scale);
   clear_gradients();
   return norm;
+}
+
+// Muon's matrices, side by side: the products of one are too small for several threads.
+void Optimizer::step_together(const OptimizerConfig& config, double lr, double scale) {
+  std::vector<Slot*> slots;
+  for (Slot& slot : slots_)
+    if (slot.rule == Rule::muon) slots.push_back(&slot);
+  const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(scale), f(config.ema)};
+  const DType products = ops::product_dtype_from_name(config.precision);
+  parallel_for(static_cast<int64_t>(slots.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      Slot& slot = *slots[static_cast<size_t>(i)];
+      Tensor& value = slot.parameter->value;
+      ops::muon_step(muon, value, value.grad(), slot.kept.mean, slot.average->value, products);
+    }
+  });
 }
 
 double Optimizer::gradient_norm() const {

@@ -1,5 +1,5 @@
-// AdamW or CAME over a list of parameters: what they keep of each, the moving average, and the clipping of the
-// gradient's norm.
+// AdamW, CAME or Muon over a list of parameters: what they keep of each, the moving average, and the clipping
+// of the gradient's norm.
 #pragma once
 
 #include "nn/parameter.h"
@@ -11,7 +11,8 @@ namespace linnet {
 class Optimizer {
  public:
   /// Of parameters that have values, from here on leaves whose gradients are wanted. averages, one for each
-  /// parameter and in the same order, start as copies. name: "adamw" or "came".
+  /// parameter and in the same order, start as copies. name: "adamw", "came", or
+  /// "muon", which is for the matrices inside blocks and leaves the rest to AdamW.
   Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages,
             std::string_view name = "adamw");
 
@@ -27,15 +28,18 @@ class Optimizer {
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
+  enum class Rule : uint8_t { adamw, came, muon };
   struct Slot {
     std::string name;
     nn::Parameter *parameter, *average;
-    ops::CameState kept;  ///< of AdamW mean and square alone, both of the parameter's shape
+    Rule rule;
+    ops::CameState kept;  ///< of AdamW mean and square, of Muon mean alone, all of the parameter's shape
   };
 
+  static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
   double gradient_norm() const;
+  void step_together(const OptimizerConfig& config, double lr, double scale);
 
-  bool came_;
   std::vector<Slot> slots_;
 };
 

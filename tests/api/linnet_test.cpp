@@ -13,6 +13,8 @@
 namespace linnet {
 namespace {
 
+namespace fs = std::filesystem;
+
 class PublicInterface : public testing::Test {
  protected:
   PublicInterface() {
@@ -124,6 +126,73 @@ TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
   ASSERT_EQ(whole.size(), 1u);
   EXPECT_EQ(whole[0].width, 32);
   EXPECT_EQ(whole[0].rgb.size(), 32u * 32u * 3u);
+}
+
+class TextInterface : public testing::Test {
+ protected:
+  TextInterface() {
+    copy("pixart_pipeline", "transformer", "diffusion_pytorch_model.safetensors");
+    copy("vae_plain", "vae", "diffusion_pytorch_model.safetensors");
+    copy("t5", "text_encoder", "model.safetensors");
+    fs::create_directories(model / "tokenizer");
+    fs::copy_file(LINNET_TEST_DATA "/tokenizer/spiece.model", model / "tokenizer/spiece.model");
+    request.prompts = {"a red star", "two moons"};
+    request.steps = 2;
+  }
+  void copy(const std::string& name, const char* part, const char* file) const {
+    const fs::path weights = fmt::format("{}/reference/{}.model.safetensors", LINNET_TEST_DATA, name);
+    fs::create_directories(model / part);
+    fs::copy_file(weights, model / part / file);
+    std::ofstream(model / part / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
+  }
+  TemporaryFolder folder;
+  fs::path model = folder.path() / "model";
+  TextRequest request;
+};
+
+TEST_F(TextInterface, PaintsEachPromptInItsTurn) {
+  const TextModel text(model);
+  EXPECT_EQ(text.picture_size(), 32);
+  const auto two = text.paint(request);
+  ASSERT_EQ(two.size(), 2u);
+  EXPECT_NE(two[0].rgb, two[1].rgb);
+  request.count = 3;
+  request.batch = 1;
+  const auto three = text.paint(request);
+  ASSERT_EQ(three.size(), 3u);
+  EXPECT_EQ(three[2].rgb.size(), 32u * 32u * 3u);
+  request.width = 60;
+  request.height = 30;
+  const auto wide = text.paint(request).front();
+  EXPECT_EQ(wide.width, 64);
+  EXPECT_EQ(wide.height, 32);
+}
+
+TEST_F(TextInterface, TakesPartsFromElsewhere) {
+  const auto inside = TextModel(model).paint(request).front().rgb;
+  for (const char* part : {"text_encoder", "tokenizer", "vae"}) fs::rename(model / part, folder.path() / part);
+  EXPECT_THROW(TextModel{model}, UsageError);
+  const TextModel::Parts parts{folder.path() / "text_encoder", folder.path() / "tokenizer",
+                               folder.path() / "vae"};
+  EXPECT_EQ(TextModel(model, Precision::automatic, parts).paint(request).front().rgb, inside);
+}
+
+TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
+  const TextModel text(model, Precision::f32);
+  TextRequest other = request;
+  other.prompts = {};
+  EXPECT_THROW(text.paint(other), UsageError);
+  other.prompts = {"caf\xe9"};
+  EXPECT_THROW(text.paint(other), Error);
+  other = request;
+  other.height = -1;
+  EXPECT_THROW(text.paint(other), UsageError);
+  other = request;
+  other.steps = 0;
+  EXPECT_THROW(text.paint(other), UsageError);
+  other = request;
+  other.on_step = [](int step, int) { return step < 1; };
+  EXPECT_THROW(text.paint(other), Cancelled);
 }
 
 }  // namespace

@@ -84,9 +84,9 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   ASSERT_EQ(taught.code, 0) << taught.err;
   EXPECT_NE(taught.out.find("a text encoder is trained along"), std::string::npos) << taught.out;
   EXPECT_TRUE(fs::exists(folder_ / "teacher/samples/step-0000003.png"));
-  ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "teacher/checkpoint.safetensors", "--weights", "raw",
-                                "--text-encoder", "teacher/text_encoder", "--tokenizer", spiece_, "--steps", "2", "-o",
-                                "raw.png"})));
+  ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "teacher/checkpoint.safetensors", "--weights",
+                                "raw", "--text-encoder", "teacher/text_encoder", "--tokenizer", spiece_,
+                                "--steps", "2", "-o", "raw.png"})));
 
   ASSERT_TRUE(succeeded(linnet({"inherit", "--from", "teacher/model.safetensors", "--mixer", "lit", "--heads",
                                 "2", "-o", "lit.safetensors"})));

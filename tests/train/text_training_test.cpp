@@ -139,7 +139,7 @@ TEST_F(TextTraining, InPartsItIsTheSame) {
 }
 
 TEST_F(TextTraining, GoesOnFromACheckpointAsIfItHadNotStopped) {
-  for (const std::string optimizer : {"adamw", "came"}) {
+  for (const std::string optimizer : {"adamw", "came", "muon"}) {
     const TrainConfig c = config({"train.optimizer=" + optimizer, "train.lr=1e-3"});
     const auto data = open_data(c);
     Trainer straight(c, *data), first(c, *data), second(c, *data);

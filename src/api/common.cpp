@@ -1,0 +1,48 @@
+#include "api/common.h"
+
+#include "core/parallel.h"
+#include "io/image.h"
+#include "pipeline/decode.h"
+
+namespace linnet {
+namespace api {
+
+std::string_view name_of(Precision precision) {
+  constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8"};
+  return names[static_cast<size_t>(precision)];
+}
+
+std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
+                                 const std::filesystem::path& given, DType products) {
+  if (channels == 3) return nullptr;
+  const bool inside = given.empty() && std::filesystem::is_directory(model / "vae");
+  if (given.empty() && !inside)
+    throw UsageError(fmt::format("this model makes latents of {} channels and needs an autoencoder", channels));
+  return load_decoder(inside ? model / "vae" : given, channels, products);
+}
+
+StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step) {
+  if (!on_step) return {};
+  return [on_step](const SamplingStep& step) {
+    if (!on_step(step.index + 1, step.count)) throw Cancelled();
+  };
+}
+
+void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory) {
+  for (int64_t i = 0; i < samples.size(0); ++i) {
+    const Tensor sample = samples.rows(i, i + 1);
+    const Tensor picture = vae ? decode_samples(*vae, sample, memory) : sample;
+    Image image = to_image(picture.reshape({picture.size(1), picture.size(2), picture.size(3)}));
+    pictures.push_back({image.width, image.height, std::move(image.rgb)});
+  }
+}
+
+}  // namespace api
+
+void set_thread_count(int count) {
+  if (count < 1 || count > 1024)
+    throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
+  set_threads(count);
+}
+
+}  // namespace linnet

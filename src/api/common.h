@@ -1,0 +1,25 @@
+// What both kinds of model of the public interface share.
+#pragma once
+
+#include <linnet/linnet.h>
+
+#include "models/vae.h"
+#include "pipeline/sampling.h"
+
+namespace linnet::api {
+
+/// "auto", "f32", "bf16" or "int8".
+std::string_view name_of(Precision precision);
+
+/// The autoencoder for latents of so many channels, in the model's folder unless a path is given; null for
+/// pixels. Throws UsageError when there is none.
+std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
+                                 const std::filesystem::path& given, DType products);
+
+/// Passes steps on, and throws Cancelled when on_step says so.
+StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);
+
+/// Adds the pictures of samples (n, c, h, w), decoded if there is an autoencoder.
+void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory);
+
+}  // namespace linnet::api

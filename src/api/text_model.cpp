@@ -1,0 +1,119 @@
+// Painting from words, as the public interface has it (include/linnet/linnet.h).
+#include "api/common.h"
+#include "builtin/builtin_model.h"
+#include "io/file.h"
+#include "ops/matmul.h"
+#include "pipeline/paint_text.h"
+#include "pipeline/text_encoding.h"
+#include "store/bundle.h"
+#include "store/pixart_file.h"
+#include "store/t5_file.h"
+
+namespace linnet {
+
+struct TextModel::State {
+  std::unique_ptr<PixArt> model;
+  std::unique_ptr<T5Encoder> encoder;
+  Tokenizer tokenizer;
+  std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
+
+  int64_t reduction() const { return vae ? vae->config().reduction() : 1; }
+};
+
+namespace {
+
+std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision) {
+  std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
+  model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision)));
+  nn::freeze(*model);
+  model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
+  return model;
+}
+
+// Checks that they belong together.
+void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& model) {
+  check_belongs(encoder.config(), "the text encoder", model.config());
+  check_belongs(tokenizer, "the tokenizer", encoder.config());
+  encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+}
+
+std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,
+                                const char* part) {
+  if (!given.empty()) return given;
+  if (std::filesystem::is_directory(model / part)) return model / part;
+  throw UsageError(fmt::format("{} holds no folder \"{}\": name one", model.string(), part));
+}
+
+SizeInPixels size_of(const TextRequest& request, const PixArtConfig& config, int64_t reduction) {
+  const int64_t base = config.sample_size * reduction;
+  if (request.width == 0 && request.height == 0) return {base, base};
+  if (request.width < 1 || request.height < 1 || request.width > 16384 || request.height > 16384)
+    throw UsageError(fmt::format("pictures of {} x {} pixels are impossible", request.width, request.height));
+  return snap_size({request.height, request.width}, base, config.patch_size * reduction);
+}
+
+TextPaintRequest translate(const TextRequest& request, const PixArtConfig& config, int64_t reduction) {
+  if (request.prompts.empty()) throw UsageError("there is no prompt to paint");
+  TextPaintRequest result;
+  result.count = request.count == 0 ? static_cast<int64_t>(request.prompts.size()) : request.count;
+  const SizeInPixels size = size_of(request, config, reduction);
+  result.height = size.height / reduction;
+  result.width = size.width / reduction;
+  result.seed = request.seed;
+  result.batch = request.batch;
+  result.options = {.sampler = sampler_from_name(request.sampler),
+                    .steps = request.steps,
+                    .guidance_scale = request.guidance_scale,
+                    .guided_channels = all_channels,
+                    .clip_x0 = config.in_channels == 3,
+                    .on_step = api::watched_by(request.on_step)};
+  check_request(result, config, true);
+  if (result.batch == 0) result.batch = default_batch(config, result.height, result.width, result.count);
+  return result;
+}
+
+}  // namespace
+
+TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts) {
+  auto model = ready_to_paint(Weights::open(path), precision);
+  auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
+  auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
+  make_ready(*encoder, tokenizer, *model);
+  auto vae = api::decoder_for(model->config().in_channels, path, parts.autoencoder, model->product_dtype());
+  state_ = std::make_unique<State>(
+      State{std::move(model), std::move(encoder), std::move(tokenizer), std::move(vae)});
+}
+
+TextModel TextModel::builtin(Precision precision) {
+  auto model = ready_to_paint(Weights::of(builtin_transformer()), precision);
+  auto encoder = load_t5(Weights::of(builtin_text_encoder()));
+  auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
+  make_ready(*encoder, tokenizer, *model);
+  return TextModel(std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer)}));
+}
+
+TextModel::TextModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
+TextModel::TextModel(TextModel&&) noexcept = default;
+TextModel& TextModel::operator=(TextModel&&) noexcept = default;
+TextModel::~TextModel() = default;
+
+int64_t TextModel::picture_size() const { return state_->model->config().sample_size * state_->reduction(); }
+
+std::vector<Picture> TextModel::paint(const TextRequest& request) const {
+  const PixArtConfig& config = state_->model->config();
+  TextPaintRequest wanted = translate(request, config, state_->reduction());
+  std::vector<std::string> texts = request.prompts;
+  if (request.guidance_scale != 1.0f) texts.push_back(request.negative);
+  const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
+  take_states(wanted, encode_texts(*state_->encoder, ids, &forget_mapped_pages),
+              static_cast<int64_t>(request.prompts.size()));
+  std::vector<Picture> pictures;
+  for (int64_t first = 0; first < wanted.count; first += wanted.batch) {
+    const int64_t end = std::min(first + wanted.batch, wanted.count);
+    api::add_pictures(pictures, paint_batch(*state_->model, wanted, first, end), state_->vae.get(),
+                      request.memory);
+  }
+  return pictures;
+}
+
+}  // namespace linnet

@@ -1,0 +1,25 @@
+// One optimiser step of one matrix by Muon (Jordan et al. 2024; as torch.optim.Muon with Nesterov's momentum):
+// the momentum, with all its singular values brought near 1, is the update. With the moving average of the
+// weights.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace linnet::ops {
+
+struct MuonStep {
+  float lr;  ///< as AdamW's: an update's root mean square is 0.2 of it (Liu et al., arXiv 2502.16982)
+  float momentum, weight_decay;
+  float gradient_scale;  ///< what gradients are multiplied with first (clipping)
+  float ema_decay;
+};
+
+/// The matrix (rows, columns) f32 with the singular values that it has brought into about 0.7 to 1.2, by five
+/// steps of Newton and Schulz whose products are in dtype, bf16 or f32. Zero stays zero.
+Tensor orthogonalized(const Tensor& matrix, DType products);
+
+/// value, gradient and mean (rows, columns) f32; gradient may be undefined, then it counts as zero.
+void muon_step(const MuonStep& settings, Tensor& value, const Tensor& gradient, Tensor& mean, Tensor& ema,
+               DType products);
+
+}  // namespace linnet::ops
