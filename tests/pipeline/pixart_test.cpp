@@ -10,6 +10,7 @@
 #include "core/tape.h"
 #include "diffusion/samplers.h"
 #include "io/safetensors.h"
+#include "ops/reduce.h"
 #include "pipeline/forward.h"
 #include "store/convert.h"
 #include "store/inherit.h"
@@ -381,6 +382,28 @@ TEST(PixArtTraining, GradientsReachEveryParameter) {
   PixArtConfig config = small_config();
   config.mixer = nn::Mixer::lit;
   expect_all_learn(config);
+}
+
+// Drawn weights are smaller the more of them add up, so that a narrow model hears its text as well as a wide
+// one.
+TEST(PixArtTraining, NarrowLayersStartAsLoudAsWideOnes) {
+  const auto loudness = [](int64_t width, int64_t caption_channels) {
+    PixArtConfig config;
+    config.hidden_size = width;
+    config.caption_channels = caption_channels;
+    config.depth = config.num_heads = config.num_cross_heads = 1;
+    PixArt model(config);
+    nn::initialize(model, 1);
+    std::map<std::string, double> result;
+    for (const auto& [name, parameter] : nn::learned_parameters(model))
+      if (name.starts_with("y_embedder.y_proj.fc") && name.ends_with("weight"))
+        result[name] =
+            std::sqrt(ops::sum_of_squares(parameter->value) / static_cast<double>(parameter->shape[0]));
+    return result;
+  };
+  const auto narrow = loudness(64, 32), published = loudness(1152, 4096);
+  ASSERT_EQ(narrow.size(), 2u);
+  for (const auto& [name, loud] : narrow) EXPECT_NEAR(loud / published.at(name), 1, 0.1) << name;
 }
 
 TEST(PixArtTraining, GradientsReachNormsAndCompression) {
