@@ -118,7 +118,7 @@ TEST_F(TextTrainingCommand, WrongUsesAreRefused) {
   refused(encode({"--size", "32", "--text-tokens", "5", "-o", "l"}), 1, "choose another folder");
   refused(train({"data.path=l", "model.kind=vae"}), 2, "model.kind is");
   refused(train({"data.path=l", "model.caption_channels=32"}), 1, "24 wide, the model takes 32");
-  refused(train({"data.path=l", "train.optimizer=sgd"}), 2, "\"adamw\" or \"came\"");
+  refused(train({"data.path=l", "train.optimizer=sgd"}), 2, "\"came\" or \"muon\"");
 }
 
 }  // namespace
