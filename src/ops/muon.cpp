@@ -37,7 +37,9 @@ Tensor orthogonalized(const Tensor& matrix, DType products) {
   const bool tall = matrix.size(0) > matrix.size(1);
   const Tensor wide = tall ? transpose(matrix) : matrix;
   const auto norm = static_cast<float>(std::sqrt(sum_of_squares(wide)));
-  Tensor x = mixed(1.0f / std::max(norm, least_norm), wide, 0, wide);
+  Tensor x = wide.clone();
+  for (float& value : std::span(x.mutable_data<float>(), static_cast<size_t>(x.numel())))
+    value /= std::max(norm, least_norm);
   for (int turn = 0; turn < turns; ++turn) {
     const Tensor rounded = x.to(products);
     const Tensor gram = product(as_matrix(rounded), as_matrix(rounded).transposed());

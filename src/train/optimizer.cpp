@@ -14,29 +14,23 @@ namespace {
 
 float f(double value) { return static_cast<float>(value); }
 
-// What an optimizer keeps of a fresh parameter: AdamW's.
-ops::CameState adamw_state(const Shape& shape) {
-  ops::CameState kept;
-  kept.mean = Tensor::zeros(shape);
-  kept.square = Tensor::zeros(shape);
-  return kept;
-}
-
-ops::CameState muon_state(const Shape& shape) {
-  ops::CameState kept;
-  kept.mean = Tensor::zeros(shape);
-  return kept;
-}
-
 }  // namespace
 
 // Tables of positions and the like are matrices too, but small.
 Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const std::string& name, const Shape& shape) {
   constexpr int64_t least = 16;
   if (optimizer == "came") return Rule::came;
-  const bool in_block = name.find("block.") != std::string::npos || name.find("blocks.") != std::string::npos;
+  const bool in_block = name.find(".block.") != std::string::npos || name.find("blocks.") != std::string::npos;
   const bool matrix = shape.rank() == 2 && shape[0] >= least && shape[1] >= least;
   return optimizer == "muon" && in_block && matrix ? Rule::muon : Rule::adamw;
+}
+
+ops::CameState Optimizer::fresh_state(Rule rule, const Shape& shape) {
+  if (rule == Rule::came) return ops::fresh_came_state(shape);
+  ops::CameState kept;
+  kept.mean = Tensor::zeros(shape);
+  if (rule == Rule::adamw) kept.square = Tensor::zeros(shape);
+  return kept;
 }
 
 Optimizer::Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages,
@@ -46,10 +40,7 @@ Optimizer::Optimizer(const nn::ParameterList& parameters, const nn::ParameterLis
     averages[i].second->value = p.value.clone();
     p.value.set_requires_grad(true);
     const Rule rule = rule_for(name, parameters[i].first, p.shape);
-    slots_.push_back({parameters[i].first, &p, averages[i].second, rule,
-                      rule == Rule::came   ? ops::fresh_came_state(p.shape)
-                      : rule == Rule::muon ? muon_state(p.shape)
-                                           : adamw_state(p.shape)});
+    slots_.push_back({parameters[i].first, &p, averages[i].second, rule, fresh_state(rule, p.shape)});
   }
 }
 
@@ -77,7 +68,8 @@ double Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_d
   return norm;
 }
 
-// Muon's matrices, side by side: the products of one are too small for several threads.
+// Muon's matrices, side by side: the products of one are too small for several threads in a small model, and in
+// a large one there are many.
 void Optimizer::step_together(const OptimizerConfig& config, double lr, double scale) {
   std::vector<Slot*> slots;
   for (Slot& slot : slots_)

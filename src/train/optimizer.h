@@ -37,6 +37,7 @@ class Optimizer {
   };
 
   static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
+  static ops::CameState fresh_state(Rule rule, const Shape& shape);
   double gradient_norm() const;
   void step_together(const OptimizerConfig& config, double lr, double scale);
 

@@ -156,6 +156,24 @@ TEST_F(TextTraining, GoesOnFromACheckpointAsIfItHadNotStopped) {
   }
 }
 
+// The momentum alone is kept of what Muon moves.
+TEST_F(TextTraining, MuonIsForTheMatricesInsideBlocks) {
+  const TrainConfig c = config({"train.optimizer=muon"});
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  trainer.save_checkpoint(folder_ / "c.safetensors");
+  const auto file = SafetensorsFile::open(folder_ / "c.safetensors");
+  for (const char* name : {"blocks.0.mlp.fc1.weight", "blocks.0.cross_attn.q_linear.weight",
+                           "text_encoder.encoder.block.0.layer.0.SelfAttention.q.weight"}) {
+    EXPECT_TRUE(file.contains(std::string("mean.") + name)) << name;
+    EXPECT_FALSE(file.contains(std::string("square.") + name)) << name;
+  }
+  for (const char* name : {"t_block.1.weight", "blocks.0.scale_shift_table", "blocks.0.mlp.fc1.bias",
+                           "x_embedder.proj.weight", "text_encoder.shared.weight",
+                           "text_encoder.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"})
+    EXPECT_TRUE(file.contains(std::string("square.") + name)) << name;
+}
+
 TEST_F(TextTraining, CameBringsTheLossDown) {
   const TrainConfig c = config({"train.optimizer=came", "train.lr=3e-3"});
   const auto data = open_data(c);
