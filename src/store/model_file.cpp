@@ -109,7 +109,7 @@ Weights of_own_checkpoint(const Weights& file, Choice choice) {
   const Weights part = part_of(file, choice == Choice::ema ? "ema." : "model.");
   Weights result = part.empty_like();
   for (const Weights::Item& item : part.items())
-    if (!item.name.starts_with("text_encoder.")) result.add(item);
+    if (!item.name.starts_with(text_encoder_prefix)) result.add(item);
   result.set_metadata(config_key, file.metadata().at(checkpoint_key));
   return result;
 }

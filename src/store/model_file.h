@@ -61,6 +61,8 @@ std::string fingerprint(const Tensor& tensor);
 
 /// Metadata keys of Linnet's own files: a model's configuration, and that of a training checkpoint.
 inline constexpr const char *config_key = "linnet.config", *checkpoint_key = "linnet.checkpoint";
+/// In a training checkpoint, what the names of a text encoder that is trained along begin with.
+inline constexpr const char* text_encoder_prefix = "text_encoder.";
 
 /// Writes atomically and tensor by tensor; weights in dtype (f32, bf16 or f16; in 8 bits what is), positions
 /// left out if with_positions is false. `extra` joins the metadata.

@@ -13,9 +13,6 @@
 
 namespace linnet {
 
-/// What the names of a text encoder's parameters begin with, where it is trained along.
-inline constexpr const char* text_encoder_prefix = "text_encoder.";
-
 class Trainee {
  public:
   virtual ~Trainee() = default;

@@ -7,6 +7,7 @@
 #include "core/tape.h"
 #include "diffusion/loss.h"
 #include "ops/matmul.h"
+#include "store/model_file.h"
 #include "train/checkpoint.h"
 
 namespace linnet {
