@@ -2,6 +2,7 @@
 #include "api/common.h"
 #include "builtin/builtin_model.h"
 #include "io/file.h"
+#include "io/text.h"
 #include "ops/matmul.h"
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
@@ -41,7 +42,7 @@ std::filesystem::path or_inside(const std::filesystem::path& given, const std::f
                                 const char* part) {
   if (!given.empty()) return given;
   if (std::filesystem::is_directory(model / part)) return model / part;
-  throw UsageError(fmt::format("{} holds no folder \"{}\": name one", model.string(), part));
+  throw UsageError(fmt::format("{} holds no folder \"{}\": name one", printable(model.string()), part));
 }
 
 SizeInPixels size_of(const TextRequest& request, const PixArtConfig& config, int64_t reduction) {

@@ -156,6 +156,7 @@ TEST_F(TextInterface, PaintsEachPromptInItsTurn) {
   const auto two = text.paint(request);
   ASSERT_EQ(two.size(), 2u);
   EXPECT_NE(two[0].rgb, two[1].rgb);
+  EXPECT_EQ(text.paint({.prompts = {"a red star"}, .steps = 2}).size(), 1u);
   request.count = 3;
   request.batch = 1;
   const auto three = text.paint(request);

@@ -46,6 +46,7 @@ TEST(CaptionedScenes, NothingTouchesAndAllLiesAsItShould) {
       EXPECT_GE(std::min(objects[a].cx, objects[a].cy) - objects[a].radius, 0.03f);
       EXPECT_LE(std::max(objects[a].cx, objects[a].cy) + objects[a].radius, 0.97f);
       EXPECT_GE(objects[a].radius, 0.13f) << sentence(what);
+      EXPECT_EQ(objects[a].angle, 0.0f);
       for (size_t b = a + 1; b < objects.size(); ++b)
         EXPECT_GE(std::hypot(objects[a].cx - objects[b].cx, objects[a].cy - objects[b].cy),
                   objects[a].radius + objects[b].radius + 0.049f);
