@@ -26,7 +26,7 @@ dnnl::primitive_attr attributes(ConvActivation activation, bool accumulate) {
 #else
   if (activation == ConvActivation::relu) post.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
 #endif
-  dnnl::primitive_attr result;
+  dnnl::primitive_attr result = with_own_memory();
   result.set_post_ops(post);
   return result;
 }
@@ -160,12 +160,11 @@ void PackedConv::run(const Tensor& x, const ConvWindow& window, ConvActivation a
   if (into.numel() == 0) return;
   const Prepared prepared = state_->prepare(x, window, activation, accumulate, into);
   const memory::desc bias({state_->out}, memory::data_type::f32, memory::format_tag::x);
-  prepared.primitive.execute(stream(),
-                             {{DNNL_ARG_SRC, wrap(picture(x.shape(), x.dtype()), x.raw())},
-                              {DNNL_ARG_WEIGHTS, prepared.weights},
-                              {DNNL_ARG_BIAS, wrap(bias, state_->bias.raw())},
-                              {DNNL_ARG_DST, wrap(picture(into.shape(), into.dtype()), into.mutable_raw())}});
-  stream().wait();
+  onednn::run(prepared.primitive,
+              {{DNNL_ARG_SRC, wrap(picture(x.shape(), x.dtype()), x.raw())},
+               {DNNL_ARG_WEIGHTS, prepared.weights},
+               {DNNL_ARG_BIAS, wrap(bias, state_->bias.raw())},
+               {DNNL_ARG_DST, wrap(picture(into.shape(), into.dtype()), into.mutable_raw())}});
 }
 
 }  // namespace linnet::ops

@@ -158,13 +158,11 @@ Tensor linear(const Tensor& x, const PackedInt8Weight& weight, const Tensor& bia
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t end = std::min(rows, begin + block);
     cpu::quantize_tokens(x, begin, end, q.mutable_data<uint8_t>(), scales.data());
-    state.primitive(end - begin)
-        .execute(
-            onednn::stream(),
-            {{DNNL_ARG_SRC, onednn::wrap(dense(end - begin, state.in, memory::data_type::u8), q.raw())},
-             {DNNL_ARG_WEIGHTS, state.packed},
-             {DNNL_ARG_DST, onednn::wrap(dense(end - begin, state.out, memory::data_type::s32), sums.raw())}});
-    onednn::stream().wait();
+    onednn::run(
+        state.primitive(end - begin),
+        {{DNNL_ARG_SRC, onednn::wrap(dense(end - begin, state.in, memory::data_type::u8), q.raw())},
+         {DNNL_ARG_WEIGHTS, state.packed},
+         {DNNL_ARG_DST, onednn::wrap(dense(end - begin, state.out, memory::data_type::s32), sums.raw())}});
     cpu::write_int8_result(result, begin, end, y);
   }
   return y;

@@ -42,8 +42,7 @@ void execute(const dnnl::matmul& primitive, const memory& a, const memory& b, co
              const memory::desc& bias_desc, const memory& c) {
   std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}};
   if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(bias_desc, bias.raw()));
-  primitive.execute(stream(), arguments);
-  stream().wait();
+  run(primitive, std::move(arguments));
 }
 
 // Inside a parallel loop a product has the thread that it is called on.
@@ -132,11 +131,11 @@ dnnl::inner_product_backward_weights make_weight_gradient(const memory::desc& x,
 #if DNNL_VERSION_MAJOR >= 3
   const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x,
                                                             weight, g);
-  return {{engine(), x, dw, g, forward}};
+  return {{engine(), x, dw, g, forward, with_own_memory()}};
 #else
   const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, weight, g},
                                                             engine());
-  return {{{x, dw, g}, engine(), forward}};
+  return {{{x, dw, g}, with_own_memory(), engine(), forward}};
 #endif
 }
 
@@ -151,10 +150,9 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
   const auto primitive = cached<dnnl::inner_product_backward_weights>(
       std::tuple{g.rows, g.columns, x.columns, threads_here()},
       [&] { return make_weight_gradient(x_desc, into_desc, g_desc); });
-  primitive.execute(stream(), {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
-                               {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
-                               {DNNL_ARG_DIFF_WEIGHTS, wrap(into_desc, into.mutable_raw())}});
-  stream().wait();
+  run(primitive, {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
+                  {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
+                  {DNNL_ARG_DIFF_WEIGHTS, wrap(into_desc, into.mutable_raw())}});
 }
 
 struct PackedWeight::State {

@@ -2,6 +2,10 @@
 // sources only.
 #pragma once
 
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
 #include <dnnl.hpp>
 
 #include "core/tensor.h"
@@ -33,10 +37,40 @@ inline memory::data_type data_type_of(DType dtype) {
   }
 }
 
-/// c = a·b (+ bias, if its descriptor is not empty).
+/// Attributes of a primitive that run() executes: it brings its own working memory. oneDNN's lies with the
+/// thread that made the primitive, and so is too small, or not there, on another.
+inline dnnl::primitive_attr with_own_memory(dnnl::primitive_attr attr = {}) {
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+/// So many bytes that this thread may work in until its next call.
+inline void* working_memory(size_t bytes) {
+  constexpr size_t page = 4096;
+  thread_local std::vector<std::byte> buffer;
+  if (buffer.size() < bytes + page) buffer = std::vector<std::byte>(bytes + page);
+  void* begin = buffer.data();
+  size_t room = buffer.size();
+  return std::align(page, bytes, begin, room);
+}
+
+/// Executes a primitive that was made with_own_memory, and waits for it. Any thread may.
+inline void run(const dnnl::primitive& primitive, std::unordered_map<int, memory> arguments) {
+  const auto* wanted =
+      dnnl_primitive_desc_query_md(primitive.get_primitive_desc(), dnnl_query_scratchpad_md, 0);
+  const auto bytes = static_cast<memory::dim>(wanted ? dnnl_memory_desc_get_size(wanted) : 0);
+  if (bytes > 0)
+    arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap({{bytes}, memory::data_type::u8, memory::format_tag::a},
+                                                working_memory(static_cast<size_t>(bytes))));
+  primitive.execute(stream(), arguments);
+  stream().wait();
+}
+
+/// c = a·b (+ bias, if its descriptor is not empty), for run().
 inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b,
                                                     const memory::desc& bias, const memory::desc& c,
-                                                    const dnnl::primitive_attr& attr) {
+                                                    const dnnl::primitive_attr& given) {
+  const dnnl::primitive_attr attr = with_own_memory(given);
 #if DNNL_VERSION_MAJOR >= 3
   if (bias.get_ndims() > 0) return {engine(), a, b, bias, c, attr};
   return {engine(), a, b, c, attr};

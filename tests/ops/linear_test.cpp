@@ -1,5 +1,8 @@
 // Matrix products and linear layers: every mix of types, strides and fused steps, against a plain product.
 #include "ops/linear.h"
+
+#include <thread>
+
 #include "ops/activation.h"
 #include "ops/operation_table.h"
 
@@ -59,6 +62,28 @@ TEST(Matmul, MultipliesTransposedViews) {
             for (double& v : expected) v *= 2;
             EXPECT_LT(relative_error(into, expected), accepted(f32, out)) << "accumulated";
           }
+}
+
+// A primitive that one thread made multiplies on others, one after the other and at once.
+TEST(Matmul, MultipliesOnAnyThread) {
+  for (const DType dtype : {f32, bf16}) {
+    const Tensor x = random({192, 768}, 1, dtype);
+    const auto gram = [&] {
+      Tensor into = Tensor::empty({192, 192});
+      matmul(as_matrix(x), as_matrix(x).transposed(), into);
+      return into;
+    };
+    Tensor first, second;
+    std::thread([&] { first = gram(); }).join();
+    std::thread([&] { second = gram(); }).join();
+    EXPECT_LT(relative_error(second, values_of(first)), tolerance(f32));
+    const Threads threads(2);
+    std::vector<Tensor> products(16);
+    parallel_for(16, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) products[static_cast<size_t>(i)] = gram();
+    });
+    for (const Tensor& product : products) EXPECT_LT(relative_error(product, values_of(first)), tolerance(f32));
+  }
 }
 
 TEST(Linear, FollowsItsFormula) {
