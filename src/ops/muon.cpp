@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/arrange.h"
+#include "ops/cast.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
 
@@ -14,19 +15,23 @@ constexpr float a = 3.4445f, b = -4.7750f, c = 2.0315f;
 constexpr int turns = 5;
 constexpr float least_norm = 1e-7f;
 
-// left·x + right·y
-Tensor mixed(float left, const Tensor& x, float right, const Tensor& y) {
-  Tensor result = Tensor::empty(x.shape());
-  const float *from = x.data<float>(), *other = y.data<float>();
-  float* to = result.mutable_data<float>();
-  for (int64_t i = 0; i < x.numel(); ++i) to[i] = left * from[i] + right * other[i];
+Tensor product(const MatrixView& x, const MatrixView& y, DType dtype) {
+  Tensor result = Tensor::empty({x.rows, y.columns}, dtype);
+  matmul(x, y, result);
   return result;
 }
 
-Tensor product(const MatrixView& x, const MatrixView& y) {
-  Tensor result = Tensor::empty({x.rows, y.columns});
-  matmul(x, y, result);
-  return result;
+// a·1 + b·gram + c·gram²
+Tensor polynomial(const Tensor& gram) {
+  const DType products = gram.dtype();
+  Tensor result = product(as_matrix(gram), as_matrix(gram), DType::f32);
+  const Tensor linear = cast(gram, DType::f32);
+  const int64_t n = result.numel(), rows = gram.size(0);
+  const float* from = linear.data<float>();
+  float* to = result.mutable_data<float>();
+  for (int64_t i = 0; i < n; ++i) to[i] = b * from[i] + c * to[i];
+  for (int64_t i = 0; i < rows; ++i) to[i * rows + i] += a;
+  return cast(result, products);
 }
 
 }  // namespace
@@ -35,19 +40,15 @@ Tensor orthogonalized(const Tensor& matrix, DType products) {
   check(matrix.defined() && matrix.shape().rank() == 2 && matrix.dtype() == DType::f32,
         "orthogonalized: it takes a matrix in f32");
   const bool tall = matrix.size(0) > matrix.size(1);
-  const Tensor wide = tall ? transpose(matrix) : matrix;
-  const auto norm = static_cast<float>(std::sqrt(sum_of_squares(wide)));
-  Tensor x = wide.clone();
-  for (float& value : std::span(x.mutable_data<float>(), static_cast<size_t>(x.numel())))
-    value /= std::max(norm, least_norm);
+  Tensor x = tall ? transpose(matrix) : matrix.clone();
+  const float scale = 1.0f / std::max(static_cast<float>(std::sqrt(sum_of_squares(x))), least_norm);
+  for (float& value : std::span(x.mutable_data<float>(), static_cast<size_t>(x.numel()))) value *= scale;
+  x = cast(x, products);
   for (int turn = 0; turn < turns; ++turn) {
-    const Tensor rounded = x.to(products);
-    const Tensor gram = product(as_matrix(rounded), as_matrix(rounded).transposed());
-    const Tensor gram_rounded = gram.to(products);
-    const Tensor polynomial = mixed(b, gram, c, product(as_matrix(gram_rounded), as_matrix(gram_rounded)));
-    const Tensor polynomial_rounded = polynomial.to(products);
-    x = mixed(a, x, 1, product(as_matrix(polynomial_rounded), as_matrix(rounded)));
+    const Tensor gram = product(as_matrix(x), as_matrix(x).transposed(), products);
+    x = product(as_matrix(polynomial(gram)), as_matrix(x), products);
   }
+  x = cast(x, DType::f32);
   return tall ? transpose(x) : x;
 }
 
