@@ -236,6 +236,25 @@ TEST_F(TextToImage, ALinearStudentInheritsAllButTheAttention) {
                     {folder_.path()})));
 }
 
+TEST_F(TextToImage, AModelOfTextsStartsFromOneOfClasses) {
+  const auto inherit = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"inherit", "--from", "builtin", "-o", "texts.safetensors"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments, {folder_.path()});
+  };
+  const Result result = inherit({"--texts", "--text-width", "16", "--text-tokens", "8", "--enlarge", "2",
+                                 "--prediction", "x0", "--fixed-variance"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("made for latents of 64 x 64"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("76 of 110 tensors inherited"), std::string::npos) << result.out;
+  EXPECT_TRUE(failed(inherit({"--enlarge", "2"}), 2, "--enlarge requires --texts"));
+  EXPECT_TRUE(failed(inherit({"--texts", "--mixer", "lit"}), 2, "excludes"));
+  EXPECT_TRUE(failed(inherit({"--texts", "--prediction", "epsilon"}), 2, "only v becomes x0"));
+  EXPECT_TRUE(failed(
+      run({"inherit", "--from", "texts.safetensors", "--texts", "-o", "b.safetensors"}, {folder_.path()}), 2,
+      "a model of texts already"));
+}
+
 TEST_F(TextToImage, InfoSaysWhatThePartsAre) {
   const auto says = [&](const std::string& file, const std::string& what) {
     const Result result = run({"info", file}, {folder_.path()});
