@@ -12,7 +12,7 @@ struct Options {
   std::string dir;
   int64_t count = 20000, size = 32;
   uint64_t seed = 0;
-  bool held_out = false;
+  bool held_out = false, one_object = false;
 };
 
 // A bar while write(on_picture) works.
@@ -32,7 +32,10 @@ void run_shapes(const Options& o) {
 }
 
 void run_scenes(const Options& o) {
-  with_progress(o, [&](const auto& show) { write_scenes(o.dir, o.count, o.size, o.seed, o.held_out, show); });
+  const SceneSet set = o.held_out     ? SceneSet::held_out
+                       : o.one_object ? SceneSet::one_object
+                                      : SceneSet::training;
+  with_progress(o, [&](const auto& show) { write_scenes(o.dir, o.count, o.size, o.seed, set, show); });
   fmt::print("{} pictures of {}x{} pixels with a sentence each: {}\n", o.count, o.size, o.size, o.dir);
 }
 
@@ -59,7 +62,9 @@ void add_data(const Verb& app) {
   auto of_scenes = std::make_shared<Options>();
   of_scenes->size = 64;
   add_options(scenes, *of_scenes);
-  scenes.add_flag("--held-out", of_scenes->held_out, "Those whose sentences training never sees");
+  const Argument held_out =
+      scenes.add_flag("--held-out", of_scenes->held_out, "Those whose sentences training never sees");
+  scenes.add_flag("--one-object", of_scenes->one_object, "Those of one object").excludes(held_out);
   scenes.callback([of_scenes] { run_scenes(*of_scenes); });
 }
 

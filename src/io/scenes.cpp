@@ -189,16 +189,25 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
   return objects;
 }
 
-CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out) {
+namespace {
+
+bool belongs(const Description& description, SceneSet set) {
+  const bool one_object = description.groups.size() == 1 && description.groups[0].count == 1;
+  return set == SceneSet::one_object ? one_object : is_held_out(description) == (set == SceneSet::held_out);
+}
+
+}  // namespace
+
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set) {
   Generator generator(mix(mix(seed, 0x5ce9e5), static_cast<uint64_t>(index)));
   CaptionedScene result;
   do result.description = random_description(generator);
-  while (is_held_out(result.description) != held_out);
+  while (!belongs(result.description, set));
   result.objects = random_scene(result.description, generator);
   return result;
 }
 
-void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, bool held_out,
+void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, SceneSet set,
                   const std::function<void(int64_t)>& progress) {
   prepare_data_set(dir, count, size);
   const auto file_of = [](int64_t index) { return fmt::format("{:06}.png", index); };
@@ -207,7 +216,7 @@ void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size,
     const int64_t here = std::min(batch, count - first);
     parallel_for(here, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = first + begin; i < first + end; ++i)
-        write_image(dir / file_of(i), render(captioned_scene(seed, i, held_out).objects, size));
+        write_image(dir / file_of(i), render(captioned_scene(seed, i, set).objects, size));
     });
     if (progress) progress(first + here);
   }
@@ -215,7 +224,7 @@ void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size,
   for (int64_t i = 0; i < count; ++i) {
     nlohmann::ordered_json line;
     line["file"] = file_of(i);
-    line["caption"] = sentence(captioned_scene(seed, i, held_out).description);
+    line["caption"] = sentence(captioned_scene(seed, i, set).description);
     lines += fmt::format("{}\n", line.dump());
   }
   write_text_file(dir / "captions.jsonl", lines);

@@ -56,17 +56,20 @@ bool is_held_out(const Description& description);
 /// Objects that show it, none touching another, and the background on the first.
 std::vector<Scene> random_scene(const Description& description, Generator& generator);
 
-/// The index-th of the data set that the seed names: of descriptions that are held out, or of those that are
-/// not.
+/// Which descriptions a data set has: all that are not held out, those that are, or those of one object alone,
+/// which a model learns first with profit.
+enum class SceneSet : uint8_t { training, held_out, one_object };
+
+/// The index-th of the data set that the seed names.
 struct CaptionedScene {
   Description description;
   std::vector<Scene> objects;
 };
-CaptionedScene captioned_scene(uint64_t seed, int64_t index, bool held_out);
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set);
 
 /// Writes dir/<index>.png and dir/captions.jsonl with a line for each: file and caption. progress is called
 /// with the number of pictures written so far. Throws UsageError as write_data_set does.
-void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, bool held_out,
+void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, SceneSet set,
                   const std::function<void(int64_t)>& progress = {});
 
 }  // namespace linnet

@@ -14,7 +14,7 @@ TEST(ScenesJudge, FindsRenderedScenesRight) {
   for (const auto& [size, least] : {std::pair{64, 0.97}, {128, 0.99}}) {
     SceneScore score;
     for (int64_t i = 0; i < 200; ++i) {
-      const CaptionedScene scene = captioned_scene(77, i, i % 2 == 1);
+      const CaptionedScene scene = captioned_scene(77, i, i % 2 == 1 ? SceneSet::held_out : SceneSet::training);
       add(score, judge_scene(render(scene.objects, size), scene.description), scene.description);
     }
     EXPECT_GE(static_cast<double>(score.right), least * 200) << size;
@@ -53,7 +53,7 @@ TEST(ScenesJudge, SizesAreThoseAmongSoManyObjects) {
 
 TEST(ScenesJudge, ScoresAFolderByItsCaptions) {
   const TemporaryFolder folder;
-  write_scenes(folder / "s", 40, 96, 6, false);
+  write_scenes(folder / "s", 40, 96, 6, SceneSet::training);
   const SceneScore score = score_scenes(folder / "s");
   EXPECT_EQ(score.count, 40);
   EXPECT_GE(score.right, 38);

@@ -80,26 +80,28 @@ TEST(CaptionedScenes, SomeAreHeldOutAndNeverTrainedOn) {
   }
   EXPECT_NEAR(static_cast<double>(held) / several, 1.0 / 8, 0.03);
   for (int i = 0; i < 50; ++i) {
-    EXPECT_FALSE(is_held_out(captioned_scene(5, i, false).description));
-    EXPECT_TRUE(is_held_out(captioned_scene(5, i, true).description));
+    EXPECT_FALSE(is_held_out(captioned_scene(5, i, SceneSet::training).description));
+    EXPECT_TRUE(is_held_out(captioned_scene(5, i, SceneSet::held_out).description));
+    EXPECT_EQ(captioned_scene(5, i, SceneSet::one_object).objects.size(), 1u);
   }
-  EXPECT_EQ(captioned_scene(5, 7, false).description, captioned_scene(5, 7, false).description);
+  EXPECT_EQ(captioned_scene(5, 7, SceneSet::training).description,
+            captioned_scene(5, 7, SceneSet::training).description);
 }
 
 TEST(CaptionedScenes, AreWrittenWithTheirSentences) {
   const TemporaryFolder folder;
-  write_scenes(folder / "s", 5, 32, 4, false);
+  write_scenes(folder / "s", 5, 32, 4, SceneSet::training);
   std::ifstream lines(folder / "s/captions.jsonl");
   std::string line;
   for (int i = 0; i < 5; ++i) {
     ASSERT_TRUE(std::getline(lines, line));
-    const CaptionedScene scene = captioned_scene(4, i, false);
+    const CaptionedScene scene = captioned_scene(4, i, SceneSet::training);
     EXPECT_EQ(line,
               fmt::format("{{\"file\":\"{:06}.png\",\"caption\":\"{}\"}}", i, sentence(scene.description)));
     EXPECT_EQ(read_image(folder / fmt::format("s/{:06}.png", i)), render(scene.objects, 32));
   }
-  EXPECT_THROW(write_scenes(folder / "s", 5, 32, 4, false), UsageError);
-  EXPECT_THROW(write_scenes(folder / "t", 0, 32, 4, false), UsageError);
+  EXPECT_THROW(write_scenes(folder / "s", 5, 32, 4, SceneSet::training), UsageError);
+  EXPECT_THROW(write_scenes(folder / "t", 0, 32, 4, SceneSet::training), UsageError);
 }
 
 }  // namespace

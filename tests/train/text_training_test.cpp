@@ -32,7 +32,7 @@ constexpr const char* small_model =
 class TextTraining : public testing::Test {
  protected:
   TextTraining() {
-    write_scenes(folder_ / "scenes", 40, 16, 1, false);
+    write_scenes(folder_ / "scenes", 40, 16, 1, SceneSet::training);
     const fs::path stored = dumps / "t5.model.safetensors";
     fs::create_directories(folder_ / "t5");
     fs::copy_file(stored, folder_ / "t5/model.safetensors");
@@ -59,7 +59,7 @@ TEST_F(TextTraining, ABatchHoldsThePiecesOfItsTexts) {
   std::set<std::vector<int64_t>> known;
   const auto tokenizer = Tokenizer::open(LINNET_TEST_DATA "/tokenizer/spiece.model");
   for (int64_t i = 0; i < 40; ++i)
-    known.insert(tokenizer.ids(sentence(captioned_scene(1, i, false).description), 20).values);
+    known.insert(tokenizer.ids(sentence(captioned_scene(1, i, SceneSet::training).description), 20).values);
   for (const auto& ids : batch.ids) EXPECT_TRUE(known.contains(ids));
 }
 
