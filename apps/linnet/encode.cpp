@@ -67,7 +67,7 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   encode.text_encoder = fmt::format("{} in {}, {} tokens, {}", quick_fingerprint(nn::all_parameters(*encoder)),
                                     name_of(encoder->product_dtype()), options.text_tokens, options.cleaning);
   encode.encode_texts = [=, limit = options.text_tokens](const std::vector<std::string>& texts) {
-    return encode_texts(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);
+    return encode_each(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);
   };
 }
 

@@ -78,51 +78,59 @@ class TextStage {
   }
 
   const T5Encoder& encoder() const { return *encoder_; }
+  /// Of what is encoded together.
   int64_t tokens() const {
+    return std::min(count_of_tokens(), std::max(tokens_at_once, model_.caption_tokens));
+  }
+
+  /// Of each text. What is encoded is kept at once, and with a cache it leaves memory again.
+  std::vector<Tensor> encode() const {
+    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder_));
+    const auto start = Clock::now();
+    std::vector<Tensor> states;
+    std::vector<size_t> missing;
+    std::vector<std::vector<int64_t>> fresh;
+    for (const auto& ids : tokens_.ids) {
+      states.push_back(cache.find(ids, model_.caption_channels));
+      if (states.back().defined()) continue;
+      missing.push_back(states.size() - 1);
+      fresh.push_back(ids);
+    }
+    encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
+      cache.keep(fresh[i], encoded);
+      states[missing[i]] = cache.keeps() ? cache.find(fresh[i], model_.caption_channels) : encoded;
+    });
+    say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), tokens_.ids.size(),
+                    count_of_tokens(), duration(since(start))));
+    return states;
+  }
+
+ private:
+  int64_t count_of_tokens() const {
     int64_t count = 0;
     for (const auto& ids : tokens_.ids) count += static_cast<int64_t>(ids.size());
     return count;
   }
-
-  TextStates encode() const {
-    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder_));
-    const auto start = Clock::now();
-    std::vector<Tensor> states;
-    std::vector<std::vector<int64_t>> fresh;
-    for (const auto& ids : tokens_.ids) {
-      states.push_back(cache.find(ids, model_.caption_channels));
-      if (!states.back().defined()) fresh.push_back(ids);
-    }
-    // Together: most of the time goes into reading the encoder's weights, which leave memory block by block.
-    const TextStates encoded = fresh.empty() ? TextStates{{}, {0}} : encode_shown(fresh);
-    TextStates all{{}, {0}};
-    for (size_t i = 0, next = 0; i < states.size(); ++i) {
-      if (!states[i].defined()) {
-        states[i] = encoded.states.rows(encoded.offsets[next], encoded.offsets[next + 1]);
-        cache.keep(tokens_.ids[i], states[i]);
-        ++next;
-      }
-      const TextStates one{states[i], {0, states[i].size(0)}};
-      all = all.count() == 0 ? one : join(all, one);
-    }
-    say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), tokens_.ids.size(),
-                    all.offsets.back(), duration(since(start))));
-    return all;
-  }
-
- private:
-  TextStates encode_shown(const std::vector<std::vector<int64_t>>& ids) const {
+  void encode_shown(const std::vector<std::vector<int64_t>>& ids,
+                    const std::function<void(size_t, const Tensor&)>& take) const {
     Progress progress;
-    int64_t done = 0;
+    size_t first = 0;
+    int64_t block = 0;
     const auto show = [&] {
-      progress.stage(fmt::format("text encoder, block {} of {}", done, encoder_->config().depth));
+      const std::string of_texts = ids.size() > 1 ? fmt::format(", text {} of {}", first + 1, ids.size()) : "";
+      progress.stage(fmt::format("text encoder, block {} of {}{}", block, encoder_->config().depth, of_texts));
     };
-    show();
-    return encode_texts(*encoder_, ids, [&] {
+    const auto on_block = [&] {
       forget_mapped_pages();
-      ++done;
+      ++block;
       show();
-    });
+    };
+    for (; first < ids.size(); block = 0) {
+      show();
+      const auto begin = ids.begin() + static_cast<ptrdiff_t>(first);
+      const auto end = begin + static_cast<ptrdiff_t>(texts_at_once(ids, first));
+      for (const Tensor& states : encode_each(*encoder_, {begin, end}, on_block)) take(first++, states);
+    }
   }
   std::unique_ptr<T5Encoder> load() const {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <regex>
 
 #include "bench_report.h"
@@ -83,13 +82,9 @@ Tensor sample_texts(TextTrainee& model, const TrainConfig& config) {
       tokenize(Tokenizer::open(config.text.tokenizer), texts, config.of_texts().caption_tokens, Cleaning::lower)
           .ids;
   const auto frozen = model.encoder() ? nullptr : load_t5(config.text.encoder);
-  const TextStates states = encode_texts(frozen ? *frozen : *model.encoder(), ids);
   TextPaintRequest request;
   request.count = static_cast<int64_t>(prompts.size());
-  std::vector<int64_t> which(prompts.size());
-  std::iota(which.begin(), which.end(), 0);
-  request.texts = select(states, which);
-  request.negative = select(states, {request.count});
+  take_states(request, encode_each(frozen ? *frozen : *model.encoder(), ids), request.count);
   request.height = request.width = config.of_texts().sample_size;
   request.options = sampling(config, true);
   return paint_batch(model.model(), request, 0, request.count);

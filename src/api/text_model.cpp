@@ -106,7 +106,7 @@ std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   std::vector<std::string> texts = request.prompts;
   if (request.guidance_scale != 1.0f) texts.push_back(request.negative);
   const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-  take_states(wanted, encode_texts(*state_->encoder, ids, &forget_mapped_pages),
+  take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages),
               static_cast<int64_t>(request.prompts.size()));
   std::vector<Picture> pictures;
   for (int64_t first = 0; first < wanted.count; first += wanted.batch) {

@@ -1,7 +1,7 @@
 #include "models/pixart.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "core/tape.h"
 #include "nn/product_type.h"
@@ -30,29 +30,16 @@ Tensor all_tokens(const Tensor& x) { return x.reshape({x.size(0) * x.size(1), x.
 
 }  // namespace
 
-TextStates join(const TextStates& first, const TextStates& second) {
-  const Tensor &a = first.states, &b = second.states;
-  check(a.size(1) == b.size(1), "texts' states of widths {} and {} do not go together", a.size(1), b.size(1));
-  TextStates result{Tensor::empty({a.size(0) + b.size(0), a.size(1)}), first.offsets};
-  std::memcpy(result.states.mutable_raw(), a.raw(), a.bytes());
-  std::memcpy(static_cast<char*>(result.states.mutable_raw()) + a.bytes(), b.raw(), b.bytes());
-  for (size_t i = 1; i < second.offsets.size(); ++i)
-    result.offsets.push_back(first.offsets.back() + second.offsets[i]);
-  return result;
-}
-
-TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
-                  const std::vector<int64_t>& limits) {
-  const int64_t width = texts.states.size(1);
+TextStates join(const std::vector<Tensor>& texts) {
+  const int64_t width = texts.at(0).size(1);
   ops::Offsets offsets{0};
-  for (size_t i = 0; i < which.size(); ++i) {
-    const int64_t length = texts.length(which[i]);
-    offsets.push_back(offsets.back() + (limits.empty() ? length : std::min(length, limits[i])));
+  for (const Tensor& text : texts) {
+    check(text.size(1) == width, "texts' states of widths {} and {} do not go together", width, text.size(1));
+    offsets.push_back(offsets.back() + text.size(0));
   }
   Tensor states = Tensor::empty({offsets.back(), width});
-  for (size_t i = 0; i < which.size(); ++i)
-    std::copy_n(texts.states.data<float>() + texts.offsets[static_cast<size_t>(which[i])] * width,
-                (offsets[i + 1] - offsets[i]) * width, states.mutable_data<float>() + offsets[i] * width);
+  for (size_t i = 0; i < texts.size(); ++i)
+    std::copy_n(texts[i].data<float>(), texts[i].numel(), states.mutable_data<float>() + offsets[i] * width);
   return {states, offsets};
 }
 

@@ -72,12 +72,13 @@ struct TextStates {
   int64_t length(int64_t text) const {
     return offsets[static_cast<size_t>(text) + 1] - offsets[static_cast<size_t>(text)];
   }
+  /// One text's states (its tokens, caption_channels), in the same memory.
+  Tensor of(int64_t text) const {
+    return states.rows(offsets[static_cast<size_t>(text)], offsets[static_cast<size_t>(text) + 1]);
+  }
 };
-/// The texts of both, one after the other.
-TextStates join(const TextStates& first, const TextStates& second);
-/// Those texts, one after the other; of some, if wanted, only the first tokens: as many as limits says.
-TextStates select(const TextStates& texts, const std::vector<int64_t>& which,
-                  const std::vector<int64_t>& limits = {});
+/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least.
+TextStates join(const std::vector<Tensor>& texts);
 
 class PixArtBlock {
  public:

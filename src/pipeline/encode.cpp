@@ -171,15 +171,16 @@ class ShardMaker {
   // Some at once: most of the time goes into reading a large encoder's weights.
   void add_texts(const std::vector<std::string>& captions, LatentShard& shard) const {
     constexpr size_t at_once = 128;
-    shard.no_text = options_.encode_texts({""}).states.to(options_.stored);
+    shard.no_text = options_.encode_texts({""}).at(0).to(options_.stored);
     Rows states(options_.stored);
     ops::Offsets offsets{0};
     for (size_t i = 0; i < captions.size(); i += at_once) {
       const auto first = captions.begin() + static_cast<ptrdiff_t>(i);
       const auto last = first + static_cast<ptrdiff_t>(std::min(at_once, captions.size() - i));
-      const TextStates texts = options_.encode_texts({first, last});
-      states.add(texts.states);
-      for (int64_t k = 0; k < texts.count(); ++k) offsets.push_back(offsets.back() + texts.length(k));
+      for (const Tensor& text : options_.encode_texts({first, last})) {
+        states.add(text);
+        offsets.push_back(offsets.back() + text.size(0));
+      }
       report();
     }
     shard.states = states.joined({shard.no_text.size(1)});

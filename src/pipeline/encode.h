@@ -20,7 +20,7 @@ struct EncodeOptions {
   DType stored = DType::f16;
   int64_t batch = 8;
   /// Of pictures with texts: the states of some, and what names the encoder that gives them.
-  std::function<TextStates(const std::vector<std::string>& texts)> encode_texts = {};
+  std::function<std::vector<Tensor>(const std::vector<std::string>& texts)> encode_texts = {};
   std::string text_encoder = {};
   std::function<void(int64_t done)> on_pictures =
       {};  ///< pictures encoded or left out in this run; may throw to stop

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <numeric>
 
 #include "io/text.h"
 
@@ -42,22 +41,17 @@ constexpr Bin bins[] = {{8, 32},
                         {9, 26, true, true}};
 constexpr int64_t bases[] = {256, 512, 1024, 2048};
 
-// The texts that guidance leads away from, one for each of `texts`.
-TextStates negatives(const PixArt& model, const TextPaintRequest& request, const TextStates& texts) {
-  const std::vector<int64_t> first(static_cast<size_t>(texts.count()), 0);
-  if (request.negative.count() > 0) return select(request.negative, first);
-  std::vector<int64_t> lengths;
-  for (int64_t i = 0; i < texts.count(); ++i) lengths.push_back(texts.length(i));
-  return select(model.null_text(), first, lengths);
+// What guidance leads away from when it leads to `text`.
+Tensor opposite_of(const Tensor& text, const PixArt& model, const TextPaintRequest& request) {
+  return request.negative.defined() ? request.negative : model.null_text().states.rows(0, text.size(0));
 }
 
 }  // namespace
 
-void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts) {
-  std::vector<int64_t> painted(static_cast<size_t>(prompts));
-  std::iota(painted.begin(), painted.end(), 0);
-  request.texts = select(states, painted);
-  if (states.count() > prompts) request.negative = select(states, {prompts});
+void take_states(TextPaintRequest& request, std::vector<Tensor> states, int64_t prompts) {
+  if (static_cast<int64_t>(states.size()) > prompts) request.negative = states.back();
+  states.resize(static_cast<size_t>(prompts));
+  request.texts = std::move(states);
 }
 
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count) {
@@ -84,16 +78,17 @@ void check_request(const TextPaintRequest& request, const PixArtConfig& model, b
 }
 
 Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end) {
-  check(request.texts.count() > 0, "there is no text to paint");
-  std::vector<int64_t> which;
+  check(!request.texts.empty(), "there is no text to paint");
+  std::vector<Tensor> shown, all;
   std::vector<uint64_t> seeds;
   for (int64_t i = first; i < end; ++i) {
-    which.push_back(i % request.texts.count());
+    shown.push_back(request.texts[static_cast<size_t>(i) % request.texts.size()]);
     seeds.push_back(request.seed_of(i));
   }
-  const TextStates texts = select(request.texts, which);
-  const bool guided = request.options.guidance_scale != 1.0f;
-  const TextStates both = guided ? join(texts, negatives(model, request, texts)) : texts;
+  all = shown;
+  if (request.options.guidance_scale != 1.0f)
+    for (const Tensor& text : shown) all.push_back(opposite_of(text, model, request));
+  const TextStates texts = join(shown), both = join(all);
   const NoiseSchedule full = NoiseSchedule::linear();
   const auto with = [&](const TextStates& told) {
     return [&, told](const Tensor& x, const Tensor& t) {

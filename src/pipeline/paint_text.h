@@ -7,10 +7,11 @@
 namespace linnet {
 
 struct TextPaintRequest {
-  TextStates texts;  ///< one for each prompt; picture i shows text i modulo how many there are
+  /// States (tokens, d) of each prompt; picture i shows text i modulo how many there are.
+  std::vector<Tensor> texts;
   /// What guidance leads away from: one text, the negative prompt as it was encoded (diffusers), or, without
   /// one, the model's own embedding of no text, as many tokens of it as the prompt has (PixArt's own code).
-  TextStates negative = {{}, {0}};
+  Tensor negative = {};
   int64_t height = 0, width = 0;  ///< of the latents
   int64_t count = 1;
   uint64_t seed = 0;  ///< picture i is drawn from seed + i
@@ -22,7 +23,7 @@ struct TextPaintRequest {
 };
 
 /// Gives a request the states of so many prompts and, if there is one text more, of the negative one.
-void take_states(TextPaintRequest& request, const TextStates& states, int64_t prompts);
+void take_states(TextPaintRequest& request, std::vector<Tensor> states, int64_t prompts);
 
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
 

@@ -56,6 +56,27 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
   return {encoder.forward(Tensor::from(all), offsets, on_block), offsets};
 }
 
+size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first) {
+  size_t count = 0;
+  for (size_t tokens = 0; first + count < ids.size(); ++count) {
+    tokens += ids[first + count].size();
+    if (count > 0 && tokens > static_cast<size_t>(tokens_at_once)) break;
+  }
+  return count;
+}
+
+std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
+                                const std::function<void()>& on_block) {
+  std::vector<Tensor> result;
+  while (result.size() < ids.size()) {
+    const auto first = ids.begin() + static_cast<ptrdiff_t>(result.size());
+    const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, result.size()));
+    const TextStates part = encode_texts(encoder, {first, last}, on_block);
+    for (int64_t i = 0; i < part.count(); ++i) result.push_back(part.of(i));
+  }
+  return result;
+}
+
 TextCache::TextCache(fs::path folder, std::string encoder)
     : folder_(std::move(folder)), encoder_(std::move(encoder)) {
   if (folder_.empty()) return;

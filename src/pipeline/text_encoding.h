@@ -35,13 +35,24 @@ TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::strin
 TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
                         const std::function<void()>& on_block = {});
 
+/// How many tokens are encoded together at most, unless a single text has more: so many that reading the
+/// encoder's weights costs little, so few that what lies between its layers does (T5-XXL: 0.5 GB).
+constexpr int64_t tokens_at_once = 2048;
+/// How many of the texts ids[first], ids[first + 1], … that is: one at least.
+size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first);
+/// States (tokens, width) of each text, encoded some at once. on_block as above.
+std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
+                                const std::function<void()>& on_block = {});
+
 /// Keeps states on disk, so that a text that was encoded once costs nothing again. One file a text.
 class TextCache {
  public:
   /// An empty folder keeps nothing. encoder is a fingerprint of the encoder and how it computes.
   TextCache(std::filesystem::path folder, std::string encoder);
+  bool keeps() const { return !folder_.empty(); }
 
-  /// The states of a text; undefined if it is not there. A damaged file counts as not there.
+  /// The states of a text, mapped from its file; undefined if it is not there. A damaged file counts as not
+  /// there.
   Tensor find(const std::vector<int64_t>& ids, int64_t width) const;
   /// Throws Error when it cannot be written.
   void keep(const std::vector<int64_t>& ids, const Tensor& states) const;

@@ -1,7 +1,6 @@
 #include "train/data.h"
 
 #include <algorithm>
-#include <numeric>
 #include <set>
 
 #include "core/parallel.h"
@@ -169,9 +168,9 @@ Batch part_of(const Batch& batch, int64_t begin, int64_t end) {
   const auto rows = [&](const Tensor& all) { return all.defined() ? all.rows(begin, end) : all; };
   Batch part{rows(batch.x0), rows(batch.noise), rows(batch.t), rows(batch.y)};
   if (batch.texts.count() > 0) {
-    std::vector<int64_t> which(static_cast<size_t>(end - begin));
-    std::iota(which.begin(), which.end(), begin);
-    part.texts = select(batch.texts, which);
+    std::vector<Tensor> texts;
+    for (int64_t i = begin; i < end; ++i) texts.push_back(batch.texts.of(i));
+    part.texts = join(texts);
   }
   if (!batch.ids.empty()) part.ids = {batch.ids.begin() + begin, batch.ids.begin() + end};
   return part;

@@ -118,17 +118,11 @@ class TextLatentData : public DrawnData {
 
   void add_conditions(const std::vector<Drawn>& drawn, Batch& batch) const override {
     std::vector<Tensor> texts;
-    ops::Offsets offsets{0};
     for (const Drawn& one : drawn) {
       const bool dropped = is_dropped(one.counter, config_.text.dropout);
       texts.push_back(dropped ? latents_.no_text() : latents_.text(one.picture));
-      offsets.push_back(offsets.back() + texts.back().size(0));
     }
-    Tensor states = Tensor::empty({offsets.back(), latents_.text_width()});
-    for (size_t i = 0; i < texts.size(); ++i)
-      std::copy_n(texts[i].data<float>(), texts[i].numel(),
-                  states.mutable_data<float>() + offsets[i] * latents_.text_width());
-    batch.texts = {states, offsets};
+    batch.texts = join(texts);
   }
 
  private:

@@ -38,18 +38,45 @@ TEST(PictureSize, IsReadAsPeopleWriteIt) {
     test::expect_refused("1024x768", [&] { size_from_text(text); });
 }
 
-TextStates three() {  // of 2, 1 and 3 tokens
-  return {Tensor::from<float>({1, 2, 3, 4, 5, 6}).reshape({6, 1}), {0, 2, 3, 6}};
+TEST(TextStates, AreJoinedAndTakenApart) {
+  const Tensor all = Tensor::from<float>({1, 2, 3, 4, 5, 6}).reshape({6, 1});
+  const TextStates three = join({all.rows(3, 6), all.rows(0, 2), all.rows(2, 3)});
+  EXPECT_EQ(three.offsets, (ops::Offsets{0, 3, 5, 6}));
+  const std::vector<float> values(three.states.data<float>(), three.states.data<float>() + 6);
+  EXPECT_EQ(values, (std::vector<float>{4, 5, 6, 1, 2, 3}));
+  EXPECT_EQ(three.of(1).shape(), (Shape{2, 1}));
+  EXPECT_EQ(three.of(1).data<float>()[1], 2);
+  test::expect_refused("do not go together", [&] { join({all, Tensor::zeros({1, 2})}); });
 }
 
-TEST(TextStates, AreChosenAndJoined) {
-  const TextStates chosen = select(three(), {2, 0, 2}, {2, 9, 1});
-  EXPECT_EQ(chosen.offsets, (ops::Offsets{0, 2, 4, 5}));
-  const std::vector<float> values(chosen.states.data<float>(), chosen.states.data<float>() + 5);
-  EXPECT_EQ(values, (std::vector<float>{4, 5, 1, 2, 4}));
-  const TextStates both = join(chosen, three());
-  EXPECT_EQ(both.offsets, (ops::Offsets{0, 2, 4, 5, 7, 8, 11}));
-  EXPECT_EQ(both.states.data<float>()[10], 6);
+// So that their number may be large, and a single long one need not be cut.
+TEST(TextEncoding, TakesSoManyTextsAtOnce) {
+  const std::vector<std::vector<int64_t>> ids{
+      std::vector<int64_t>(1000, 2), std::vector<int64_t>(1048, 2), {2}, std::vector<int64_t>(5000, 2), {2, 2}};
+  EXPECT_EQ(texts_at_once(ids, 0), 2u);
+  EXPECT_EQ(texts_at_once(ids, 2), 1u);
+  EXPECT_EQ(texts_at_once(ids, 3), 1u);
+  EXPECT_EQ(texts_at_once(ids, 4), 1u);
+}
+
+TEST(TextEncoding, InPartsGivesWhatEachTextGivesAlone) {
+  T5Config config;
+  config.vocabulary = 50, config.width = 16, config.hidden = 24, config.depth = 2, config.heads = 2,
+  config.head_size = 8;
+  T5Encoder encoder(config);
+  nn::initialize(encoder, 3);
+  std::vector<std::vector<int64_t>> ids;
+  for (int64_t i = 0; i < 60; ++i) ids.push_back(std::vector<int64_t>(static_cast<size_t>(20 + 2 * i), i % 50));
+  int blocks = 0;
+  const std::vector<Tensor> each = encode_each(encoder, ids, [&] { ++blocks; });
+  EXPECT_EQ(blocks, 2 * 3);  // 4,740 tokens
+  ASSERT_EQ(each.size(), ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Tensor alone = encode_texts(encoder, {ids[i]}).states;
+    ASSERT_EQ(each[i].shape(), alone.shape());
+    for (int64_t k = 0; k < alone.numel(); ++k)
+      ASSERT_NEAR(each[i].data<float>()[k], alone.data<float>()[k], 1e-5);
+  }
 }
 
 }  // namespace
