@@ -169,9 +169,9 @@ bool has_negative(const PaintOptions& options, const TextPaintRequest& request) 
 }
 
 // The request but for what stands in files.
-TextPaintRequest request_from(const PaintOptions& options) {
+TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& config) {
   TextPaintRequest request;
-  const GenerateOptions usual{Sampler::dpmpp, 20, 4.5f, all_channels, false};
+  const GenerateOptions usual{Sampler::dpmpp, 20, usual_guidance(config), all_channels, false};
   request.options = sampling_options(options, usual);
   if (options.guided_channels == "3") request.options.guided_channels = 3;
   if (options.time_grid != "rounded" && options.time_grid != "fractional")
@@ -341,11 +341,11 @@ void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest 
 }  // namespace
 
 void paint_texts(const PaintOptions& options, const Weights& file) {
-  TextPaintRequest request = request_from(options);
   const std::vector<std::string> prompts = prompts_of(options);
-  request.count = options.count.value_or(static_cast<int64_t>(prompts.size()));
   const Weights weights = find_pixart_weights(file, choice_from_name(options.weights));
   const PixArtConfig config = read_pixart_config(weights);
+  TextPaintRequest request = request_from(options, config);
+  request.count = options.count.value_or(static_cast<int64_t>(prompts.size()));
   const TextToImageParts parts = find_parts(options, config);
   prepare_outputs(options);
   use_threads(options.threads);

@@ -48,7 +48,7 @@ struct TextRequest {
   uint64_t seed = 0;                ///< picture i is drawn from seed + i
   std::string sampler = "dpm++";    ///< "ddpm", "ddim" or "dpm++"
   int steps = 20;                   ///< 1..1000 (dpm++: ..999)
-  float guidance_scale = 4.5f;      ///< 1: none
+  float guidance_scale = 0;         ///< 1: none; 0: what suits the model, 4.5 of latents, 2 of pixels
   int64_t batch = 0;                ///< pictures at once; 0: chosen by their size
   size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
   std::function<bool(int step, int steps)> on_step = {};  ///< as Request::on_step

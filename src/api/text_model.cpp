@@ -62,12 +62,13 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
   result.width = size.width / reduction;
   result.seed = request.seed;
   result.batch = request.batch;
-  result.options = {.sampler = sampler_from_name(request.sampler),
-                    .steps = request.steps,
-                    .guidance_scale = request.guidance_scale,
-                    .guided_channels = all_channels,
-                    .clip_x0 = config.in_channels == 3,
-                    .on_step = api::watched_by(request.on_step)};
+  result.options = {
+      .sampler = sampler_from_name(request.sampler),
+      .steps = request.steps,
+      .guidance_scale = request.guidance_scale == 0 ? usual_guidance(config) : request.guidance_scale,
+      .guided_channels = all_channels,
+      .clip_x0 = config.in_channels == 3,
+      .on_step = api::watched_by(request.on_step)};
   check_request(result, config, true);
   if (result.batch == 0) result.batch = default_batch(config, result.height, result.width, result.count);
   return result;
@@ -104,7 +105,7 @@ std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   const PixArtConfig& config = state_->model->config();
   TextPaintRequest wanted = translate(request, config, state_->reduction());
   std::vector<std::string> texts = request.prompts;
-  if (request.guidance_scale != 1.0f) texts.push_back(request.negative);
+  if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
   const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
   take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages),
               static_cast<int64_t>(request.prompts.size()));

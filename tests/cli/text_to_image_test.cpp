@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -53,6 +54,23 @@ TEST_F(TextToImage, PaintsWhatDiffusersPaints) {
       for (int64_t c = 0; c < 3; ++c)
         ASSERT_LE(std::abs(int{image.rgb[static_cast<size_t>(k * 3 + c)]} - int{values[c * 32 * 32 + k]}), 2);
   }
+}
+
+// Of eight sentences, what the judge calls right: the model has far more than the six of eight that are wanted.
+TEST_F(TextToImage, TheModelInsideTheProgramPaintsSentences) {
+  std::ofstream(folder_ / "texts")
+      << "a red circle\na blue ring\na large green square\na yellow triangle\n"
+         "a pink moon\nan orange cross\ntwo blue circles\na red ring left of a cyan square\n";
+  ASSERT_TRUE(succeeded(run({"generate", "--prompts", "texts", "--seed", "5", "-o", "s/"}, {folder_.path()})));
+  ASSERT_TRUE(succeeded(run({"eval", "scenes", "s", "--json", "score.json"}, {folder_.path()})));
+  const auto score = nlohmann::json::parse(contents(folder_ / "score.json"));
+  EXPECT_EQ(score["pictures"], 8);
+  EXPECT_GE(score["right"], 6) << score.dump(2);
+  const Result info = run({"info", "builtin-text"});
+  EXPECT_NE(info.out.find("64 x 64"), std::string::npos) << info.out;
+  const Result pieces = run({"tokenize", "builtin", "two red stars"});
+  EXPECT_TRUE(succeeded(pieces));
+  EXPECT_NE(pieces.out.find("red"), std::string::npos) << pieces.out;
 }
 
 TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
@@ -113,7 +131,6 @@ TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
 TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"-o", "a.png"}), 2, "say what to paint"));
   EXPECT_TRUE(failed(generate({"a", "-c", "7", "-o", "a.png"}), 2, "texts, not classes"));
-  EXPECT_TRUE(failed(run({"generate", "a star", "-o", "a.png"}, {folder_.path()}), 1, "built without"));
   write_small_model(folder_ / "classes.safetensors");
   EXPECT_TRUE(failed(run({"generate", "a star", "-m", "classes.safetensors", "-o", "a.png"}, {folder_.path()}),
                      2, "not texts"));
