@@ -98,7 +98,8 @@ class TextStage {
     }
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
       cache.keep(fresh[i], encoded);
-      states[missing[i]] = cache.keeps() ? cache.find(fresh[i], model_.caption_channels) : encoded;
+      const Tensor mapped = cache.find(fresh[i], model_.caption_channels);
+      states[missing[i]] = mapped.defined() ? mapped : encoded;
     });
     say(fmt::format("text: {} of {} encoded, {} tokens, {}", fresh.size(), tokens_.ids.size(),
                     count_of_tokens(), duration(since(start))));

@@ -49,7 +49,6 @@ class TextCache {
  public:
   /// An empty folder keeps nothing. encoder is a fingerprint of the encoder and how it computes.
   TextCache(std::filesystem::path folder, std::string encoder);
-  bool keeps() const { return !folder_.empty(); }
 
   /// The states of a text, mapped from its file; undefined if it is not there. A damaged file counts as not
   /// there.

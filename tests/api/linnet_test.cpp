@@ -196,5 +196,18 @@ TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
   EXPECT_THROW(text.paint(other), Cancelled);
 }
 
+TEST(BuiltinTextModel, PaintsInItsOwnSizeAndGuidance) {
+  const TextModel model = TextModel::builtin();
+  EXPECT_EQ(model.picture_size(), 64);
+  TextRequest usual{.prompts = {"a red circle"}}, said{.prompts = {"a red circle"}}, strong = said;
+  usual.steps = said.steps = strong.steps = 3;
+  said.guidance_scale = 2;
+  strong.guidance_scale = 4.5f;
+  const Picture picture = model.paint(usual).front();
+  EXPECT_EQ(picture.width, 64);
+  EXPECT_EQ(picture.rgb, model.paint(said).front().rgb);
+  EXPECT_NE(picture.rgb, model.paint(strong).front().rgb);
+}
+
 }  // namespace
 }  // namespace linnet
