@@ -61,9 +61,9 @@ class Source {
     embedder.second.bias.value = second_bias();
     std::vector<float> timesteps;
     for (int t = 0; t < 1000; t += 10) timesteps.push_back(static_cast<float>(t));
-    const Tensor times = embedder.forward(Tensor::from(timesteps));
-    mean_time_ = mean_of_rows(times);
-    mean_told_ = mean_of_rows(ops::silu(times, DType::f32));
+    const Tensor embedded = embedder.forward(Tensor::from(timesteps));
+    mean_time_ = mean_of_rows(embedded);
+    mean_told_ = mean_of_rows(ops::silu(embedded, DType::f32));
   }
 
   Values values() const {
