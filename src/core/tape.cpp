@@ -21,7 +21,8 @@ void Tape::backward(const Tensor& output, const Tensor& seed) {
   check(!seed.defined() || seed.numel() == output.numel(), "a gradient of shape {} for a tensor of shape {}",
         to_string(seed.shape()), to_string(output.shape()));
   NoGrad no_grad;
-  accumulate_grad(output.grad_slot(), seed.defined() ? seed : Tensor::full(output.shape(), 1.0f));
+  accumulate_grad(output.grad_slot(),
+                  (seed.defined() ? seed : Tensor::full(output.shape(), 1.0f)).to(output.device()));
   while (!steps_.empty()) {
     steps_.back()();
     steps_.pop_back();
@@ -35,6 +36,12 @@ void accumulate_grad(const std::shared_ptr<GradSlot>& slot, Tensor gradient) {
     return;
   }
   // The sum gets memory of its own: the first contribution may be shared with other slots.
+  if (gradient.on_gpu()) {
+    Tensor sum = Tensor::empty(gradient.shape(), DType::f32, gradient.device());
+    gpu().add(slot->value->to(gradient.device()).view(), gradient.view(), sum.view(), sum.numel());
+    *slot->value = sum;
+    return;
+  }
   const Tensor left = slot->value->to(DType::f32), right = gradient.to(DType::f32);
   Tensor sum = Tensor::empty(left.shape());
   const float *a = left.data<float>(), *b = right.data<float>();

@@ -7,23 +7,30 @@
 
 namespace linnet {
 
-Tensor Tensor::empty(const Shape& shape, DType dtype) {
+Tensor Tensor::empty(const Shape& shape, DType dtype, const Device& device) {
   Tensor result;
   result.shape_ = shape;
   result.dtype_ = dtype;
-  result.data_ = allocate(result.bytes());
+  result.device_ = device;
+  result.data_ = allocate_on(device, result.bytes());
   return result;
 }
 
-Tensor Tensor::zeros(const Shape& shape, DType dtype) {
-  Tensor result = empty(shape, dtype);
-  std::memset(result.mutable_raw(), 0, result.bytes());
+Tensor Tensor::zeros(const Shape& shape, DType dtype, const Device& device) {
+  Tensor result = empty(shape, dtype, device);
+  if (result.on_gpu())
+    gpu().clear(result.data_.get(), result.bytes());
+  else
+    std::memset(result.mutable_raw(), 0, result.bytes());
   return result;
 }
 
-Tensor Tensor::full(const Shape& shape, float value) {
-  Tensor result = empty(shape);
-  std::fill_n(result.mutable_data<float>(), result.numel(), value);
+Tensor Tensor::full(const Shape& shape, float value, const Device& device) {
+  Tensor result = empty(shape, DType::f32, device);
+  if (result.on_gpu())
+    gpu().fill(result.view(), value, result.numel());
+  else
+    std::fill_n(result.mutable_data<float>(), result.numel(), value);
   return result;
 }
 
@@ -36,14 +43,23 @@ Tensor Tensor::borrow(const void* data, const Shape& shape, DType dtype, std::sh
   return result;
 }
 
+void Tensor::not_here() { fail("a tensor on the GPU was to be read on the CPU"); }
+
+View Tensor::view() const {
+  if (!defined()) return {};
+  check(on_gpu(), "a tensor on the CPU was given to the GPU");
+  return {data_.get(), dtype_};
+}
+
 void* Tensor::mutable_raw() {
+  if (on_gpu()) not_here();
   check(!read_only_, "attempt to write to read-only memory (a tensor mapped from a file)");
   return data_.get();
 }
 
 float Tensor::item() const {
   check(numel() == 1, "item() wants one element, the tensor has shape {}", to_string(shape_));
-  return *data<float>();
+  return *host().data<float>();
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
@@ -67,8 +83,11 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 }
 
 Tensor Tensor::clone() const {
-  Tensor result = empty(shape_, dtype_);
-  std::memcpy(result.mutable_raw(), raw(), bytes());
+  Tensor result = empty(shape_, dtype_, device_);
+  if (on_gpu())
+    gpu().copy(result.data_.get(), data_.get(), bytes());
+  else
+    std::memcpy(result.mutable_raw(), raw(), bytes());
   return result;
 }
 
@@ -103,8 +122,24 @@ Tensor convert_from(const Tensor& from, DType dtype) {
 
 }  // namespace
 
+Tensor Tensor::to(const Device& device) const {
+  if (!defined() || device == device_) return *this;
+  Tensor result = empty(shape_, dtype_, device);
+  if (on_gpu())
+    gpu().download(result.data_.get(), data_.get(), bytes());
+  else
+    gpu().upload(result.data_.get(), data_.get(), bytes());
+  result.grad_ = grad_;
+  return result;
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
+  if (on_gpu()) {
+    Tensor result = empty(shape_, dtype, device_);
+    gpu().convert(view(), result.view(), numel());
+    return result;
+  }
   switch (dtype_) {
     case DType::f64: return convert_from<double>(*this, dtype);
     case DType::f32: return convert_from<float>(*this, dtype);

@@ -1,5 +1,6 @@
 // Tensor: a row-major, always contiguous array that shares its storage when copied, and, when a gradient is
-// wanted, a slot in which that gradient gathers. How gradients come about: core/tape.h.
+// wanted, a slot in which that gradient gathers. How gradients come about: core/tape.h. It lies on one device;
+// only what lies on the CPU can be read and written here, and operations take care of the rest.
 #pragma once
 
 #include <memory>
@@ -10,6 +11,7 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/gpu.h"
 #include "core/shape.h"
 
 namespace linnet {
@@ -26,9 +28,9 @@ class Tensor {
   /// No tensor at all: defined() is false. Stands for "no bias" and the like.
   Tensor() = default;
 
-  static Tensor empty(const Shape& shape, DType dtype = DType::f32);
-  static Tensor zeros(const Shape& shape, DType dtype = DType::f32);
-  static Tensor full(const Shape& shape, float value);
+  static Tensor empty(const Shape& shape, DType dtype = DType::f32, const Device& device = {});
+  static Tensor zeros(const Shape& shape, DType dtype = DType::f32, const Device& device = {});
+  static Tensor full(const Shape& shape, float value, const Device& device = {});
   template <class T>
   static Tensor from(std::span<const T> values, const Shape& shape);
   template <class T>
@@ -44,14 +46,21 @@ class Tensor {
   int64_t numel() const { return shape_.numel(); }
   size_t bytes() const { return static_cast<size_t>(numel()) * size_of(dtype_); }
   DType dtype() const { return dtype_; }
-  Device device() const { return {}; }
+  const Device& device() const { return device_; }
+  bool on_gpu() const { return device_.is_gpu(); }
   bool read_only() const { return read_only_; }
   /// True if another tensor sees the same memory.
   bool shares_memory() const { return data_.use_count() > 1; }
 
-  const void* raw() const { return data_.get(); }
-  /// Throws Error when the memory is read-only.
+  /// Throws Error when the memory is not the CPU's.
+  const void* raw() const {
+    if (on_gpu()) not_here();
+    return data_.get();
+  }
+  /// Throws Error when the memory is read-only, or not the CPU's.
   void* mutable_raw();
+  /// For kernels of the GPU; null of an undefined tensor. Throws Error when the memory is not the GPU's.
+  View view() const;
   /// Throws Error when T is not the element type.
   template <class T>
   const T* data() const {
@@ -70,7 +79,7 @@ class Tensor {
   std::span<const T> values() const& {
     return {data<T>(), static_cast<size_t>(numel())};
   }
-  /// The only element of a one-element f32 tensor.
+  /// The only element of a one-element f32 tensor; waits for it if it is on the GPU.
   float item() const;
 
   /// The same memory (and gradient slot: a reshape's gradient is its source's) in another shape.
@@ -82,6 +91,11 @@ class Tensor {
   /// Converted between floating-point types (or the same tensor if already of that type); no gradient. For the
   /// differentiable cast see ops/cast.h.
   Tensor to(DType dtype) const;
+  /// The same values on another device, or the same tensor if already there. It is the same tensor to
+  /// gradients, too: they go to this one's slot, on whichever device they arise.
+  Tensor to(const Device& device) const;
+  /// On the CPU; waits for them.
+  Tensor host() const { return to(Device{}); }
   /// The same values as a tensor that takes no part in gradients.
   Tensor detach() const;
 
@@ -95,9 +109,11 @@ class Tensor {
 
  private:
   void require(DType wanted) const;
+  [[noreturn]] static void not_here();
 
   Shape shape_;
   DType dtype_ = DType::f32;
+  Device device_;
   bool read_only_ = false;
   std::shared_ptr<void> data_;
   std::shared_ptr<GradSlot> grad_;

@@ -9,6 +9,7 @@
 #include "ops/activation-inl.h"
 #include "ops/activation.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
@@ -91,44 +92,89 @@ namespace {
 
 constexpr int64_t grain = 1 << 13;
 
-template <class Forward, class Backward>
-Tensor unary(std::string_view name, const Tensor& x, DType out_dtype, Forward forward, Backward backward) {
-  check_type(name, x);
-  check_type(name, out_dtype);
-  Tensor y = Tensor::empty(x.shape(), out_dtype);
+// A kind of activation on the CPU, and on the GPU.
+struct Unary {
+  std::string_view name;
+  void (*forward)(const void* in, DType in_type, void* out, DType out_type, int64_t n);
+  void (*backward)(const void* in, DType in_type, const void* g, DType g_type, void* out, int64_t n);
+  GpuActivation kind;
+};
+
+Tensor activated(const Unary& f, const Tensor& x, DType out_dtype) {
+  Tensor y = Tensor::empty(x.shape(), out_dtype, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().activation.forward(f.kind, x.view(), y.view(), x.numel());
+    return y;
+  }
   parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
-    forward(element(x, begin), x.dtype(), element(y, begin), out_dtype, end - begin);
+    f.forward(element(x, begin), x.dtype(), element(y, begin), out_dtype, end - begin);
   });
+  return y;
+}
+
+// g·f'(x), in x's type.
+Tensor through(const Unary& f, const Tensor& x, const Tensor& g) {
+  Tensor dx = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().activation.backward(f.kind, x.view(), g.view(), dx.view(), x.numel());
+    return dx;
+  }
+  parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
+    f.backward(element(x, begin), x.dtype(), element(g, begin), g.dtype(), element(dx, begin), end - begin);
+  });
+  return dx;
+}
+
+Tensor unary(const Unary& f, const Tensor& x, DType out_dtype) {
+  check_type(f.name, x);
+  check_type(f.name, out_dtype, x.device());
+  Tensor y = activated(f, x, out_dtype);
   if (wants_grad(x))
-    record_backward(y, [x = x.detach(), slot = x.grad_slot(), backward](const Tensor& g) {
-      Tensor dx = Tensor::empty(x.shape(), x.dtype());
-      parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
-        backward(element(x, begin), x.dtype(), element(g, begin), g.dtype(), element(dx, begin), end - begin);
-      });
-      accumulate_grad(slot, dx);
+    record_backward(y, [f, x = x.detach(), slot = x.grad_slot()](const Tensor& g) {
+      accumulate_grad(slot, through(f, x, g));
     });
   return y;
 }
 
+Unary of_silu() {
+  return {"silu", HWY_DYNAMIC_DISPATCH(silu_forward), HWY_DYNAMIC_DISPATCH(silu_backward), GpuActivation::silu};
+}
+Unary of_gelu() {
+  return {"gelu_tanh", HWY_DYNAMIC_DISPATCH(gelu_forward), HWY_DYNAMIC_DISPATCH(gelu_backward),
+          GpuActivation::gelu_tanh};
+}
+
 }  // namespace
 
-Tensor silu(const Tensor& x, DType out_dtype) {
-  return unary("silu", x, out_dtype, HWY_DYNAMIC_DISPATCH(silu_forward), HWY_DYNAMIC_DISPATCH(silu_backward));
-}
+Tensor silu(const Tensor& x, DType out_dtype) { return unary(of_silu(), x, out_dtype); }
 
-Tensor gelu_tanh(const Tensor& x) {
-  return unary("gelu_tanh", x, x.dtype(), HWY_DYNAMIC_DISPATCH(gelu_forward),
-               HWY_DYNAMIC_DISPATCH(gelu_backward));
-}
+Tensor gelu_tanh(const Tensor& x) { return unary(of_gelu(), x, x.dtype()); }
 
 namespace {
 
 // a·b in a's type; b of either type.
 Tensor product(const Tensor& a, const Tensor& b) {
-  Tensor y = Tensor::empty(a.shape(), a.dtype());
+  Tensor y = Tensor::empty(a.shape(), a.dtype(), a.device());
+  if (a.on_gpu()) {
+    gpu_kernels().activation.multiply(a.view(), b.view(), y.view(), y.numel());
+    return y;
+  }
   parallel_for(a.numel(), grain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(multiply)
     (element(a, begin), element(b, begin), b.dtype(), element(y, begin), a.dtype(), end - begin);
+  });
+  return y;
+}
+
+Tensor gated(const Tensor& gate, const Tensor& x) {
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().activation.gated_gelu(gate.view(), x.view(), y.view(), y.numel());
+    return y;
+  }
+  parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(gated_forward)
+    (element(gate, begin), element(x, begin), element(y, begin), x.dtype(), end - begin);
   });
   return y;
 }
@@ -141,22 +187,11 @@ Tensor gated_gelu(const Tensor& gate, const Tensor& x) {
   check(gate.shape() == x.shape() && gate.dtype() == x.dtype(),
         "gated_gelu: a gate of shape {} does not go with x of shape {}", to_string(gate.shape()),
         to_string(x.shape()));
-  Tensor y = Tensor::empty(x.shape(), x.dtype());
-  parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(gated_forward)
-    (element(gate, begin), element(x, begin), element(y, begin), x.dtype(), end - begin);
-  });
+  Tensor y = gated(gate, x);
   if (wants_grad(gate, x))
     record_backward(y, [gate = gate.detach(), x = x.detach(), gate_slot = gate.grad_slot(),
                         x_slot = x.grad_slot()](const Tensor& g) {
-      const Tensor through = product(x, g);
-      Tensor dgate = Tensor::empty(gate.shape(), gate.dtype());
-      parallel_for(x.numel(), grain, [&](int64_t begin, int64_t end) {
-        HWY_DYNAMIC_DISPATCH(gelu_backward)
-        (element(gate, begin), gate.dtype(), element(through, begin), through.dtype(), element(dgate, begin),
-         end - begin);
-      });
-      accumulate_grad(gate_slot, dgate);
+      accumulate_grad(gate_slot, through(of_gelu(), gate, product(x, g)));
       accumulate_grad(x_slot, product(gelu_tanh(gate), g));
     });
   return y;

@@ -22,15 +22,17 @@ struct Columns {
   int64_t first = 0;
 };
 
-/// Kernels know f32 and bf16 only; any other type is refused here, before they read or write it as f32.
-inline void check_type(std::string_view operation, DType dtype) {
+/// Kernels know f32 and bf16 only, and those of the GPU f16; any other type is refused here, before they read
+/// or write it as f32.
+inline void check_type(std::string_view operation, DType dtype, const Device& device = {}) {
+  if (device.is_gpu() && dtype == DType::f16) return;
   check(dtype == DType::f32 || dtype == DType::bf16, "{} works in f32 or bf16, not {}", operation,
         name_of(dtype));
 }
 
 inline void check_type(std::string_view operation, const Tensor& tensor) {
   check(tensor.defined(), "{}: a tensor is missing", operation);
-  check_type(operation, tensor.dtype());
+  check_type(operation, tensor.dtype(), tensor.device());
 }
 
 }  // namespace linnet::ops

@@ -5,20 +5,9 @@
 #include <memory>
 
 #include "core/tensor.h"
+#include "ops/matrix_view.h"
 
 namespace linnet::ops {
-
-enum class Activation : uint8_t { none, gelu_tanh };
-
-/// A matrix somewhere in memory; strides in elements.
-struct MatrixView {
-  const void* data = nullptr;
-  DType dtype = DType::f32;
-  int64_t rows = 0, columns = 0;
-  int64_t row_stride = 0, column_stride = 1;
-
-  MatrixView transposed() const { return {data, dtype, columns, rows, column_stride, row_stride}; }
-};
 
 /// The tensor seen as a matrix whose columns are its last dimension.
 MatrixView as_matrix(const Tensor& tensor);

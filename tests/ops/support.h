@@ -117,7 +117,7 @@ inline Result run(const Operation& operation, const Inputs& inputs, const Tensor
   Inputs leaves;
   for (const Tensor& input : inputs) {
     leaves.push_back(input.detach());
-    leaves.back().set_requires_grad(input.dtype() == DType::f32 || input.dtype() == DType::bf16);
+    leaves.back().set_requires_grad(input.defined() && input.dtype() != DType::i64);
   }
   Tape tape;
   Result result{operation(leaves), {}};

@@ -1,0 +1,123 @@
+#include "core/gpu.h"
+
+#include <dlfcn.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <vector>
+
+#include "core/error.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* library_name = "liblinnet_cuda.so";
+constexpr const char* entry_name = "linnet_open_gpu";
+constexpr const char* path_variable = "LINNET_CUDA_LIBRARY";
+
+// Fills `api`, or writes why it cannot to `problem`.
+using Entry = bool (*)(int index, GpuApi* api, char* problem, size_t room);
+
+// Beside the program, where an installation keeps libraries, or where the system looks.
+std::vector<fs::path> places() {
+  if (const char* given = std::getenv(path_variable); given && *given) return {given};
+  std::vector<fs::path> result;
+  std::error_code problem;
+  if (const fs::path program = fs::read_symlink("/proc/self/exe", problem); !problem) {
+    const fs::path folder = program.parent_path();
+    for (const char* place : {".", "../lib", "../lib/linnet", ".."})
+      result.push_back((folder / place / library_name).lexically_normal());
+  }
+  result.emplace_back(library_name);
+  return result;
+}
+
+void* load_library() {
+  std::string problems;
+  for (const fs::path& path : places()) {
+    if (path.has_parent_path() && !fs::exists(path)) continue;
+    if (void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    problems = dlerror();
+  }
+  fail(
+      "no GPU can be used: Linnet's library for it, {}, could not be loaded ({}); set {} to its path, or use "
+      "--device cpu",
+      library_name, problems.empty() ? "there is none beside the program" : problems, path_variable);
+}
+
+struct Opened {
+  std::mutex mutex;
+  Device device;
+  GpuApi api{};
+  bool ready = false;
+};
+
+// Never destroyed: tensors with static storage duration may outlive any static object.
+Opened& opened() {
+  static Opened* const instance = new Opened;
+  return *instance;
+}
+
+}  // namespace
+
+const GpuApi& open_gpu(const Device& device) {
+  check(device.is_gpu(), "{} is no GPU", to_string(device));
+  Opened& state = opened();
+  const std::scoped_lock lock(state.mutex);
+  if (state.ready) {
+    check(state.device == device, "{} cannot be used: a process works on one GPU, and this one on {}",
+          to_string(device), to_string(state.device));
+    return state.api;
+  }
+  void* const library = load_library();
+  const auto entry = reinterpret_cast<Entry>(dlsym(library, entry_name));
+  check(entry != nullptr, "{} is not a library of Linnet's: it has no {}", library_name, entry_name);
+  char problem[512] = "";
+  check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
+        problem);
+  check(state.api.version == GpuApi::current_version,
+        "{} is of another version of Linnet (interface {}, not {})", library_name, state.api.version,
+        GpuApi::current_version);
+  state.device = device;
+  state.ready = true;
+  return state.api;
+}
+
+bool gpu_is_open() { return opened().ready; }
+
+const GpuApi& gpu() {
+  check(gpu_is_open(), "no GPU is in use");
+  return opened().api;
+}
+
+std::shared_ptr<void> allocate_on(const Device& device, size_t bytes) {
+  if (!device.is_gpu()) return allocate(bytes);
+  const GpuApi& api = open_gpu(device);
+  const auto give = api.give;
+  return {api.allocate(bytes), [give, bytes](void* block) { give(block, bytes); }};
+}
+
+Device device_from_name(std::string_view name) {
+  constexpr std::string_view cuda = "cuda";
+  if (name == "cpu") return {};
+  Device result{Device::Kind::cuda, 0};
+  if (name == cuda) return result;
+  const auto wrong = [name] {
+    return UsageError(fmt::format("a device is cpu, cuda or cuda:1 and so on, not \"{}\"", name));
+  };
+  if (!name.starts_with("cuda:")) throw wrong();
+  const char *begin = name.data() + cuda.size() + 1, *end = name.data() + name.size();
+  const auto [rest, problem] = std::from_chars(begin, end, result.index);
+  if (problem != std::errc() || rest != end || result.index < 0) throw wrong();
+  return result;
+}
+
+std::string to_string(const Device& device) {
+  return device.is_gpu() ? fmt::format("cuda:{}", device.index) : "cpu";
+}
+
+}  // namespace linnet

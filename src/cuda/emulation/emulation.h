@@ -1,0 +1,123 @@
+// CUDA's language on a CPU, as much of it as Linnet's kernels use: each thread of a block is a fiber, and a
+// barrier switches to the next one. Slow, and meant to be: it lets every kernel be tested, and watched by the
+// address sanitizer, where there is no GPU. Kernels see it through cuda/runtime.h.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <tuple>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+// Blocks run one after the other on a thread of the system, so a block's shared memory is that thread's.
+#define __shared__ static thread_local
+#define LINNET_DYNAMIC_SHARED(name) char* const name = ::linnet::cuda::emulation::dynamic_shared()
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+namespace linnet::cuda::emulation {
+
+struct Place {
+  dim3 thread, block;
+};
+extern thread_local Place here;
+extern thread_local dim3 block_size, grid_size;
+
+char* dynamic_shared();
+void sync_block();
+void sync_warp();
+int lane();
+/// What `from` (a lane of this warp) passes in, of at most 16 bytes; all lanes call it together.
+void exchange(const void* own, size_t bytes, int from, void* result);
+/// Where that lane's last exchanged value lies, until the next one.
+const void* exchanged(int from);
+void publish(const void* own, size_t bytes);
+
+/// Runs body once for each thread of each block.
+void run(const dim3& grid, const dim3& block, size_t shared, const std::function<void()>& body);
+
+}  // namespace linnet::cuda::emulation
+
+#define threadIdx (::linnet::cuda::emulation::here.thread)
+#define blockIdx (::linnet::cuda::emulation::here.block)
+#define blockDim (::linnet::cuda::emulation::block_size)
+#define gridDim (::linnet::cuda::emulation::grid_size)
+
+inline void __syncthreads() { linnet::cuda::emulation::sync_block(); }
+inline void __syncwarp(unsigned = ~0u) { linnet::cuda::emulation::sync_warp(); }
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from, int width = 32) {
+  const int lane = linnet::cuda::emulation::lane();
+  T result;
+  linnet::cuda::emulation::exchange(&value, sizeof value, lane / width * width + (from & (width - 1)), &result);
+  return result;
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits) {
+  return __shfl_sync(mask, value, linnet::cuda::emulation::lane() ^ bits);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, int by) {
+  const int lane = linnet::cuda::emulation::lane(), from = lane + by;
+  return __shfl_sync(mask, value, from < 32 ? from : lane);
+}
+
+template <class T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
+inline int atomicMax(int* at, int value) {
+  const int before = *at;
+  *at = before > value ? before : value;
+  return before;
+}
+inline unsigned atomicInc(unsigned* at, unsigned limit) {
+  const unsigned before = *at;
+  *at = before >= limit ? 0 : before + 1;
+  return before;
+}
+inline void __threadfence() {}
+
+template <class T>
+T __ldg(const T* at) {
+  return *at;
+}
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline float exp2f_(float x) { return std::exp2(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+using std::max;
+using std::min;

@@ -1,0 +1,43 @@
+// The one function that the library offers, and the table of kernels behind it.
+#include <cstring>
+#include <exception>
+
+#include "cuda/kernels.h"
+#include "cuda/library.h"
+
+namespace linnet::cuda {
+namespace {
+
+template <class... Tables>
+void fill_each(Tables&... tables) {
+  (fill(tables), ...);
+}
+
+const ops::GpuKernels& all_kernels() {
+  static const ops::GpuKernels table = [] {
+    ops::GpuKernels t{};
+    fill_each(t.activation, t.arrange, t.reduce, t.norm, t.softmax, t.linear_attention, t.focused_map,
+              t.compress, t.product, t.picture, t.optimizer, t.combine, t.loss);
+    return t;
+  }();
+  return table;
+}
+
+}  // namespace
+}  // namespace linnet::cuda
+
+extern "C" __attribute__((visibility("default"))) bool linnet_open_gpu(int index, linnet::GpuApi* api,
+                                                                       char* problem, size_t room) {
+  using namespace linnet;
+  try {
+    *api = {};
+    api->version = GpuApi::current_version;
+    cuda::open_device(index, *api);
+    cuda::fill_tensor_kernels(*api);
+    api->kernels = &cuda::all_kernels();
+    return true;
+  } catch (const std::exception& error) {
+    std::strncpy(problem, error.what(), room - 1);
+    return false;
+  }
+}
