@@ -217,10 +217,14 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
           wrap(describe(c), c.data));
 }
 
-DType fastest_product_dtype() { return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32; }
+DType fastest_product_dtype(const Device& device) {
+  if (device.is_gpu()) return open_gpu(device).info.architecture >= 80 ? DType::bf16 : DType::f16;
+  return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32;
+}
 
-DType product_dtype_from_name(std::string_view name) {
-  if (name == "auto") return fastest_product_dtype();
+DType product_dtype_from_name(std::string_view name, const Device& device) {
+  if (name == "auto") return fastest_product_dtype(device);
+  if (name == "f16" && device.is_gpu()) return DType::f16;
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
   if (name == "int8") return DType::i8;

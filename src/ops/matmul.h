@@ -42,11 +42,16 @@ class PackedWeight {
 /// weight.
 void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
 
-/// Fastest product type that the CPU really has instructions for: bf16 or f32.
-DType fastest_product_dtype();
+/// Fastest product type that the device really has instructions for: of a CPU bf16 or f32, of a GPU bf16 or
+/// f16.
+DType fastest_product_dtype(const Device& device = {});
+/// The same with as large numbers as f32 has: what autoencoders and text encoders need.
+inline DType fastest_wide_product_dtype(const Device& device = {}) {
+  return fastest_product_dtype(device) == DType::bf16 ? DType::bf16 : DType::f32;
+}
 
-/// "f32", "bf16", "int8", or "auto": fastest_product_dtype(). Throws UsageError on others.
-DType product_dtype_from_name(std::string_view name);
+/// "f32", "bf16", "int8", of a GPU also "f16", or "auto": fastest_product_dtype(). Throws UsageError on others.
+DType product_dtype_from_name(std::string_view name, const Device& device = {});
 
 /// "oneDNN 2.6.3, avx512_core_bf16"
 std::string matmul_engine_name();
