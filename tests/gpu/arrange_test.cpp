@@ -195,11 +195,11 @@ TEST(GpuOperations, SquaresAreAdded) {
 
 TEST(GpuOperations, CompressTokens) {
   LINNET_NEED_GPU();
-  for (const int64_t d : {1, 7, 8, 72})
+  for (const auto& [batch, d] : std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {2, 7}, {2, 8}, {16, 72}})
     for (const int64_t size : {1, 2, 3})
       check_on_gpu(
           {.name = fmt::format("compress_tokens {} {}", d, size),
-           .inputs = {random({2, 5 * 7, d}, 1), random({d, 1, size, size}, 2), random({d}, 3)},
+           .inputs = {random({batch, 5 * 7, d}, 1), random({d, 1, size, size}, 2), random({d}, 3)},
            .typed = "t..",
            .operation = [](const Inputs& in, DType) { return compress_tokens(in[0], in[1], in[2], 5, 7); }});
 }
