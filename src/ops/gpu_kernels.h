@@ -193,7 +193,7 @@ struct GpuCame {
   float lr, beta1, beta2, beta3, weight_decay, ema_decay;
 };
 struct GpuMuon {
-  float momentum, step, kept, ema_decay;  ///< value = kept·value − step·update
+  float momentum = 0, step = 0, kept = 0, ema_decay = 0;  ///< value = kept·value − step·update
 };
 
 /// All f32 unless said, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a
