@@ -9,6 +9,4 @@ W void fill(ops::FocusedMapKernels&) {}
 W void fill(ops::CompressKernels&) {}
 W void fill(ops::ProductKernels&) {}
 W void fill(ops::PictureKernels&) {}
-W void fill(ops::CombineKernels&) {}
-W void fill(ops::LossKernels&) {}
 }  // namespace linnet::cuda

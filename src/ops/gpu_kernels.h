@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/gpu.h"
+#include "ops/diffusion_terms.h"
 #include "ops/matrix_view.h"
 
 namespace linnet::ops {
@@ -224,12 +225,13 @@ struct GpuTerm {
   float factor;
 };
 
+/// ops/combine.h; all f32.
 struct CombineKernels {
-  /// y = Σ factor·x, then kept within −1..1 if clipped; count ≤ 4, all f32.
+  /// y = Σ factor·x, then kept within −1..1 if clipped; 1 ≤ count ≤ 4.
   void (*combine)(const GpuTerm* terms, int count, bool clipped, View y, int64_t n);
-  /// y[s, :] = factors[s, 0]·a[s, :] + factors[s, 1]·b[s, :] of rows of `width`; factors (samples, 2) f32 on
-  /// the GPU.
-  void (*combine_rows)(View a, View b, View factors, View y, int64_t samples, int64_t width);
+  /// y = factors[s, 0]·a + factors[s, 1]·b in the first b_width columns of rows s of a and y, which are `width`
+  /// wide; y = a in the others. factors (samples, 2).
+  void (*combine_rows)(View a, View b, View factors, View y, int64_t samples, int64_t width, int64_t b_width);
   /// y (samples, width) = prediction's first half of samples, its first `guided` columns as
   /// none + scale·(wanted − none), where none are the second half's.
   void (*guide)(View prediction, float scale, int64_t guided, View y, int64_t samples, int64_t width);
@@ -237,24 +239,18 @@ struct CombineKernels {
   void (*add_learned_noise)(View mean, View v, View noise, float low, float high, View y, int64_t n);
 };
 
-/// Of one sample of a diffusion loss; see ops/diffusion_terms.h.
-struct GpuLossSample {
-  float noise, picture, xt, error, weight;  ///< the target and the picture as the prediction implies them
-  float from_x0, from_xt, low, high;        ///< the posterior, and the variance's two ends (logarithms)
-  int first;                                ///< whether it is timestep 0
-};
 struct GpuLoss {
   View prediction, x0, xt, noise, teacher;  ///< f32; teacher may be null
-  const GpuLossSample* samples;             ///< on the GPU
-  int64_t batch, n;                         ///< n: elements of a picture; a prediction has 2n if learned
+  const LossSample<float>* samples;         ///< of each picture, on the GPU
+  int64_t batch, n;                         ///< n: values of a picture; a prediction has 2n if learned
   bool learned;
   float noise_weight, variance_weight;  ///< of the teacher's two terms
 };
 
 struct LossKernels {
-  /// losses (batch, 4) f32: mse, bound, noise and variance distances; gradient (like prediction) f32 or null:
-  /// d(mean over the batch of the weighted sum)/d prediction.
-  void (*diffusion)(const GpuLoss& in, View losses, View gradient);
+  /// losses (batch, 4): mse, bound, noise and variance distances, 0 where there is none; total (1): the mean
+  /// over the batch of their weighted sum; gradient (like prediction, or null): that of total. All f32.
+  void (*diffusion)(const GpuLoss& in, View losses, View total, View gradient);
   /// ops/cross_entropy.h: loss (1) f32, shares (n, classes) the softmax.
   void (*cross_entropy)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
   /// Sets d = g[0]/n·(shares − one-hot), g one f32.

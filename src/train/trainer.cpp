@@ -13,10 +13,11 @@
 namespace linnet {
 namespace {
 
-double mean_of(const std::vector<double>& values) {
+// Of one of the four kinds of losses (n, 4).
+double mean_of(const Tensor& losses, int64_t kind) {
   double sum = 0;
-  for (const double value : values) sum += value;
-  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+  for (int64_t i = 0; i < losses.size(0); ++i) sum += static_cast<double>(losses.data<float>()[4 * i + kind]);
+  return sum / static_cast<double>(losses.size(0));
 }
 
 // A model with parameters drawn from the seed.
@@ -120,10 +121,11 @@ void Trainer::gather_part(const Batch& batch, double share, StepMetrics& metrics
   const DiffusionLoss loss = diffusion_loss(schedule_, prediction_of(config_.model), prediction, batch.x0, xt,
                                             batch.noise, batch.t, teaching);
   metrics.loss += share * static_cast<double>(loss.total.item());
-  metrics.mse += share * mean_of(loss.mse);
-  metrics.bound += share * mean_of(loss.bound);
-  metrics.noise_distance += share * mean_of(loss.noise_distance);
-  metrics.variance_distance += share * mean_of(loss.variance_distance);
+  const Tensor losses = loss.losses.host();
+  metrics.mse += share * mean_of(losses, 0);
+  metrics.bound += share * mean_of(losses, 1);
+  metrics.noise_distance += share * mean_of(losses, 2);
+  metrics.variance_distance += share * mean_of(losses, 3);
   tape.backward(loss.total, Tensor::full({1}, static_cast<float>(share)));
 }
 
