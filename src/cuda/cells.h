@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "cuda/runtime.h"
+#include "cuda/packs.h"
 
 namespace linnet::cuda {
 
@@ -12,16 +12,6 @@ inline bool is_aligned(const void* at, size_t bytes) { return reinterpret_cast<u
 /// Whether rows of `width` elements at `view` can be read in packs of n.
 inline bool has_packs(View view, int64_t width, int64_t n) {
   return width % n == 0 && is_aligned(view.data, static_cast<size_t>(n) * size_of(view.dtype));
-}
-
-/// N neighbours at an aligned address.
-template <int N, class T>
-__device__ __forceinline__ Pack<T, N> load_pack(const T* at) {
-  return *static_cast<const Pack<T, N>*>(static_cast<const void*>(at));
-}
-template <int N, class T>
-__device__ __forceinline__ void store_pack(T* at, const Pack<T, N>& values) {
-  *static_cast<Pack<T, N>*>(static_cast<void*>(at)) = values;
 }
 
 /// body(row, column) for each cell that is this thread's; down the rows first, so that what belongs to a column

@@ -58,18 +58,18 @@ struct ReduceKernels {
 };
 
 struct NormKernels {
-  /// ops/layer_norm_modulate.h. statistics (batch·tokens, 2) f32: mean and 1/σ.
+  /// ops/layer_norm_modulate.h. statistics (batch·tokens, 2) f32 are for the way back.
   void (*modulate)(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
                    int64_t tokens, int64_t d);
-  /// Sets dx (of x's type) and dshift, dscale (batch, d) f32.
+  /// Sets dx (of x's type) and dshift, dscale (batch, d) f32; g of any type.
   void (*modulate_backward)(View g, View x, View scale, View statistics, View dx, View dshift, View dscale,
                             int64_t batch, int64_t tokens, int64_t d);
   /// ops/gated_residual.h: out = x + gate·y; x, gate and out f32.
   void (*gated_residual)(View x, View gate, View y, View out, int64_t batch, int64_t tokens, int64_t d);
-  /// Sets dy (of y's type) = g·gate and dgate (batch, d) f32 = Σ g·y.
+  /// Sets dy (of y's type) = g·gate and dgate (batch, d) f32 = Σ g·y; g of any type.
   void (*gated_residual_backward)(View g, View gate, View y, View dy, View dgate, int64_t batch, int64_t tokens,
                                   int64_t d);
-  /// ops/rms_norm.h; x and weight f32.
+  /// ops/rms_norm.h; x and weight f32, y and g of any type.
   void (*rms)(View x, View weight, float epsilon, View y, int64_t rows, int64_t d);
   /// Sets dx and dweight, f32.
   void (*rms_backward)(View x, View weight, View g, float epsilon, View dx, View dweight, int64_t rows,
@@ -194,18 +194,18 @@ struct GpuCame {
   float lr, beta1, beta2, beta3, weight_decay, ema_decay;
 };
 struct GpuMuon {
-  float momentum, step, kept, ema_decay;  ///< value = kept·value − step·update
+  float momentum = 0, step = 0, kept = 0, ema_decay = 0;  ///< value = kept·value − step·update
 };
 
-/// All f32, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a null gradient
-/// is 0.
+/// All f32 unless said, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a
+/// null gradient is 0.
 struct OptimizerKernels {
-  /// clip = min(1, limit/(√squares + 1e-6)), or 1 if limit is 0.
-  void (*clip_factor)(View squares, float limit, View clip);
+  /// norm = √squares; clip = limit/(norm + 1e-6) where norm is above the limit, else 1, as if it is 0.
+  void (*clip_factor)(View squares, float limit, View norm, View clip);
   void (*adamw)(const GpuAdamW& s, View clip, View value, View gradient, View mean, View square, View ema,
                 int64_t n);
   /// ops/came.h of a stack of `count` matrices (rows, columns); square_rows and so on as CameState has them,
-  /// and `square` alone of a parameter of one dimension (rows = 0).
+  /// and `square` alone of a parameter of one dimension (count = 0).
   void (*came)(const GpuCame& s, View clip, View value, View gradient, View mean, View square, View square_rows,
                View square_columns, View residual_rows, View residual_columns, View ema, int64_t count,
                int64_t rows, int64_t columns, int64_t n);
@@ -213,9 +213,9 @@ struct OptimizerKernels {
   /// momentum·mean.
   void (*muon_ahead)(const GpuMuon& s, View clip, View gradient, View mean, View ahead, int64_t n);
   void (*muon_move)(const GpuMuon& s, View update, View value, View ema, int64_t n);
-  /// y = x/max(√squares, least), squares one f32 on the GPU.
+  /// y, of any type, = x/max(√squares, least), squares one f32 on the GPU.
   void (*divide_by_norm)(View x, View squares, float least, View y, int64_t n);
-  /// gram² (rows, rows) f32, overwritten by a·1 + b·gram + c·gram².
+  /// squared = gram² (rows, rows) is overwritten by a·1 + b·gram + c·gram²; gram of any type.
   void (*muon_polynomial)(View gram, View squared, float a, float b, float c, int64_t rows);
 };
 
