@@ -5,6 +5,5 @@ namespace linnet::cuda {
 W void fill(ops::SoftmaxKernels&) {}
 W void fill(ops::LinearAttentionKernels&) {}
 W void fill(ops::FocusedMapKernels&) {}
-W void fill(ops::ProductKernels&) {}
 W void fill(ops::PictureKernels&) {}
 }  // namespace linnet::cuda

@@ -147,16 +147,19 @@ struct CompressKernels {
 };
 
 struct ProductKernels {
-  /// into (rows, columns) = a·b (+ bias f32 over columns) (then activation), or added to it. a and b of one
-  /// type. f32 is f32 all through unless tf32.
+  /// into (rows, columns) = a·b (+ bias over columns) (then activation), or added to it. a and b of one type,
+  /// bias of into's; into of theirs or f32. Neighbours lie along the rows of a and b or along their columns.
+  /// f32 is f32 all through unless tf32.
   void (*matmul)(const MatrixView& a, const MatrixView& b, View bias, Activation activation, bool accumulate,
                  bool tf32, View into);
   /// The same for `batch` products whose operands lie a_step, b_step, into_step elements apart; no bias.
   void (*matmul_batch)(const MatrixView& a, const MatrixView& b, int64_t a_step, int64_t b_step,
-                       int64_t into_step, int64_t batch, bool accumulate, View into);
+                       int64_t into_step, int64_t batch, bool accumulate, bool tf32, View into);
   /// ops/int8_linear.h: rows of any float type to i8 and the scale of each (f32); not finite: the scale is NaN.
   void (*quantize_rows)(View x, View values, View scales, int64_t rows, int64_t columns);
   void (*dequantize_rows)(View values, View scales, View y, int64_t rows, int64_t columns);
+  /// What multiplies: "cuBLASLt 13.0.2".
+  const char* (*engine)();
 };
 
 struct GpuConv {
