@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "cuda/runtime.h"
+#include "cuda/cells.h"
 
 namespace linnet::cuda {
 namespace {
@@ -63,7 +63,7 @@ __device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, bo
 template <int C, class T>
 __device__ __forceinline__ void load_channels(const T* from, bool wanted, float (&to)[C]) {
   Pack<T, C> pack{};
-  if (wanted) pack = *reinterpret_cast<const Pack<T, C>*>(from);
+  if (wanted) pack = load_pack<C>(from);
 #pragma unroll
   for (int c = 0; c < C; ++c) to[c] = to_float(pack.at[c]);
 }
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(warp_size* strips) conv_forward(ConvTask<T> ta
 #pragma unroll
         for (int c = 0; c < C; ++c) assign(pack.at[c], sums[c]);
         const int64_t token = place.token + static_cast<int64_t>(place.row + r) * task.columns + column;
-        *reinterpret_cast<Pack<T, C>*>(task.out + channel + token * task.out_stride) = pack;
+        store_pack(task.out + channel + token * task.out_stride, pack);
       }
     });
   }

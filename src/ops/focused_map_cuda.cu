@@ -2,8 +2,8 @@
 // and goes over it three times (for ‖y‖, for ‖t³‖ and to write), of which two find it in the nearest cache.
 #include <algorithm>
 
+#include "cuda/cells.h"
 #include "cuda/kernels.h"
-#include "cuda/runtime.h"
 
 namespace linnet::cuda {
 namespace {
@@ -55,7 +55,7 @@ __device__ __forceinline__ Row<X, G> row_at(const FocusedRows<X, G>& in, int64_t
 template <bool Gelu, int N, class X, class G, class Visit>
 __device__ __forceinline__ void for_channels(const FocusedRows<X, G>& in, const Row<X, G>& row, Visit visit) {
   for (int64_t first = threadIdx.x * N; first < in.width; first += blockDim.x * N) {
-    const auto x = *reinterpret_cast<const Pack<X, N>*>(row.x + first);
+    const auto x = load_pack<N>(row.x + first);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const int64_t i = first + j;
@@ -70,11 +70,11 @@ __device__ __forceinline__ void for_channels(const FocusedRows<X, G>& in, const 
 template <int N, class From, class To>
 __device__ __forceinline__ void hand_on(const From* from, To* to, int64_t first, int64_t last) {
   for (int64_t i = first + threadIdx.x * N; i < last; i += blockDim.x * N) {
-    const auto values = *reinterpret_cast<const Pack<From, N>*>(from + i);
+    const auto values = load_pack<N>(from + i);
     Pack<To, N> copies;
 #pragma unroll
     for (int j = 0; j < N; ++j) assign(copies.at[j], to_float(values.at[j]));
-    *reinterpret_cast<Pack<To, N>*>(to + i) = copies;
+    store_pack(to + i, copies);
   }
 }
 
@@ -95,7 +95,7 @@ __global__ void map_rows(FocusedRows<X, X> in) {
     for_channels<Gelu, N>(in, row, [&](int64_t i, float y, float) {
       const float t = y * inverse_length;
       assign(pack.at[i % N], t * t * t * factor);
-      if (i % N == N - 1) *reinterpret_cast<Pack<X, N>*>(row.y + i - (N - 1)) = pack;
+      if (i % N == N - 1) store_pack(row.y + i - (N - 1), pack);
     });
     hand_on<N>(row.x, row.y, in.width, in.stride);
   }
@@ -107,7 +107,7 @@ __global__ void map_rows(FocusedRows<X, X> in) {
 template <bool Gelu, int N, class X, class G>
 __global__ void map_rows_backward(FocusedRows<X, G> in) {
   LINNET_DYNAMIC_SHARED(shared);
-  float* const growth = reinterpret_cast<float*>(shared);
+  float* const growth = static_cast<float*>(static_cast<void*>(shared));
   float* const dposition = growth + in.width;  // only with positions
   for (int64_t i = threadIdx.x * N; i < in.width; i += blockDim.x * N)
     for (int j = 0; j < N; ++j) growth[i + j] = 0;

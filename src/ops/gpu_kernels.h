@@ -44,7 +44,7 @@ struct ArrangeKernels {
   /// y (n, d) f32 = rows of a table of any float type, by indices on the GPU (i64), which have been checked.
   void (*gather_rows)(View table, View indices, View y, int64_t n, int64_t d);
   /// Adds rows of g (n, d) f32 to those of dtable f32; the same order always.
-  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d, int64_t count);
+  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d);
   /// f32: (n) → (n, width), cosines then sines.
   void (*timestep_embedding)(View t, View y, int64_t n, int64_t width);
 };
@@ -255,12 +255,16 @@ struct LossKernels {
   /// losses (batch, 4) f32: mse, bound, noise and variance distances; gradient (like prediction) f32 or null:
   /// d(mean over the batch of the weighted sum)/d prediction.
   void (*diffusion)(const GpuLoss& in, View losses, View gradient);
-  /// ops/cross_entropy.h: loss (1) f32, shares (n, classes) the softmax.
-  void (*cross_entropy)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
-  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
-  void (*cross_entropy_backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
   /// y = s[0]·x, s one f32 on the GPU.
   void (*scale_by)(View x, View s, View y, int64_t n);
+};
+
+struct CrossEntropyKernels {
+  /// ops/cross_entropy.h, of labels (i64) that have been checked: loss (1), shares (n, classes) the softmax;
+  /// all f32.
+  void (*forward)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
+  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
+  void (*backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
 };
 
 struct GpuKernels {
@@ -277,6 +281,7 @@ struct GpuKernels {
   OptimizerKernels optimizer;
   CombineKernels combine;
   LossKernels loss;
+  CrossEntropyKernels cross_entropy;
 };
 
 /// Of the GPU that has been opened.

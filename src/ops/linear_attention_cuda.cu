@@ -121,8 +121,10 @@ struct StateLayout {
 
 struct State {
   State(const StateLayout& layout, void* memory)
-      : matrix(memory), total(reinterpret_cast<float*>(static_cast<char*>(memory) + layout.totals)),
-        inverse(reinterpret_cast<float*>(static_cast<char*>(memory) + layout.inverses)) {}
+      : matrix(memory), total(at(memory, layout.totals)), inverse(at(memory, layout.inverses)) {}
+  static float* at(void* memory, size_t offset) {
+    return static_cast<float*>(static_cast<void*>(static_cast<char*>(memory) + offset));
+  }
   void* matrix;
   float *total, *inverse;
 };

@@ -32,7 +32,7 @@ struct GatherBlock {
   static constexpr int stage = stage_depth * (a_row + b_row);  // elements
 
   __device__ explicit GatherBlock(const GatherTiles<T>& in_, char* shared)
-      : in(in_), ring(reinterpret_cast<T*>(shared)) {
+      : in(in_), ring(static_cast<T*>(static_cast<void*>(shared))) {
     const int row_blocks = (in.head_size + rows - 1) / rows;
     first_row = static_cast<int>(blockIdx.x % row_blocks) * rows;
     const int task = static_cast<int>(blockIdx.x / row_blocks);
@@ -149,8 +149,8 @@ struct GatherBlock {
           const int row = first_row + (warp_row * tall + m) * 16 + lane / 4 + 8 * half;
           const int column = (warp_column * Wide + j) * 8 + 2 * (lane % 4);
           if (row < n && column < n)
-            *reinterpret_cast<float2*>(share + static_cast<int64_t>(row) * n + column) =
-                make_float2(sums[m][j][2 * half], sums[m][j][2 * half + 1]);
+            store_pack(share + static_cast<int64_t>(row) * n + column,
+                       Pack<float, 2>{{sums[m][j][2 * half], sums[m][j][2 * half + 1]}});
         }
   }
 
@@ -167,7 +167,7 @@ struct GatherBlock {
         for (int half = 0; half < 2; ++half) {
           const int row = (warp_row * tall + m) * 16 + lane / 4 + 8 * half;
           const int column = (warp_column * Wide + j) * 8 + 2 * (lane % 4);
-          *reinterpret_cast<unsigned*>(ring + row * b_row + column) =
+          pair_at(ring + row * b_row + column) =
               pack<T>(sums[m][j][2 * half] * scale, sums[m][j][2 * half + 1] * scale);
         }
     __syncthreads();

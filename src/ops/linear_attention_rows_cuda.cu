@@ -51,8 +51,9 @@ struct RowBlock {
   using Sums = float[tall][Wide][4];
 
   __device__ RowBlock(const RowTiles<T>& in_, char* shared)
-      : in(in_), ring(reinterpret_cast<T*>(shared)), tile(reinterpret_cast<T*>(shared + in.plan.tile_at)),
-        tables(*reinterpret_cast<Tables<T, Wide>*>(shared + in.plan.tables_at)) {
+      : in(in_), ring(static_cast<T*>(static_cast<void*>(shared))),
+        tile(static_cast<T*>(static_cast<void*>(shared + in.plan.tile_at))),
+        tables(*static_cast<Tables<T, Wide>*>(static_cast<void*>(shared + in.plan.tables_at))) {
     const int token_blocks = (in.tokens + block_tokens - 1) / block_tokens;
     first_token = static_cast<int>(blockIdx.x % token_blocks) * block_tokens;
     state = static_cast<int>(blockIdx.x / token_blocks);
@@ -144,13 +145,19 @@ struct RowBlock {
     unsigned right[2] = {0, 0};
     const int which = lane / 4;
     if (which < 3) {
-      const T* from = tables.thirds[which] + k + 2 * (lane % 4);
-      right[0] = *reinterpret_cast<const unsigned*>(from);
-      right[1] = *reinterpret_cast<const unsigned*>(from + 8);
+      T* from = tables.thirds[which] + k + 2 * (lane % 4);
+      right[0] = pair_at(from);
+      right[1] = pair_at(from + 8);
     }
+    // By selection: left[warp_column] would move the fragments out of the registers.
+    unsigned own[4];
 #pragma unroll
-    for (int m = 0; m < tall; ++m)
-      if (m == warp_column) mma<T>(z, left[m], right);
+    for (int i = 0; i < 4; ++i) {
+      own[i] = left[0][i];
+#pragma unroll
+      for (int m = 1; m < tall; ++m) own[i] = m == warp_column ? left[m][i] : own[i];
+    }
+    mma<T>(z, own, right);
   }
 
   // body(row and column in the tile, the two sums there)
@@ -168,9 +175,7 @@ struct RowBlock {
       }
   }
 
-  __device__ unsigned& in_tile(int row, int column) const {
-    return *reinterpret_cast<unsigned*>(tile + row * tile_row + column);
-  }
+  __device__ unsigned& in_tile(int row, int column) const { return pair_at(tile + row * tile_row + column); }
 
   // After the last product: what was put off until the ring is free.
   __device__ void await_beside() const {

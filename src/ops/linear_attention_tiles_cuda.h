@@ -2,6 +2,7 @@
 // which multiplies some 16×16 by `Wide` 16×8 tiles; operands come through a ring of stages in shared memory.
 #pragma once
 
+#include "cuda/cells.h"
 #include "cuda/tensor_cores.h"
 #include "ops/linear_attention_cuda.h"
 
@@ -77,9 +78,14 @@ __device__ __forceinline__ void store_tile(const T* from, int from_stride, T* to
   for (int i = threadIdx.x; i < Rows * packs; i += tile_threads) {
     const int row = i / packs, column = i % packs * 8;
     if (row < rows && column < columns)
-      *reinterpret_cast<uint4*>(to + row * to_stride + column) =
-          *reinterpret_cast<const uint4*>(from + row * from_stride + column);
+      store_pack(to + row * to_stride + column, load_pack<8>(from + row * from_stride + column));
   }
+}
+
+/// Two neighbours as a product's instruction takes them.
+template <class T>
+__device__ __forceinline__ unsigned& pair_at(T* at) {
+  return *static_cast<unsigned*>(static_cast<void*>(at));
 }
 
 /// Of two neighbours; as on the CPU, rounded. NaN stays NaN.
