@@ -3,7 +3,5 @@
 namespace linnet::cuda {
 #define W __attribute__((weak))
 W void fill(ops::SoftmaxKernels&) {}
-W void fill(ops::LinearAttentionKernels&) {}
-W void fill(ops::FocusedMapKernels&) {}
 W void fill(ops::PictureKernels&) {}
 }  // namespace linnet::cuda

@@ -122,7 +122,7 @@ struct LinearAttentionKernels {
   size_t (*state_bytes)(const GpuLinearAttention& in);
   /// out (batch, tokens, d) of q's type.
   void (*forward)(const GpuLinearAttention& in, View out, void* state);
-  /// Sets dq and dkv (of q's type), dweight and dbias (f32, null without convolution). g of any type.
+  /// Sets dq and dkv, dweight and dbias (f32, null without convolution). g, dq and dkv are of q's type.
   void (*backward)(const GpuLinearAttention& in, View g, const void* state, View dq, View dkv, View dweight,
                    View dbias);
 };
