@@ -5,7 +5,6 @@ namespace linnet::cuda {
 W void fill(ops::ArrangeKernels&) {}
 W void fill(ops::ReduceKernels&) {}
 W void fill(ops::NormKernels&) {}
-W void fill(ops::SoftmaxKernels&) {}
 W void fill(ops::LinearAttentionKernels&) {}
 W void fill(ops::FocusedMapKernels&) {}
 W void fill(ops::CompressKernels&) {}

@@ -121,8 +121,12 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, Arg
   if (shared > 48 * 1024)
     must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
          "asking for shared memory");
-  kernel<<<grid, block, shared, stream()> > >(static_cast<Params>(args)...);
-  must(cudaGetLastError(), "starting a kernel");
+  cudaLaunchConfig_t how{};
+  how.gridDim = grid;
+  how.blockDim = block;
+  how.dynamicSmemBytes = shared;
+  how.stream = stream();
+  must(cudaLaunchKernelEx(&how, kernel, static_cast<Params>(args)...), "starting a kernel");
 #endif
 }
 
