@@ -2,6 +2,5 @@
 #include "cuda/kernels.h"
 namespace linnet::cuda {
 #define W __attribute__((weak))
-W void fill(ops::SoftmaxKernels&) {}
 W void fill(ops::PictureKernels&) {}
 }  // namespace linnet::cuda
