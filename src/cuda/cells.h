@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "cuda/runtime.h"
+#include "cuda/packs.h"
 
 namespace linnet::cuda {
 
@@ -26,8 +26,8 @@ __device__ __forceinline__ void for_cells(int64_t rows, int64_t columns, Body bo
     for (int64_t row = first_row; row < rows; row += row_step) body(row, column);
 }
 
-/// Starts a kernel that walks over (rows, columns) with for_cells(): neighbouring threads in neighbouring columns,
-/// enough of them to fill the card.
+/// Starts a kernel that walks over (rows, columns) with for_cells(): neighbouring threads in neighbouring
+/// columns, enough of them to fill the card.
 template <class... Params, class... Args>
 void launch_cells(int64_t rows, int64_t columns, void (*kernel)(Params...), Args... args) {
   if (rows == 0 || columns == 0) return;

@@ -45,7 +45,7 @@ struct ArrangeKernels {
   /// y (n, d) f32 = rows of a table of any float type, by indices on the GPU (i64), which have been checked.
   void (*gather_rows)(View table, View indices, View y, int64_t n, int64_t d);
   /// Adds rows of g (n, d) f32 to those of dtable f32; the same order always.
-  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d, int64_t count);
+  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d);
   /// f32: (n) → (n, width), cosines then sines.
   void (*timestep_embedding)(View t, View y, int64_t n, int64_t width);
 };
@@ -83,9 +83,10 @@ struct ColumnView {
 };
 
 /// Token sequences for softmax attention. Sequence i of queries is rows query_offsets[i] to [i + 1], likewise
-/// keys; offsets lie on the GPU.
+/// keys; offsets lie on the GPU, and are null where all sequences are equally long.
 struct GpuAttention {
-  ColumnView q, k, v;  ///< of one type; heads·head_size columns each
+  static constexpr int64_t largest_head = 256;
+  ColumnView q, k, v;  ///< of one type; heads·head_size columns each, a head of at most largest_head
   const int64_t *query_offsets, *key_offsets;
   int64_t sequences, queries, keys;       ///< queries and keys: of all sequences
   int64_t longest_queries, longest_keys;  ///< of any sequence
@@ -122,7 +123,7 @@ struct LinearAttentionKernels {
   size_t (*state_bytes)(const GpuLinearAttention& in);
   /// out (batch, tokens, d) of q's type.
   void (*forward)(const GpuLinearAttention& in, View out, void* state);
-  /// Sets dq and dkv (of q's type), dweight and dbias (f32, null without convolution). g of any type.
+  /// Sets dq and dkv, dweight and dbias (f32, null without convolution). g, dq and dkv are of q's type.
   void (*backward)(const GpuLinearAttention& in, View g, const void* state, View dq, View dkv, View dweight,
                    View dbias);
 };
@@ -147,16 +148,19 @@ struct CompressKernels {
 };
 
 struct ProductKernels {
-  /// into (rows, columns) = a·b (+ bias f32 over columns) (then activation), or added to it. a and b of one
-  /// type. f32 is f32 all through unless tf32.
+  /// into (rows, columns) = a·b (+ bias over columns) (then activation), or added to it. a and b of one type,
+  /// bias of into's; into of theirs or f32. Neighbours lie along the rows of a and b or along their columns.
+  /// f32 is f32 all through unless tf32.
   void (*matmul)(const MatrixView& a, const MatrixView& b, View bias, Activation activation, bool accumulate,
                  bool tf32, View into);
   /// The same for `batch` products whose operands lie a_step, b_step, into_step elements apart; no bias.
   void (*matmul_batch)(const MatrixView& a, const MatrixView& b, int64_t a_step, int64_t b_step,
-                       int64_t into_step, int64_t batch, bool accumulate, View into);
+                       int64_t into_step, int64_t batch, bool accumulate, bool tf32, View into);
   /// ops/int8_linear.h: rows of any float type to i8 and the scale of each (f32); not finite: the scale is NaN.
   void (*quantize_rows)(View x, View values, View scales, int64_t rows, int64_t columns);
   void (*dequantize_rows)(View values, View scales, View y, int64_t rows, int64_t columns);
+  /// What multiplies: "cuBLASLt 13.0.2".
+  const char* (*engine)();
 };
 
 struct GpuConv {
@@ -251,12 +255,16 @@ struct LossKernels {
   /// losses (batch, 4): mse, bound, noise and variance distances, 0 where there is none; total (1): the mean
   /// over the batch of their weighted sum; gradient (like prediction, or null): that of total. All f32.
   void (*diffusion)(const GpuLoss& in, View losses, View total, View gradient);
-  /// ops/cross_entropy.h: loss (1) f32, shares (n, classes) the softmax.
-  void (*cross_entropy)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
-  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
-  void (*cross_entropy_backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
   /// y = s[0]·x, s one f32 on the GPU.
   void (*scale_by)(View x, View s, View y, int64_t n);
+};
+
+struct CrossEntropyKernels {
+  /// ops/cross_entropy.h, of labels (i64) that have been checked: loss (1), shares (n, classes) the softmax;
+  /// all f32.
+  void (*forward)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
+  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
+  void (*backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
 };
 
 struct GpuKernels {
@@ -273,6 +281,7 @@ struct GpuKernels {
   OptimizerKernels optimizer;
   CombineKernels combine;
   LossKernels loss;
+  CrossEntropyKernels cross_entropy;
 };
 
 /// Of the GPU that has been opened.

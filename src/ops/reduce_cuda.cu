@@ -1,12 +1,11 @@
-// Sums over rows and of squares. Each is two passes over ever fewer numbers, in an order that depends on nothing
-// but the sizes and the card: a step of training can be repeated to the last bit.
+// Sums over rows and of squares. Each is two passes over ever fewer numbers, in an order that depends on
+// nothing but the sizes and the card: a step of training can be repeated to the last bit.
 #include "ops/reduce_cuda.h"
 
 #include <algorithm>
 
 #include "cuda/cells.h"
 #include "cuda/kernels.h"
-#include "cuda/packs.h"
 #include "cuda/runtime.h"
 
 namespace linnet::cuda {
@@ -89,7 +88,7 @@ void sum_rows(View x, View y, int64_t rows, int64_t columns) { sum_rows_of_group
 __global__ void square_sums(const float* x, float* partial, int64_t n, int64_t packed) {
   float sum = 0;
   for (int64_t i = thread_number(); i < packed; i += thread_count()) {
-    const auto v = load_pack<4>(x + 4 * i);
+    const Pack<float, 4> v = load_pack<4>(x + 4 * i);
     sum += v.at[0] * v.at[0] + v.at[1] * v.at[1] + (v.at[2] * v.at[2] + v.at[3] * v.at[3]);
   }
   for (int64_t i = packed * 4 + thread_number(); i < n; i += thread_count()) sum += x[i] * x[i];
