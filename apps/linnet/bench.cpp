@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "bench_device.h"
+#include "core/gpu.h"
 #include "core/parallel.h"
 #include "ops/matmul.h"
 #include "verbs.h"
@@ -30,7 +32,7 @@ double load_average() {
 
 }  // namespace
 
-DType BenchOptions::product_dtype() const { return ops::product_dtype_from_name(dtype); }
+DType BenchOptions::product_dtype() const { return ops::product_dtype_from_name(dtype, device_from_name(device)); }
 
 void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::string> dtypes) {
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
@@ -42,9 +44,10 @@ void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::
   app.add_option("--threads", options.threads, "Threads; 0: all").in_range(0, 4096).capture_default_str();
   app.add_option(
          "--dtype", options.dtype,
-         fmt::format("Type of the products: {} (auto: f32 or bf16, the faster here)", fmt::join(dtypes, ", ")))
+         fmt::format("Type of the products: {} (auto: the fastest here; tf32 and f16 on a GPU)", fmt::join(dtypes, ", ")))
       .one_of(dtypes)
       .capture_default_str();
+  app.add_option("--device", options.device, "Where to work: cpu, cuda, cuda:1, ...").capture_default_str();
   app.add_option("--json", options.json, "Also write everything to this file");
 }
 
@@ -55,18 +58,21 @@ void add_mixer_option(const Verb& app, std::string& mixer) {
 
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings) {
   if (options.threads > 0) set_threads(options.threads);
+  const Device device = device_from_name(options.device);
+  set_bench_device(device);
+  const std::string chip = device.is_gpu() ? gpu().info.name : processor();
   settings["dtype"] = name_of(options.product_dtype());
   settings["seconds"] = options.budget.seconds;
   settings["repeat"] = options.budget.repeat;
   const double load = load_average();
-  const nlohmann::ordered_json machine = {{"processor", processor()},
-                                          {"engine", ops::matmul_engine_name()},
+  const nlohmann::ordered_json machine = {{"processor", chip},
+                                          {"engine", ops::matmul_engine_name(device)},
                                           {"threads", threads()},
                                           {"load_before", load}};
-  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, processor(),
-             ops::matmul_engine_name(), threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
+  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, chip,
+             ops::matmul_engine_name(device), threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
   Report report(name, machine, std::move(settings));
-  if (load > 0.5)
+  if (load > 0.5 && !device.is_gpu())
     report.note(fmt::format(
         "This machine is busy (load {:.1f}): trust the ratios more than the times, and neither much.", load));
   return report;

@@ -14,7 +14,7 @@ namespace linnet::app {
 struct BenchOptions {
   Budget budget;
   int threads = 0;  ///< 0: all
-  std::string dtype = "auto";
+  std::string dtype = "auto", device = "cpu";
   std::string json;
 
   /// The products' type, "auto" resolved.
@@ -22,7 +22,7 @@ struct BenchOptions {
 };
 
 void add_bench_options(const Verb& app, BenchOptions& options,
-                       std::vector<std::string> dtypes = {"auto", "f32", "bf16"});
+                       std::vector<std::string> dtypes = {"auto", "f32", "tf32", "bf16", "f16"});
 /// Of verbs that measure a preset: another mixer in place of its own.
 void add_mixer_option(const Verb& app, std::string& mixer);
 

@@ -5,8 +5,8 @@
 
 #include "bench.h"
 #include "bench_ceilings.h"
+#include "bench_device.h"
 #include "bench_random.h"
-#include "core/memory.h"
 
 namespace linnet::app {
 namespace {
@@ -76,10 +76,10 @@ std::optional<double> softmax_seconds(const std::vector<Kind>& kinds, const Row&
 }
 
 size_t activation_bytes(const std::function<void()>& forward) {
-  const size_t before = memory_stats().in_use;
-  reset_peak_memory();
+  const size_t before = bench_memory().in_use;
+  reset_bench_peak();
   forward();
-  return memory_stats().peak - before;
+  return bench_memory().peak - before;
 }
 
 // Judged by a smaller picture; softmax alone grows so fast that it may have to be left out.

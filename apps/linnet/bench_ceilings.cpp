@@ -8,15 +8,18 @@
 #include <emmintrin.h>
 #endif
 
+#include "bench_device.h"
 #include "bench_random.h"
 #include "core/parallel.h"
+#include "ops/matmul.h"
 
 namespace linnet::app {
 namespace {
 
 using dnnl::memory;
 
-constexpr int64_t copy_bytes = 256 << 20;
+constexpr int64_t copy_bytes = 256 << 20, gpu_copy_bytes = int64_t{2} << 30;
+constexpr int64_t gpu_side = 8192;  // of the product that a GPU computes fastest
 
 dnnl::matmul::primitive_desc descriptor(const dnnl::engine& engine, const memory::desc& a,
                                         const memory::desc& b, const memory::desc& c) {
@@ -30,7 +33,7 @@ dnnl::matmul::primitive_desc descriptor(const dnnl::engine& engine, const memory
 // Random values: zeros would save power, and with it time.
 void fill(dnnl::stream& stream, const memory& into, int64_t rows, int64_t columns, memory::data_type type) {
   const bool integers = type == memory::data_type::u8 || type == memory::data_type::s8;
-  const Tensor values = random_tensor({rows, columns}, integers ? 100.0f : 0.5f);
+  const Tensor values = random_on_cpu({rows, columns}, integers ? 100.0f : 0.5f);
   memory plain({{rows, columns}, memory::data_type::f32, memory::format_tag::ab}, into.get_engine(),
                const_cast<void*>(values.raw()));
   memory target = into;
@@ -69,11 +72,20 @@ struct MatmulCeiling::State {
   dnnl::stream stream{engine};
   dnnl::matmul primitive;
   memory a, b, c;
+  Tensor left, right, result;  // of a GPU
 };
 
 MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
     : rows_(rows), in_(in), out_(out), dtype_(dtype), state_(std::make_shared<State>()) {
   State& s = *state_;
+  if (bench_device().is_gpu()) {
+    rows_ = in_ = out_ = gpu_side;
+    dtype_ = dtype == DType::i8 ? ops::fastest_product_dtype(bench_device()) : dtype;
+    s.left = random_tensor({rows_, in_}, 0.5f, dtype_);
+    s.right = random_tensor({out_, in_}, 0.5f, dtype_);
+    s.result = Tensor::empty({rows_, out_}, dtype_, bench_device());
+    return;
+  }
   const Types types = types_of(dtype);
   const auto any = memory::format_tag::any;
   const auto chosen =
@@ -87,6 +99,9 @@ MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
 }
 
 Work MatmulCeiling::work(double least) const {
+  if (bench_device().is_gpu())
+    return {.run = [s = state_] { ops::matmul(ops::as_matrix(s->left), ops::as_matrix(s->right).transposed(), s->result); },
+            .least = least};
   const auto run = [s = state_] {
     s->primitive.execute(s->stream, {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}});
     s->stream.wait();
@@ -124,8 +139,8 @@ ConvCeiling::ConvCeiling(int64_t channels, int64_t side, DType dtype)
   s.x = memory(picture, s.engine);
   s.y = memory(picture, s.engine);
   s.weight = memory(chosen.weights_desc(), s.engine);
-  const Tensor x = random_tensor({side, side, channels}, 0.5f),
-               w = random_tensor({channels, channels, 3, 3}, 0.02f);
+  const Tensor x = random_on_cpu({side, side, channels}, 0.5f),
+               w = random_on_cpu({channels, channels, 3, 3}, 0.02f);
   memory plain_x({{1, channels, side, side}, memory::data_type::f32, memory::format_tag::nhwc}, s.engine,
                  const_cast<void*>(x.raw()));
   memory plain_w({{channels, channels, 3, 3}, memory::data_type::f32, memory::format_tag::oihw}, s.engine,
@@ -149,9 +164,13 @@ std::string ConvCeiling::name() const {
 }
 
 CopyCeiling::CopyCeiling()
-    : from_(random_tensor({copy_bytes / 4}, 1.0f)), to_(Tensor::zeros({copy_bytes / 4})) {}
+    : from_(random_tensor({(bench_device().is_gpu() ? gpu_copy_bytes : copy_bytes) / 4}, 1.0f)),
+      to_(Tensor::zeros(from_.shape(), DType::f32, bench_device())) {}
 
 Work CopyCeiling::work(double least) const {
+  if (bench_device().is_gpu())
+    return {.run = [from = from_, to = to_] { gpu().copy(to.view().data, from.view().data, from.bytes()); },
+            .least = least};
   const auto run = [from = from_, to = to_]() mutable {
     constexpr int64_t line = 16;
     const auto* source = from.data<float>();

@@ -1,5 +1,6 @@
 // The most that this machine gives, measured beside the work: oneDNN's matrix product called directly, so that
-// no flaw of Linnet's own layers lowers the ceiling with the work, and a parallel copy of memory.
+// no flaw of Linnet's own layers lowers the ceiling with the work, and a parallel copy of memory. Of a GPU: a
+// product of 8192 × 8192 matrices by cuBLASLt, whatever the work's own shape, and a copy on the card.
 #pragma once
 
 #include <memory>

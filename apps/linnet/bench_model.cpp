@@ -6,8 +6,8 @@
 #include "bench.h"
 #include "bench_breakdown.h"
 #include "bench_ceilings.h"
+#include "bench_device.h"
 #include "bench_random.h"
-#include "core/memory.h"
 #include "ops/matmul.h"
 
 namespace linnet::app {
@@ -32,10 +32,10 @@ Input make_input(const DiTConfig& config, int64_t batch) {
 
 // Weights and inputs are there before; what is left is activations.
 size_t activation_bytes(const std::function<void()>& forward) {
-  const size_t before = memory_stats().in_use;
-  reset_peak_memory();
+  const size_t before = bench_memory().in_use;
+  reset_bench_peak();
   forward();
-  return memory_stats().peak - before;
+  return bench_memory().peak - before;
 }
 
 Table model_facts(const Options& o, const DiTConfig& config, DiT& model, double flops) {

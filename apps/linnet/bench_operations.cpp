@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "bench_device.h"
 #include "bench_random.h"
 #include "core/tape.h"
 #include "ops/activation.h"
@@ -160,6 +161,20 @@ Operation softmax_attention_operation(const Shapes& s) {
   return op;
 }
 
+Operation attention_conv_operation(const Shapes& s, ops::FeatureMap map) {
+  constexpr int64_t kernel = 5;
+  Operation op = linear_attention_operation(s, map);
+  op.name = "linear attention + convolution";
+  Tensor q = op.leaves[0], kv = op.leaves[1];
+  const int64_t filters = s.width / s.heads;
+  const Tensor weight = leaf(random_tensor({filters, 1, kernel, kernel}, 0.2f), op.leaves);
+  const Tensor bias = leaf(random_tensor({filters}, 0.2f), op.leaves);
+  op.forward = [=] {
+    return ops::linear_attention_conv(q, kv, weight, bias, s.heads, s.grid, s.grid, map);
+  };
+  return op;
+}
+
 // The convolution alone adds to what attention left, without an operation of its own: its kernels are timed.
 Operation conv_operation(const Shapes& s) {
   constexpr int64_t kernel = 5;
@@ -231,8 +246,13 @@ std::vector<Operation> block_operations(const DiTConfig& config, int64_t batch, 
       list.push_back(focused_operation("focused map, q", s, d, config.mixer));
       list.push_back(focused_operation("focused map, kv", s, 2 * d, config.mixer));
     }
-    list.push_back(linear_attention_operation(s, focused ? ops::FeatureMap::none : ops::FeatureMap::relu));
-    if (nn::has_convolution(config.mixer)) list.push_back(conv_operation(s));
+    const auto map = focused ? ops::FeatureMap::none : ops::FeatureMap::relu;
+    if (bench_device().is_gpu() && nn::has_convolution(config.mixer)) {
+      list.push_back(attention_conv_operation(s, map));  // there it is one operation
+    } else {
+      list.push_back(linear_attention_operation(s, map));
+      if (nn::has_convolution(config.mixer)) list.push_back(conv_operation(s));
+    }
   }
   list.push_back(linear_operation({"attention, out", rows, d, d, Activation::none, s.dtype}, s));
   list.push_back(residual_operation(s));
@@ -266,10 +286,10 @@ Operation optimizer_operation(int64_t parameters) {
   Operation op{.name = "AdamW + average", .shape = fmt::format("{}", part)};
   op.calls = static_cast<double>(parameters) / static_cast<double>(part);
   op.bytes = 4.0 * 9 * static_cast<double>(part);  // five arrays read, four written
-  const Tensor gradient = random_tensor({part}, 1e-3f);
+  const Tensor gradient = random_tensor({part}, 1e-3f), clip = Tensor::full({1}, 1.0f);
   op.forward = [=, value = random_tensor({part}, 0.05f), mean = random_tensor({part}, 1e-3f),
                 square = Tensor::full({part}, 1e-6f), ema = random_tensor({part}, 0.05f)]() mutable {
-    ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 1.0f, 0.9999f}, value, gradient, mean, square,
+    ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 0.9999f}, clip, value, gradient, mean, square,
                     ema);
     return value;
   };

@@ -2,11 +2,12 @@
 
 #include <cmath>
 
+#include "bench_device.h"
 #include "core/parallel.h"
 
 namespace linnet::app {
 
-Tensor random_tensor(const Shape& shape, float scale, DType dtype) {
+Tensor random_on_cpu(const Shape& shape, float scale) {
   Tensor result = Tensor::empty(shape);
   auto* values = result.mutable_data<float>();
   parallel_for(result.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
@@ -16,7 +17,11 @@ Tensor random_tensor(const Shape& shape, float scale, DType dtype) {
       values[i] = scale * (static_cast<float>((bits >> 32) & 0xffffffu) * 0x1p-23f - 1.0f);
     }
   });
-  return result.to(dtype);
+  return result;
+}
+
+Tensor random_tensor(const Shape& shape, float scale, DType dtype) {
+  return random_on_cpu(shape, scale).to(bench_device()).to(dtype);
 }
 
 void fill_random(nn::Parameter& parameter) {

@@ -7,7 +7,9 @@
 
 namespace linnet::app {
 
-/// Uniform in ±scale.
+/// Uniform in ±scale, on the CPU.
+Tensor random_on_cpu(const Shape& shape, float scale);
+/// The same on the device that is measured.
 Tensor random_tensor(const Shape& shape, float scale, DType dtype = DType::f32);
 
 /// Gives a parameter values of about ±1/√fan_in, far faster than drawing them as training does.

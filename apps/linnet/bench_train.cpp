@@ -5,8 +5,8 @@
 #include "bench.h"
 #include "bench_breakdown.h"
 #include "bench_ceilings.h"
+#include "bench_device.h"
 #include "bench_random.h"
-#include "core/memory.h"
 #include "train/trainer.h"
 
 namespace linnet::app {
@@ -166,9 +166,9 @@ void run(const Options& o) {
                                 {"teacher", o.teacher}});
   Memory memory;
   const SyntheticData data(config, o.batch);
-  const size_t before = memory_stats().in_use;
+  const size_t before = bench_memory().in_use;
   Trainer trainer(train_config(o, config), data);
-  memory.state = memory_stats().in_use - before;
+  memory.state = bench_memory().in_use - before;
   const double flops = 3 * gemm_flops(config) * static_cast<double>(o.batch);
   report.facts(facts(o, config, trainer, flops));
 
@@ -182,10 +182,10 @@ void run(const Options& o) {
   for (const Timed& timed : parts) works.push_back(timed.work);
   for (Work& work : teacher_works(trainer, teacher, batch)) works.push_back(std::move(work));
   const auto samples = interleave(o.budget, works);
-  const size_t at_rest = memory_stats().in_use;
-  reset_peak_memory();
+  const size_t at_rest = bench_memory().in_use;
+  reset_bench_peak();
   trainer.step(batch);
-  memory.activations = memory_stats().peak - at_rest;
+  memory.activations = bench_memory().peak - at_rest;
 
   const Whole whole{samples[1], samples[0], samples[2], matmul.flops(), copy.bytes()};
   report.measured(speed(o, whole, flops, memory, matmul.name()));

@@ -4,8 +4,8 @@
 
 #include "bench.h"
 #include "bench_ceilings.h"
+#include "bench_device.h"
 #include "bench_random.h"
-#include "core/memory.h"
 #include "memory_argument.h"
 #include "models/vae.h"
 
@@ -41,10 +41,10 @@ void run(const Options& o) {
   const ConvCeiling ceiling(256, 512, o.product_dtype());
   const auto decode = [&] { vae.decode(latents, limit); };
   const auto samples = interleave(o.budget, {ceiling.work(0.5), {.run = decode}});
-  const size_t before = memory_stats().in_use;
-  reset_peak_memory();
+  const size_t before = bench_memory().in_use;
+  reset_bench_peak();
   decode();
-  const size_t taken = memory_stats().peak - before;
+  const size_t taken = bench_memory().peak - before;
   const Ratio ratio = reached(samples[1], flops, samples[0], ceiling.flops());
   Table table("decode", "Decoding",
               {{"best_ms", "best ms", 1},

@@ -31,7 +31,7 @@ struct View {
 };
 
 struct GpuInfo {
-  char name[128];
+  char name[256];
   int architecture;  ///< compute capability: 90 for 9.0
   int multiprocessors;
   size_t memory;  ///< bytes on the card

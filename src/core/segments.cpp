@@ -12,7 +12,28 @@ namespace {
 constexpr size_t huge_page = size_t{2} << 20;
 constexpr size_t smallest_segment = size_t{64} << 20;
 
+void* map_segment(size_t size) {
+  // Room for an aligned start; what lies beside it goes back at once.
+  void* const mapped =
+      mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  const auto from = reinterpret_cast<uintptr_t>(mapped), at = (from + huge_page - 1) / huge_page * huge_page;
+  if (at > from) munmap(mapped, at - from);
+  if (const size_t rest = from + huge_page - at; rest > 0) munmap(reinterpret_cast<void*>(at + size), rest);
+#ifdef MADV_HUGEPAGE
+  madvise(reinterpret_cast<void*>(at), size, MADV_HUGEPAGE);
+#endif
+  return reinterpret_cast<void*>(at);
+}
+
+void unmap_segment(void* segment, size_t size) {
+  unpoison(segment, size);
+  munmap(segment, size);
+}
+
 }  // namespace
+
+SegmentSource system_segments() { return {map_segment, unmap_segment, smallest_segment, huge_page}; }
 
 void Segments::add_free(Address at, size_t size) {
   free_.emplace(at, size);
@@ -26,17 +47,10 @@ void Segments::remove_free(Address at, size_t size) {
 
 bool Segments::grow(size_t size) {
   if (size > SIZE_MAX / 2) return false;
-  size = std::max(smallest_segment, (size + huge_page - 1) / huge_page * huge_page);
-  // Room for an aligned start; what lies beside it goes back at once.
-  void* const mapped =
-      mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) return false;
-  const auto from = reinterpret_cast<Address>(mapped), at = (from + huge_page - 1) / huge_page * huge_page;
-  if (at > from) munmap(mapped, at - from);
-  if (const size_t rest = from + huge_page - at; rest > 0) munmap(reinterpret_cast<void*>(at + size), rest);
-#ifdef MADV_HUGEPAGE
-  madvise(reinterpret_cast<void*>(at), size, MADV_HUGEPAGE);
-#endif
+  size = std::max(source_.smallest, (size + source_.page - 1) / source_.page * source_.page);
+  void* const segment = source_.obtain(size);
+  if (segment == nullptr) return false;
+  const auto at = reinterpret_cast<Address>(segment);
   segments_.emplace(at, size);
   reserved_ += size;
   add_free(at, size);
@@ -85,8 +99,7 @@ void Segments::release_down_to(size_t wanted) noexcept {
       continue;
     }
     remove_free(at, size);
-    unpoison(reinterpret_cast<void*>(at), size);
-    munmap(reinterpret_cast<void*>(at), size);
+    source_.release(reinterpret_cast<void*>(at), size);
     reserved_ -= size;
     segment = segments_.erase(segment);
   }

@@ -10,12 +10,25 @@
 
 namespace linnet {
 
+/// Where segments come from, and go back to.
+struct SegmentSource {
+  void* (*obtain)(size_t bytes);  ///< null when there is no more
+  void (*release)(void* segment, size_t bytes);
+  size_t smallest;  ///< of a segment, in bytes
+  size_t page;      ///< sizes are multiples of it
+};
+/// The system's memory, in huge pages.
+SegmentSource system_segments();
+
 /// Not synchronised.
 class Segments {
  public:
-  static constexpr size_t granularity = 64 * 1024;  ///< blocks are multiples of it, and begin on one
+  static constexpr size_t granularity =
+      64 * 1024;  ///< of large blocks: they are multiples of it, and begin on one
 
-  /// A block of `size` bytes, a multiple of granularity; null when the system has no more.
+  explicit Segments(const SegmentSource& source = system_segments()) : source_(source) {}
+
+  /// A block of `size` bytes; null when the source has no more.
   void* take(size_t size);
   void give(void* block, size_t size) noexcept;
 
@@ -31,6 +44,7 @@ class Segments {
   void add_free(Address at, size_t size);
   void remove_free(Address at, size_t size);
 
+  SegmentSource source_;
   std::map<Address, size_t> segments_, free_;
   std::set<std::pair<size_t, Address>> free_by_size_;
   size_t reserved_ = 0;

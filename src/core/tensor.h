@@ -59,6 +59,8 @@ class Tensor {
   }
   /// Throws Error when the memory is read-only, or not the CPU's.
   void* mutable_raw();
+  /// Where the memory lies, on whichever device: for what hands it on to kernels of that device.
+  const void* address() const { return data_.get(); }
   /// For kernels of the GPU; null of an undefined tensor. Throws Error when the memory is not the GPU's.
   View view() const;
   /// Throws Error when T is not the element type.

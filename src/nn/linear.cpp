@@ -26,7 +26,8 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
             "a streamed layer has neither bias nor activation");
       return ops::streamed_linear(x, weight.value, weight.scale, out_dtype);
     }
-    pack(x.dtype());
+    if (x.on_gpu() && !weight.value.on_gpu()) return visiting(x, out_dtype, activation);
+    pack(x.dtype(), out_dtype);
     return packed_int8_.defined() ? ops::linear(x, packed_int8_, frozen_bias_, activation, out_dtype)
                                   : ops::linear(x, packed_, frozen_bias_, activation, out_dtype);
   }
@@ -34,16 +35,32 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
   return ops::linear(x, as_matrix(weight.value), bias.value, activation, out_dtype);
 }
 
-void Linear::pack(DType dtype) const {
+// The weight comes to x's GPU for this product.
+Tensor Linear::visiting(const Tensor& x, DType out_dtype, ops::Activation activation) const {
+  const Tensor stored = weight.value.detach().to(x.device());
+  const Tensor floats =
+      stored.dtype() == DType::i8 ? ops::dequantize({stored, weight.scale}, x.dtype()) : stored;
+  return ops::linear(x, as_matrix(floats), bias.value.detach(), activation, out_dtype);
+}
+
+bool Linear::is_packed_as(DType dtype) const {
   const bool eight_bits = weight.value.dtype() == DType::i8;
-  if (packed_int8_.defined() && eight_bits) return;
-  if (packed_.defined() && packed_.dtype() == dtype && !packed_int8_.defined()) return;
-  frozen_bias_ = bias.value.defined() ? bias.value.detach().to(DType::f32) : Tensor();
+  if (packed_int8_.defined()) return eight_bits && !weight.value.on_gpu();
+  return packed_.defined() && packed_.dtype() == dtype && packed_.device() == weight.value.device();
+}
+
+void Linear::pack(DType dtype, DType bias_dtype) const {
+  const Device& device = weight.value.device();
+  // A GPU's products want a bias of their result's type, others f32.
+  const DType bias_type = device.is_gpu() ? bias_dtype : DType::f32;
+  if (is_packed_as(dtype) && (!frozen_bias_.defined() || frozen_bias_.dtype() == bias_type)) return;
+  frozen_bias_ = bias.value.defined() ? bias.value.detach().to(device).to(bias_type) : Tensor();
+  if (is_packed_as(dtype)) return;
   packed_ = {};
   packed_int8_ = {};
-  if (!eight_bits)
+  if (weight.value.dtype() != DType::i8)
     packed_ = ops::PackedWeight(as_matrix(weight.value), dtype);
-  else if (ops::have_int8_products())
+  else if (ops::have_int8_products(device))
     packed_int8_ = ops::PackedInt8Weight({weight.value, weight.scale});
   else
     packed_ = ops::PackedWeight(ops::dequantize({weight.value, weight.scale}, dtype), dtype);

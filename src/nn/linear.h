@@ -17,6 +17,8 @@ class Linear {
   /// x (..., in) → (..., out), the product in x's type, or in 8 bits if the weight is and the CPU can. Once
   /// frozen, and while nothing is recorded, it runs on a packed copy of the weight. A weight in 8 bits must be
   /// frozen.
+  /// What is packed lies where the weight lies: one that is on the CPU while x is on a GPU goes there for this
+  /// product alone.
   /// A layer that is streamed keeps no packed copy (ops/streamed_linear.h): for models that run once where
   /// memory is short. Then a weight in 8 bits is multiplied as the floats that it stands for.
   Tensor forward(const Tensor& x, DType out_dtype, ops::Activation activation = ops::Activation::none) const;
@@ -30,7 +32,9 @@ class Linear {
   bool streamed = false;
 
  private:
-  void pack(DType dtype) const;
+  void pack(DType dtype, DType bias_dtype) const;
+  bool is_packed_as(DType dtype) const;
+  Tensor visiting(const Tensor& x, DType out_dtype, ops::Activation activation) const;
 
   mutable ops::PackedWeight packed_;
   mutable ops::PackedInt8Weight packed_int8_;

@@ -1,6 +1,6 @@
-// The type of a transformer's large products, as a setting of the whole model: f32, bf16, f16 (on a GPU), or,
-// for inference, i8, which rounds the blocks' matrices to 8 bits (others give them back as f32). Embeddings,
-// final layers and all reductions stay f32.
+// The type of a transformer's large products, as a setting of the whole model: f32, bf16, f16 on a GPU, or, for
+// inference, i8, which rounds the blocks' matrices to 8 bits (others give them back as f32). Embeddings, final
+// layers and all reductions stay f32.
 #pragma once
 
 #include <string_view>
@@ -32,7 +32,7 @@ inline DType hidden_type(DType product, const Device& device = {}) {
 }
 
 /// The type that a name means (ops::product_dtype_from_name): "auto" is i8 if the weights were stored so.
-inline DType product_type_from_name(std::string_view name, bool stored_in_8_bits, const Device& device) {
+inline DType product_type_from_name(std::string_view name, bool stored_in_8_bits, const Device& device = {}) {
   return name == "auto" && stored_in_8_bits ? DType::i8 : ops::product_dtype_from_name(name, device);
 }
 

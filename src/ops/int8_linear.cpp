@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "ops/cast.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/int8_linear_cpu.h"
 #include "ops/onednn.h"
 
@@ -39,10 +40,26 @@ void check_pair(const Int8Matrix& weight) {
         "an 8-bit weight of {} rows has as many scales, of type f32", weight.values.size(0));
 }
 
+constexpr const char* not_finite = "a weight that is not finite has no 8-bit form";
+
+Int8Matrix quantize_on_gpu(const Tensor& weight) {
+  const Tensor from = weight.dtype() == DType::f64 ? weight.to(DType::f32) : weight;
+  const int64_t rows = from.size(0);
+  Int8Matrix result{Tensor::empty(from.shape(), DType::i8, from.device()),
+                    Tensor::empty({rows, 1}, DType::f32, from.device())};
+  gpu_kernels().product.quantize_rows(from.view(), result.values.view(), result.scale.view(), rows,
+                                      from.size(1));
+  const Tensor scales = result.scale.host();
+  check(std::ranges::all_of(scales.values<float>(), [](float scale) { return std::isfinite(scale); }),
+        not_finite);
+  return result;
+}
+
 }  // namespace
 
 Int8Matrix quantize(const Tensor& weight) {
   check_matrix(weight);
+  if (weight.on_gpu()) return quantize_on_gpu(weight.detach());
   const Tensor from = cast(weight.detach(), DType::f32);
   const int64_t rows = from.size(0), columns = from.size(1);
   Int8Matrix result{Tensor::empty(from.shape(), DType::i8), Tensor::empty({rows, 1})};
@@ -54,7 +71,7 @@ Int8Matrix quantize(const Tensor& weight) {
       const float* row = in + r * columns;
       float largest = 0;
       for (int64_t i = 0; i < columns; ++i) {
-        check(std::isfinite(row[i]), "a weight that is not finite has no 8-bit form");
+        check(std::isfinite(row[i]), not_finite);
         largest = std::max(largest, std::abs(row[i]));
       }
       scales[r] = largest / 127.0f;
@@ -69,9 +86,15 @@ Int8Matrix quantize(const Tensor& weight) {
 
 Tensor dequantize(const Int8Matrix& weight, DType dtype) {
   check_pair(weight);
-  check_type("dequantize", dtype);
+  const Device& device = weight.values.device();
+  check_type("dequantize", dtype, device);
   const int64_t rows = weight.values.size(0), columns = weight.values.size(1);
-  Tensor result = Tensor::empty(weight.values.shape(), dtype);
+  Tensor result = Tensor::empty(weight.values.shape(), dtype, device);
+  if (device.is_gpu()) {
+    const Tensor scale = weight.scale.to(device);
+    gpu_kernels().product.dequantize_rows(weight.values.view(), scale.view(), result.view(), rows, columns);
+    return result;
+  }
   const auto* in = weight.values.data<int8_t>();
   const float* scales = weight.scale.data<float>();
   parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
@@ -81,7 +104,8 @@ Tensor dequantize(const Int8Matrix& weight, DType dtype) {
   return result;
 }
 
-bool have_int8_products() {
+bool have_int8_products(const Device& device) {
+  if (device.is_gpu()) return false;
   return onednn::have(dnnl::cpu_isa::avx512_core_vnni) || onednn::have(dnnl::cpu_isa::avx2_vnni);
 }
 

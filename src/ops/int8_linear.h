@@ -21,14 +21,14 @@ struct Int8Matrix {
 /// Rounds a weight of any float type; a row's largest magnitude becomes ±127. Throws Error when a value is not
 /// finite.
 Int8Matrix quantize(const Tensor& weight);
-/// The floats that the rounded weight stands for, as f32 or bf16.
+/// The floats that the rounded weight stands for, as f32 or bf16 (or f16 on a GPU).
 Tensor dequantize(const Int8Matrix& weight, DType dtype);
 
-/// True if the CPU multiplies 8-bit integers with 32-bit sums (VNNI); without, dequantised products are faster
-/// and exact.
-bool have_int8_products();
+/// True if the device is a CPU that multiplies 8-bit integers with 32-bit sums (VNNI); without, dequantised
+/// products are faster and exact. A GPU has dequantised ones.
+bool have_int8_products(const Device& device = {});
 
-/// A weight laid out for 8-bit products, for repeated use.
+/// A weight laid out for 8-bit products, for repeated use; on the CPU only.
 class PackedInt8Weight {
  public:
   PackedInt8Weight() = default;

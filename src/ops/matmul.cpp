@@ -1,5 +1,6 @@
 #include "ops/matmul.h"
 
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -7,6 +8,7 @@
 
 #include "core/parallel.h"
 #include "ops/cast.h"
+#include "ops/gpu_kernels.h"
 #include "ops/onednn.h"
 
 namespace linnet::ops {
@@ -75,20 +77,31 @@ MatmulOptions with_f32_bias(MatmulOptions options) {
   return options;
 }
 
-// oneDNN makes no bf16 result of f32 operands: such a product is made in f32 and then rounded.
+// No library makes a 16-bit result of f32 operands: such a product is made in f32 and then rounded.
 template <class Product>
 void round_from_f32(Tensor& into, bool accumulate, Product product) {
-  Tensor wide = accumulate ? cast(into.detach(), DType::f32) : Tensor::empty(into.shape());
+  Tensor wide =
+      accumulate ? into.to(DType::f32).detach() : Tensor::empty(into.shape(), DType::f32, into.device());
   product(wide);
+  if (into.on_gpu()) return gpu().convert(wide.view(), into.view(), into.numel());
   const Tensor rounded = cast(wide, into.dtype());
   std::memcpy(into.mutable_raw(), rounded.raw(), into.bytes());
+}
+
+std::atomic<bool> tf32_allowed = false;
+
+void matmul_on_gpu(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& options) {
+  const Tensor& given = options.bias;
+  const Tensor bias = given.defined() ? given.detach().to(into.device()).to(into.dtype()) : Tensor();
+  gpu_kernels().product.matmul(a, b, bias.view(), options.activation, options.accumulate, tf32_allowed,
+                               into.view());
 }
 
 }  // namespace
 
 MatrixView as_matrix(const Tensor& tensor) {
   const int64_t columns = tensor.shape()[-1];
-  return {tensor.raw(), tensor.dtype(), tensor.shape().rows(), columns, columns, 1};
+  return {tensor.address(), tensor.dtype(), tensor.shape().rows(), columns, columns, 1};
 }
 
 void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const MatmulOptions& given) {
@@ -97,9 +110,10 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
   check(a.dtype == b.dtype, "a product of {} and {} does not exist", name_of(a.dtype), name_of(b.dtype));
   check_output(into, a.rows, b.columns, given.bias);
   if (into.numel() == 0) return;
+  if (a.dtype == DType::f32 && into.dtype() != DType::f32)
+    return round_from_f32(into, given.accumulate, [&](Tensor& wide) { matmul(a, b, wide, given); });
+  if (into.on_gpu()) return matmul_on_gpu(a, b, into, given);
   const MatmulOptions options = with_f32_bias(given);
-  if (a.dtype == DType::f32 && into.dtype() == DType::bf16)
-    return round_from_f32(into, options.accumulate, [&](Tensor& wide) { matmul(a, b, wide, options); });
   const MatrixView c{into.mutable_raw(), into.dtype(), a.rows, b.columns, b.columns, 1};
   const memory::desc bias_desc = describe_bias(options.bias, b.columns);
   const Key key{a.rows,
@@ -156,8 +170,9 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
 }
 
 struct PackedWeight::State {
-  Tensor weight;  // (out, in), in the product type; freed once packed
+  Tensor weight;  // (out, in), in the product type; freed once packed, which on a GPU it never is
   DType dtype;
+  Device device;
   int64_t in, out;
   std::once_flag once;
   memory packed;
@@ -183,11 +198,13 @@ PackedWeight::PackedWeight(const Tensor& weight, DType dtype) : state_(std::make
         to_string(weight.shape()));
   state_->weight = cast(weight.detach(), dtype);
   state_->dtype = dtype;
+  state_->device = weight.device();
   state_->out = weight.size(0);
   state_->in = weight.size(1);
 }
 
 DType PackedWeight::dtype() const { return state_->dtype; }
+const Device& PackedWeight::device() const { return state_->device; }
 int64_t PackedWeight::in_features() const { return state_->in; }
 int64_t PackedWeight::out_features() const { return state_->out; }
 
@@ -196,10 +213,13 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
   check(x.columns == state.in, "a linear layer of {} inputs got {}", state.in, x.columns);
   check(x.dtype == state.dtype, "a linear layer packed as {} got {}", name_of(state.dtype), name_of(x.dtype));
   check_output(into, x.rows, state.out, given.bias);
+  check(into.device() == state.device, "a linear layer on {} was to work on {}", to_string(state.device),
+        to_string(into.device()));
   if (into.numel() == 0) return;
+  if (into.on_gpu()) return matmul(x, as_matrix(state.weight).transposed(), into, given);
+  if (x.dtype == DType::f32 && into.dtype() != DType::f32)
+    return round_from_f32(into, given.accumulate, [&](Tensor& wide) { apply(x, wide, given); });
   const MatmulOptions options = with_f32_bias(given);
-  if (x.dtype == DType::f32 && into.dtype() == DType::bf16)
-    return round_from_f32(into, options.accumulate, [&](Tensor& wide) { apply(x, wide, options); });
   const MatrixView c{into.mutable_raw(), into.dtype(), x.rows, state.out, state.out, 1};
   std::call_once(state.once, [&] { state.pack(x, describe(c)); });
   const memory::desc bias_desc = describe_bias(options.bias, state.out);
@@ -217,6 +237,8 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
           wrap(describe(c), c.data));
 }
 
+void set_tf32(bool allowed) { tf32_allowed = allowed; }
+
 DType fastest_product_dtype(const Device& device) {
   if (device.is_gpu()) return open_gpu(device).info.architecture >= 80 ? DType::bf16 : DType::f16;
   return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32;
@@ -224,14 +246,24 @@ DType fastest_product_dtype(const Device& device) {
 
 DType product_dtype_from_name(std::string_view name, const Device& device) {
   if (name == "auto") return fastest_product_dtype(device);
-  if (name == "f16" && device.is_gpu()) return DType::f16;
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
   if (name == "int8") return DType::i8;
-  throw UsageError(fmt::format("products are in f32, bf16, int8 or auto, not \"{}\"", name));
+  if (name != "f16" && name != "tf32")
+    throw UsageError(
+        fmt::format("products are in f32, bf16, int8 or auto, on a GPU also in f16 or tf32, not \"{}\"", name));
+  if (!device.is_gpu())
+    throw UsageError(fmt::format("products in {} are a GPU's: a CPU has f32, bf16 and int8", name));
+  if (name == "f16") return DType::f16;
+  set_tf32(true);
+  return DType::f32;
 }
 
-std::string matmul_engine_name() {
+std::string matmul_engine_name(const Device& device) {
+  if (device.is_gpu()) {
+    const GpuApi& api = open_gpu(device);
+    return fmt::format("{}, {}", api.kernels->product.engine(), api.info.name);
+  }
   const dnnl_version_t* version = dnnl_version();
   const bool bf16 = fastest_product_dtype() == DType::bf16;
   return fmt::format("oneDNN {}.{}.{}, {}", version->major, version->minor, version->patch,

@@ -5,6 +5,7 @@
 #include "core/parallel.h"
 #include "ops/arrange.h"
 #include "ops/element.h"
+#include "ops/int8_linear.h"
 #include "ops/int8_linear_cpu.h"
 #include "ops/matmul.h"
 
@@ -26,16 +27,28 @@ Tensor float_rows(const Tensor& weight, const Tensor& scale, int64_t begin, int6
   return result;
 }
 
+// The whole weight at once: a card has room for one in another type, and is quickest with large products.
+Tensor linear_on_gpu(const Tensor& x, const Tensor& weight, const Tensor& scale, DType out_dtype) {
+  const Tensor stored = weight.detach().to(x.device());
+  const Tensor floats =
+      stored.dtype() == DType::i8 ? dequantize({stored, scale.detach()}, x.dtype()) : stored.to(x.dtype());
+  Tensor y = Tensor::empty(x.shape().with_last(weight.size(0)), out_dtype, x.device());
+  matmul(as_matrix(x), as_matrix(floats).transposed(), y);
+  return y;
+}
+
 }  // namespace
 
 Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scale, DType out_dtype) {
-  check_type("streamed_linear", x);
-  check_type("streamed_linear", out_dtype);
+  const Device device = x.on_gpu() ? x.device() : weight.device();
+  check_type("streamed_linear", x.dtype(), device);
+  check_type("streamed_linear", out_dtype, device);
   check(weight.defined() && weight.shape().rank() == 2 && x.shape().rank() >= 1 && x.size(-1) == weight.size(1),
         "streamed_linear: a weight does not go with x of shape {}", to_string(x.shape()));
   const int64_t out = weight.size(0), in = weight.size(1), rows = x.numel() / std::max<int64_t>(in, 1);
   check(weight.dtype() != DType::i8 || (scale.defined() && scale.numel() == out),
         "streamed_linear: a weight in 8 bits needs a scale for each row");
+  if (device.is_gpu()) return linear_on_gpu(x.detach().to(device), weight, scale, out_dtype);
   // The other way round, W·xᵀ: its rows are then those of the weight, and lie one after the other.
   Tensor result = Tensor::empty({out, rows});
   for (int64_t begin = 0, step = rows_at_once(in); begin < out; begin += step) {

@@ -7,8 +7,9 @@
 
 namespace linnet::ops {
 
-/// x (..., in) f32 or bf16; weight (out, in) of any float type, or i8 with the scale (out, 1) f32 of each row.
-/// Returns (..., out) of type out_dtype (f32 or bf16).
+/// x (..., in) f32 or bf16 (or f16 on a GPU); weight (out, in) of any float type, or i8 with the scale (out, 1)
+/// f32 of each row, on either device: it goes to the GPU as it is stored, if x is there, and to x's type there.
+/// Returns (..., out) of type out_dtype.
 Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scale, DType out_dtype);
 
 }  // namespace linnet::ops

@@ -3,6 +3,7 @@
     python bench_pytorch.py                                       # S/2 and XL/2 at 256 px, forward and training
     python bench_pytorch.py --models S --pixels 256 1024 --threads 4 --json pytorch.json
     python bench_pytorch.py --compile
+    python bench_pytorch.py --device cuda --tasks attention --pixels 2048    # softmax modules, every kernel it has
 
 bf16 is tried with bf16 weights and under autocast; the faster one is reported. Attention is PyTorch's own
 scaled_dot_product_attention (DiT) and dit_reference.py's two matrix products (LiT). Weights are random.
@@ -17,7 +18,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from dit_reference import MIXERS, Config, DiT
+from dit_reference import MIXERS, Config, DiT, SoftmaxAttention
 
 SIZES = {  # width, depth, heads of DiT, heads of LiT
     "S": (384, 12, 6, 2),
@@ -40,16 +41,21 @@ def synchronise(device):
 
 
 def seconds(function, device, repeats, limit):
-    """The fastest of up to `repeats` runs after one warm-up, starting none after `limit` seconds."""
+    """The fastest of up to `repeats` runs after one warm-up, starting none after `limit` seconds. A GPU is given call
+    after call, without waiting in between, for 50 ms a run."""
     start = time.perf_counter()
     function()
     synchronise(device)
     times = []
+    calls = 1
     while not times or (len(times) < repeats and time.perf_counter() - start < limit):
         begin = time.perf_counter()
-        function()
+        for _ in range(calls):
+            function()
         synchronise(device)
-        times.append(time.perf_counter() - begin)
+        times.append((time.perf_counter() - begin) / calls)
+        if device == "cuda":
+            calls = max(1, round(0.05 / times[-1]))
     return min(times)
 
 
@@ -94,7 +100,8 @@ def time_training(args, size, mixer, pixels, dtype):
     model = make_model(size, mixer, pixels, args.device).train()
     x, t, y = inputs(model, args.train_batch, args.device)
     noise = torch.randn_like(x)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0,
+                                  fused=args.device == "cuda")
     call = torch.compile(model) if args.compile else model
 
     def step():
@@ -105,6 +112,21 @@ def time_training(args, size, mixer, pixels, dtype):
         optimiser.step()
 
     return seconds(step, args.device, args.repeats, args.limit), "f32" if dtype == "f32" else "bf16 autocast"
+
+
+def time_attention(args, size, pixels):
+    """One softmax self-attention module in bf16, projections included -> (seconds, the kernel that was fastest)"""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    width, _, heads, _ = SIZES[size]
+    tokens = (pixels // 16) ** 2
+    x = torch.randn(args.batch, tokens, width, device=args.device, dtype=torch.bfloat16)
+    module = SoftmaxAttention(width, heads).to(args.device, torch.bfloat16).eval()
+    results = []
+    for backend in [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]:
+        with contextlib.suppress(RuntimeError), sdpa_kernel(backend), torch.inference_mode():
+            results.append((seconds(lambda: module(x), args.device, args.repeats, args.limit), backend.name.lower()))
+    return min(results)
 
 
 def reset_peak(device):
@@ -140,7 +162,7 @@ def parse():
     parser.add_argument("--mixers", nargs="+", choices=MIXERS, default=["softmax", "lit"])
     parser.add_argument("--pixels", nargs="+", type=int, default=[256], help="side in pixels, 8 a latent value")
     parser.add_argument("--dtypes", nargs="+", choices=["f32", "bf16"], default=["f32", "bf16"])
-    parser.add_argument("--tasks", nargs="+", choices=["forward", "train"], default=["forward", "train"])
+    parser.add_argument("--tasks", nargs="+", choices=["forward", "train", "attention"], default=["forward", "train"])
     parser.add_argument("--train-models", nargs="+", choices=SIZES, default=["S"])
     parser.add_argument("--train-mixers", nargs="+", choices=MIXERS, default=["lit"])
     parser.add_argument("--batch", type=int, default=2)
@@ -161,6 +183,9 @@ def cases(args):
             for size in args.models:
                 for pixels in args.pixels:
                     yield from (("forward", size, mixer, pixels, dtype) for mixer in args.mixers)
+        if "attention" in args.tasks and dtype == "bf16":
+            for size in args.models:
+                yield from (("attention", size, "softmax", pixels, dtype) for pixels in args.pixels)
         if "train" in args.tasks:
             for size in args.train_models:
                 yield from (("train", size, mixer, 256, dtype) for mixer in args.train_mixers)
@@ -173,16 +198,20 @@ def main():
     machine = {"torch": torch.__version__, "processor": processor(args.device), "threads": args.threads,
                "compile": args.compile}
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(f"{'task':8} {'model':10} {'pixels':>6} {'batch':>5} {'precision':14} {'ms':>10} {'images/s':>9} {'MB':>7}")
+    print(f"{'task':9} {'model':10} {'pixels':>6} {'batch':>5} {'precision':20} {'ms':>10} {'images/s':>9} {'MB':>7}")
     results = []
     for task, size, mixer, pixels, dtype in cases(args):
         reset_peak(args.device)
-        run, batch = (time_forward, args.batch) if task == "forward" else (time_training, args.train_batch)
-        duration, precision = run(args, size, mixer, pixels, dtype)
+        batch = args.train_batch if task == "train" else args.batch
+        if task == "attention":
+            duration, precision = time_attention(args, size, pixels)
+        else:
+            run = time_forward if task == "forward" else time_training
+            duration, precision = run(args, size, mixer, pixels, dtype)
         family = {"softmax": "DiT", "lit": "LiT"}.get(mixer, mixer.title())
         name = f"{family}-{size}/2"
         memory = peak_megabytes(args.device)
-        print(f"{task:8} {name:10} {pixels:6} {batch:5} {precision:14} {duration * 1e3:10.2f} "
+        print(f"{task:9} {name:10} {pixels:6} {batch:5} {precision:20} {duration * 1e3:10.2f} "
               f"{batch / duration:9.2f} {memory:7.0f}", flush=True)
         results.append({"task": task, "model": name, "mixer": mixer, "pixels": pixels, "batch": batch,
                         "dtype": dtype, "precision": precision, "ms": duration * 1e3, "peak_mb": memory})

@@ -1,0 +1,221 @@
+// The card: its stream, errors, copies through pinned memory, time. Memory: cuda/pool.h.
+#include "cuda/device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include <linnet/error.h>
+
+#include "cuda/library.h"
+#include "cuda/pool.h"
+
+namespace linnet::cuda {
+namespace {
+
+struct Card {
+  cudaStream_t stream = nullptr;
+  cudaDeviceProp properties{};
+};
+
+// Never destroyed: tensors with static storage duration may outlive any static object.
+Card& card() {
+  static Card* const instance = new Card;
+  return *instance;
+}
+
+// What is to be uploaded goes through a ring of pinned buffers, so that the caller's memory is free at once and
+// the copy runs beside what the CPU does next. A buffer is filled again when the copies out of it are done.
+class Staging {
+ public:
+  void upload(void* to, const void* from, size_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    while (bytes > 0) {
+      Buffer& buffer = current();
+      const size_t part = std::min(bytes, buffer_bytes - used_);
+      char* const staged = buffer.memory + used_;
+      std::memcpy(staged, from, part);
+      must(cudaMemcpyAsync(to, staged, part, cudaMemcpyHostToDevice, stream()), "copying to it");
+      used_ += (part + alignment - 1) / alignment * alignment;
+      if (used_ >= buffer_bytes) turn();
+      to = static_cast<char*>(to) + part;
+      from = static_cast<const char*>(from) + part;
+      bytes -= part;
+    }
+  }
+
+ private:
+  static constexpr size_t buffers = 4, buffer_bytes = size_t{16} << 20, alignment = 256;
+
+  struct Buffer {
+    char* memory = nullptr;
+    cudaEvent_t done = nullptr;
+  };
+
+  Buffer& current() {
+    Buffer& buffer = ring_[at_];
+    if (buffer.memory == nullptr) {
+      must(cudaHostAlloc(reinterpret_cast<void**>(&buffer.memory), buffer_bytes, cudaHostAllocDefault),
+           "asking for pinned memory");
+      must(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming), "making an event");
+    }
+    return buffer;
+  }
+
+  void turn() {
+    must(cudaEventRecord(ring_[at_].done, stream()), "marking a copy");
+    at_ = (at_ + 1) % buffers;
+    used_ = 0;
+    if (ring_[at_].done != nullptr) must(cudaEventSynchronize(ring_[at_].done), "copying to it");
+  }
+
+  std::mutex mutex_;
+  Buffer ring_[buffers];
+  size_t at_ = 0, used_ = 0;
+};
+
+Staging& staging() {
+  static Staging* const instance = new Staging;
+  return *instance;
+}
+
+// A sequence of kernels that was recorded, with what it reads and writes.
+struct Recording {
+  cudaGraphExec_t graph = nullptr;
+  Pool* pool = nullptr;
+  std::vector<void*> constants;  // pinned: what was uploaded meanwhile is uploaded again by every replay
+};
+
+Recording* being_recorded = nullptr;
+
+void begin_recording() {
+  if (being_recorded != nullptr) fail("a recording has begun already");
+  being_recorded = new Recording;
+  being_recorded->pool = begin_pool();
+  must(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "recording");
+}
+
+void drop(void* recording) {
+  auto* const it = static_cast<Recording*>(recording);
+  cudaStreamSynchronize(stream());
+  if (it->graph != nullptr) cudaGraphExecDestroy(it->graph);
+  for (void* const constant : it->constants) cudaFreeHost(constant);
+  drop_pool(it->pool);
+  delete it;
+}
+
+void* end_recording() {
+  Recording* const recording = being_recorded;
+  being_recorded = nullptr;
+  end_pool();
+  cudaGraph_t graph = nullptr;
+  bool recorded = cudaStreamEndCapture(stream(), &graph) == cudaSuccess && graph != nullptr;
+  if (recorded) recorded = cudaGraphInstantiate(&recording->graph, graph, 0) == cudaSuccess;
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (recorded) return recording;
+  cudaGetLastError();  // it is dealt with
+  recording->graph = nullptr;
+  drop(recording);
+  return nullptr;
+}
+
+void replay(void* recording) {
+  must(cudaGraphLaunch(static_cast<Recording*>(recording)->graph, stream()), "replaying");
+}
+
+void download(void* to, const void* from, size_t bytes) {
+  if (being_recorded != nullptr) fail("what is being recorded cannot be read yet");
+  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "copying from it");
+  must(cudaStreamSynchronize(stream()), "waiting for it");
+}
+
+void copy(void* to, const void* from, size_t bytes) {
+  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copying on it");
+}
+
+void clear(void* at, size_t bytes) { must(cudaMemsetAsync(at, 0, bytes, stream()), "clearing memory"); }
+
+void synchronize() { must(cudaStreamSynchronize(stream()), "waiting for it"); }
+
+double seconds(void (*work)(void*), void* context) {
+  cudaEvent_t begin = nullptr, end = nullptr;
+  must(cudaEventCreate(&begin), "making an event");
+  must(cudaEventCreate(&end), "making an event");
+  must(cudaEventRecord(begin, stream()), "marking a time");
+  work(context);
+  must(cudaEventRecord(end, stream()), "marking a time");
+  must(cudaEventSynchronize(end), "waiting for it");
+  float milliseconds = 0;
+  must(cudaEventElapsedTime(&milliseconds, begin, end), "reading a time");
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  return static_cast<double>(milliseconds) / 1000;
+}
+
+void open_card(int index) {
+  int count = 0;
+  if (const cudaError_t result = cudaGetDeviceCount(&count); result != cudaSuccess)
+    fail(fmt::format("the driver offers no GPU ({})", cudaGetErrorString(result)));
+  if (index >= count) fail(fmt::format("the GPUs of this machine are 0 to {}", count - 1));
+  Card& it = card();
+  must(cudaSetDevice(index), "opening it");
+  must(cudaGetDeviceProperties(&it.properties, index), "asking for its properties");
+  constexpr int least = 75;
+  if (const int architecture = 10 * it.properties.major + it.properties.minor; architecture < least)
+    fail(fmt::format("{} has compute capability {}.{}, and {}.{} is the least", it.properties.name,
+                     it.properties.major, it.properties.minor, least / 10, least % 10));
+  must(cudaStreamCreateWithFlags(&it.stream, cudaStreamNonBlocking), "making a stream");
+}
+
+}  // namespace
+
+void wrong_type(DType dtype) { fail(fmt::format("the GPU has no kernel for {}", name_of(dtype))); }
+void fail(const std::string& sentence) { throw Error(sentence); }
+int multiprocessors() { return card().properties.multiProcessorCount; }
+cudaStream_t stream() { return card().stream; }
+
+void must(cudaError_t result, const char* doing) {
+  if (result != cudaSuccess)
+    fail(fmt::format("the GPU failed while {}: {}", doing, cudaGetErrorString(result)));
+}
+
+void upload(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  if (being_recorded == nullptr) return staging().upload(to, from, bytes);
+  void* constant = nullptr;
+  must(cudaHostAlloc(&constant, bytes, cudaHostAllocDefault), "asking for pinned memory");
+  being_recorded->constants.push_back(constant);
+  std::memcpy(constant, from, bytes);
+  must(cudaMemcpyAsync(to, constant, bytes, cudaMemcpyHostToDevice, stream()), "copying to it");
+}
+
+void open_device(int index, GpuApi& api) {
+  open_card(index);
+  const cudaDeviceProp& properties = card().properties;
+  std::snprintf(api.info.name, sizeof api.info.name, "%s", properties.name);
+  api.info.architecture = 10 * properties.major + properties.minor;
+  api.info.multiprocessors = properties.multiProcessorCount;
+  api.info.memory = properties.totalGlobalMem;
+  api.allocate = allocate;
+  api.give = give;
+  api.stats = pool_stats;
+  api.available = pool_available;
+  api.reset_peak = reset_pool_peak;
+  api.release_cached = release_cached_blocks;
+  api.limit = limit_pools;
+  api.upload = upload;
+  api.download = download;
+  api.copy = copy;
+  api.clear = clear;
+  api.synchronize = synchronize;
+  api.begin_recording = begin_recording;
+  api.end_recording = end_recording;
+  api.replay = replay;
+  api.drop = drop;
+  api.seconds = seconds;
+}
+
+}  // namespace linnet::cuda

@@ -1,0 +1,83 @@
+// What the GPU's libraries offer, as plain loops over this machine's memory.
+#include <cmath>
+
+#include <linnet/error.h>
+
+#include "cuda/int8_rows.h"
+#include "cuda/kernels.h"
+#include "cuda/runtime.h"
+
+namespace linnet::cuda {
+namespace {
+
+using ops::Activation;
+using ops::MatrixView;
+
+float gelu(float x) { return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x))); }
+
+template <class In, class Out>
+void multiply(const MatrixView& a, const MatrixView& b, const Out* bias, Activation activation, bool accumulate,
+              Out* into) {
+  const auto* left = static_cast<const In*>(a.data);
+  const auto* right = static_cast<const In*>(b.data);
+  for (int64_t i = 0; i < a.rows; ++i)
+    for (int64_t j = 0; j < b.columns; ++j) {
+      Out& out = into[i * b.columns + j];
+      float sum = accumulate ? to_float(out) : 0.0f;
+      if (bias) sum += to_float(bias[j]);
+      for (int64_t k = 0; k < a.columns; ++k)
+        sum += to_float(left[i * a.row_stride + k * a.column_stride]) *
+               to_float(right[k * b.row_stride + j * b.column_stride]);
+      assign(out, activation == Activation::gelu_tanh ? gelu(sum) : sum);
+    }
+}
+
+// As the real library refuses them.
+void check_layout(const MatrixView& m) {
+  const bool rows = m.column_stride == 1 && (m.row_stride >= m.columns || m.rows == 1);
+  const bool columns = m.row_stride == 1 && (m.column_stride >= m.rows || m.columns == 1);
+  if (!rows && !columns)
+    fail("a matrix for a product on the GPU needs neighbours along its rows or its columns");
+}
+
+void matmul(const MatrixView& a, const MatrixView& b, View bias, Activation activation, bool accumulate, bool,
+            View into) {
+  check_layout(a);
+  check_layout(b);
+  if (bias.data && bias.dtype != into.dtype) wrong_type(bias.dtype);
+  if (a.dtype == DType::f32 && into.dtype != DType::f32) wrong_type(into.dtype);
+  with_float(a.dtype, [&](auto* in) {
+    with_float(into.dtype, [&](auto* out) {
+      using In = Pointee<decltype(in)>;
+      using Out = Pointee<decltype(out)>;
+      multiply<In, Out>(a, b, bias.as<Out>(), activation, accumulate, into.as<Out>());
+    });
+  });
+}
+
+template <class Address>
+Address* moved(Address* address, DType dtype, int64_t elements) {
+  using Byte = std::conditional_t<std::is_const_v<Address>, const char, char>;
+  return static_cast<Byte*>(address) + elements * static_cast<int64_t>(size_of(dtype));
+}
+
+void matmul_batch(const MatrixView& a, const MatrixView& b, int64_t a_step, int64_t b_step, int64_t into_step,
+                  int64_t batch, bool accumulate, bool tf32, View into) {
+  for (int64_t i = 0; i < batch; ++i) {
+    MatrixView left = a, right = b;
+    left.data = moved(a.data, a.dtype, i * a_step);
+    right.data = moved(b.data, b.dtype, i * b_step);
+    matmul(left, right, {}, Activation::none, accumulate, tf32,
+           {moved(into.data, into.dtype, i * into_step), into.dtype});
+  }
+}
+
+const char* engine() { return "plain loops"; }
+
+}  // namespace
+
+void fill(ops::ProductKernels& table) {
+  table = {matmul, matmul_batch, quantize_rows, dequantize_rows, engine};
+}
+
+}  // namespace linnet::cuda
