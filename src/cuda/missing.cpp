@@ -9,7 +9,6 @@ W void fill(ops::SoftmaxKernels&) {}
 W void fill(ops::LinearAttentionKernels&) {}
 W void fill(ops::FocusedMapKernels&) {}
 W void fill(ops::CompressKernels&) {}
-W void fill(ops::PictureKernels&) {}
 W void fill(ops::OptimizerKernels&) {}
 W void fill(ops::CombineKernels&) {}
 W void fill(ops::LossKernels&) {}

@@ -61,7 +61,7 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
 
   Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);    // (batch, tokens, width)
   const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
-  const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_));
+  const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_, c.device()));
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
       h = checkpoint(
@@ -81,7 +81,8 @@ void DiT::set_product_dtype(DType dtype) {
 }
 
 DType DiT::product_dtype_from_name(std::string_view name) const {
-  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits());
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(),
+                                    final_linear_.weight.value.device());
 }
 
 void DiT::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

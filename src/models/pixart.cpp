@@ -140,7 +140,7 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = nn::hidden_type(product_dtype_);
+  const DType dtype = nn::hidden_type(product_dtype_, modulation.device());
   const Tensor text = text_fc2_.forward(
       text_fc1_.forward(ops::cast(texts.states, dtype), dtype, ops::Activation::gelu_tanh), dtype);
   const ops::Offsets& offsets = texts.offsets;
@@ -171,7 +171,8 @@ void PixArt::set_product_dtype(DType dtype) {
 }
 
 DType PixArt::product_dtype_from_name(std::string_view name) const {
-  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits());
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(),
+                                    final_linear_.weight.value.device());
 }
 
 void PixArt::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
