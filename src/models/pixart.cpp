@@ -132,14 +132,15 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
                                                      static_cast<float>(x.size(3)) * pixels_a_latent});
 
   const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
+  const Tensor patches = x_embedder_.forward(x);
   const Tensor positions = positions_.get(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
-                                          base / static_cast<double>(columns), x.device());
-  Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
-  const Tensor time = time_and_size(t.to(x.device()), batch, told);
+                                          base / static_cast<double>(columns), patches.device());
+  Tensor h = ops::add_positions(patches, positions);  // (batch, tokens, width)
+  const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = nn::hidden_type(product_dtype_, x.device());
+  const DType dtype = nn::hidden_type(product_dtype_, h.device());
   const Tensor text = text_fc2_.forward(
-      text_fc1_.forward(ops::cast(texts.states.to(x.device()), dtype), dtype, ops::Activation::gelu_tanh),
+      text_fc1_.forward(ops::cast(texts.states.to(h.device()), dtype), dtype, ops::Activation::gelu_tanh),
       dtype);
   const ops::Offsets& offsets = texts.offsets;
   for (const PixArtBlock& block : blocks_) {

@@ -58,6 +58,7 @@ DType product_dtype_from_name(std::string_view name, const Device& device = {});
 /// Whether a GPU's products of f32 may round their operands to the 19 bits of TensorFloat-32, from here on, in
 /// the whole process; they don't unless told so.
 void set_tf32(bool allowed);
+bool tf32_is_allowed();
 
 /// "oneDNN 2.6.3, bf16 instructions", "cuBLASLt 13.0.2, NVIDIA H100"
 std::string matmul_engine_name(const Device& device = {});
