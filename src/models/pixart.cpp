@@ -170,8 +170,8 @@ void PixArt::set_product_dtype(DType dtype) {
   product_dtype_ = dtype;
 }
 
-DType PixArt::product_dtype_from_name(std::string_view name) const {
-  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits());
+DType PixArt::product_dtype_from_name(std::string_view name, const Device& device) const {
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(), device);
 }
 
 void PixArt::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

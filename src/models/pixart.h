@@ -117,7 +117,7 @@ class PixArt {
   /// As DiT::set_product_dtype: f32, bf16, or, for inference, i8 for the blocks' matrices.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
-  DType product_dtype_from_name(std::string_view name) const;
+  DType product_dtype_from_name(std::string_view name, const Device& device = {}) const;
   void set_checkpointing(bool on) { checkpointing_ = on; }
   /// Called after every block of a forward pass.
   void set_on_block(std::function<void()> on_block) { on_block_ = std::move(on_block); }
