@@ -15,7 +15,7 @@ void require(bool condition, std::string_view sentence) {
 
 // Layer norm without modulation.
 Tensor normalised(const Tensor& x) {
-  const Tensor none = Tensor::zeros({x.size(0), x.size(2)});
+  const Tensor none = Tensor::zeros({x.size(0), x.size(2)}, DType::f32, x.device());
   return ops::layer_norm_modulate(x, none, none, 1e-6f, DType::f32);
 }
 
@@ -88,7 +88,8 @@ void Classifier::visit(const std::string& prefix, const nn::ParameterVisitor& vi
 
 std::vector<int64_t> likeliest(const Tensor& logits) {
   const int64_t n = logits.size(0), classes = logits.size(1);
-  const float* values = logits.data<float>();
+  const Tensor here = logits.host();
+  const float* values = here.data<float>();
   std::vector<int64_t> result;
   for (int64_t i = 0; i < n; ++i)
     result.push_back(std::max_element(values + i * classes, values + (i + 1) * classes) -

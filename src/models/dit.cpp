@@ -59,9 +59,9 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
   check(t.numel() == x.size(0) && y.numel() == x.size(0),
         "{} pictures need as many timesteps and classes, not {} and {}", x.size(0), t.numel(), y.numel());
 
-  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);  // (batch, tokens, width)
-  const Tensor c = ops::add(t_embedder_.forward(t.to(x.device())), y_embedder_.forward(y));  // (batch, width)
-  const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_, x.device()));
+  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);    // (batch, tokens, width)
+  const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
+  const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_, c.device()));
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
       h = checkpoint(

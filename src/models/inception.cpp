@@ -48,9 +48,9 @@ class BasicConv {
 
  private:
   void pack() const {
-    Tensor weight = weight_.value.to(DType::f32).clone(), bias = Tensor::empty(shift_.shape);
-    const Tensor gain = gain_.value.to(DType::f32), shift = shift_.value.to(DType::f32),
-                 mean = mean_.value.to(DType::f32), variance = variance_.value.to(DType::f32);
+    const auto plain = [](const nn::Parameter& parameter) { return parameter.value.host().to(DType::f32); };
+    Tensor weight = plain(weight_).clone(), bias = Tensor::empty(shift_.shape);
+    const Tensor gain = plain(gain_), shift = plain(shift_), mean = plain(mean_), variance = plain(variance_);
     const int64_t out = weight.size(0), each = weight.numel() / out;
     for (int64_t o = 0; o < out; ++o) {
       const float scale = gain.data<float>()[o] / std::sqrt(variance.data<float>()[o] + batch_norm_epsilon);
@@ -180,9 +180,10 @@ Tensor mean_pixels(const Tensor& x) {
 // The first channels of every pixel, in a row.
 Tensor first_channels(const Tensor& x, int64_t wanted) {
   const int64_t n = x.size(0), pixels = x.size(1) * x.size(2), channels = x.size(3);
+  const Tensor pixel_rows = x.host();
   Tensor result = Tensor::empty({n, pixels * wanted});
   for (int64_t i = 0; i < n * pixels; ++i)
-    std::copy_n(x.data<float>() + i * channels, wanted, result.mutable_data<float>() + i * wanted);
+    std::copy_n(pixel_rows.data<float>() + i * channels, wanted, result.mutable_data<float>() + i * wanted);
   return result;
 }
 
@@ -221,7 +222,8 @@ Inception::Features Inception::features(const Tensor& pictures) const {
   check(pictures.shape().rank() == 4 && pictures.size(1) == 3 && pictures.numel() > 0,
         "Inception takes pictures (n, 3, height, width), not shape {}", to_string(pictures.shape()));
   Features seen;
-  Tensor x = ops::resize_bilinear(ops::to_pixels(pictures, DType::f32), input_side, input_side);
+  const Tensor there = pictures.on_gpu() ? pictures : pictures.to(network_->head_weight.value.device());
+  Tensor x = ops::resize_bilinear(ops::to_pixels(there, DType::f32), input_side, input_side);
   for (const BasicConv& conv : network_->before_first) x = conv.forward(x);
   x = ops::pool2d(x, ops::Pooling::largest, 3, 2, 0);
   seen.first = mean_pixels(x);
@@ -241,7 +243,8 @@ Inception::Features Inception::features(const Tensor& pictures) const {
 
 Tensor Inception::probabilities(const Tensor& pool) const {
   Tensor result =
-      ops::linear(pool, network_->head_weight.value.to(DType::f32), {}, ops::Activation::none, DType::f32);
+      ops::linear(pool, network_->head_weight.value.to(DType::f32), {}, ops::Activation::none, DType::f32)
+          .host();
   for (int64_t i = 0; i < result.size(0); ++i) {
     float* row = result.mutable_data<float>() + i * classes;
     const float top = *std::max_element(row, row + classes);

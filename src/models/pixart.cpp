@@ -8,6 +8,7 @@
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/cast.h"
+#include "ops/combine.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
 
@@ -37,10 +38,7 @@ TextStates join(const std::vector<Tensor>& texts) {
     check(text.size(1) == width, "texts' states of widths {} and {} do not go together", width, text.size(1));
     offsets.push_back(offsets.back() + text.size(0));
   }
-  Tensor states = Tensor::empty({offsets.back(), width});
-  for (size_t i = 0; i < texts.size(); ++i)
-    std::copy_n(texts[i].data<float>(), texts[i].numel(), states.mutable_data<float>() + offsets[i] * width);
-  return {states, offsets};
+  return {ops::concat_rows(texts), offsets};
 }
 
 PixArtBlock::PixArtBlock(const PixArtConfig& config, int64_t index)
@@ -111,9 +109,9 @@ Tensor PixArt::time_and_size(const Tensor& t, int64_t batch, const PictureSize& 
   std::vector<float> sides;
   for (size_t i = 0; i < each; ++i) sides.insert(sides.end(), {size.height, size.width});
   const std::vector<float> ratios(each, size.height / size.width);
-  const Tensor of_sides = size_embedder_.forward(Tensor::from(sides));  // (2·batch, width/3)
+  const Tensor of_sides = size_embedder_.forward(Tensor::from(sides).to(t.device()));  // (2·batch, width/3)
   return ops::add(time, ops::concat_columns(of_sides.reshape({batch, 2 * of_sides.size(1)}),
-                                            ratio_embedder_.forward(Tensor::from(ratios))));
+                                            ratio_embedder_.forward(Tensor::from(ratios).to(t.device()))));
 }
 
 Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts,
@@ -134,15 +132,16 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
                                                      static_cast<float>(x.size(3)) * pixels_a_latent});
 
   const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
-  const Tensor positions =
-      nn::sincos_positions(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
-                           base / static_cast<double>(columns));
-  Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
+  const Tensor patches = x_embedder_.forward(x);
+  const Tensor positions = positions_.get(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
+                                          base / static_cast<double>(columns), patches.device());
+  Tensor h = ops::add_positions(patches, positions);  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = nn::hidden_type(product_dtype_);
+  const DType dtype = nn::hidden_type(product_dtype_, h.device());
   const Tensor text = text_fc2_.forward(
-      text_fc1_.forward(ops::cast(texts.states, dtype), dtype, ops::Activation::gelu_tanh), dtype);
+      text_fc1_.forward(ops::cast(texts.states.to(h.device()), dtype), dtype, ops::Activation::gelu_tanh),
+      dtype);
   const ops::Offsets& offsets = texts.offsets;
   for (const PixArtBlock& block : blocks_) {
     if (checkpointing_)

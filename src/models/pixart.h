@@ -77,7 +77,8 @@ struct TextStates {
     return states.rows(offsets[static_cast<size_t>(text)], offsets[static_cast<size_t>(text) + 1]);
   }
 };
-/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least.
+/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least. They lie on the GPU
+/// if one of them does.
 TextStates join(const std::vector<Tensor>& texts);
 
 class PixArtBlock {
@@ -136,6 +137,7 @@ class PixArt {
   nn::Linear t_block_, text_fc1_, text_fc2_, final_linear_;
   nn::Parameter null_caption_, final_table_;
   std::vector<PixArtBlock> blocks_;
+  mutable nn::PositionCache positions_;
 };
 
 }  // namespace linnet

@@ -124,8 +124,8 @@ void T5Encoder::visit(const std::string& prefix, const nn::ParameterVisitor& vis
 }
 
 void T5Encoder::set_product_dtype(DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16, "a text encoder's products are in f32 or bf16, not {}",
-        name_of(dtype));
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16,
+        "a text encoder's products are in f32, bf16 or f16, not {}", name_of(dtype));
   dtype_ = dtype;
 }
 

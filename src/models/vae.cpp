@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "models/vae_blocks.h"
+#include "ops/combine.h"
 #include "ops/pixels.h"
 
 namespace linnet {
@@ -33,16 +34,6 @@ struct UpBlock {
   std::vector<ResnetBlock> resnets;
   std::optional<nn::UpsampleConv> upsampler;
 };
-
-// Channels begin..end of planes (n, c, h, w).
-Tensor channels(const Tensor& planes, int64_t begin, int64_t end) {
-  const int64_t n = planes.size(0), each = planes.numel() / (n * planes.size(1));
-  Tensor result = Tensor::empty({n, end - begin, planes.size(2), planes.size(3)});
-  for (int64_t i = 0; i < n; ++i)
-    std::copy_n(planes.data<float>() + (i * planes.size(1) + begin) * each, (end - begin) * each,
-                result.mutable_data<float>() + i * (end - begin) * each);
-  return result;
-}
 
 }  // namespace
 
@@ -183,7 +174,8 @@ Tensor LatentMoments::sample(const Tensor& noise) const {
   check(noise.shape() == mean.shape(), "noise of shape {} does not fit latents of shape {}",
         to_string(noise.shape()), to_string(mean.shape()));
   Tensor result = Tensor::empty(mean.shape());
-  const float *m = mean.data<float>(), *v = logvar.data<float>(), *e = noise.data<float>();
+  const Tensor here = noise.host();
+  const float *m = mean.data<float>(), *v = logvar.data<float>(), *e = here.data<float>();
   for (int64_t i = 0; i < mean.numel(); ++i)
     result.mutable_data<float>()[i] = m[i] + std::exp(0.5f * v[i]) * e[i];
   return result;
@@ -204,9 +196,10 @@ LatentMoments Vae::encode(const Tensor& pictures) const {
             pictures.size(2) % step == 0 && pictures.size(3) % step == 0,
         "the autoencoder takes pictures of {} channels whose sides are multiples of {}, not of shape {}",
         config_.in_channels, step, to_string(pictures.shape()));
-  const Tensor both = ops::to_planes(encoder_->forward(ops::to_pixels(pictures, dtype_)));
+  const Tensor there = pictures.on_gpu() ? pictures : pictures.to(encoder_->conv_in.weight.value.device());
+  const Tensor both = ops::to_planes(encoder_->forward(ops::to_pixels(there, dtype_))).host();
   const int64_t latent = config_.latent_channels;
-  LatentMoments result{channels(both, 0, latent), channels(both, latent, 2 * latent)};
+  LatentMoments result{ops::channels(both, 0, latent), ops::channels(both, latent, latent)};
   float* logvar = result.logvar.mutable_data<float>();
   for (int64_t i = 0; i < result.logvar.numel(); ++i)
     logvar[i] = std::clamp(logvar[i], lowest_logvar, highest_logvar);
@@ -217,15 +210,13 @@ Tensor Vae::decode(const Tensor& latents, size_t memory) const {
   check(latents.shape().rank() == 4 && latents.size(1) == config_.latent_channels && latents.numel() > 0,
         "the autoencoder decodes latents of {} channels, not of shape {}", config_.latent_channels,
         to_string(latents.shape()));
-  const Tensor z = ops::to_pixels(latents, DType::f32);
-  const int64_t n = z.size(0), height = z.size(1), width = z.size(2), step = config_.reduction();
+  const Tensor there = latents.on_gpu() ? latents : latents.to(decoder_->conv_in.weight.value.device());
+  const Tensor z = ops::to_pixels(there, DType::f32);
   if (memory == 0) return decoder_->forward(decoder_->begin(z, dtype_), SIZE_MAX);
-  Tensor result = Tensor::empty({n, config_.out_channels, height * step, width * step});
-  for (int64_t i = 0; i < n; ++i) {
-    const Tensor picture = decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory);
-    std::copy_n(picture.data<float>(), picture.numel(), result.mutable_data<float>() + i * picture.numel());
-  }
-  return result;
+  std::vector<Tensor> decoded;
+  for (int64_t i = 0; i < z.size(0); ++i)
+    decoded.push_back(decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory));
+  return ops::concat_rows(decoded);
 }
 
 size_t Vae::decode_memory(int64_t latent_height, int64_t latent_width) const {
@@ -247,8 +238,8 @@ void Vae::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) 
 }
 
 void Vae::set_product_dtype(DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16, "an autoencoder works in f32 or bf16, not {}",
-        name_of(dtype));
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16,
+        "an autoencoder works in f32, bf16 or f16, not {}", name_of(dtype));
   dtype_ = dtype;
 }
 

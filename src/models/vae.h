@@ -38,7 +38,8 @@ std::string to_json(const VaeConfig& config);
 /// Floating-point operations of the convolutions and products of one decoded picture, as computed.
 double decode_flops(const VaeConfig& config, int64_t latent_height, int64_t latent_width);
 
-/// Of what a picture's latents are drawn: a normal distribution for each, (n, latent channels, h, w) f32.
+/// Of what a picture's latents are drawn: a normal distribution for each, (n, latent channels, h, w) f32, on
+/// the CPU.
 struct LatentMoments {
   Tensor mean, logvar;
   /// mean + e^(logvar/2)·noise
@@ -52,7 +53,8 @@ class Vae {
   ~Vae();
 
   /// pictures (n, in_channels, height, width) f32 in −1..1; reduction() divides height and width. logvar is
-  /// clamped to −30..20.
+  /// clamped to −30..20, and both are on the CPU. Like decode(), it works on the GPU if its weights or its input
+  /// lie there.
   LatentMoments encode(const Tensor& pictures) const;
   /// latents (n, latent_channels, h, w) f32, not scaled → pictures (n, out_channels, h·reduction, w·reduction).
   /// Where a picture's activations would take more than `memory` bytes (0: no limit), they are computed in
@@ -63,7 +65,7 @@ class Vae {
 
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
   const VaeConfig& config() const { return config_; }
-  /// Type of all activations and products: f32 or bf16.
+  /// Type of all activations and products: f32, bf16 or, on a GPU, f16.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return dtype_; }
 

@@ -1,7 +1,5 @@
 #include "models/vae_blocks.h"
 
-#include <cstring>
-
 #include "ops/pixels.h"
 #include "ops/wide_attention.h"
 
@@ -34,12 +32,6 @@ Surrounded surround(const RowSource& x, const nn::Conv2d& conv, int64_t begin, i
   return {x.rows(from, to), {1, from - (begin - reach), reach, end + reach - to, reach}};
 }
 
-void copy_rows(const Tensor& from, Tensor& to, int64_t first) {
-  const size_t row = from.bytes() / static_cast<size_t>(from.size(1));
-  std::memcpy(static_cast<char*>(to.mutable_raw()) + static_cast<size_t>(first) * row, from.raw(),
-              from.bytes());
-}
-
 // A picture whose rows are overwritten from the top on, of which the last few are still there as they were.
 class RollingPicture {
  public:
@@ -48,11 +40,12 @@ class RollingPicture {
   /// Rows that may begin up to `kept` above what is overwritten.
   Tensor rows(int64_t begin, int64_t end) const {
     if (begin >= overwritten_) return ops::crop_rows(picture_, begin, end);
-    Tensor result = Tensor::empty({1, end - begin, picture_.size(2), picture_.size(3)}, picture_.dtype());
+    Tensor result = Tensor::empty({1, end - begin, picture_.size(2), picture_.size(3)}, picture_.dtype(),
+                                  picture_.device());
     const int64_t first = overwritten_ - saved_.size(1);
-    copy_rows(ops::crop_rows(saved_, begin - first, saved_.size(1)), result, 0);
+    ops::copy_rows(ops::crop_rows(saved_, begin - first, saved_.size(1)), result, 0);
     if (end > overwritten_)
-      copy_rows(ops::crop_rows(picture_, overwritten_, end), result, overwritten_ - begin);
+      ops::copy_rows(ops::crop_rows(picture_, overwritten_, end), result, overwritten_ - begin);
     return result;
   }
   RowSource source() const {
@@ -78,7 +71,9 @@ Tensor own(const Tensor& x) { return x.shares_memory() || x.read_only() ? x.clon
 // Sums over the bands of mean and squared deviation, put together as by Chan, Golub and LeVeque (1983).
 class MergedMoments {
  public:
-  void add(const Tensor& moments, double pixels) {
+  void add(const Tensor& given, double pixels) {
+    const Tensor moments = given.host();
+    device_ = given.device();
     if (sums_.empty()) sums_.resize(static_cast<size_t>(moments.numel()));
     const double both = pixels_ + pixels;
     for (size_t i = 0; i < sums_.size(); i += 2) {
@@ -95,12 +90,13 @@ class MergedMoments {
       result.mutable_data<float>()[i] = static_cast<float>(sums_[i]);
       result.mutable_data<float>()[i + 1] = static_cast<float>(sums_[i + 1] / pixels_);
     }
-    return result;
+    return result.to(device_);
   }
 
  private:
   std::vector<double> sums_;
   double pixels_ = 0;
+  Device device_;
 };
 
 }  // namespace
@@ -139,8 +135,12 @@ Tensor moments_of(const RowSource& x, const nn::GroupNorm& norm) {
 }
 
 Tensor gather(const RowSource& x) {
-  Tensor result = Tensor::empty(x.shape, x.dtype);
-  for_bands(x, [&](int64_t begin, int64_t end) { copy_rows(x.rows(begin, end), result, begin); });
+  Tensor result;
+  for_bands(x, [&](int64_t begin, int64_t end) {
+    const Tensor band = x.rows(begin, end);
+    if (!result.defined()) result = Tensor::empty(x.shape, x.dtype, band.device());
+    ops::copy_rows(band, result, begin);
+  });
   return result;
 }
 
@@ -180,7 +180,7 @@ Tensor ResnetBlock::forward_in_bands(const RowSource& x) const {
     const Tensor normalised = normalised_rows(h, moments, begin, end, window);
     const Tensor rows = x.rows(begin, end);
     Tensor sum = picture.next(end);
-    copy_rows(shortcut_ ? shortcut_->forward(rows) : rows, sum, 0);
+    ops::copy_rows(shortcut_ ? shortcut_->forward(rows) : rows, sum, 0);
     conv2_.add_to(std::move(sum), normalised, window);
   });
   return result;

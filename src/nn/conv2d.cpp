@@ -12,7 +12,7 @@ namespace {
 Tensor phase_weight(const Tensor& weight, int64_t row, int64_t column) {
   const int64_t filters = weight.size(0) * weight.size(1);
   Tensor result = Tensor::zeros({weight.size(0), weight.size(1), 2, 2});
-  const Tensor plain = weight.to(DType::f32);
+  const Tensor plain = weight.host().to(DType::f32);
   const float* from = plain.data<float>();
   float* to = result.mutable_data<float>();
   const auto meets = [](int64_t tap, int64_t phase) {
@@ -45,7 +45,7 @@ Tensor UpsampleConv::forward(const Tensor& x, bool at_top, bool at_bottom) const
   pack(x.dtype());
   const int64_t rows = x.size(1) - (at_top ? 0 : 1) - (at_bottom ? 0 : 1);
   check(rows > 0, "{} rows are too few to enlarge", x.size(1));
-  Tensor result = Tensor::empty({x.size(0), 2 * rows, 2 * x.size(2), x.size(3)}, x.dtype());
+  Tensor result = Tensor::empty({x.size(0), 2 * rows, 2 * x.size(2), x.size(3)}, x.dtype(), x.device());
   for (const int64_t row : {0, 1}) {
     // The upper pixels look at the row above and not at the one below, the lower ones the other way.
     const int64_t above = !at_top && row == 1 ? 1 : 0, below = !at_bottom && row == 0 ? 1 : 0;

@@ -6,6 +6,8 @@
 
 #include "core/parallel.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
+#include "ops/matmul.h"
 #include "ops/onednn.h"
 
 namespace linnet::ops {
@@ -65,7 +67,8 @@ struct PackedConv::State {
   DType dtype;
   int64_t out, in, height, width;
   std::mutex mutex;
-  std::map<Key, Prepared> prepared;
+  std::map<Key, Prepared> prepared;  // on the CPU
+  Tensor gpu_weight, gpu_bias;       // (out, height, width, in) and (out) in the product type
 
   memory::desc weight_desc(memory::format_tag layout, DType type) const {
     return {{out, in, height, width}, data_type_of(type), layout};
@@ -75,12 +78,21 @@ struct PackedConv::State {
   memory laid_out(const memory::desc& wanted) {
     for (const auto& [key, other] : prepared)
       if (other.weights.get_desc() == wanted) return other.weights;
-    const Tensor plain = weight.to(DType::f32);
+    const Tensor plain = weight.host().to(DType::f32);
     memory source = wrap(weight_desc(memory::format_tag::oihw, DType::f32), plain.raw());
     memory result(wanted, engine());
     dnnl::reorder(source, result).execute(stream(), source, result);
     stream().wait();
     return result;
+  }
+
+  void prepare_on(const Device& device) {
+    const std::scoped_lock lock(mutex);
+    if (gpu_weight.defined()) return;
+    const Tensor planes = weight.to(device);
+    gpu_weight = Tensor::empty({out, height, width, in}, dtype, device);
+    gpu_kernels().picture.to_pixels(planes.view(), gpu_weight.view(), out, in, height * width);
+    gpu_bias = bias.to(device).to(dtype);
   }
 
   Prepared prepare(const Tensor& x, const ConvWindow& window, ConvActivation activation, bool accumulate,
@@ -113,7 +125,8 @@ PackedConv::PackedConv(const Tensor& weight, const Tensor& bias, DType dtype)
     : state_(std::make_shared<State>()) {
   check(weight.shape().rank() == 4 && weight.numel() > 0,
         "a convolution's weight has four dimensions, not shape {}", to_string(weight.shape()));
-  check_type("convolution", dtype);
+  check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16,
+        "convolution works in f32, bf16 or f16, not {}", name_of(dtype));
   state_->weight = weight.detach();
   state_->out = weight.size(0);
   state_->in = weight.size(1);
@@ -122,7 +135,8 @@ PackedConv::PackedConv(const Tensor& weight, const Tensor& bias, DType dtype)
   state_->dtype = dtype;
   check(!bias.defined() || bias.numel() == state_->out, "a bias of shape {} does not fit {} channels",
         bias.defined() ? to_string(bias.shape()) : "", state_->out);
-  state_->bias = bias.defined() ? bias.detach().to(DType::f32) : Tensor::zeros({state_->out});
+  state_->bias =
+      bias.defined() ? bias.detach().to(DType::f32) : Tensor::zeros({state_->out}, DType::f32, weight.device());
 }
 
 DType PackedConv::dtype() const { return state_->dtype; }
@@ -139,9 +153,12 @@ Shape PackedConv::shape_of_result(const Tensor& x, const ConvWindow& window) con
   return {x.size(0), height / window.stride + 1, width / window.stride + 1, s.out};
 }
 
-Tensor PackedConv::apply(const Tensor& x, const ConvWindow& window, DType out_dtype,
+Tensor PackedConv::placed(const Tensor& x) const { return x.on_gpu() ? x : x.to(state_->weight.device()); }
+
+Tensor PackedConv::apply(const Tensor& given, const ConvWindow& window, DType out_dtype,
                          ConvActivation activation) const {
-  Tensor result = Tensor::empty(shape_of_result(x, window), out_dtype);
+  const Tensor x = placed(given);
+  Tensor result = Tensor::empty(shape_of_result(x, window), out_dtype, x.device());
   run(x, window, activation, false, result);
   return result;
 }
@@ -150,7 +167,9 @@ Tensor PackedConv::add_to(Tensor sum, const Tensor& x, const ConvWindow& window)
   const Shape wanted = shape_of_result(x, window);
   check(sum.shape() == wanted, "a convolution's result of shape {} cannot be added to {}", to_string(wanted),
         to_string(sum.shape()));
-  run(x, window, ConvActivation::none, true, sum);
+  check(sum.device() == placed(x).device(), "a convolution's result on {} cannot be added to one on {}",
+        to_string(placed(x).device()), to_string(sum.device()));
+  run(placed(x), window, ConvActivation::none, true, sum);
   return sum;
 }
 
@@ -158,6 +177,7 @@ void PackedConv::run(const Tensor& x, const ConvWindow& window, ConvActivation a
                      Tensor& into) const {
   check_type("convolution", into);
   if (into.numel() == 0) return;
+  if (into.on_gpu()) return run_on_gpu(x, window, activation, accumulate, into);
   const Prepared prepared = state_->prepare(x, window, activation, accumulate, into);
   const memory::desc bias({state_->out}, memory::data_type::f32, memory::format_tag::x);
   onednn::run(prepared.primitive,
@@ -165,6 +185,38 @@ void PackedConv::run(const Tensor& x, const ConvWindow& window, ConvActivation a
                {DNNL_ARG_WEIGHTS, prepared.weights},
                {DNNL_ARG_BIAS, wrap(bias, state_->bias.raw())},
                {DNNL_ARG_DST, wrap(picture(into.shape(), into.dtype()), into.mutable_raw())}});
+}
+
+// cuDNN's pictures, weight and bias are of one type: where the result's is another, all are f32.
+void PackedConv::run_on_gpu(const Tensor& x, const ConvWindow& window, ConvActivation activation,
+                            bool accumulate, Tensor& into) const {
+  State& s = *state_;
+  s.prepare_on(x.device());
+  const GpuConv conv{.n = x.size(0),
+                     .height = x.size(1),
+                     .width = x.size(2),
+                     .in = s.in,
+                     .out = s.out,
+                     .kernel_height = s.height,
+                     .kernel_width = s.width,
+                     .stride = window.stride,
+                     .top = window.top,
+                     .left = window.left,
+                     .bottom = window.bottom,
+                     .right = window.right,
+                     .out_height = into.size(1),
+                     .out_width = into.size(2),
+                     .relu = activation == ConvActivation::relu,
+                     .accumulate = accumulate,
+                     .tf32 = tf32_is_allowed()};
+  const auto convolve = [&](DType type, Tensor& y) {
+    const Tensor operand = x.to(type), weight = s.gpu_weight.to(type), bias = s.gpu_bias.to(type);
+    gpu_kernels().picture.conv(conv, operand.view(), weight.view(), bias.view(), y.view());
+  };
+  if (into.dtype() == x.dtype() || into.dtype() == DType::f32) return convolve(into.dtype(), into);
+  Tensor wide = accumulate ? into.to(DType::f32) : Tensor::empty(into.shape(), DType::f32, into.device());
+  convolve(DType::f32, wide);
+  gpu().convert(wide.view(), into.view(), into.numel());
 }
 
 }  // namespace linnet::ops

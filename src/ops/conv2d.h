@@ -1,5 +1,6 @@
-// Convolution of pictures, by oneDNN. Pictures lie pixel by pixel, (n, height, width, channels), where every
-// product is over a pixel's channels. Not differentiable: networks built of it (VAE, Inception) come trained.
+// Convolution of pictures, on the CPU by oneDNN, on a GPU by cuDNN. Pictures lie pixel by pixel, (n, height,
+// width, channels), where every product is over a pixel's channels. Not differentiable: networks built of it
+// (VAE, Inception) come trained.
 #pragma once
 
 #include <memory>
@@ -19,12 +20,13 @@ struct ConvWindow {
 
 enum class ConvActivation : uint8_t { none, relu };
 
-/// A convolution's weight and bias in a product type, laid out as oneDNN likes them best, for repeated use.
+/// A convolution's weight and bias in a product type, laid out as the device that it works on likes them best,
+/// for repeated use. It works where its input lies, or on the GPU if the weight was given there.
 class PackedConv {
  public:
   PackedConv() = default;
-  /// weight (out, in, height, width) and bias (out) of any float type; bias may be undefined. dtype: f32 or
-  /// bf16.
+  /// weight (out, in, height, width) and bias (out) of any float type; bias may be undefined. dtype: f32,
+  /// bf16 or, for a GPU, f16.
   PackedConv(const Tensor& weight, const Tensor& bias, DType dtype);
   bool defined() const { return state_ != nullptr; }
   DType dtype() const;
@@ -39,6 +41,9 @@ class PackedConv {
   struct State;
   void run(const Tensor& x, const ConvWindow& window, ConvActivation activation, bool accumulate,
            Tensor& into) const;
+  void run_on_gpu(const Tensor& x, const ConvWindow& window, ConvActivation activation, bool accumulate,
+                  Tensor& into) const;
+  Tensor placed(const Tensor& x) const;
   Shape shape_of_result(const Tensor& x, const ConvWindow& window) const;
 
   std::shared_ptr<State> state_;

@@ -167,12 +167,11 @@ struct GpuConv {
   int64_t n, height, width, in, out;  ///< of pictures (n, height, width, in)
   int64_t kernel_height, kernel_width, stride, top, left, bottom, right;
   int64_t out_height, out_width;
-  bool relu, accumulate;
+  bool relu, accumulate, tf32;
 };
 
 struct PictureKernels {
-  /// ops/conv2d.h: x (n, h, w, in), weight (out, kh, kw, in) and y of floating-point types, x's and weight's
-  /// the same; bias (out) f32.
+  /// ops/conv2d.h: x (n, h, w, in), weight (out, kh, kw, in), bias (out) and y, all of one type.
   void (*conv)(const GpuConv& conv, View x, View weight, View bias, View y);
   /// ops/group_norm.h.
   void (*group_moments)(View x, View moments, int64_t n, int64_t pixels, int64_t channels, int64_t groups);

@@ -5,6 +5,7 @@
 
 #include "core/parallel.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/group_norm_cpu.h"
 
 namespace linnet::ops {
@@ -39,8 +40,13 @@ Tensor group_moments(const Tensor& x, int64_t groups) {
   check_groups(x, groups);
   const int64_t n = x.size(0), pixels = x.size(1) * x.size(2), channels = x.size(3), each = channels / groups;
   check(pixels > 0, "group norm: a picture of no pixels has no mean");
+  Tensor moments = Tensor::empty({n, groups, 2}, DType::f32, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().picture.group_moments(x.view(), moments.view(), n, pixels, channels, groups);
+    return moments;
+  }
   const int64_t parts = (pixels + part_pixels - 1) / part_pixels;
-  Tensor pivots = Tensor::empty({n, channels}), moments = Tensor::empty({n, groups, 2});
+  Tensor pivots = Tensor::empty({n, channels});
   for (int64_t i = 0; i < n; ++i) {  // a channel's first value is near all others, compared with 0
     const Tensor first = x.rows(i, i + 1).reshape({pixels, channels}).rows(0, 1).to(DType::f32);
     std::copy_n(first.data<float>(), channels, pivots.mutable_data<float>() + i * channels);
@@ -79,6 +85,13 @@ Tensor normalize_groups(Tensor x, const Tensor& moments, const Tensor& weight, c
   check(weight.numel() == channels && bias.numel() == channels,
         "group norm: {} channels do not fit weight and bias of {} and {}", channels, weight.numel(),
         bias.numel());
+  Tensor y = x.shares_memory() || x.read_only() ? Tensor::empty(x.shape(), x.dtype(), x.device()) : x;
+  if (x.on_gpu()) {
+    const Tensor own = moments.to(x.device()), w = weight.to(x.device()), b = bias.to(x.device());
+    gpu_kernels().picture.normalize_groups(x.view(), own.view(), moments.size(0) == 1, w.view(), b.view(),
+                                           epsilon, silu, y.view(), n, pixels, channels, groups);
+    return y;
+  }
   std::vector<float> gain(static_cast<size_t>(n * channels)), shift(gain.size());
   const float *m = moments.data<float>(), *w = weight.data<float>(), *b = bias.data<float>();
   for (int64_t i = 0; i < n * channels; ++i) {
@@ -87,7 +100,6 @@ Tensor normalize_groups(Tensor x, const Tensor& moments, const Tensor& weight, c
     gain[static_cast<size_t>(i)] = w[c] / std::sqrt(of_group[1] + epsilon);
     shift[static_cast<size_t>(i)] = b[c] - of_group[0] * gain[static_cast<size_t>(i)];
   }
-  Tensor y = x.shares_memory() || x.read_only() ? Tensor::empty(x.shape(), x.dtype()) : x;
   void* out = y.mutable_raw();
   const auto bytes = static_cast<int64_t>(size_of(x.dtype()));
   parallel_for(n * pixels, 64, [&](int64_t begin, int64_t end) {

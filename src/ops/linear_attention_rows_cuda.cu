@@ -105,9 +105,9 @@ struct RowBlock {
         for (int which = 0; which < 3; ++which) assign(tables.thirds[which][i], third_of<T>(value, which));
       }
     }
-    if (Transposed && threadIdx.x < block_tokens)
-      tables.of_token[threadIdx.x] =
-          in.inverse && threadIdx.x < tokens ? in.inverse[token_at() + threadIdx.x] : 1.0f;
+    const int t = static_cast<int>(threadIdx.x);
+    if (Transposed && t < block_tokens)
+      tables.of_token[t] = in.inverse && t < tokens ? in.inverse[token_at() + t] : 1.0f;
   }
 
   // The product of one stage, and f(x)·total for the tokens of this warp's 16×16 tile number warp_column.

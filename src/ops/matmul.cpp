@@ -238,6 +238,7 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
 }
 
 void set_tf32(bool allowed) { tf32_allowed = allowed; }
+bool tf32_is_allowed() { return tf32_allowed; }
 
 DType fastest_product_dtype(const Device& device) {
   if (device.is_gpu()) return open_gpu(device).info.architecture >= 80 ? DType::bf16 : DType::f16;

@@ -4,6 +4,7 @@
 
 #include "core/parallel.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 
 namespace linnet::ops {
 namespace {
@@ -29,10 +30,14 @@ void scatter_channels(const T* pixels, int64_t plane, int64_t channels, int64_t 
 
 Tensor to_pixels(const Tensor& planes, DType dtype) {
   check_picture(planes);
-  check_type("pixels", dtype);
+  check_type("pixels", dtype, planes.device());
+  const int64_t n = planes.size(0), channels = planes.size(1), height = planes.size(2), width = planes.size(3);
+  Tensor result = Tensor::empty({n, height, width, channels}, dtype, planes.device());
+  if (planes.on_gpu()) {
+    gpu_kernels().picture.to_pixels(planes.view(), result.view(), n, channels, height * width);
+    return result;
+  }
   const Tensor source = planes.to(DType::f32);
-  const int64_t n = source.size(0), channels = source.size(1), height = source.size(2), width = source.size(3);
-  Tensor result = Tensor::empty({n, height, width, channels}, dtype);
   const float* from = source.data<float>();
   parallel_for(n * height, 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -51,7 +56,11 @@ Tensor to_planes(const Tensor& pixels) {
   check_picture(pixels);
   check_type("planes", pixels);
   const int64_t n = pixels.size(0), height = pixels.size(1), width = pixels.size(2), channels = pixels.size(3);
-  Tensor result = Tensor::empty({n, channels, height, width});
+  Tensor result = Tensor::empty({n, channels, height, width}, DType::f32, pixels.device());
+  if (pixels.on_gpu()) {
+    gpu_kernels().picture.to_planes(pixels.view(), result.view(), n, channels, height * width);
+    return result;
+  }
   float* to = result.mutable_data<float>();
   parallel_for(n * height, 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -73,6 +82,9 @@ void interleave(const Tensor& part, int64_t row, int64_t column, Tensor& picture
             (row == 0 || row == 1) && (column == 0 || column == 1),
         "pixels of shape {} cannot be every second one of {}", to_string(part.shape()),
         to_string(picture.shape()));
+  if (part.on_gpu())
+    return gpu_kernels().picture.interleave(part.view(), row, column, picture.view(), n, height, width,
+                                            channels);
   const size_t pixel = static_cast<size_t>(channels) * size_of(part.dtype());
   auto* to = static_cast<char*>(picture.mutable_raw());
   const auto* from = static_cast<const char*>(part.raw());
@@ -95,12 +107,25 @@ Tensor crop_rows(const Tensor& picture, int64_t begin, int64_t end) {
   if (end - begin == rows) return picture;
   const Shape shape{n, end - begin, width, channels};
   if (n == 1) return picture.reshape({rows, width, channels}).rows(begin, end).reshape(shape);
-  Tensor result = Tensor::empty(shape, picture.dtype());
-  const auto each = static_cast<size_t>((end - begin) * width * channels) * size_of(picture.dtype());
+  Tensor result = Tensor::empty(shape, picture.dtype(), picture.device());
   for (int64_t i = 0; i < n; ++i)
-    std::memcpy(element(result, i * (end - begin) * width * channels),
-                element(picture, (i * rows + begin) * width * channels), each);
+    copy_rows(crop_rows(picture.rows(i, i + 1), begin, end), result.rows(i, i + 1), 0);
   return result;
+}
+
+void copy_rows(const Tensor& from, Tensor to, int64_t first) {
+  check_picture(from);
+  check_picture(to);
+  const int64_t rows = from.size(1), n = to.size(0);
+  check(n == 1 && first >= 0 && first + rows <= to.size(1) && from.numel() == rows * to.numel() / to.size(1) &&
+            from.dtype() == to.dtype() && from.device() == to.device(),
+        "rows of shape {} cannot be written to {} from row {} on", to_string(from.shape()),
+        to_string(to.shape()), first);
+  const size_t offset = to.bytes() / static_cast<size_t>(to.size(1)) * static_cast<size_t>(first);
+  if (to.on_gpu())
+    gpu().copy(to.view().as<char>() + offset, from.view().data, from.bytes());
+  else
+    std::memcpy(static_cast<char*>(to.mutable_raw()) + offset, from.raw(), from.bytes());
 }
 
 }  // namespace linnet::ops

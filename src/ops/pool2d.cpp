@@ -5,6 +5,7 @@
 
 #include "core/parallel.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/onednn.h"
 
 namespace linnet::ops {
@@ -56,7 +57,13 @@ Tensor pool2d(const Tensor& x, Pooling pooling, int64_t size, int64_t stride, in
   check(size > 0 && stride > 0 && padding >= 0 && padding < size && x.size(1) + 2 * padding >= size &&
             x.size(2) + 2 * padding >= size,
         "a window of {} pixels does not fit shape {}", size, to_string(x.shape()));
-  Tensor y = Tensor::empty({x.size(0), extent(x.size(1)), extent(x.size(2)), x.size(3)});
+  Tensor y =
+      Tensor::empty({x.size(0), extent(x.size(1)), extent(x.size(2)), x.size(3)}, DType::f32, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().picture.pool(x.view(), y.view(), pooling == Pooling::largest, x.size(0), x.size(1), x.size(2),
+                               x.size(3), size, stride, padding, y.size(1), y.size(2));
+    return y;
+  }
   const auto algorithm =
       pooling == Pooling::largest ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_exclude_padding;
   const memory::desc in = describe(x.shape()), out = describe(y.shape());
@@ -65,6 +72,22 @@ Tensor pool2d(const Tensor& x, Pooling pooling, int64_t size, int64_t stride, in
   stream().wait();
   return y;
 }
+
+namespace {
+
+Tensor join_on_gpu(const std::vector<Tensor>& parts, int64_t channels) {
+  Tensor result = Tensor::empty(parts[0].shape().with_last(channels), DType::f32, parts[0].device());
+  int64_t into = 0;
+  for (const Tensor& part : parts) {
+    const int64_t own = part.size(3);
+    gpu_kernels().arrange.copy_columns(part.view(), own, 0, result.view(), channels, into, own,
+                                       part.shape().rows(), sizeof(float));
+    into += own;
+  }
+  return result;
+}
+
+}  // namespace
 
 Tensor join_channels(const std::vector<Tensor>& parts) {
   check(!parts.empty(), "no channels to join");
@@ -76,6 +99,7 @@ Tensor join_channels(const std::vector<Tensor>& parts) {
           to_string(parts[0].shape()));
     channels += part.size(3);
   }
+  if (parts[0].on_gpu()) return join_on_gpu(parts, channels);
   Tensor result = Tensor::empty(parts[0].shape().with_last(channels));
   float* to = result.mutable_data<float>();
   parallel_for(result.numel() / channels, 64, [&](int64_t begin, int64_t end) {
@@ -95,8 +119,13 @@ Tensor resize_bilinear(const Tensor& x, int64_t height, int64_t width) {
   check_picture(x);
   check(height > 0 && width > 0, "a picture of {}x{} pixels cannot be", height, width);
   const int64_t rows = x.size(1), columns = x.size(2), channels = x.size(3);
+  Tensor result = Tensor::empty({x.size(0), height, width, channels}, DType::f32, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().picture.resize_bilinear(x.view(), result.view(), x.size(0), rows, columns, channels, height,
+                                          width);
+    return result;
+  }
   const std::vector<Between> down = places(rows, height), across = places(columns, width);
-  Tensor result = Tensor::empty({x.size(0), height, width, channels});
   float* to = result.mutable_data<float>();
   const float* from = x.data<float>();
   parallel_for(x.size(0) * height, 8, [&](int64_t begin, int64_t end) {

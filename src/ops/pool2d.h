@@ -1,5 +1,5 @@
-// Pooling of pictures (n, height, width, channels), by oneDNN, and what networks of many branches need besides.
-// f32. Not differentiable.
+// Pooling of pictures (n, height, width, channels), on the CPU by oneDNN, and what networks of many branches
+// need besides. f32. Not differentiable.
 #pragma once
 
 #include <vector>

@@ -43,6 +43,7 @@ template <class T, int Width, int Queries>
 __global__ void __launch_bounds__(tile_threads, 2)
     key_gradients(Attention<T> in, Gradients<T> gradients, int blocks) {
   constexpr int own = 16 * tile_warps, pitch = Layout<Width>::pitch, behind = rows_in_shared<Queries, own>;
+  if (!can_multiply<T>()) return;
   LINNET_DYNAMIC_SHARED(shared);
   T* const tiles = seen_as<T>(shared);  // two stages of q and g, and behind them of their sums
   auto* const sums = seen_as<RowSums>(tiles + behind * pitch);
@@ -107,10 +108,36 @@ __global__ void __launch_bounds__(tile_threads, 2)
                             in.head_size, in.packed);
 }
 
-template <class T, int Width, int R, int Keys>
+// dq += D·K of Keys keys, with their values so many elements behind them.
+template <class T, int Width, int R, int Keys, class Adjust>
+__device__ __forceinline__ void add_query_gradients(float (&dq)[R][Layout<Width>::tiles][4],
+                                                    const unsigned (&q)[R][Layout<Width>::steps][4],
+                                                    const unsigned (&g)[R][Layout<Width>::steps][4],
+                                                    const RowSums (&sums)[R][2], const T* k, int values_behind,
+                                                    Adjust adjust_scores, float factor) {
+  float p[R][Keys / 8][4], d[R][Keys / 8][4];
+  multiply_transposed<T, Width, Keys, R>(p, q, k);
+  multiply_transposed<T, Width, Keys, R>(d, g, k + values_behind);
+  adjust_scores(p);
+#pragma unroll
+  for (int r = 0; r < R; ++r)
+#pragma unroll
+    for (int j = 0; j < Keys / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const RowSums row = sums[r][e / 2];
+        d[r][j][e] = exp_2(fmaf(p[r][j][e], factor, -row.log_sum)) * (d[r][j][e] - row.g_out);
+      }
+  unsigned left[R][Keys / 16][4];
+  as_left<T>(left, d);
+  multiply<T, Width, Keys, R>(dq, left, k);
+}
+
+template <class T, int Width, int R, int Keys, int Step>
 __global__ void __launch_bounds__(tile_threads, 2)
     query_gradients(Attention<T> in, Gradients<T> gradients, int blocks) {
   constexpr int own = 16 * R * tile_warps, pitch = Layout<Width>::pitch;
+  if (!can_multiply<T>()) return;
   LINNET_DYNAMIC_SHARED(shared);
   T* const tiles = seen_as<T>(shared);  // two stages of keys and values
   const Part part = part_of(in, blocks);
@@ -145,25 +172,16 @@ __global__ void __launch_bounds__(tile_threads, 2)
     wait_for_copies<0>();
     __syncthreads();
     if (tile + 1 < count) fetch(tile + 1);
-    const T *const k_tile = keys_at(tile), *const v_tile = k_tile + Keys * pitch;
-    float p[R][Keys / 8][4], d[R][Keys / 8][4];
-    multiply_transposed<T, Width, Keys, R>(p, q, k_tile);
-    multiply_transposed<T, Width, Keys, R>(d, g, v_tile);
-    if (factors.always || (tile + 1) * Keys > part.keys)
-      adjust<false>(p, in, part, factors.before, first + first_of_warp<R>(), tile * Keys, part.keys);
-#pragma unroll
-    for (int r = 0; r < R; ++r)
-#pragma unroll
-      for (int j = 0; j < Keys / 8; ++j)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const RowSums row_sums = sums[r][e / 2];
-          d[r][j][e] =
-              exp_2(fmaf(p[r][j][e], factors.after, -row_sums.log_sum)) * (d[r][j][e] - row_sums.g_out);
-        }
-    unsigned left[R][Keys / 16][4];
-    as_left<T>(left, d);
-    multiply<T, Width, Keys, R>(dq, left, k_tile);
+#pragma unroll 1
+    for (int step = 0; step < Keys; step += Step)
+      add_query_gradients<T, Width, R, Step>(
+          dq, q, g, sums, keys_at(tile) + step * pitch, Keys * pitch,
+          [&](auto& scores) {
+            if (factors.always || tile * Keys + step + Step > part.keys)
+              adjust<false>(scores, in, part, factors.before, first + first_of_warp<R>(), tile * Keys + step,
+                            part.keys);
+          },
+          factors.after);
   }
 
   __syncthreads();  // the tiles have been read
@@ -185,10 +203,10 @@ void start_keys(const ops::GpuAttention& in, const Gradients<T>& gradients, bool
 
 template <class T, int Width, int R>
 void start_queries(const ops::GpuAttention& in, const Gradients<T>& gradients, bool packed) {
-  constexpr int own = 16 * R * tile_warps, keys = 32;
+  constexpr int own = 16 * R * tile_warps, keys = Width <= 72 ? 64 : 32, step = Width == 72 && R == 2 ? 16 : 32;
   constexpr size_t bytes = rows_in_shared<keys, own> * Layout<Width>::pitch * sizeof(T);
   const int64_t blocks = divide_up(in.longest_queries, own);
-  launch(query_gradients<T, Width, R, keys>, grid_of(in, blocks), dim3(tile_threads), bytes,
+  launch(query_gradients<T, Width, R, keys, step>, grid_of(in, blocks), dim3(tile_threads), bytes,
          attention_of<T>(in, packed), gradients, static_cast<int>(blocks));
 }
 

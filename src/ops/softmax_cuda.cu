@@ -13,11 +13,33 @@ using namespace softmax;
 
 constexpr int threads = 256;
 
-template <class T>
-constexpr bool has_tiles = !std::is_same_v<T, float>;
+// Whether tensor cores take bf16: from architecture 8.0 on.
+bool take_bf16() {
+#ifdef LINNET_CUDA_EMULATED
+  return true;
+#else
+  static const bool result = [] {
+    int device = 0, major = 0;
+    must(cudaGetDevice(&device), "asking for the GPU");
+    must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+         "asking for its architecture");
+    return major >= 8;
+  }();
+  return result;
+#endif
+}
 
-// The RowSums of each query and head, and g in q's type. Eight threads work on one, N neighbours each at a
-// time. Reads out and g once.
+template <class T>
+constexpr bool may_have_tiles = !std::is_same_v<T, float>;
+
+template <class T>
+bool has_tiles(int64_t head_size) {
+  return may_have_tiles<T> && head_size <= widest_tile && (!std::is_same_v<T, bf16> || take_bf16());
+}
+
+// The RowSums of each query and head, and g in q's type. The sums are of that g, too: they are subtracted from
+// products with it, and often little is left. Eight threads work on one, N neighbours each at a time. Reads out
+// and g once.
 template <int N, class T, class G>
 __global__ void prepare(const G* g, const T* out, const float* log_sums, RowSums* sums, T* converted,
                         int64_t queries, int heads, int head_size) {
@@ -31,8 +53,8 @@ __global__ void prepare(const G* g, const T* out, const float* log_sums, RowSums
       Pack<T, N> same;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        sum = fmaf(to_float(some_g.at[i]), to_float(some_out.at[i]), sum);
         assign(same.at[i], to_float(some_g.at[i]));
+        sum = fmaf(to_float(same.at[i]), to_float(some_out.at[i]), sum);
       }
       if (converted != nullptr) *seen_as<Pack<T, N>>(converted + at) = same;
     }
@@ -42,8 +64,8 @@ __global__ void prepare(const G* g, const T* out, const float* log_sums, RowSums
     sums[head * queries + query] = {log_sums[head * queries + query] * log2_e, sum};
 }
 
-// Of the scores of queries and keys as far apart as one entry of the bias says: a warp takes every so manieth
-// pair, its lanes the columns.
+// A block sums over all pairs of a query and a key that are as far apart as one entry of the bias says; a warp
+// takes a pair at a time, its lanes the columns. For T5, whose texts are short.
 template <class T>
 __global__ void bias_gradient(Attention<T> in, Gradients<T> gradients, float* dbias) {
   const int head = static_cast<int>(blockIdx.x) / in.bias_width,
@@ -73,9 +95,8 @@ __global__ void bias_gradient(Attention<T> in, Gradients<T> gradients, float* db
   if (threadIdx.x == 0) dbias[blockIdx.x] += sum;
 }
 
-// A block takes a row: first the largest score and the sum of exponentials, of each thread's numbers and then
-// of all, then the shares. The second time the row comes from the caches: 4 bytes an element from memory, and
-// the result.
+// A block takes a row: first the largest score and the sum of exponentials, then the shares. The second time
+// the row comes from the caches: 4 bytes an element from memory, and the result.
 template <int N, class T>
 __global__ void softmax_rows(const float* scores, T* shares, int64_t columns, float factor) {
   const float* row = scores + blockIdx.x * columns;
@@ -108,8 +129,8 @@ __global__ void softmax_rows(const float* scores, T* shares, int64_t columns, fl
 void forward(const ops::GpuAttention& in, View out, View log_sums) {
   with_float(out.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    if constexpr (has_tiles<T>)
-      if (in.head_size <= widest_tile) return forward_by_tiles<T>(in, out, log_sums);
+    if constexpr (may_have_tiles<T>)
+      if (has_tiles<T>(in.head_size)) return forward_by_tiles<T>(in, out, log_sums);
     forward_plainly<T>(in, out, log_sums);
   });
 }
@@ -136,9 +157,8 @@ void backward_of(const ops::GpuAttention& in, View g, View out, View log_sums, c
   const ops::ColumnView own_g{same_type ? g : View{converted.as<void>(), out.dtype}, width, 0};
   const Gradients<T> gradients{rows_of<const T>(own_g), sums.as<const RowSums>(), rows_of<T>(dq),
                                rows_of<T>(dk), rows_of<T>(dv)};
-  bool by_tiles = false;
-  if constexpr (has_tiles<T>) {
-    by_tiles = in.head_size <= widest_tile;
+  const bool by_tiles = has_tiles<T>(in.head_size);
+  if constexpr (may_have_tiles<T>) {
     bool packed = true;
     for (const ops::ColumnView* x : {&in.q, &in.k, &in.v, &own_g, &dq, &dk, &dv})
       packed &= is_packed<T>(*x, in.head_size);

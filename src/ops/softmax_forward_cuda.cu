@@ -71,10 +71,11 @@ __device__ __forceinline__ void finish(Running<R>& running, float factor, float*
 }
 
 template <class T, int Width, int R, int Keys>
-__global__ void __launch_bounds__(tile_threads, R == 2 ? 2 : 3)
+__global__ void __launch_bounds__(tile_threads, R == 1 && Width <= 72 ? 3 : 2)
     attend(Attention<T> in, Rows<T> out, float* log_sums, int blocks) {
   constexpr int queries = 16 * R * tile_warps, pitch = Layout<Width>::pitch;
   static_assert(queries <= 2 * Keys, "queries come by way of one stage");
+  if (!can_multiply<T>()) return;
   LINNET_DYNAMIC_SHARED(shared);
   T* const tiles = seen_as<T>(shared);  // two stages of keys and values
   const Part part = part_of(in, blocks);

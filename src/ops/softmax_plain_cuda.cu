@@ -69,11 +69,14 @@ __device__ __forceinline__ void multiply_rows(Four& scores, Shared& shared, cons
 template <int Chunks, class T>
 __device__ __forceinline__ void multiply_add(Four (&result)[Chunks], const Four& x, Shared& shared,
                                              const Rows<const T>& from, int rows, int head_size) {
-  __syncthreads();
+  __syncthreads();  // what was there has been read
+#pragma unroll
   for (int i = 0; i < 4; ++i)
+#pragma unroll
     for (int j = 0; j < 4; ++j) shared.left[own_column() + j][own_row() + i] = x[i][j];
 #pragma unroll
   for (int chunk = 0; chunk < Chunks; ++chunk) {
+    if (chunk * side >= head_size) continue;
     if (chunk > 0) __syncthreads();
     for (int i = threadIdx.x; i < side * side; i += threads) {
       const int row = i / side, column = chunk * side + i % side;
@@ -88,12 +91,16 @@ __device__ __forceinline__ void multiply_add(Four (&result)[Chunks], const Four&
 template <int Chunks, class T, class Factor>
 __device__ __forceinline__ void store(const Rows<T>& to, const Four (&x)[Chunks], int rows, int head_size,
                                       Factor factor) {
-  for (int i = 0; i < 4 && own_row() + i < rows; ++i)
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
 #pragma unroll
     for (int chunk = 0; chunk < Chunks; ++chunk)
-      for (int j = 0; j < 4; ++j)
-        if (const int column = chunk * side + own_column() + j; column < head_size)
-          assign(to.at[(own_row() + i) * to.stride + column], x[chunk][i][j] * factor(i));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int row = own_row() + i, column = chunk * side + own_column() + j;
+        if (row < rows && column < head_size)
+          assign(to.at[row * to.stride + column], x[chunk][i][j] * factor(i));
+      }
 }
 
 // A product as a score in units of log 2.
@@ -120,7 +127,8 @@ __global__ void __launch_bounds__(threads) attend(Attention<T> in, Rows<T> out, 
   const Rows<const T> q = in.q.from(part.first_query + first, column);
   Four result[Chunks] = {};
   float most[4], sum[4] = {};
-  for (float& x : most) x = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) most[i] = -INFINITY;
   for (int begin = 0; begin < part.keys; begin += side) {
     const int keys = part.keys - begin;
     Four p;
@@ -147,6 +155,7 @@ __global__ void __launch_bounds__(threads) attend(Attention<T> in, Rows<T> out, 
     }
     multiply_add(result, p, shared, in.v.from(part.first_key + begin, column), keys, in.head_size);
   }
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     sum[i] = over_row(sum[i], [](float a, float b) { return a + b; });
     if (own_column() == 0 && own_row() + i < rows)
@@ -202,6 +211,7 @@ __global__ void __launch_bounds__(threads)
   const int64_t row = part.first_query + first;
   const Rows<const T> q = in.q.from(row, column), g = gradients.g.from(row, column);
   RowSums sums[4];
+#pragma unroll
   for (int i = 0; i < 4; ++i)
     sums[i] = own_row() + i < rows ? gradients.sums[part.head * in.queries + row + own_row() + i]
                                    : RowSums{INFINITY, 0};

@@ -11,6 +11,17 @@ namespace linnet::cuda::softmax {
 
 constexpr int tile_warps = 4, tile_threads = tile_warps * warp_size;
 
+/// Whether this architecture's tensor cores take T. Turing's take no bf16, and it has plain kernels for that
+/// instead (has_tiles() in softmax_cuda.cu).
+template <class T>
+__device__ constexpr bool can_multiply() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return std::is_same_v<T, f16>;
+#else
+  return true;
+#endif
+}
+
 /// How heads of up to Width (a multiple of 8) columns lie in shared memory: with zeros up to the depth of a
 /// product, and 16 bytes more, so that eight rows' 16 bytes lie in different banks.
 template <int Width>
@@ -220,12 +231,13 @@ __device__ __forceinline__ void adjust(float (&scores)[R][Tiles][4], const Seque
     for (int j = 0; j < Tiles; ++j)
 #pragma unroll
       for (int e = 0; e < 4; ++e) scores[r][j][e] = 8 * j + e % 2 < last ? scores[r][j][e] * before : -INFINITY;
-  if (all.bias != nullptr) add_bias<RowsAreKeys>(scores, all, part, first_row, first_column);
+  if (R == 1 && all.bias != nullptr) add_bias<RowsAreKeys>(scores, all, part, first_row, first_column);
 }
 
 /// Whether blocks of 128 queries, which read keys and values half as often as those of 64, keep every
 /// multiprocessor busy.
 inline bool fills_large_blocks(const ops::GpuAttention& in) {
+  if (in.bias.data != nullptr) return false;  // for which there are registers in smaller ones alone
   const int64_t blocks = divide_up(in.longest_queries, 128) * in.heads * in.sequences;
   return in.longest_queries > 64 && blocks >= 2 * multiprocessors();
 }

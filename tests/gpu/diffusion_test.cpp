@@ -1,5 +1,6 @@
 // Samplers, guidance and the training loss on the GPU, against the same on the CPU.
 #include "diffusion/loss.h"
+#include "diffusion/recorded.h"
 #include "diffusion/samplers.h"
 #include "gpu/support.h"
 #include "ops/combine.h"
@@ -265,6 +266,40 @@ TEST_P(GpuSampling, DpmSolverPlusPlus) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Variance, GpuSampling, testing::Bool());
+
+// Whether anything is recorded is the GPU's affair: the third call and the fourth are repetitions on a real
+// one.
+TEST(GpuDiffusion, ARecordedModelAnswersAsItself) {
+  LINNET_NEED_GPU();
+  const Denoiser plain = [](const Tensor& x, const Tensor& t) {
+    EXPECT_EQ(t.device(), x.device());
+    return combine({{2, x}, {0.5f, t.reshape(x.shape())}}, true);
+  };
+  const Denoiser model = recorded(plain);
+  std::vector<Tensor> answers, expected;
+  for (const int64_t n : {3, 3, 3, 3, 5, 5, 5, 3, 3, 3}) {
+    const auto seed = static_cast<uint64_t>(answers.size());
+    const Tensor x = random({n, 1, 1, 1}, seed), t = random({n}, 100 + seed);
+    answers.push_back(model(x.to(the_gpu), t));
+    expected.push_back(plain(x, t));
+  }
+  for (size_t i = 0; i < answers.size(); ++i)  // after all: none may have been written over
+    EXPECT_LT(relative_error(answers[i].host(), values_of(expected[i])), 1e-6) << "call " << i;
+  EXPECT_FALSE(model(random({2, 1, 1, 1}, 1), random({2}, 2)).on_gpu());
+}
+
+TEST(GpuDiffusion, ARecordedModelThatFailsSaysWhy) {
+  LINNET_NEED_GPU();
+  int calls = 0;
+  const Denoiser model = recorded([&](const Tensor& x, const Tensor&) {
+    check(++calls == 1, "it is too late");
+    return x;
+  });
+  const Tensor x = random({2, 1, 1, 1}, 1).to(the_gpu), t = random({2}, 2);
+  model(x, t);
+  EXPECT_THROW(model(x, t), Error);
+  EXPECT_THROW(model(x, t), Error);
+}
 
 }  // namespace
 }  // namespace linnet::ops::test

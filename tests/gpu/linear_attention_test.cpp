@@ -45,7 +45,7 @@ const std::vector<DType> halves = {DType::bf16, DType::f16};
 
 TEST(GpuOperations, LinearAttentionOfEveryHeadSize) {
   LINNET_NEED_GPU();
-  for (const int64_t head_size : {1, 8, 20, 32, 48})
+  for (const int64_t head_size : {3, 8, 20, 32, 48})
     for (const auto map : {FeatureMap::relu, FeatureMap::none})
       expect_right({.batch = 2, .rows = 3, .columns = 3, .heads = 3, .head_size = head_size, .map = map});
   for (const int64_t head_size : {72, 192, 256, 288})

@@ -3,6 +3,7 @@
 
 #include <linnet/error.h>
 
+#include "cuda/convolution.h"
 #include "cuda/int8_rows.h"
 #include "cuda/kernels.h"
 #include "cuda/runtime.h"
@@ -74,7 +75,43 @@ void matmul_batch(const MatrixView& a, const MatrixView& b, int64_t a_step, int6
 
 const char* engine() { return "plain loops"; }
 
+// Of one window: over the pixels that lie in the picture.
+template <class T>
+float window_sum(const ops::GpuConv& c, const T* picture, const T* weight, int64_t top, int64_t left) {
+  float sum = 0.0f;
+  for (int64_t i = 0; i < c.kernel_height; ++i)
+    for (int64_t j = 0; j < c.kernel_width; ++j) {
+      const int64_t row = top + i, column = left + j;
+      if (row < 0 || row >= c.height || column < 0 || column >= c.width) continue;
+      const T* x = picture + (row * c.width + column) * c.in;
+      const T* w = weight + (i * c.kernel_width + j) * c.in;
+      for (int64_t k = 0; k < c.in; ++k) sum += to_float(x[k]) * to_float(w[k]);
+    }
+  return sum;
+}
+
+template <class T>
+void convolve_all(const ops::GpuConv& c, const T* x, const T* weight, const T* bias, T* y) {
+  const int64_t filter = c.kernel_height * c.kernel_width * c.in;
+  for (int64_t i = 0; i < c.n * c.out_height * c.out_width * c.out; ++i) {
+    const int64_t o = i % c.out, pixel = i / c.out, sample = pixel / c.out_width / c.out_height,
+                  top = pixel / c.out_width % c.out_height * c.stride - c.top,
+                  left = pixel % c.out_width * c.stride - c.left;
+    float sum = window_sum(c, x + sample * c.height * c.width * c.in, weight + o * filter, top, left);
+    sum += to_float(bias[o]) + (c.accumulate ? to_float(y[i]) : 0.0f);
+    assign(y[i], c.relu && sum < 0.0f ? 0.0f : sum);
+  }
+}
+
 }  // namespace
+
+void convolve(const ops::GpuConv& conv, View x, View weight, View bias, View y) {
+  if (weight.dtype != x.dtype || bias.dtype != x.dtype || y.dtype != x.dtype) wrong_type(y.dtype);
+  with_float(x.dtype, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    convolve_all(conv, x.as<T>(), weight.as<T>(), bias.as<T>(), y.as<T>());
+  });
+}
 
 void fill(ops::ProductKernels& table) {
   table = {matmul, matmul_batch, quantize_rows, dequantize_rows, engine};
