@@ -75,7 +75,7 @@ TEST(GpuTraining, TenStepsAgreeWithTheCpu) {
 
 TEST(GpuTraining, ACheckpointGoesFromOneDeviceToTheOther) {
   LINNET_NEED_TRAINING();
-  const test::TemporaryFolder folder;
+  const TemporaryFolder folder;
   const auto path = folder.path() / "checkpoint.safetensors";
   const RandomData data;
   Trainer here(config_on("cpu"), data), there(config_on("cuda"), data);
