@@ -127,7 +127,7 @@ struct RowBlock {
           for (int i = 0; i < 4; ++i) left[m][i] = features<T>(left[m][i]);
         }
       }
-      if (!Transposed && in.total) add_denominators(step * stage_depth + k, left, z);
+      if (!Transposed && in.total) add_denominators(left_at + k, step * stage_depth + k, z);
       multiply_fragments<T, tall, Wide>(
           left,
           [&](unsigned(&pairs)[4], int n) {
@@ -141,23 +141,20 @@ struct RowBlock {
     }
   }
 
-  __device__ void add_denominators(int k, const unsigned (&left)[tall][4], float (&z)[4]) const {
-    unsigned right[2] = {0, 0};
+  // Of the warp's 16×16 tile number warp_column at k of the depth, which is read again: out of an array, by
+  // that number, it would have to leave its registers.
+  __device__ void add_denominators(const T* left_at, int k, float (&z)[4]) const {
+    unsigned left[4], right[2] = {0, 0};
+    load_tiles(left, left_at + 16 * warp_column * x_row);
+    if (in.mapped)
+      for (unsigned& pair : left) pair = features<T>(pair);
     const int which = lane / 4;
     if (which < 3) {
       T* from = tables.thirds[which] + k + 2 * (lane % 4);
       right[0] = pair_at(from);
       right[1] = pair_at(from + 8);
     }
-    // By selection: left[warp_column] would move the fragments out of the registers.
-    unsigned own[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      own[i] = left[0][i];
-#pragma unroll
-      for (int m = 1; m < tall; ++m) own[i] = m == warp_column ? left[m][i] : own[i];
-    }
-    mma<T>(z, own, right);
+    mma<T>(z, left, right);
   }
 
   // body(row and column in the tile, the two sums there)
@@ -266,7 +263,8 @@ struct RowBlock {
 };
 
 template <class T, int Wide, bool Transposed>
-__global__ void __launch_bounds__(tile_threads) multiply_rows(RowTiles<T> in) {
+__global__ void __launch_bounds__(tile_threads, 1) multiply_rows(RowTiles<T> in) {
+  if (!tiles_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   using Block = RowBlock<T, Wide, Transposed>;
   const Block block(in, shared);
