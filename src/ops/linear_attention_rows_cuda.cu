@@ -41,8 +41,14 @@ struct Tables {
   float sums[warp_columns][block_tokens];
 };
 
+constexpr size_t table_bytes(int wide) {
+  const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
+  return columns * (sizeof(float) + 3 * sizeof(bf16)) + (1 + warp_columns) * block_tokens * sizeof(float);
+}
+
 template <class T, int Wide, bool Transposed>
 struct RowBlock {
+  static_assert(sizeof(Tables<T, Wide>) == table_bytes(Wide));
   static constexpr int columns = warp_columns * 8 * Wide;
   static constexpr int x_row = stage_depth + padding, tile_row = columns + padding;
   static constexpr int matrix_row = Transposed ? stage_depth + padding : columns + padding;
@@ -309,9 +315,8 @@ SharedPlan plan_rows(int wide, bool transposed) {
   const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
   const size_t rows = transposed ? columns : stage_depth, row = transposed ? stage_depth : columns;
   const size_t stage = block_tokens * (stage_depth + padding) + rows * (row + padding);
-  const size_t tables =
-      columns * (sizeof(float) + 3 * sizeof(bf16)) + (1 + warp_columns) * block_tokens * sizeof(float);
-  return plan_shared(stage * sizeof(bf16), block_tokens * (columns + padding) * sizeof(bf16), tables, true);
+  return plan_shared(stage * sizeof(bf16), block_tokens * (columns + padding) * sizeof(bf16), table_bytes(wide),
+                     true);
 }
 
 void answer_by_tiles(const Shape& shape, const Answer& step) {
