@@ -37,9 +37,15 @@ TextStates join(const std::vector<Tensor>& texts) {
     check(text.size(1) == width, "texts' states of widths {} and {} do not go together", width, text.size(1));
     offsets.push_back(offsets.back() + text.size(0));
   }
-  Tensor states = Tensor::empty({offsets.back(), width});
-  for (size_t i = 0; i < texts.size(); ++i)
-    std::copy_n(texts[i].data<float>(), texts[i].numel(), states.mutable_data<float>() + offsets[i] * width);
+  const Device& device = texts[0].device();
+  Tensor states = Tensor::empty({offsets.back(), width}, DType::f32, device);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const Tensor text = texts[i].to(device).to(DType::f32);
+    if (device.is_gpu())
+      gpu().copy(states.view().as<float>() + offsets[i] * width, text.view().data, text.bytes());
+    else
+      std::copy_n(text.data<float>(), text.numel(), states.mutable_data<float>() + offsets[i] * width);
+  }
   return {states, offsets};
 }
 
@@ -116,6 +122,19 @@ Tensor PixArt::time_and_size(const Tensor& t, int64_t batch, const PictureSize& 
                                             ratio_embedder_.forward(Tensor::from(ratios))));
 }
 
+// (tokens, width). Every step of a sampler wants the same ones.
+Tensor PixArt::positions(int64_t rows, int64_t columns, const Device& device) const {
+  const Shape shape{rows, columns, config_.hidden_size};
+  if (!positions_.defined() || positions_.shape() != shape || positions_.device() != device) {
+    const double base = static_cast<double>(config_.sample_size / config_.patch_size) / config_.interpolation;
+    positions_ = nn::sincos_positions(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
+                                      base / static_cast<double>(columns))
+                     .reshape(shape)
+                     .to(device);
+  }
+  return positions_.reshape({rows * columns, config_.hidden_size});
+}
+
 Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts,
                        std::optional<PictureSize> size) const {
   const int64_t patch = config_.patch_size;
@@ -133,11 +152,8 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   const PictureSize told = size.value_or(PictureSize{static_cast<float>(x.size(2)) * pixels_a_latent,
                                                      static_cast<float>(x.size(3)) * pixels_a_latent});
 
-  const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
-  const Tensor positions =
-      nn::sincos_positions(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
-                           base / static_cast<double>(columns));
-  Tensor h = ops::add_positions(x_embedder_.forward(x), positions);  // (batch, tokens, width)
+  const Tensor patches = x_embedder_.forward(x);
+  Tensor h = ops::add_positions(patches, positions(rows, columns, patches.device()));  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
   const DType dtype = nn::hidden_type(product_dtype_, modulation.device());

@@ -126,6 +126,7 @@ class PixArt {
 
  private:
   Tensor time_and_size(const Tensor& t, int64_t batch, const PictureSize& size) const;
+  Tensor positions(int64_t rows, int64_t columns, const Device& device) const;
 
   PixArtConfig config_;
   DType product_dtype_ = DType::f32;
@@ -136,6 +137,7 @@ class PixArt {
   nn::Linear t_block_, text_fc1_, text_fc2_, final_linear_;
   nn::Parameter null_caption_, final_table_;
   std::vector<PixArtBlock> blocks_;
+  mutable Tensor positions_;  // (rows, columns, width) of the last pictures
 };
 
 }  // namespace linnet
