@@ -5,6 +5,7 @@
 
 #include <chrono>
 
+#include "device_argument.h"
 #include "interrupt.h"
 #include "io/file.h"
 #include "io/text.h"
@@ -23,7 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string pictures, vae, output, dtype = "auto", stored = "f16", text_encoder, tokenizer,
+  std::string pictures, vae, output, dtype = "auto", device = "cpu", stored = "f16", text_encoder, tokenizer,
                                      cleaning = "lower";
   int64_t size = 256, batch = 8, shard = 1024, text_tokens = 300;
   bool flip = false, captions = false, buckets = false;
@@ -63,9 +64,11 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   const auto tokenizer = std::make_shared<Tokenizer>(Tokenizer::open(options.tokenizer));
   const std::shared_ptr<T5Encoder> encoder = load_t5(options.text_encoder);
   check_belongs(*tokenizer, printable(options.tokenizer), encoder->config());
-  encoder->set_product_dtype(options.dtype == "f32" ? DType::f32 : ops::fastest_product_dtype());
+  encoder->set_product_dtype(options.dtype == "f32" ? DType::f32
+                                                    : ops::fastest_wide_product_dtype(encode.device));
   encode.text_encoder = fmt::format("{} in {}, {} tokens, {}", quick_fingerprint(nn::all_parameters(*encoder)),
                                     name_of(encoder->product_dtype()), options.text_tokens, options.cleaning);
+  nn::move_to(*encoder, encode.device);
   encode.encode_texts = [=, limit = options.text_tokens](const std::vector<std::string>& texts) {
     return encode_each(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);
   };
@@ -85,7 +88,9 @@ void run(const Options& options) {
   encode.stored = stored_type(options.stored);
   encode.batch = options.batch;
   if (options.shard < 1) throw UsageError(fmt::format("{} pictures in a shard are impossible", options.shard));
-  const DType dtype = ops::product_dtype_from_name(options.dtype);
+  encode.device = open_device(options.device);
+  const DType dtype = options.dtype == "auto" ? ops::fastest_wide_product_dtype(encode.device)
+                                              : ops::product_dtype_from_name(options.dtype, encode.device);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
   use_threads(options.threads);
   const std::unique_ptr<Vae> vae = load_vae(options.vae);
@@ -94,7 +99,7 @@ void run(const Options& options) {
   const PictureSet pictures = PictureSet::open(
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
   fmt::print("{}, {} shard{}; {}\n", describe(pictures, options.captions), pictures.parts(),
-             pictures.parts() == 1 ? "" : "s", describe_products(dtype));
+             pictures.parts() == 1 ? "" : "s", describe_products(dtype, encode.device));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
@@ -107,7 +112,9 @@ void run(const Options& options) {
                     describe(done, pictures.count(), seconds));
       end_if_interrupted();
     };
-    result = encode_pictures(*vae, fingerprint(nn::all_parameters(*vae)), pictures, options.output, encode);
+    const std::string weights = fingerprint(nn::all_parameters(*vae));
+    nn::move_to(*vae, encode.device);
+    result = encode_pictures(*vae, weights, pictures, options.output, encode);
   }
   list_broken(result.broken);
   fmt::print("{} pictures in {} shard{}, {} of them new, {} left out: {}\n", result.pictures, result.shards,
@@ -152,6 +159,7 @@ void add_encode(const Verb& app) {
       .type_name("NAME");
   verb.add_option("--batch", o->batch, "Pictures at once").capture_default_str();
   add_dtype_option(verb, o->dtype);
+  add_device_option(verb, o->device);
   add_threads_option(verb, o->threads);
   verb.footer("linnet encode imagenet/train --vae sd-vae-ft-ema --flip -o latents");
   verb.callback([o] { run(*o); });

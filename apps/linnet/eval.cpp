@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "device_argument.h"
 #include "eval/features.h"
 #include "interrupt.h"
 #include "io/text.h"
@@ -61,7 +62,7 @@ void run(const EvalOptions& options) {
   use_threads(options.threads);
   catch_interrupts();
   if (!options.inception.empty()) return eval_with_inception(options);
-  const LoadedClassifier classifier = load_classifier(options.features);
+  const LoadedClassifier classifier = load_classifier(options.features, open_device(options.device));
   const FeatureStatistics samples = look_at_folder(classifier, options.samples);
   const FeatureStatistics reference = look_at_reference(classifier, options.reference);
   const double distance = frechet_distance(samples, reference);
@@ -96,6 +97,7 @@ void add_eval(const Verb& app) {
   verb.add_option("--save-statistics", options->statistics,
                   "Write the reference's statistics to this file, which may then stand for it")
       .type_name("FILE");
+  add_device_option(verb, options->device);
   add_threads_option(verb, options->threads);
   add_eval_shapes(verb);
   add_eval_scenes(verb);

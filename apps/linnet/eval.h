@@ -8,7 +8,7 @@ namespace linnet::app {
 
 /// Two sets of pictures, and how they are compared.
 struct EvalOptions {
-  std::string samples, reference, features, inception, json, statistics;
+  std::string samples, reference, features, inception, json, statistics, device = "cpu";
   int threads = 0;
 };
 

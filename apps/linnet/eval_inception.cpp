@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "device_argument.h"
 #include "eval.h"
 #include "eval/inception_view.h"
 #include "interrupt.h"
@@ -65,7 +66,7 @@ std::string as_json(const InceptionFigures& figures, const InceptionView& sample
 }  // namespace
 
 void eval_with_inception(const EvalOptions& options) {
-  const LoadedInception inception = load_inception(options.inception);
+  const LoadedInception inception = load_inception(options.inception, open_device(options.device));
   const InceptionView samples = look(inception, options.samples),
                       reference = look(inception, options.reference);
   if (!options.statistics.empty()) save_view(options.statistics, reference, inception);

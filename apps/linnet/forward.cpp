@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "device_argument.h"
 #include "io/text.h"
 #include "model_argument.h"
 #include "ops/matmul.h"
@@ -17,7 +18,7 @@ namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, input, output, dtype = "f32", weights = "ema", part = "transformer";
+  std::string model, input, output, dtype = "f32", device = "cpu", weights = "ema", part = "transformer";
   int threads = 0;
 };
 
@@ -25,12 +26,14 @@ void write(const Options& options, const NamedTensors& tensors, DType dtype) {
   write_safetensors(options.output, tensors);
   std::vector<std::string> written;
   for (const auto& [name, tensor] : tensors) written.push_back(name + " " + to_string(tensor.shape()));
-  fmt::print("{}; {}: {}\n", fmt::join(written, ", "), describe_products(dtype), options.output);
+  fmt::print("{}; {}: {}\n", fmt::join(written, ", "),
+             describe_products(dtype, device_from_name(options.device)), options.output);
 }
 
 void run_inception(const Options& options) {
-  const LoadedInception inception = load_inception(options.model);
-  write(options, inception_file(*inception.model, SafetensorsFile::open(options.input)), DType::f32);
+  const LoadedInception inception = load_inception(options.model, open_device(options.device));
+  write(options, inception_file(*inception.model, SafetensorsFile::open(options.input), inception.device),
+        DType::f32);
 }
 
 void run_vae(const Options& options) {
@@ -39,27 +42,33 @@ void run_vae(const Options& options) {
     throw UsageError(
         fmt::format("--part is transformer, vae.encoder, vae.decoder, text_encoder or inception, not \"{}\"",
                     printable(options.part)));
-  const DType dtype = ops::product_dtype_from_name(options.dtype);
+  const Device device = open_device(options.device);
+  const DType dtype = ops::product_dtype_from_name(options.dtype, device);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
   const std::unique_ptr<Vae> vae = load_vae(options.model);
   vae->set_product_dtype(dtype);
+  nn::move_to(*vae, device);
   const auto input = SafetensorsFile::open(options.input);
-  write(options, encoder ? encode_file(*vae, input) : decode_file(*vae, input), dtype);
+  write(options, encoder ? encode_file(*vae, input, device) : decode_file(*vae, input, device), dtype);
 }
 
 void run_text_encoder(const Options& options) {
   const std::unique_ptr<T5Encoder> encoder = load_t5(options.model);
-  const DType dtype = ops::product_dtype_from_name(options.dtype);
+  const Device device = open_device(options.device);
+  const DType dtype = ops::product_dtype_from_name(options.dtype, device);
   encoder->set_product_dtype(dtype);
+  nn::move_to(*encoder, device);
   write(options, text_file(*encoder, SafetensorsFile::open(options.input)), dtype);
 }
 
 template <class Model>
 void run_transformer(const Options& options, Model& model) {
-  const DType dtype = model.product_dtype_from_name(options.dtype);
+  const Device device = open_device(options.device);
+  const DType dtype = model.product_dtype_from_name(options.dtype, device);
   model.set_product_dtype(dtype);
   nn::freeze(model);
-  write(options, {{"out", forward_file(model, SafetensorsFile::open(options.input))}}, dtype);
+  nn::move_to(model, device);
+  write(options, {{"out", forward_file(model, SafetensorsFile::open(options.input), device)}}, dtype);
 }
 
 void run(const Options& options) {
@@ -99,6 +108,7 @@ void add_forward(const Verb& app) {
       .capture_default_str()
       .type_name("NAME");
   add_dtype_option(verb, options->dtype);
+  add_device_option(verb, options->device);
   add_weights_option(verb, options->weights);
   add_threads_option(verb, options->threads);
   verb.callback([options] { run(*options); });

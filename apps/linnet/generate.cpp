@@ -1,6 +1,7 @@
 // linnet generate: pictures from classes or texts, whichever the model takes.
 #include <fmt/format.h>
 
+#include "device_argument.h"
 #include "generate_options.h"
 #include "io/text.h"
 #include "model_argument.h"
@@ -108,6 +109,7 @@ void add_generate(const Verb& app) {
       .capture_default_str()
       .type_name("NAME");
   add_dtype_option(verb, o->dtype);
+  add_device_option(verb, o->device);
   verb.add_option("--batch", o->batch, "Pictures at once; 0: chosen by the model's size").capture_default_str();
   add_threads_option(verb, o->threads);
   verb.add_option(

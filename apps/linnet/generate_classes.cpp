@@ -19,7 +19,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // What decodes the model's samples, if they are latents and pictures are wanted.
-std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, DType dtype) {
+std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, DType dtype,
+                                const Device& device) {
   const int64_t channels = model.config().in_channels;
   if (channels == 3) {
     if (!options.vae.empty()) throw UsageError("this model paints pixels: --vae has nothing to decode");
@@ -31,7 +32,7 @@ std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, D
         "this model makes latents of {} channels: name the autoencoder that decodes them with --vae, or "
         "write them with --latents-out FILE instead of -o",
         channels));
-  return load_decoder(vae_path(options), channels, dtype);
+  return load_decoder(vae_path(options), channels, dtype, device);
 }
 
 PaintRequest request_from(const PaintOptions& options) {
@@ -73,9 +74,10 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   use_threads(options.threads);
   LoadedModel loaded = load_model(find_model_weights(file, choice_from_name(options.weights)));
   DiT& model = *loaded.model;
-  const DType dtype = model.product_dtype_from_name(options.dtype);
+  const Device& device = request.options.device;
+  const DType dtype = model.product_dtype_from_name(options.dtype, device);
   loaded.class_names = names_of_classes(std::move(loaded.class_names), model.config().num_classes);
-  const std::unique_ptr<Vae> vae = decoder_of(options, model, dtype);
+  const std::unique_ptr<Vae> vae = decoder_of(options, model, dtype, device);
   complete(request, options, loaded, vae.get());
   model.set_product_dtype(dtype);
   nn::freeze(model);
@@ -89,10 +91,11 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
     origin.memory = options.decoding_memory();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
+  nn::move_to(model, device);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
              name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-             request.seed, describe_products(dtype));
+             request.seed, describe_products(dtype, device));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
@@ -106,8 +109,9 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   {
     Progress progress;
     StepWatch watch(progress, request.count);
-    PreviewWatch preview(options, progress,
-                         vae && wants_previews(options) ? SamplePreview(*vae, memory) : SamplePreview());
+    PreviewWatch preview(
+        options, progress,
+        vae && wants_previews(options) ? SamplePreview(*vae, memory, device) : SamplePreview());
     request.options.on_step = [&](const SamplingStep& step) {
       preview(step);
       watch(step);

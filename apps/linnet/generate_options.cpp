@@ -5,6 +5,7 @@
 #include <charconv>
 #include <random>
 
+#include "device_argument.h"
 #include "io/text.h"
 #include "pipeline/decode.h"
 #include "terminal.h"
@@ -38,6 +39,7 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
   if (options.clip != "auto" && options.clip != "on" && options.clip != "off")
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
   check_options(result);
+  result.device = open_device(options.device);
   return result;
 }
 

@@ -8,7 +8,7 @@
 namespace linnet::app {
 
 struct PaintOptions : OutputOptions {
-  std::string model = "builtin", weights = "ema", dtype = "auto", vae, noise, seed;
+  std::string model = "builtin", weights = "ema", dtype = "auto", device = "cpu", vae, noise, seed;
   std::vector<std::string> classes;
   std::vector<std::string> prompts;
   std::string prompt_file, negative, text_encoder, tokenizer, size, cache, cleaning = "lower",
@@ -27,7 +27,8 @@ uint64_t seed_from(const std::string& text);
 /// A folder can be gone on with, which a seed that is drawn anew could not: its own is 0.
 uint64_t seed_of(const PaintOptions& options);
 
-/// Sampler, steps and guidance as given, or as usual for this kind of model. Throws UsageError.
+/// Sampler, steps, guidance and device as given, or as usual for this kind of model. Throws UsageError, and
+/// Error when there is no such device.
 GenerateOptions sampling_options(const PaintOptions& options, const GenerateOptions& usual);
 
 /// Which autoencoder decodes: the one given, or that of the model's own folder; empty if there is none.

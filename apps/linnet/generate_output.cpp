@@ -116,15 +116,17 @@ bool PictureWriter::is_there(int64_t picture) {
 void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progress) {
   const int64_t n = samples.size(0), each = samples.numel() / n;
   painted_ += n;
-  if (latents_.defined())
-    std::copy_n(samples.data<float>(), samples.numel(), latents_.mutable_data<float>() + first * each);
+  if (latents_.defined()) {
+    const Tensor here = samples.host();
+    std::copy_n(here.data<float>(), here.numel(), latents_.mutable_data<float>() + first * each);
+  }
   if (options_.output.empty()) return;
   for (int64_t i = 0; i < n; ++i) {
     const Tensor sample = samples.rows(i, i + 1);
     if (decode_)
       progress.stage(job_.count == 1 ? "decoding"
                                      : fmt::format("decoding picture {} of {}", first + i + 1, job_.count));
-    const Tensor picture = decode_ ? decode_(sample) : sample;
+    const Tensor picture = decode_ ? decode_(sample) : sample.host();
     const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
     if (options_.grid)
       sheet_.push_back(image);

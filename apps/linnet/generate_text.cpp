@@ -68,8 +68,9 @@ std::vector<std::string> prompts_of(const PaintOptions& options) {
 class TextStage {
  public:
   TextStage(const TextToImageParts& parts, const PaintOptions& options, const PixArtConfig& model,
-            const std::vector<std::string>& texts)
-      : parts_(parts), options_(options), model_(model), tokenizer_(open_tokenizer(parts.tokenizer)),
+            const Device& device, const std::vector<std::string>& texts)
+      : parts_(parts), options_(options), model_(model), device_(device),
+        tokenizer_(open_tokenizer(parts.tokenizer)),
         tokens_(tokenize(tokenizer_, texts, model.caption_tokens, cleaning_from_name(options.cleaning))),
         encoder_(load()) {
     for (size_t i = 0; i < texts.size(); ++i)
@@ -96,6 +97,7 @@ class TextStage {
       missing.push_back(states.size() - 1);
       fresh.push_back(ids);
     }
+    if (!fresh.empty()) nn::move_to(*encoder_, device_);
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
       cache.keep(fresh[i], encoded);
       const Tensor mapped = cache.find(fresh[i], model_.caption_channels);
@@ -137,7 +139,7 @@ class TextStage {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
     check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
     check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
-    encoder->set_product_dtype(options_.dtype == "f32" ? DType::f32 : ops::fastest_product_dtype());
+    encoder->set_product_dtype(options_.dtype == "f32" ? DType::f32 : ops::fastest_wide_product_dtype(device_));
     return encoder;
   }
   static std::string name_of_encoder(T5Encoder& encoder) {
@@ -148,6 +150,7 @@ class TextStage {
   const TextToImageParts& parts_;
   const PaintOptions& options_;
   const PixArtConfig& model_;
+  const Device device_;
   Tokenizer tokenizer_;
   TokenizedTexts tokens_;
   std::unique_ptr<T5Encoder> encoder_;
@@ -193,12 +196,12 @@ TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& c
 class PaintStage {
  public:
   PaintStage(const PaintOptions& options, const Weights& weights, const PixArtConfig& config,
-             const fs::path& vae)
-      : options_(options), weights_(weights), config_(config) {
+             const Device& device, const fs::path& vae)
+      : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
     const DType wanted = options.dtype == "f32" ? DType::f32 : DType::bf16;
-    if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted);
+    if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted, device);
   }
 
   const Vae* vae() const { return vae_.get(); }
@@ -212,8 +215,9 @@ class PaintStage {
 
   /// Throws UsageError, before anything is computed, when --memory is too little.
   void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens) {
-    const bool guided = request.options.guidance_scale != 1.0f;
     dtype_ = product_dtype();
+    if (device_.is_gpu()) return limit_gpu();
+    const bool guided = request.options.guidance_scale != 1.0f;
     const StageMemory stages = plan_memory(
         encoder, config_, vae_.get(),
         {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_});
@@ -233,7 +237,7 @@ class PaintStage {
 
   /// Made while the transformer is not loaded, so that it fits into the memory that decoding has.
   SamplePreview preview() const {
-    return vae_ && wants_previews(options_) ? SamplePreview(*vae_, decoding_) : SamplePreview();
+    return vae_ && wants_previews(options_) ? SamplePreview(*vae_, decoding_, device_) : SamplePreview();
   }
   PixArt& model() {
     if (!loaded_.model) load();
@@ -257,21 +261,29 @@ class PaintStage {
   }
 
  private:
+  // All stages stay there. What is decoded whole takes as much as is left, and goes in bands when that is too
+  // little.
+  void limit_gpu() {
+    if (!options_.memory.empty()) gpu().limit(bytes_from(options_.memory));
+    decoding_ = 0;
+  }
   DType product_dtype() const {
     const bool stored_in_8_bits = weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8;
     return options_.dtype == "auto" && stored_in_8_bits ? DType::i8
-                                                        : ops::product_dtype_from_name(options_.dtype);
+                                                        : ops::product_dtype_from_name(options_.dtype, device_);
   }
   void load() {
     loaded_ = load_pixart(weights_);
     loaded_.model->set_product_dtype(dtype_);
     nn::freeze(*loaded_.model);
+    nn::move_to(*loaded_.model, device_);
     loaded_.model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   }
 
   const PaintOptions& options_;
   const Weights& weights_;
   const PixArtConfig& config_;
+  const Device device_;
   std::unique_ptr<Vae> vae_;
   LoadedPixArt loaded_;
   DType dtype_ = DType::f32;
@@ -352,13 +364,13 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   use_threads(options.threads);
   catch_interrupts();
 
-  PaintStage stage(options, weights, config, parts.vae);
+  PaintStage stage(options, weights, config, request.options.device, parts.vae);
   const SizeInPixels size = size_of(options, config, stage.reduction());
   complete(request, options, config, size, stage.reduction());
 
   std::vector<std::string> texts = prompts;
   if (has_negative(options, request)) texts.push_back(options.negative);
-  auto text_stage = std::make_unique<TextStage>(parts, options, config, texts);
+  auto text_stage = std::make_unique<TextStage>(parts, options, config, request.options.device, texts);
   stage.plan(text_stage->encoder(), request, text_stage->tokens());
   const PictureOrigin origin = origin_of(options, stage, request);
   const TextOrigin told = told_of(options, prompts, size);
@@ -372,7 +384,8 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   writer.check_what_is_there();
   say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
                   name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-                  size.width, size.height, request.seed, describe_products(stage.dtype())));
+                  size.width, size.height, request.seed,
+                  describe_products(stage.dtype(), request.options.device)));
 
   take_states(request, text_stage->encode(), static_cast<int64_t>(prompts.size()));
   text_stage.reset();

@@ -45,9 +45,9 @@ std::string short_name(const std::string& model) {
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {
   verb.add_option("--dtype", dtype,
-                  "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), or auto: int8 if "
-                  "the file's "
-                  "weights are, else what this CPU does fastest of the others")
+                  "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), on a GPU also "
+                  "f16 and tf32, or auto: int8 if the file's weights are, else what the device does fastest "
+                  "of the others")
       .capture_default_str()
       .type_name("NAME");
 }
@@ -62,9 +62,9 @@ void use_threads(int threads) {
   if (threads > 0) set_threads(threads);
 }
 
-std::string describe_products(DType dtype) {
+std::string describe_products(DType dtype, const Device& device) {
   const std::string_view name = dtype == DType::i8 ? "int8" : name_of(dtype);
-  return fmt::format("products in {} ({})", name, ops::matmul_engine_name());
+  return fmt::format("products in {} ({})", name, ops::matmul_engine_name(device));
 }
 
 std::string describe_model(const DiTConfig& config) {

@@ -36,8 +36,8 @@ void add_dtype_option(const Verb& verb, std::string& dtype);
 void add_threads_option(const Verb& verb, int& threads);
 void use_threads(int threads);
 
-/// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)"
-std::string describe_products(DType dtype);
+/// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)", "products in bf16 (cuBLASLt 13.0.2, NVIDIA H100)"
+std::string describe_products(DType dtype, const Device& device = {});
 
 /// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens", and of a published size "LiT-XL/2 (mixer ...".
 std::string describe_model(const DiTConfig& config);

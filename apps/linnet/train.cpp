@@ -9,7 +9,6 @@
 #include "io/sheet.h"
 #include "io/text.h"
 #include "model_argument.h"
-#include "ops/matmul.h"
 #include "pipeline/generate.h"
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
@@ -25,7 +24,7 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
-  std::string preset, init, teacher;
+  std::string preset, init, teacher, device;
   bool resume = false, list = false, print = false;
 };
 
@@ -98,9 +97,10 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
                              ? sample_texts(*texts, config)
                              : sample_classes(dynamic_cast<ClassTrainee&>(trainer.averaged()).model(), config);
   if (!samples.defined()) return;
+  const Tensor pictures = samples.host();
   std::vector<Image> images;
-  for (int64_t i = 0; i < samples.size(0); ++i)
-    images.push_back(to_image(samples.rows(i, i + 1).reshape(each)));
+  for (int64_t i = 0; i < pictures.size(0); ++i)
+    images.push_back(to_image(pictures.rows(i, i + 1).reshape(each)));
   const std::filesystem::path dir = std::filesystem::path(config.output.dir) / "samples";
   std::filesystem::create_directories(dir);
   write_image(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
@@ -133,7 +133,7 @@ void say_what_follows(const TrainConfig& config) {
   fmt::print("{}{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe(config.model),
              config.trains_text_encoder() ? "; a text encoder is trained along" : "",
              in_millions(nn::count_parameters(*probe)), billion_macs(config.model),
-             describe_products(ops::product_dtype_from_name(config.train.precision)));
+             describe_products(training_product_dtype(config.train)));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
     fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
                printable(distil.teacher), describe(read_model_config_of_either(Weights::open(distil.teacher))),
@@ -161,6 +161,7 @@ ConfigSource source_of(const Options& options) {
   if (source.file.empty() && source.preset.empty())
     throw UsageError("give a configuration file, or --preset with a name that \"linnet train --list\" shows");
   if (!options.init.empty()) source.overrides.push_back("train.init=" + quoted(options.init));
+  if (!options.device.empty()) source.overrides.push_back("train.device=" + quoted(options.device));
   if (!options.teacher.empty()) source.overrides.push_back("distil.teacher=" + quoted(options.teacher));
   return source;
 }
@@ -204,6 +205,7 @@ void add_train(const Verb& app) {
       .excludes(settings);
   train.add_option("--init", options->init, "Weights to start from (train.init)").type_name("FILE");
   train.add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)").type_name("FILE");
+  train.add_option("--device", options->device, "cpu, cuda or cuda:1 (train.device)").type_name("NAME");
   train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");
   train.callback([options] { run(*options); });
 }

@@ -13,9 +13,9 @@
 
 namespace linnet {
 
-/// Type of the large products. automatic: int8 if the file's weights are in 8 bits, else bf16 where the CPU has
-/// instructions for it, else f32.
-enum class Precision : uint8_t { automatic, f32, bf16, int8 };
+/// Type of the large products. automatic: int8 if the file's weights are in 8 bits, else bf16 where the device
+/// has instructions for it, else f32, or f16 on a GPU, which alone has it.
+enum class Precision : uint8_t { automatic, f32, bf16, int8, f16 };
 
 /// A finished picture: (height, width, 3) bytes, interleaved RGB.
 struct Picture {
@@ -66,10 +66,12 @@ class Model {
   /// A model of any kind that `linnet info` knows; its weights are mapped, not read. A model of latents needs
   /// the autoencoder that decodes them, a folder or a file; by default the one in the model's folder. Throws
   /// Error when a file cannot be read or holds no such model, UsageError when the two do not go together.
+  /// device: where it works, "cpu", "cuda" (an Nvidia GPU) or "cuda:1" and so on; all models of a process that
+  /// are on a GPU are on the same. Throws Error when there is no such device.
   explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic,
-                 const std::filesystem::path& autoencoder = {});
+                 const std::filesystem::path& autoencoder = {}, const std::string& device = "cpu");
   /// The small model that is part of the library.
-  static Model builtin(Precision precision = Precision::automatic);
+  static Model builtin(Precision precision = Precision::automatic, const std::string& device = "cpu");
 
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;
@@ -101,11 +103,11 @@ class TextModel {
 
   /// A pipeline's folder as the Hub has it or `linnet quantize` writes it, or a transformer's file with its
   /// parts named. Weights are mapped, not read. Throws Error when a file cannot be read or holds no such model,
-  /// UsageError or Error when parts are missing or do not go together.
+  /// UsageError or Error when parts are missing or do not go together. device: as of Model.
   explicit TextModel(const std::filesystem::path& model, Precision precision = Precision::automatic,
-                     const Parts& parts = {});
+                     const Parts& parts = {}, const std::string& device = "cpu");
   /// The small model that is part of the library. Throws Error if it was built without.
-  static TextModel builtin(Precision precision = Precision::automatic);
+  static TextModel builtin(Precision precision = Precision::automatic, const std::string& device = "cpu");
 
   TextModel(TextModel&&) noexcept;
   TextModel& operator=(TextModel&&) noexcept;

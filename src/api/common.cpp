@@ -8,17 +8,17 @@ namespace linnet {
 namespace api {
 
 std::string_view name_of(Precision precision) {
-  constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8"};
+  constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8", "f16"};
   return names[static_cast<size_t>(precision)];
 }
 
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
-                                 const std::filesystem::path& given, DType products) {
+                                 const std::filesystem::path& given, DType products, const Device& device) {
   if (channels == 3) return nullptr;
   const bool inside = given.empty() && std::filesystem::is_directory(model / "vae");
   if (given.empty() && !inside)
     throw UsageError(fmt::format("this model makes latents of {} channels and needs an autoencoder", channels));
-  return load_decoder(inside ? model / "vae" : given, channels, products);
+  return load_decoder(inside ? model / "vae" : given, channels, products, device);
 }
 
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step) {
@@ -31,7 +31,7 @@ StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step)
 void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory) {
   for (int64_t i = 0; i < samples.size(0); ++i) {
     const Tensor sample = samples.rows(i, i + 1);
-    const Tensor picture = vae ? decode_samples(*vae, sample, memory) : sample;
+    const Tensor picture = vae ? decode_samples(*vae, sample, memory) : sample.host();
     Image image = to_image(picture.reshape({picture.size(1), picture.size(2), picture.size(3)}));
     pictures.push_back({image.width, image.height, std::move(image.rgb)});
   }

@@ -8,13 +8,13 @@
 
 namespace linnet::api {
 
-/// "auto", "f32", "bf16" or "int8".
+/// "auto", "f32", "bf16", "int8" or "f16".
 std::string_view name_of(Precision precision);
 
-/// The autoencoder for latents of so many channels, in the model's folder unless a path is given; null for
-/// pixels. Throws UsageError when there is none.
+/// The autoencoder for latents of so many channels, on that device, from the model's folder unless a path is
+/// given; null for pixels. Throws UsageError when there is none.
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
-                                 const std::filesystem::path& given, DType products);
+                                 const std::filesystem::path& given, DType products, const Device& device);
 
 /// Passes steps on, and throws Cancelled when on_step says so.
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);

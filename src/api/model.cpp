@@ -9,19 +9,21 @@ namespace linnet {
 
 struct Model::State {
   LoadedModel loaded;
+  Device device;
   std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
 };
 
 namespace {
 
-LoadedModel ready_to_paint(LoadedModel loaded, Precision precision) {
+LoadedModel ready_to_paint(LoadedModel loaded, Precision precision, const Device& device) {
   loaded.class_names = names_of_classes(std::move(loaded.class_names), loaded.model->config().num_classes);
-  loaded.model->set_product_dtype(loaded.model->product_dtype_from_name(api::name_of(precision)));
+  loaded.model->set_product_dtype(loaded.model->product_dtype_from_name(api::name_of(precision), device));
   nn::freeze(*loaded.model);
+  nn::move_to(*loaded.model, device);
   return loaded;
 }
 
-PaintRequest translate(const Request& request, const LoadedModel& loaded) {
+PaintRequest translate(const Request& request, const LoadedModel& loaded, const Device& device) {
   const DiTConfig& config = loaded.model->config();
   PaintRequest result;
   for (const std::string& name : request.classes)
@@ -33,16 +35,19 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded) {
   result.options.steps = request.steps;
   result.options.guidance_scale = request.guidance_scale;
   result.options.clip_x0 = config.in_channels == 3;
+  result.options.device = device;
   result.options.on_step = api::watched_by(request.on_step);
   return result;
 }
 
 }  // namespace
 
-Model::Model(const std::filesystem::path& file, Precision precision, const std::filesystem::path& autoencoder)
-    : state_(std::make_unique<State>(State{ready_to_paint(load_model(file), precision)})) {
+Model::Model(const std::filesystem::path& file, Precision precision, const std::filesystem::path& autoencoder,
+             const std::string& device_name) {
+  const Device device = device_from_name(device_name);
+  state_ = std::make_unique<State>(State{ready_to_paint(load_model(file), precision, device), device});
   const DiT& model = *state_->loaded.model;
-  state_->vae = api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype());
+  state_->vae = api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
 }
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -50,9 +55,10 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
-Model Model::builtin(Precision precision) {
-  return Model(
-      std::make_unique<State>(State{ready_to_paint(load_model(Weights::of(builtin_model())), precision)}));
+Model Model::builtin(Precision precision, const std::string& device_name) {
+  const Device device = device_from_name(device_name);
+  return Model(std::make_unique<State>(
+      State{ready_to_paint(load_model(Weights::of(builtin_model())), precision, device), device}));
 }
 
 const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }
@@ -63,9 +69,10 @@ int64_t Model::picture_size() const {
 
 std::vector<Picture> Model::paint(const Request& request) const {
   std::vector<Picture> pictures;
-  linnet::paint(*state_->loaded.model, translate(request, state_->loaded), [&](int64_t, const Tensor& samples) {
-    api::add_pictures(pictures, samples, state_->vae.get(), request.memory);
-  });
+  linnet::paint(*state_->loaded.model, translate(request, state_->loaded, state_->device),
+                [&](int64_t, const Tensor& samples) {
+                  api::add_pictures(pictures, samples, state_->vae.get(), request.memory);
+                });
   return pictures;
 }
 

@@ -16,6 +16,7 @@ struct TextModel::State {
   std::unique_ptr<PixArt> model;
   std::unique_ptr<T5Encoder> encoder;
   Tokenizer tokenizer;
+  Device device;
   std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
 
   int64_t reduction() const { return vae ? vae->config().reduction() : 1; }
@@ -23,19 +24,22 @@ struct TextModel::State {
 
 namespace {
 
-std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision) {
+std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision, const Device& device) {
   std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
-  model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision)));
+  model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision), device));
   nn::freeze(*model);
+  nn::move_to(*model, device);
   model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   return model;
 }
 
 // Checks that they belong together.
-void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& model) {
+void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& model, const Device& device) {
   check_belongs(encoder.config(), "the text encoder", model.config());
   check_belongs(tokenizer, "the tokenizer", encoder.config());
-  encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+  encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32
+                                                                : ops::fastest_wide_product_dtype(device));
+  nn::move_to(encoder, device);
 }
 
 std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,
@@ -76,22 +80,27 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
 
 }  // namespace
 
-TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts) {
-  auto model = ready_to_paint(Weights::open(path), precision);
+TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts,
+                     const std::string& device_name) {
+  const Device device = device_from_name(device_name);
+  auto model = ready_to_paint(Weights::open(path), precision, device);
   auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
   auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
-  make_ready(*encoder, tokenizer, *model);
-  auto vae = api::decoder_for(model->config().in_channels, path, parts.autoencoder, model->product_dtype());
+  make_ready(*encoder, tokenizer, *model, device);
+  auto vae =
+      api::decoder_for(model->config().in_channels, path, parts.autoencoder, model->product_dtype(), device);
   state_ = std::make_unique<State>(
-      State{std::move(model), std::move(encoder), std::move(tokenizer), std::move(vae)});
+      State{std::move(model), std::move(encoder), std::move(tokenizer), device, std::move(vae)});
 }
 
-TextModel TextModel::builtin(Precision precision) {
-  auto model = ready_to_paint(Weights::of(builtin_transformer()), precision);
+TextModel TextModel::builtin(Precision precision, const std::string& device_name) {
+  const Device device = device_from_name(device_name);
+  auto model = ready_to_paint(Weights::of(builtin_transformer()), precision, device);
   auto encoder = load_t5(Weights::of(builtin_text_encoder()));
   auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
-  make_ready(*encoder, tokenizer, *model);
-  return TextModel(std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer)}));
+  make_ready(*encoder, tokenizer, *model, device);
+  return TextModel(
+      std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer), device}));
 }
 
 TextModel::TextModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -104,6 +113,7 @@ int64_t TextModel::picture_size() const { return state_->model->config().sample_
 std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   const PixArtConfig& config = state_->model->config();
   TextPaintRequest wanted = translate(request, config, state_->reduction());
+  wanted.options.device = state_->device;
   std::vector<std::string> texts = request.prompts;
   if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
   const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/gpu.h"
 #include "core/poison.h"
 #include "core/segments.h"
 
@@ -132,7 +133,10 @@ Cache& cache() {
 
 MemoryStats memory_stats() { return cache().stats(); }
 void reset_peak_memory() { cache().reset_peak(); }
-void release_cached_memory() { cache().release(); }
+void release_cached_memory() {
+  cache().release();
+  if (gpu_is_open()) gpu().release_cached();
+}
 
 std::shared_ptr<void> allocate(size_t bytes) {
   if (bytes > SIZE_MAX / 2)  // rounding up must not overflow

@@ -16,7 +16,7 @@ struct MemoryStats {
 
 MemoryStats memory_stats();
 void reset_peak_memory();
-/// Gives all cached blocks back to the system.
+/// Gives all cached blocks back to the system, and the GPU's to it if one is in use.
 void release_cached_memory();
 
 /// A block of host memory, 64-byte aligned; contents undefined. Throws OutOfMemory when there is none left.

@@ -18,6 +18,7 @@ void fill(ops::PictureKernels& table);
 void fill(ops::OptimizerKernels& table);
 void fill(ops::CombineKernels& table);
 void fill(ops::LossKernels& table);
+void fill(ops::CrossEntropyKernels& table);
 
 /// The kernels that tensors themselves need (core/gpu.h).
 void fill_tensor_kernels(GpuApi& api);

@@ -17,7 +17,7 @@ const ops::GpuKernels& all_kernels() {
   static const ops::GpuKernels table = [] {
     ops::GpuKernels t{};
     fill_each(t.activation, t.arrange, t.reduce, t.norm, t.softmax, t.linear_attention, t.focused_map,
-              t.compress, t.product, t.picture, t.optimizer, t.combine, t.loss);
+              t.compress, t.product, t.picture, t.optimizer, t.combine, t.loss, t.cross_entropy);
     return t;
   }();
   return table;

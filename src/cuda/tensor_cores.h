@@ -13,6 +13,15 @@ namespace linnet::cuda {
 /// Two neighbours as 32 bits, the first in the lower half.
 template <class T>
 __device__ __forceinline__ unsigned pack(float low, float high) {
+#ifndef LINNET_CUDA_EMULATED  // a single instruction
+  if constexpr (std::is_same_v<T, bf16>) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const unsigned&>(both);
+  } else if constexpr (std::is_same_v<T, f16>) {
+    const __half2 both = __floats2half2_rn(low, high);
+    return reinterpret_cast<const unsigned&>(both);
+  }
+#endif
   T a, b;
   assign(a, low);
   assign(b, high);

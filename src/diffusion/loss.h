@@ -16,12 +16,15 @@ struct Teaching {
 };
 
 struct DiffusionLoss {
-  Tensor total;                    ///< one element; differentiable in the prediction
-  std::vector<double> mse, bound;  ///< of each picture; bound is empty without a learned variance
-  std::vector<double> noise_distance, variance_distance;  ///< from the teacher, unweighted; empty without one
+  Tensor total;  ///< one element, where the prediction lies; differentiable in it
+  /// (n, 4) f32, beside it, of each picture: mse, bound, and unweighted from the teacher the distances in noise
+  /// and in variance. 0 where there is none.
+  Tensor losses;
+  bool learned = false, taught = false;  ///< whether a variance is learned, and whether there is a teacher
 };
 
-/// prediction (n, 2c or c, h, w) of `kind` for x_t; x0, x_t, noise (n, c, h, w); t (n) i64.
+/// prediction (n, 2c or c, h, w) of `kind` for x_t; x0, x_t, noise (n, c, h, w) on any device; t (n) i64, which
+/// is best on the CPU.
 DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, const Tensor& prediction,
                              const Tensor& x0, const Tensor& xt, const Tensor& noise, const Tensor& t,
                              const Teaching& teaching = {});

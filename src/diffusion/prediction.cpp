@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/combine.h"
+
 namespace linnet {
 
 std::string_view name_of(Prediction prediction) {
@@ -22,20 +24,17 @@ Prediction prediction_from_name(std::string_view name) {
 Tensor noise_from(Prediction kind, const NoiseSchedule& schedule, const Tensor& prediction, const Tensor& x,
                   const Tensor& t) {
   if (kind == Prediction::epsilon) return prediction;
-  Tensor result = prediction.clone();
-  const int64_t n = x.size(0), values = x.numel() / n, stride = prediction.numel() / n;
-  for (int64_t b = 0; b < n; ++b) {
-    const double kept = schedule.alpha_bar_at(static_cast<double>(t.data<float>()[b]));
+  const Tensor times = t.host();
+  std::vector<float> factors;
+  for (const float time : times.values<float>()) {
+    const double kept = schedule.alpha_bar_at(static_cast<double>(time));
     const double alpha = std::sqrt(kept), sigma = std::sqrt(1.0 - kept);
     // ε = α·v + σ·x_t, or (x_t − α·x₀)/σ.
     const bool v = kind == Prediction::v;
-    const auto of_prediction = static_cast<float>(v ? alpha : -alpha / sigma);
-    const auto of_x = static_cast<float>(v ? sigma : 1.0 / sigma);
-    float* out = result.mutable_data<float>() + b * stride;
-    const float* noisy = x.data<float>() + b * values;
-    for (int64_t i = 0; i < values; ++i) out[i] = of_prediction * out[i] + of_x * noisy[i];
+    factors.push_back(static_cast<float>(v ? alpha : -alpha / sigma));
+    factors.push_back(static_cast<float>(v ? sigma : 1.0 / sigma));
   }
-  return result;
+  return ops::combine_samples(prediction, x, factors);
 }
 
 }  // namespace linnet

@@ -20,7 +20,7 @@ std::string_view name_of(Prediction prediction);
 Prediction prediction_from_name(std::string_view name);
 
 /// The prediction (n, c or more, h, w) of that kind with ε in its first c channels, for x (n, c, h, w) at the
-/// timesteps t (n) f32 of the schedule. Further channels stay.
+/// timesteps t (n) f32 of the schedule, which are best on the CPU. Further channels stay.
 Tensor noise_from(Prediction kind, const NoiseSchedule& schedule, const Tensor& prediction, const Tensor& x,
                   const Tensor& t);
 

@@ -1,4 +1,5 @@
-// Samplers: each a short free function from noise to picture, knowing nothing of the model it drives.
+// Samplers: each a short free function from noise to picture, knowing nothing of the model it drives. A picture
+// is where the model's predictions are, so on the GPU from the first step on; noise may be on the CPU.
 #pragma once
 
 #include <functional>
@@ -7,7 +8,8 @@
 
 namespace linnet {
 
-/// x (n, c, h, w), t (n) f32 → (n, c, h, w) predicted noise or (n, 2c, h, w) noise and variance interpolation.
+/// x (n, c, h, w), t (n) f32 on the CPU → (n, c, h, w) predicted noise or (n, 2c, h, w) noise and variance
+/// interpolation.
 using Denoiser = std::function<Tensor(const Tensor& x, const Tensor& t)>;
 /// Standard normal numbers of a shape.
 using NoiseSource = std::function<Tensor(const Shape& shape)>;
@@ -55,6 +57,7 @@ Denoiser guide(Denoiser conditional, Denoiser both, float scale, int64_t guided_
 using ConditionalDenoiser = std::function<Tensor(const Tensor& x, const Tensor& t, const Tensor& y)>;
 
 /// The same for classes y.
-Denoiser guide(ConditionalDenoiser model, Tensor y, int64_t null_class, float scale, int64_t guided_channels);
+Denoiser guide(ConditionalDenoiser model, const Tensor& y, int64_t null_class, float scale,
+               int64_t guided_channels);
 
 }  // namespace linnet

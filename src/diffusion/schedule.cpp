@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "core/parallel.h"
+#include "ops/combine.h"
 
 namespace linnet {
 
@@ -65,19 +65,14 @@ Tensor add_noise(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& 
   check(x0.shape() == noise.shape() && t.numel() == x0.size(0),
         "pictures {}, noise {} and timesteps {} do not agree", to_string(x0.shape()), to_string(noise.shape()),
         to_string(t.shape()));
-  Tensor result = Tensor::empty(x0.shape());
-  const int64_t n = x0.size(0) == 0 ? 0 : x0.numel() / x0.size(0);
-  const float *picture = x0.data<float>(), *added = noise.data<float>();
-  const int64_t* step = t.data<int64_t>();
-  float* out = result.mutable_data<float>();
-  parallel_for(x0.size(0), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      const double kept = schedule.alpha_bar.at(static_cast<size_t>(step[b]));
-      const auto a = static_cast<float>(std::sqrt(kept)), s = static_cast<float>(std::sqrt(1.0 - kept));
-      for (int64_t i = b * n; i < (b + 1) * n; ++i) out[i] = a * picture[i] + s * added[i];
-    }
-  });
-  return result;
+  const Tensor steps = t.host();
+  std::vector<float> factors;
+  for (const int64_t step : steps.values<int64_t>()) {
+    const double kept = schedule.alpha_bar.at(static_cast<size_t>(step));
+    factors.push_back(static_cast<float>(std::sqrt(kept)));
+    factors.push_back(static_cast<float>(std::sqrt(1.0 - kept)));
+  }
+  return ops::combine_samples(x0, noise, factors);
 }
 
 }  // namespace linnet

@@ -32,7 +32,8 @@ class NoiseSchedule {
   explicit NoiseSchedule(std::vector<double> betas);
 };
 
-/// x_t of a batch: x0, noise (n, c, h, w), t (n) indices into the schedule.
+/// x_t of a batch: x0, noise (n, c, h, w), on the GPU if one of them is; t (n) indices into the schedule, which
+/// are best on the CPU.
 Tensor add_noise(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& noise, const Tensor& t);
 
 }  // namespace linnet

@@ -52,7 +52,7 @@ FolderStatistics folder_statistics(const LoadedClassifier& classifier, const fs:
         count == 1 ? "" : "s", config.hidden_size, config.hidden_size);
   FolderStatistics result{FeatureStatistics(config.hidden_size)};
   result.resized = read_pictures(paths, config.input_size, [&](int64_t first, const Tensor& pictures) {
-    result.features.add(classifier.model->features(pictures));
+    result.features.add(classifier.model->features(pictures.to(classifier.device)).host());
     if (progress) progress(first + pictures.size(0), count);
   });
   return result;
@@ -70,7 +70,8 @@ double folder_accuracy(const LoadedClassifier& classifier, const fs::path& dir) 
   }
   int64_t right = 0;
   read_pictures(paths, classifier.model->config().input_size, [&](int64_t first, const Tensor& pictures) {
-    const auto seen = likeliest(classifier.model->logits(classifier.model->features(pictures)));
+    const Tensor features = classifier.model->features(pictures.to(classifier.device));
+    const auto seen = likeliest(classifier.model->logits(features).host());
     for (size_t i = 0; i < seen.size(); ++i) right += seen[i] == labels[static_cast<size_t>(first) + i];
   });
   return static_cast<double>(right) / static_cast<double>(paths.size());

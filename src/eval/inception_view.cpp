@@ -88,11 +88,12 @@ class Gatherer {
   }
 
   void add(const Tensor& pictures) {
-    const Inception::Features seen = inception_.model->features(pictures);
-    view_.pool.add(seen.pool);
-    view_.spatial.add(seen.spatial);
-    score_.add(inception_.model->probabilities(seen.pool));
-    std::copy_n(seen.pool.data<float>(), seen.pool.numel(),
+    const Inception::Features seen = inception_.model->features(pictures.to(inception_.device));
+    const Tensor pool = seen.pool.host();
+    view_.pool.add(pool);
+    view_.spatial.add(seen.spatial.host());
+    score_.add(inception_.model->probabilities(seen.pool).host());
+    std::copy_n(pool.data<float>(), pool.numel(),
                 view_.features.mutable_data<float>() + view_.count * view_.pool.size());
     view_.count += pictures.size(0);
     if (progress_) progress_(view_.count, count_);

@@ -408,15 +408,15 @@ float clutter_of(const std::vector<float>& differs, const Region& region, float 
 }
 
 // A picture, its background, and how far each pixel is from that.
-struct View {
+struct PictureView {
   Picture picture;
   Plane plane;
   std::vector<Rgb> background;
   std::vector<float> differs;
 };
 
-View view_of(const Image& image, int64_t most_side) {
-  View view{to_picture(image, most_side), {}, {}, {}};
+PictureView view_of(const Image& image, int64_t most_side) {
+  PictureView view{to_picture(image, most_side), {}, {}, {}};
   const Picture& picture = view.picture;
   view.plane = fit_background(picture);
   for (int y = 0; y < picture.height; ++y)
@@ -430,7 +430,7 @@ View view_of(const Image& image, int64_t most_side) {
 }
 
 // What a region shows; clutter is what differs outside it if it is the only one that should.
-Verdict verdict_of(const View& view, const Region& region, bool alone) {
+Verdict verdict_of(const PictureView& view, const Region& region, bool alone) {
   Verdict verdict;
   const std::vector<Rgb> core = core_colours(view.picture, region);
   if (core.size() < 2) return verdict;
@@ -458,7 +458,7 @@ Verdict verdict_of(const View& view, const Region& region, bool alone) {
 
 Verdict judge(const Image& image) {
   if (image.width < 8 || image.height < 8) return {};
-  const View view = view_of(image, 64);
+  const PictureView view = view_of(image, 64);
   std::vector<float> sorted = view.differs;  // the smallest shape covers a twentieth of the picture
   const auto high = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 97 / 100);
   std::nth_element(sorted.begin(), high, sorted.end());
@@ -469,7 +469,7 @@ Verdict judge(const Image& image) {
 
 std::vector<Verdict> judge_objects(const Image& image) {
   if (image.width < 8 || image.height < 8) return {};
-  const View view = view_of(image, 128);
+  const PictureView view = view_of(image, 128);
   constexpr float contrast = 0.12f;  // the palest colour is three times as far from the nearest background
   const auto least = static_cast<size_t>(std::max<int64_t>(6, view.picture.width * view.picture.height / 250));
   std::vector<Verdict> objects;

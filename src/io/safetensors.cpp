@@ -50,7 +50,7 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
       check(values.defined() && values.shape() == tensor.shape && values.dtype() == tensor.dtype,
             "cannot write {}: tensor '{}' is not the {} of shape {} that it was to be",
             printable(path.string()), printable(tensor.name), name_of(tensor.dtype), to_string(tensor.shape));
-      write_bytes(file, values.raw(), values.bytes());
+      write_bytes(file, values.host().raw(), values.bytes());
     }
   });
 }

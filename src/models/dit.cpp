@@ -80,9 +80,8 @@ void DiT::set_product_dtype(DType dtype) {
   product_dtype_ = dtype;
 }
 
-DType DiT::product_dtype_from_name(std::string_view name) const {
-  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(),
-                                    final_linear_.weight.value.device());
+DType DiT::product_dtype_from_name(std::string_view name, const Device& device) const {
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(), device);
 }
 
 void DiT::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -90,9 +90,9 @@ class DiT {
   /// (others give them back as f32). Embeddings, the final layer and all reductions stay f32.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
-  /// The type that a name (see ops::product_dtype_from_name) means for this model: "auto" is i8 if its weights
-  /// were stored so.
-  DType product_dtype_from_name(std::string_view name) const;
+  /// The type that a name (see ops::product_dtype_from_name) means for this model on that device: "auto" is i8
+  /// if its weights were stored so.
+  DType product_dtype_from_name(std::string_view name, const Device& device = {}) const;
   /// In training, keep only each block's input and compute the rest again (less memory, a third more time).
   void set_checkpointing(bool on) { checkpointing_ = on; }
 

@@ -8,6 +8,7 @@
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/cast.h"
+#include "ops/combine.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
 
@@ -37,16 +38,7 @@ TextStates join(const std::vector<Tensor>& texts) {
     check(text.size(1) == width, "texts' states of widths {} and {} do not go together", width, text.size(1));
     offsets.push_back(offsets.back() + text.size(0));
   }
-  const Device& device = texts[0].device();
-  Tensor states = Tensor::empty({offsets.back(), width}, DType::f32, device);
-  for (size_t i = 0; i < texts.size(); ++i) {
-    const Tensor text = texts[i].to(device).to(DType::f32);
-    if (device.is_gpu())
-      gpu().copy(states.view().as<float>() + offsets[i] * width, text.view().data, text.bytes());
-    else
-      std::copy_n(text.data<float>(), text.numel(), states.mutable_data<float>() + offsets[i] * width);
-  }
-  return {states, offsets};
+  return {ops::concat_rows(texts), offsets};
 }
 
 PixArtBlock::PixArtBlock(const PixArtConfig& config, int64_t index)
@@ -117,22 +109,9 @@ Tensor PixArt::time_and_size(const Tensor& t, int64_t batch, const PictureSize& 
   std::vector<float> sides;
   for (size_t i = 0; i < each; ++i) sides.insert(sides.end(), {size.height, size.width});
   const std::vector<float> ratios(each, size.height / size.width);
-  const Tensor of_sides = size_embedder_.forward(Tensor::from(sides));  // (2·batch, width/3)
+  const Tensor of_sides = size_embedder_.forward(Tensor::from(sides).to(t.device()));  // (2·batch, width/3)
   return ops::add(time, ops::concat_columns(of_sides.reshape({batch, 2 * of_sides.size(1)}),
-                                            ratio_embedder_.forward(Tensor::from(ratios))));
-}
-
-// (tokens, width). Every step of a sampler wants the same ones.
-Tensor PixArt::positions(int64_t rows, int64_t columns, const Device& device) const {
-  const Shape shape{rows, columns, config_.hidden_size};
-  if (!positions_.defined() || positions_.shape() != shape || positions_.device() != device) {
-    const double base = static_cast<double>(config_.sample_size / config_.patch_size) / config_.interpolation;
-    positions_ = nn::sincos_positions(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
-                                      base / static_cast<double>(columns))
-                     .reshape(shape)
-                     .to(device);
-  }
-  return positions_.reshape({rows * columns, config_.hidden_size});
+                                            ratio_embedder_.forward(Tensor::from(ratios).to(t.device()))));
 }
 
 Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts,
@@ -152,13 +131,17 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   const PictureSize told = size.value_or(PictureSize{static_cast<float>(x.size(2)) * pixels_a_latent,
                                                      static_cast<float>(x.size(3)) * pixels_a_latent});
 
+  const double base = static_cast<double>(config_.sample_size / patch) / config_.interpolation;
   const Tensor patches = x_embedder_.forward(x);
-  Tensor h = ops::add_positions(patches, positions(rows, columns, patches.device()));  // (batch, tokens, width)
+  const Tensor positions = positions_.get(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
+                                          base / static_cast<double>(columns), patches.device());
+  Tensor h = ops::add_positions(patches, positions);  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = nn::hidden_type(product_dtype_, modulation.device());
+  const DType dtype = nn::hidden_type(product_dtype_, h.device());
   const Tensor text = text_fc2_.forward(
-      text_fc1_.forward(ops::cast(texts.states, dtype), dtype, ops::Activation::gelu_tanh), dtype);
+      text_fc1_.forward(ops::cast(texts.states.to(h.device()), dtype), dtype, ops::Activation::gelu_tanh),
+      dtype);
   const ops::Offsets& offsets = texts.offsets;
   for (const PixArtBlock& block : blocks_) {
     if (checkpointing_)
@@ -186,9 +169,8 @@ void PixArt::set_product_dtype(DType dtype) {
   product_dtype_ = dtype;
 }
 
-DType PixArt::product_dtype_from_name(std::string_view name) const {
-  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(),
-                                    final_linear_.weight.value.device());
+DType PixArt::product_dtype_from_name(std::string_view name, const Device& device) const {
+  return nn::product_type_from_name(name, blocks_.front().stored_in_8_bits(), device);
 }
 
 void PixArt::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -77,7 +77,8 @@ struct TextStates {
     return states.rows(offsets[static_cast<size_t>(text)], offsets[static_cast<size_t>(text) + 1]);
   }
 };
-/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least.
+/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least. They lie on the GPU
+/// if one of them does.
 TextStates join(const std::vector<Tensor>& texts);
 
 class PixArtBlock {
@@ -117,7 +118,7 @@ class PixArt {
   /// As DiT::set_product_dtype: f32, bf16, or, for inference, i8 for the blocks' matrices.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return product_dtype_; }
-  DType product_dtype_from_name(std::string_view name) const;
+  DType product_dtype_from_name(std::string_view name, const Device& device = {}) const;
   void set_checkpointing(bool on) { checkpointing_ = on; }
   /// Called after every block of a forward pass.
   void set_on_block(std::function<void()> on_block) { on_block_ = std::move(on_block); }
@@ -126,7 +127,6 @@ class PixArt {
 
  private:
   Tensor time_and_size(const Tensor& t, int64_t batch, const PictureSize& size) const;
-  Tensor positions(int64_t rows, int64_t columns, const Device& device) const;
 
   PixArtConfig config_;
   DType product_dtype_ = DType::f32;
@@ -137,7 +137,7 @@ class PixArt {
   nn::Linear t_block_, text_fc1_, text_fc2_, final_linear_;
   nn::Parameter null_caption_, final_table_;
   std::vector<PixArtBlock> blocks_;
-  mutable Tensor positions_;  // (rows, columns, width) of the last pictures
+  mutable nn::PositionCache positions_;
 };
 
 }  // namespace linnet

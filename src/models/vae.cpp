@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "models/vae_blocks.h"
+#include "ops/combine.h"
 #include "ops/pixels.h"
 
 namespace linnet {
@@ -33,16 +34,6 @@ struct UpBlock {
   std::vector<ResnetBlock> resnets;
   std::optional<nn::UpsampleConv> upsampler;
 };
-
-// Channels begin..end of planes (n, c, h, w).
-Tensor channels(const Tensor& planes, int64_t begin, int64_t end) {
-  const int64_t n = planes.size(0), each = planes.numel() / (n * planes.size(1));
-  Tensor result = Tensor::empty({n, end - begin, planes.size(2), planes.size(3)});
-  for (int64_t i = 0; i < n; ++i)
-    std::copy_n(planes.data<float>() + (i * planes.size(1) + begin) * each, (end - begin) * each,
-                result.mutable_data<float>() + i * (end - begin) * each);
-  return result;
-}
 
 }  // namespace
 
@@ -208,7 +199,7 @@ LatentMoments Vae::encode(const Tensor& pictures) const {
   const Tensor there = pictures.on_gpu() ? pictures : pictures.to(encoder_->conv_in.weight.value.device());
   const Tensor both = ops::to_planes(encoder_->forward(ops::to_pixels(there, dtype_))).host();
   const int64_t latent = config_.latent_channels;
-  LatentMoments result{channels(both, 0, latent), channels(both, latent, 2 * latent)};
+  LatentMoments result{ops::channels(both, 0, latent), ops::channels(both, latent, latent)};
   float* logvar = result.logvar.mutable_data<float>();
   for (int64_t i = 0; i < result.logvar.numel(); ++i)
     logvar[i] = std::clamp(logvar[i], lowest_logvar, highest_logvar);
@@ -221,15 +212,11 @@ Tensor Vae::decode(const Tensor& latents, size_t memory) const {
         to_string(latents.shape()));
   const Tensor there = latents.on_gpu() ? latents : latents.to(decoder_->conv_in.weight.value.device());
   const Tensor z = ops::to_pixels(there, DType::f32);
-  const int64_t n = z.size(0), height = z.size(1), width = z.size(2), step = config_.reduction();
   if (memory == 0) return decoder_->forward(decoder_->begin(z, dtype_), SIZE_MAX);
-  Tensor result = Tensor::empty({n, config_.out_channels, height * step, width * step}, DType::f32, z.device());
-  const Shape one_after_another{1, n, result.numel() / n, 1};
-  for (int64_t i = 0; i < n; ++i) {
-    const Tensor picture = decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory);
-    ops::copy_rows(picture.reshape({1, 1, picture.numel(), 1}), result.reshape(one_after_another), i);
-  }
-  return result;
+  std::vector<Tensor> decoded;
+  for (int64_t i = 0; i < z.size(0); ++i)
+    decoded.push_back(decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory));
+  return ops::concat_rows(decoded);
 }
 
 size_t Vae::decode_memory(int64_t latent_height, int64_t latent_width) const {

@@ -2,6 +2,9 @@
 // are those of facebookresearch/DiT.
 #pragma once
 
+#include <map>
+#include <tuple>
+
 #include "nn/linear.h"
 
 namespace linnet::nn {
@@ -52,5 +55,16 @@ class LabelEmbedder {
 /// then cosines of x·10000^(−2i/(width/2)). x and y count tokens, times row_unit and column_unit.
 Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width, double row_unit = 1,
                         double column_unit = 1);
+
+/// The same, of one width, kept on the device that asks: a model computes the same few grids again and again.
+class PositionCache {
+ public:
+  Tensor get(int64_t rows, int64_t columns, int64_t width, double row_unit, double column_unit,
+             const Device& device);
+
+ private:
+  static constexpr size_t most = 8;
+  std::map<std::tuple<int64_t, int64_t, int>, Tensor> grids_;  // by rows, columns and device
+};
 
 }  // namespace linnet::nn

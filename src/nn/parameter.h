@@ -72,6 +72,15 @@ void freeze(Module& module) {
   module.visit("", [](const std::string&, Parameter& p) { p.frozen = true; });
 }
 
+/// To another device, where the module's forward() then works.
+template <class Module>
+void move_to(Module& module, const Device& device) {
+  module.visit("", [&](const std::string&, Parameter& p) {
+    p.value = p.value.to(device);
+    p.scale = p.scale.to(device);
+  });
+}
+
 /// Parameters by name, in visiting order.
 using ParameterList = std::vector<std::pair<std::string, Parameter*>>;
 

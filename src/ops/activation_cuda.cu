@@ -53,8 +53,9 @@ void forward(GpuActivation kind, View x, View y, int64_t n) {
     with_float(y.dtype, [&](auto* out) {
       using In = Pointee<decltype(in)>;
       using Out = Pointee<decltype(out)>;
-      launch_over(n, kind == GpuActivation::silu ? activate_all<GpuActivation::silu, In, Out>
-                                                 : activate_all<GpuActivation::gelu_tanh, In, Out>,
+      launch_over(n,
+                  kind == GpuActivation::silu ? activate_all<GpuActivation::silu, In, Out>
+                                              : activate_all<GpuActivation::gelu_tanh, In, Out>,
                   x.as<In>(), y.as<Out>(), n);
     });
   });
@@ -65,8 +66,9 @@ void backward(GpuActivation kind, View x, View g, View dx, int64_t n) {
     with_float(g.dtype, [&](auto* gradient) {
       using X = Pointee<decltype(in)>;
       using G = Pointee<decltype(gradient)>;
-      launch_over(n, kind == GpuActivation::silu ? activate_backward<GpuActivation::silu, X, G>
-                                                 : activate_backward<GpuActivation::gelu_tanh, X, G>,
+      launch_over(n,
+                  kind == GpuActivation::silu ? activate_backward<GpuActivation::silu, X, G>
+                                              : activate_backward<GpuActivation::gelu_tanh, X, G>,
                   x.as<X>(), g.as<G>(), dx.as<X>(), n);
     });
   });

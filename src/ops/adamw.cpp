@@ -6,20 +6,18 @@
 
 #include "core/parallel.h"
 #include "ops/adamw.h"
+#include "ops/gpu_kernels.h"
 #include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 namespace {
 
-void update(const AdamWStep& s, float* value, const float* gradient, float* mean, float* square, float* ema,
-            int64_t n) {
-  const float correction1 =
-      1.0f - static_cast<float>(std::pow(static_cast<double>(s.beta1), static_cast<double>(s.step)));
-  const float correction2 =
-      std::sqrt(1.0f - static_cast<float>(std::pow(static_cast<double>(s.beta2), static_cast<double>(s.step))));
+// correction1 and correction2: 1 − β₁ᵗ and √(1 − β₂ᵗ).
+void update(const AdamWStep& s, float correction1, float correction2, float clip, float* value,
+            const float* gradient, float* mean, float* square, float* ema, int64_t n) {
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-    const auto g = gradient ? hn::Mul(load(d, gradient + i), hn::Set(d, s.gradient_scale)) : hn::Zero(d);
+    const auto g = gradient ? hn::Mul(load(d, gradient + i), hn::Set(d, clip)) : hn::Zero(d);
     const auto m0 = load(d, mean + i);
     const auto m = hn::MulAdd(hn::Sub(g, m0), hn::Set(d, 1.0f - s.beta1), m0);
     const auto v = hn::MulAdd(hn::Mul(g, g), hn::Set(d, 1.0f - s.beta2),
@@ -45,20 +43,47 @@ namespace linnet::ops {
 
 HWY_EXPORT(update);
 
-void adamw_step(const AdamWStep& settings, Tensor& value, const Tensor& gradient, Tensor& mean, Tensor& square,
-                Tensor& ema) {
+namespace {
+
+// 1 − βᵗ: what a mean that began at zero is of the one that it stands for.
+float reached(float beta, int64_t step) {
+  return 1.0f - static_cast<float>(std::pow(static_cast<double>(beta), static_cast<double>(step)));
+}
+
+void step_on_gpu(const AdamWStep& s, const Tensor& clip, Tensor& value, const Tensor& gradient, Tensor& mean,
+                 Tensor& square, Tensor& ema) {
+  const GpuAdamW settings{s.lr,
+                          s.beta1,
+                          s.beta2,
+                          s.epsilon,
+                          s.weight_decay,
+                          s.ema_decay,
+                          reached(s.beta1, s.step),
+                          std::sqrt(reached(s.beta2, s.step))};
+  gpu_kernels().optimizer.adamw(settings, clip.view(), value.view(), gradient.view(), mean.view(),
+                                square.view(), ema.view(), value.numel());
+}
+
+}  // namespace
+
+void adamw_step(const AdamWStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
+                Tensor& mean, Tensor& square, Tensor& ema) {
   check(!gradient.defined() || gradient.numel() == value.numel(),
         "adamw_step: a gradient of shape {} for a parameter of shape {}", to_string(gradient.shape()),
         to_string(value.shape()));
   for (const Tensor* state : {&mean, &square, &ema})
     check(state->numel() == value.numel(), "adamw_step: a state of shape {} for a parameter of shape {}",
           to_string(state->shape()), to_string(value.shape()));
+  if (value.on_gpu()) return step_on_gpu(settings, clip, value, gradient, mean, square, ema);
+  const float correction1 = reached(settings.beta1, settings.step), scale = clip.item();
+  const float correction2 = std::sqrt(reached(settings.beta2, settings.step));
   const float* g = gradient.defined() ? gradient.data<float>() : nullptr;
   float *p = value.mutable_data<float>(), *m = mean.mutable_data<float>(), *v = square.mutable_data<float>();
   float* average = ema.mutable_data<float>();
   parallel_for(value.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(update)
-    (settings, p + begin, g ? g + begin : nullptr, m + begin, v + begin, average + begin, end - begin);
+    (settings, correction1, correction2, scale, p + begin, g ? g + begin : nullptr, m + begin, v + begin,
+     average + begin, end - begin);
   });
 }
 

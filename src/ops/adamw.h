@@ -8,13 +8,13 @@ namespace linnet::ops {
 
 struct AdamWStep {
   float lr, beta1, beta2, epsilon, weight_decay;
-  int64_t step;          ///< counted from 1
-  float gradient_scale;  ///< what gradients are multiplied with first (clipping)
+  int64_t step;  ///< counted from 1
   float ema_decay;
 };
 
-/// All f32, of one shape; gradient may be undefined, then it counts as zero.
-void adamw_step(const AdamWStep& settings, Tensor& value, const Tensor& gradient, Tensor& mean, Tensor& square,
-                Tensor& ema);
+/// All f32, of one shape and on one device; gradient may be undefined, then it counts as zero. clip (1) is what
+/// it is multiplied with first (ops/clip.h).
+void adamw_step(const AdamWStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
+                Tensor& mean, Tensor& square, Tensor& ema);
 
 }  // namespace linnet::ops

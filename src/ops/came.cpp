@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "ops/gpu_kernels.h"
 #include "ops/reduce.h"
 
 namespace linnet::ops {
@@ -94,32 +95,53 @@ Tensor scaled(const Tensor& gradient, const Tensor& value, float scale) {
 
 }  // namespace
 
-CameState fresh_came_state(const Shape& shape) {
+CameState fresh_came_state(const Shape& shape, const Device& device) {
+  const auto zeros = [&device](const Shape& of) { return Tensor::zeros(of, DType::f32, device); };
   CameState state;
-  state.mean = Tensor::zeros(shape);
+  state.mean = zeros(shape);
   if (shape.rank() < 2) {
-    state.square = Tensor::zeros(shape);
+    state.square = zeros(shape);
     return state;
   }
   const Stack s(shape);
-  state.square_rows = Tensor::zeros({s.count * s.rows});
-  state.square_columns = Tensor::zeros({s.count * s.columns});
-  state.residual_rows = Tensor::zeros({s.count * s.rows});
-  state.residual_columns = Tensor::zeros({s.count * s.columns});
+  state.square_rows = zeros({s.count * s.rows});
+  state.square_columns = zeros({s.count * s.columns});
+  state.residual_rows = zeros({s.count * s.rows});
+  state.residual_columns = zeros({s.count * s.columns});
   return state;
 }
 
-void came_step(const CameStep& settings, Tensor& value, const Tensor& gradient, CameState& state, Tensor& ema) {
+namespace {
+
+void step_on_gpu(const CameStep& s, const Tensor& clip, Tensor& value, const Tensor& gradient, CameState& state,
+                 Tensor& ema) {
+  const GpuCame settings{s.lr, s.beta1, s.beta2, s.beta3, s.weight_decay, s.ema_decay};
+  int64_t count = 0, rows = 0, columns = 0;
+  if (value.shape().rank() >= 2) {
+    const Stack stack(value.shape());
+    count = stack.count, rows = stack.rows, columns = stack.columns;
+  }
+  gpu_kernels().optimizer.came(settings, clip.view(), value.view(), gradient.view(), state.mean.view(),
+                               state.square.view(), state.square_rows.view(), state.square_columns.view(),
+                               state.residual_rows.view(), state.residual_columns.view(), ema.view(), count,
+                               rows, columns, value.numel());
+}
+
+}  // namespace
+
+void came_step(const CameStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
+               CameState& state, Tensor& ema) {
   check(!gradient.defined() || gradient.numel() == value.numel(),
         "came_step: a gradient of shape {} for a parameter of shape {}", to_string(gradient.shape()),
         to_string(value.shape()));
   check(state.mean.numel() == value.numel() && ema.numel() == value.numel(),
         "came_step: a state of shape {} for a parameter of shape {}", to_string(state.mean.shape()),
         to_string(value.shape()));
+  if (value.on_gpu()) return step_on_gpu(settings, clip, value, gradient, state, ema);
   const int64_t n = value.numel();
   const bool factored = value.shape().rank() >= 2;
   const CameStep s = settings;
-  Tensor change = scaled(gradient, value, s.gradient_scale);
+  Tensor change = scaled(gradient, value, clip.item());
   float *u = change.mutable_data<float>(), *m = state.mean.mutable_data<float>();
   if (factored) {
     const Stack stack(value.shape());

@@ -9,7 +9,6 @@ namespace linnet::ops {
 
 struct CameStep {
   float lr, beta1, beta2, beta3, weight_decay;
-  float gradient_scale;  ///< what gradients are multiplied with first (clipping)
   float ema_decay;
 };
 
@@ -22,9 +21,11 @@ struct CameState {
 };
 
 /// All zero, for a parameter of that shape.
-CameState fresh_came_state(const Shape& shape);
+CameState fresh_came_state(const Shape& shape, const Device& device = {});
 
-/// All f32; gradient may be undefined, then it counts as zero.
-void came_step(const CameStep& settings, Tensor& value, const Tensor& gradient, CameState& state, Tensor& ema);
+/// All f32 and on one device; gradient may be undefined, then it counts as zero. clip (1) is what it is
+/// multiplied with first (ops/clip.h).
+void came_step(const CameStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
+               CameState& state, Tensor& ema);
 
 }  // namespace linnet::ops

@@ -7,6 +7,7 @@
 #include "ops/arrange.h"
 #include "ops/compress_tokens.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/simd-inl.h"
 
 #ifndef LINNET_COMPRESS_TOKENS_SQUARE
@@ -101,32 +102,60 @@ Squares squares_of(const Tensor& x, const Tensor& weight, const Tensor& bias, in
   return {rows, columns, size, d};
 }
 
+// weight here is (size·size, d).
+Tensor compressed(const Squares& s, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  Tensor y = Tensor::empty({x.size(0), s.each(), s.d}, DType::f32, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().compress.forward(x.view(), weight.view(), f32_view(bias), y.view(), x.size(0), s.rows,
+                                   s.columns, s.size, s.d);
+    return y;
+  }
+  const float* added = bias.data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(x.size(0) * s.each(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) HWY_DYNAMIC_DISPATCH(compress_square)
+    (s.of(weight), element(x, s.first(i)), x.dtype(), added, out + i * s.d);
+  });
+  return y;
+}
+
+struct Gradients {
+  Tensor x, weight, bias;
+};
+
+Gradients on_gpu(const Squares& s, const Tensor& x, const Tensor& weight, const Tensor& g) {
+  const Gradients d{Tensor::empty(x.shape(), x.dtype(), x.device()),
+                    Tensor::empty(weight.shape(), DType::f32, x.device()),
+                    Tensor::empty({s.d}, DType::f32, x.device())};
+  gpu_kernels().compress.backward(g.view(), x.view(), weight.view(), d.x.view(), d.weight.view(), d.bias.view(),
+                                  x.size(0), s.rows, s.columns, s.size, s.d);
+  return d;
+}
+
+Gradients on_cpu(const Squares& s, const Tensor& x, const Tensor& weight, const Tensor& g) {
+  Gradients d{Tensor::zeros(x.shape(), x.dtype()),  // where no square lies it stays so
+              Tensor::zeros(weight.shape()), Tensor::zeros({s.d})};
+  for (int64_t i = 0; i < x.size(0) * s.each(); ++i) HWY_DYNAMIC_DISPATCH(square_backward)
+  (s.of(weight), element(x, s.first(i)), element(d.x, s.first(i)), x.dtype(), g.data<float>() + i * s.d,
+   d.weight.mutable_data<float>(), d.bias.mutable_data<float>());
+  return d;
+}
+
 }  // namespace
 
 Tensor compress_tokens(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t rows,
                        int64_t columns) {
   const Squares squares = squares_of(x, weight, bias, rows, columns);
-  const int64_t d = squares.d, filters = squares.size * squares.size, count = x.size(0) * squares.each();
-  const Tensor turned = transpose(weight.detach().reshape({d, filters}));  // (size·size, d)
-  Tensor y = Tensor::empty({x.size(0), squares.each(), d});
-  const float* added = bias.data<float>();
-  float* out = y.mutable_data<float>();
-  parallel_for(count, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) HWY_DYNAMIC_DISPATCH(compress_square)
-    (squares.of(turned), element(x, squares.first(i)), x.dtype(), added, out + i * d);
-  });
+  const Tensor filters = weight.detach().to(x.device()).reshape({squares.d, squares.size * squares.size});
+  const Tensor turned = transpose(filters);  // (size·size, d)
+  Tensor y = compressed(squares, x, turned, bias.to(x.device()));
   if (wants_grad(x, weight, bias))
-    record_backward(y, [x = x.detach(), turned, squares, filters, count, x_slot = x.grad_slot(),
+    record_backward(y, [x = x.detach(), turned, squares, x_slot = x.grad_slot(),
                         weight_slot = weight.grad_slot(), bias_slot = bias.grad_slot()](const Tensor& g) {
-      const Tensor g32 = g.to(DType::f32);
-      Tensor dx = Tensor::zeros(x.shape(), x.dtype());  // where no square lies it stays so
-      Tensor dweight = Tensor::zeros({filters, squares.d}), dbias = Tensor::zeros({squares.d});
-      for (int64_t i = 0; i < count; ++i) HWY_DYNAMIC_DISPATCH(square_backward)
-      (squares.of(turned), element(x, squares.first(i)), element(dx, squares.first(i)), x.dtype(),
-       g32.data<float>() + i * squares.d, dweight.mutable_data<float>(), dbias.mutable_data<float>());
-      accumulate_grad(x_slot, dx);
-      accumulate_grad(weight_slot, transpose(dweight));
-      accumulate_grad(bias_slot, dbias);
+      const Gradients d = (x.on_gpu() ? on_gpu : on_cpu)(squares, x, turned, g.to(DType::f32));
+      accumulate_grad(x_slot, d.x);
+      accumulate_grad(weight_slot, transpose(d.weight));
+      accumulate_grad(bias_slot, d.bias);
     });
   return y;
 }

@@ -35,4 +35,13 @@ inline void check_type(std::string_view operation, const Tensor& tensor) {
   check_type(operation, tensor.dtype(), tensor.device());
 }
 
+/// Where an operation on both works: the GPU if either lies there.
+inline Device device_of(const Tensor& a, const Tensor& b) { return a.on_gpu() ? a.device() : b.device(); }
+
+/// For kernels of the GPU that know f32 only, which do not look.
+inline View f32_view(const Tensor& tensor) {
+  check(tensor.dtype() == DType::f32, "a tensor of f32 was expected, this one is {}", name_of(tensor.dtype()));
+  return tensor.view();
+}
+
 }  // namespace linnet::ops

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/gpu.h"
+#include "ops/diffusion_terms.h"
 #include "ops/matrix_view.h"
 
 namespace linnet::ops {
@@ -44,7 +45,7 @@ struct ArrangeKernels {
   /// y (n, d) f32 = rows of a table of any float type, by indices on the GPU (i64), which have been checked.
   void (*gather_rows)(View table, View indices, View y, int64_t n, int64_t d);
   /// Adds rows of g (n, d) f32 to those of dtable f32; the same order always.
-  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d, int64_t count);
+  void (*scatter_rows)(View g, View indices, View dtable, int64_t n, int64_t d);
   /// f32: (n) → (n, width), cosines then sines.
   void (*timestep_embedding)(View t, View y, int64_t n, int64_t width);
 };
@@ -57,18 +58,18 @@ struct ReduceKernels {
 };
 
 struct NormKernels {
-  /// ops/layer_norm_modulate.h. statistics (batch·tokens, 2) f32: mean and 1/σ.
+  /// ops/layer_norm_modulate.h. statistics (batch·tokens, 2) f32 are for the way back.
   void (*modulate)(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
                    int64_t tokens, int64_t d);
-  /// Sets dx (of x's type) and dshift, dscale (batch, d) f32.
+  /// Sets dx (of x's type) and dshift, dscale (batch, d) f32; g of any type.
   void (*modulate_backward)(View g, View x, View scale, View statistics, View dx, View dshift, View dscale,
                             int64_t batch, int64_t tokens, int64_t d);
   /// ops/gated_residual.h: out = x + gate·y; x, gate and out f32.
   void (*gated_residual)(View x, View gate, View y, View out, int64_t batch, int64_t tokens, int64_t d);
-  /// Sets dy (of y's type) = g·gate and dgate (batch, d) f32 = Σ g·y.
+  /// Sets dy (of y's type) = g·gate and dgate (batch, d) f32 = Σ g·y; g of any type.
   void (*gated_residual_backward)(View g, View gate, View y, View dy, View dgate, int64_t batch, int64_t tokens,
                                   int64_t d);
-  /// ops/rms_norm.h; x and weight f32.
+  /// ops/rms_norm.h; x and weight f32, y and g of any type.
   void (*rms)(View x, View weight, float epsilon, View y, int64_t rows, int64_t d);
   /// Sets dx and dweight, f32.
   void (*rms_backward)(View x, View weight, View g, float epsilon, View dx, View dweight, int64_t rows,
@@ -82,9 +83,10 @@ struct ColumnView {
 };
 
 /// Token sequences for softmax attention. Sequence i of queries is rows query_offsets[i] to [i + 1], likewise
-/// keys; offsets lie on the GPU.
+/// keys; offsets lie on the GPU, and are null where all sequences are equally long.
 struct GpuAttention {
-  ColumnView q, k, v;  ///< of one type; heads·head_size columns each
+  static constexpr int64_t largest_head = 256;
+  ColumnView q, k, v;  ///< of one type; heads·head_size columns each, a head of at most largest_head
   const int64_t *query_offsets, *key_offsets;
   int64_t sequences, queries, keys;       ///< queries and keys: of all sequences
   int64_t longest_queries, longest_keys;  ///< of any sequence
@@ -121,7 +123,7 @@ struct LinearAttentionKernels {
   size_t (*state_bytes)(const GpuLinearAttention& in);
   /// out (batch, tokens, d) of q's type.
   void (*forward)(const GpuLinearAttention& in, View out, void* state);
-  /// Sets dq and dkv (of q's type), dweight and dbias (f32, null without convolution). g of any type.
+  /// Sets dq and dkv, dweight and dbias (f32, null without convolution). g, dq and dkv are of q's type.
   void (*backward)(const GpuLinearAttention& in, View g, const void* state, View dq, View dkv, View dweight,
                    View dbias);
 };
@@ -195,18 +197,18 @@ struct GpuCame {
   float lr, beta1, beta2, beta3, weight_decay, ema_decay;
 };
 struct GpuMuon {
-  float momentum, step, kept, ema_decay;  ///< value = kept·value − step·update
+  float momentum = 0, step = 0, kept = 0, ema_decay = 0;  ///< value = kept·value − step·update
 };
 
-/// All f32, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a null gradient
-/// is 0.
+/// All f32 unless said, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a
+/// null gradient is 0.
 struct OptimizerKernels {
-  /// clip = min(1, limit/(√squares + 1e-6)), or 1 if limit is 0.
-  void (*clip_factor)(View squares, float limit, View clip);
+  /// norm = √squares; clip = limit/(norm + 1e-6) where norm is above the limit, else 1, as if it is 0.
+  void (*clip_factor)(View squares, float limit, View norm, View clip);
   void (*adamw)(const GpuAdamW& s, View clip, View value, View gradient, View mean, View square, View ema,
                 int64_t n);
   /// ops/came.h of a stack of `count` matrices (rows, columns); square_rows and so on as CameState has them,
-  /// and `square` alone of a parameter of one dimension (rows = 0).
+  /// and `square` alone of a parameter of one dimension (count = 0).
   void (*came)(const GpuCame& s, View clip, View value, View gradient, View mean, View square, View square_rows,
                View square_columns, View residual_rows, View residual_columns, View ema, int64_t count,
                int64_t rows, int64_t columns, int64_t n);
@@ -214,9 +216,9 @@ struct OptimizerKernels {
   /// momentum·mean.
   void (*muon_ahead)(const GpuMuon& s, View clip, View gradient, View mean, View ahead, int64_t n);
   void (*muon_move)(const GpuMuon& s, View update, View value, View ema, int64_t n);
-  /// y = x/max(√squares, least), squares one f32 on the GPU.
+  /// y, of any type, = x/max(√squares, least), squares one f32 on the GPU.
   void (*divide_by_norm)(View x, View squares, float least, View y, int64_t n);
-  /// gram² (rows, rows) f32, overwritten by a·1 + b·gram + c·gram².
+  /// squared = gram² (rows, rows) is overwritten by a·1 + b·gram + c·gram²; gram of any type.
   void (*muon_polynomial)(View gram, View squared, float a, float b, float c, int64_t rows);
 };
 
@@ -226,12 +228,13 @@ struct GpuTerm {
   float factor;
 };
 
+/// ops/combine.h; all f32.
 struct CombineKernels {
-  /// y = Σ factor·x, then kept within −1..1 if clipped; count ≤ 4, all f32.
+  /// y = Σ factor·x, then kept within −1..1 if clipped; 1 ≤ count ≤ 4.
   void (*combine)(const GpuTerm* terms, int count, bool clipped, View y, int64_t n);
-  /// y[s, :] = factors[s, 0]·a[s, :] + factors[s, 1]·b[s, :] of rows of `width`; factors (samples, 2) f32 on
-  /// the GPU.
-  void (*combine_rows)(View a, View b, View factors, View y, int64_t samples, int64_t width);
+  /// y = factors[s, 0]·a + factors[s, 1]·b in the first b_width columns of rows s of a and y, which are `width`
+  /// wide; y = a in the others. factors (samples, 2).
+  void (*combine_rows)(View a, View b, View factors, View y, int64_t samples, int64_t width, int64_t b_width);
   /// y (samples, width) = prediction's first half of samples, its first `guided` columns as
   /// none + scale·(wanted − none), where none are the second half's.
   void (*guide)(View prediction, float scale, int64_t guided, View y, int64_t samples, int64_t width);
@@ -239,30 +242,28 @@ struct CombineKernels {
   void (*add_learned_noise)(View mean, View v, View noise, float low, float high, View y, int64_t n);
 };
 
-/// Of one sample of a diffusion loss; see ops/diffusion_terms.h.
-struct GpuLossSample {
-  float noise, picture, xt, error, weight;  ///< the target and the picture as the prediction implies them
-  float from_x0, from_xt, low, high;        ///< the posterior, and the variance's two ends (logarithms)
-  int first;                                ///< whether it is timestep 0
-};
 struct GpuLoss {
   View prediction, x0, xt, noise, teacher;  ///< f32; teacher may be null
-  const GpuLossSample* samples;             ///< on the GPU
-  int64_t batch, n;                         ///< n: elements of a picture; a prediction has 2n if learned
+  const LossSample<float>* samples;         ///< of each picture, on the GPU
+  int64_t batch, n;                         ///< n: values of a picture; a prediction has 2n if learned
   bool learned;
   float noise_weight, variance_weight;  ///< of the teacher's two terms
 };
 
 struct LossKernels {
-  /// losses (batch, 4) f32: mse, bound, noise and variance distances; gradient (like prediction) f32 or null:
-  /// d(mean over the batch of the weighted sum)/d prediction.
-  void (*diffusion)(const GpuLoss& in, View losses, View gradient);
-  /// ops/cross_entropy.h: loss (1) f32, shares (n, classes) the softmax.
-  void (*cross_entropy)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
-  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
-  void (*cross_entropy_backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
+  /// losses (batch, 4): mse, bound, noise and variance distances, 0 where there is none; total (1): the mean
+  /// over the batch of their weighted sum; gradient (like prediction, or null): that of total. All f32.
+  void (*diffusion)(const GpuLoss& in, View losses, View total, View gradient);
   /// y = s[0]·x, s one f32 on the GPU.
   void (*scale_by)(View x, View s, View y, int64_t n);
+};
+
+struct CrossEntropyKernels {
+  /// ops/cross_entropy.h, of labels (i64) that have been checked: loss (1), shares (n, classes) the softmax;
+  /// all f32.
+  void (*forward)(View logits, View labels, View shares, View loss, int64_t n, int64_t classes);
+  /// Sets d = g[0]/n·(shares − one-hot), g one f32.
+  void (*backward)(View g, View shares, View labels, View d, int64_t n, int64_t classes);
 };
 
 struct GpuKernels {
@@ -279,6 +280,7 @@ struct GpuKernels {
   OptimizerKernels optimizer;
   CombineKernels combine;
   LossKernels loss;
+  CrossEntropyKernels cross_entropy;
 };
 
 /// Of the GPU that has been opened.

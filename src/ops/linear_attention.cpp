@@ -3,6 +3,7 @@
 #include "core/tape.h"
 #include "ops/depthwise_conv_cpu.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/linear_attention_cpu.h"
 #include "ops/tile.h"
 
@@ -16,32 +17,96 @@ void check_shapes(const Tensor& q, const Tensor& kv, int64_t heads) {
   check(heads > 0 && q.size(2) % heads == 0, "{} heads cannot share {} channels evenly", heads, q.size(2));
 }
 
+// What the operation needs beside q and kv; without convolution, weight and bias are undefined.
+struct Settings {
+  int64_t heads;
+  FeatureMap map;
+  Tensor weight, bias;
+  cpu::TokenGrid grid;
+};
+
 struct Result {
   Tensor out, state;
 };
 
-Result forward(const Tensor& q, const Tensor& kv, int64_t heads, FeatureMap map) {
-  const int64_t head_size = q.size(2) / heads;
-  Result result{Tensor::empty(q.shape(), q.dtype()),
-                Tensor::empty({q.size(0) * heads, head_size + 1, pad_tile(head_size)})};
-  cpu::linear_attention_forward(q, kv, heads, map, result.out, result.state);
+GpuLinearAttention for_gpu(const Tensor& q, const Tensor& kv, const Settings& s) {
+  GpuLinearAttention in{q.view(),
+                        kv.view(),
+                        q.size(0),
+                        q.size(1),
+                        s.heads,
+                        q.size(2) / s.heads,
+                        s.map == FeatureMap::relu ? GpuFeatureMap::relu : GpuFeatureMap::none,
+                        s.weight.view(),
+                        s.bias.view()};
+  if (!s.weight.defined()) return in;
+  in.rows = s.grid.rows;
+  in.columns = s.grid.columns;
+  in.kernel = s.weight.size(-1);
+  return in;
+}
+
+Result forward(const Tensor& q, const Tensor& kv, const Settings& s) {
+  Result result{Tensor::empty(q.shape(), q.dtype(), q.device()), {}};
+  if (q.on_gpu()) {
+    const GpuLinearAttention in = for_gpu(q, kv, s);
+    const auto bytes = static_cast<int64_t>(gpu_kernels().linear_attention.state_bytes(in));
+    result.state = Tensor::empty({bytes}, DType::u8, q.device());
+    gpu_kernels().linear_attention.forward(in, result.out.view(), result.state.view().data);
+    return result;
+  }
+  const int64_t head_size = q.size(2) / s.heads;
+  result.state = Tensor::empty({q.size(0) * s.heads, head_size + 1, pad_tile(head_size)});
+  cpu::linear_attention_forward(q, kv, s.heads, s.map, result.out, result.state);
+  if (s.weight.defined()) cpu::depthwise_conv_add(kv, s.weight, s.bias, s.grid, result.out);
   return result;
+}
+
+struct Gradients {
+  Tensor dq, dkv, dweight, dbias;
+};
+
+Gradients backward(const Tensor& g, const Tensor& q, const Tensor& kv, const Tensor& state, const Settings& s) {
+  Gradients d{Tensor::empty(q.shape(), q.dtype(), q.device()),
+              Tensor::empty(kv.shape(), kv.dtype(), q.device()),
+              {},
+              {}};
+  if (s.weight.defined()) {
+    d.dweight = Tensor::empty(s.weight.shape(), DType::f32, q.device());
+    d.dbias = Tensor::empty(s.bias.shape(), DType::f32, q.device());
+  }
+  if (q.on_gpu()) {
+    gpu_kernels().linear_attention.backward(for_gpu(q, kv, s), g.to(q.dtype()).view(), state.view().data,
+                                            d.dq.view(), d.dkv.view(), d.dweight.view(), d.dbias.view());
+    return d;
+  }
+  cpu::linear_attention_backward(g, q, kv, state, s.heads, s.map, d.dq, d.dkv);
+  if (s.weight.defined()) cpu::depthwise_conv_backward(g, kv, s.weight, s.grid, d.dkv, d.dweight, d.dbias);
+  return d;
+}
+
+Tensor attend(const Tensor& q, const Tensor& kv, const Settings& s) {
+  auto [out, state] = forward(q, kv, s);
+  if (wants_grad(q, kv, s.weight, s.bias))
+    record_backward(
+        out, [q = q.detach(), kv = kv.detach(), state = state,
+              s = Settings{s.heads, s.map, s.weight.detach(), s.bias.detach(), s.grid}, dq_slot = q.grad_slot(),
+              dkv_slot = kv.grad_slot(), dweight_slot = s.weight.grad_slot(),
+              dbias_slot = s.bias.grad_slot()](const Tensor& g) {
+          const Gradients d = backward(g, q, kv, state, s);
+          accumulate_grad(dq_slot, d.dq);
+          accumulate_grad(dkv_slot, d.dkv);
+          accumulate_grad(dweight_slot, d.dweight);
+          accumulate_grad(dbias_slot, d.dbias);
+        });
+  return out;
 }
 
 }  // namespace
 
 Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads, FeatureMap map) {
   check_shapes(q, kv, heads);
-  auto [out, state] = forward(q, kv, heads, map);
-  if (wants_grad(q, kv))
-    record_backward(out, [q = q.detach(), kv = kv.detach(), state = state, heads, map, dq_slot = q.grad_slot(),
-                          dkv_slot = kv.grad_slot()](const Tensor& g) {
-      Tensor dq = Tensor::empty(q.shape(), q.dtype()), dkv = Tensor::empty(kv.shape(), kv.dtype());
-      cpu::linear_attention_backward(g, q, kv, state, heads, map, dq, dkv);
-      accumulate_grad(dq_slot, dq);
-      accumulate_grad(dkv_slot, dkv);
-    });
-  return out;
+  return attend(q, kv, {heads, map, {}, {}, {}});
 }
 
 Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& weight, const Tensor& bias,
@@ -56,23 +121,8 @@ Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& we
   check(weight.dtype() == DType::f32 && bias.dtype() == DType::f32,
         "depth-wise convolution: weight and bias are f32, not {} and {}", name_of(weight.dtype()),
         name_of(bias.dtype()));
-  auto [out, state] = forward(q, kv, heads, map);
-  const cpu::TokenGrid grid{rows, columns};
-  cpu::depthwise_conv_add(kv, weight, bias, grid, out);
-  if (wants_grad(q, kv, weight, bias))
-    record_backward(out, [q = q.detach(), kv = kv.detach(), weight = weight.detach(), state = state, heads, map,
-                          grid, dq_slot = q.grad_slot(), dkv_slot = kv.grad_slot(),
-                          dweight_slot = weight.grad_slot(), dbias_slot = bias.grad_slot()](const Tensor& g) {
-      Tensor dq = Tensor::empty(q.shape(), q.dtype()), dkv = Tensor::empty(kv.shape(), kv.dtype());
-      Tensor dweight = Tensor::empty(weight.shape()), dbias = Tensor::empty({weight.size(0)});
-      cpu::linear_attention_backward(g, q, kv, state, heads, map, dq, dkv);
-      cpu::depthwise_conv_backward(g, kv, weight, grid, dkv, dweight, dbias);
-      accumulate_grad(dq_slot, dq);
-      accumulate_grad(dkv_slot, dkv);
-      accumulate_grad(dweight_slot, dweight);
-      accumulate_grad(dbias_slot, dbias);
-    });
-  return out;
+  // A streamed model's weights may lie elsewhere.
+  return attend(q, kv, {heads, map, weight.to(q.device()), bias.to(q.device()), {rows, columns}});
 }
 
 }  // namespace linnet::ops

@@ -46,6 +46,10 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
 
 /// Fastest product type that the device really has instructions for: bf16, else f32 on a CPU and f16 on a GPU.
 DType fastest_product_dtype(const Device& device = {});
+/// The same with numbers as large as f32 has, which autoencoders and text encoders need: bf16 or f32.
+inline DType fastest_wide_product_dtype(const Device& device = {}) {
+  return fastest_product_dtype(device) == DType::bf16 ? DType::bf16 : DType::f32;
+}
 
 /// "f32", "bf16", "int8", or "auto": fastest_product_dtype(); and of a GPU "f16", or "tf32", which is f32 with
 /// set_tf32(true). Throws UsageError on others.

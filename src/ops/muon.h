@@ -10,7 +10,6 @@ namespace linnet::ops {
 struct MuonStep {
   float lr;  ///< as AdamW's: an update's root mean square is 0.2 of it (Liu et al., arXiv 2502.16982)
   float momentum, weight_decay;
-  float gradient_scale;  ///< what gradients are multiplied with first (clipping)
   float ema_decay;
 };
 
@@ -18,8 +17,9 @@ struct MuonStep {
 /// steps of Newton and Schulz whose products are in dtype, bf16 or f32. Zero stays zero.
 Tensor orthogonalized(const Tensor& matrix, DType products);
 
-/// value, gradient and mean (rows, columns) f32; gradient may be undefined, then it counts as zero.
-void muon_step(const MuonStep& settings, Tensor& value, const Tensor& gradient, Tensor& mean, Tensor& ema,
-               DType products);
+/// value, gradient and mean (rows, columns) f32, on one device; gradient may be undefined, then it counts as
+/// zero. clip (1) is what it is multiplied with first (ops/clip.h).
+void muon_step(const MuonStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
+               Tensor& mean, Tensor& ema, DType products);
 
 }  // namespace linnet::ops

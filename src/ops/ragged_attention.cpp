@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <list>
+#include <mutex>
 
 #include "core/tape.h"
 #include "ops/element.h"
 #include "ops/ragged_attention_cpu.h"
+#include "ops/softmax_gpu.h"
 
 namespace linnet::ops {
 namespace {
@@ -43,12 +46,88 @@ void check_inputs(const cpu::RaggedInputs& in, const RaggedAttention& how, int64
         length);
 }
 
+bool are_even(const Offsets& offsets) {
+  for (size_t i = 2; i < offsets.size(); ++i)
+    if (offsets[i] - offsets[i - 1] != offsets[1]) return false;
+  return true;
+}
+
+// Offsets on the GPU. The same ones come again and again: from every layer of a model, and from every step of a
+// sampler, whose recordings (CUDA graphs) must upload nothing, and read these as long as they live. So the last
+// few are kept.
+Tensor on_gpu(const Offsets& offsets, const Device& device) {
+  struct Entry {
+    Offsets offsets;
+    Tensor uploaded;
+  };
+  constexpr size_t most = 64;
+  static std::mutex mutex;
+  static auto* const entries = new std::list<Entry>;  // the last one used first; outlives the GPU's library
+  const std::scoped_lock lock(mutex);
+  const auto found = std::find_if(entries->begin(), entries->end(), [&](const Entry& entry) {
+    return entry.offsets == offsets && entry.uploaded.device() == device;
+  });
+  if (found != entries->end()) {
+    entries->splice(entries->begin(), *entries, found);
+  } else {
+    entries->push_front({offsets, Tensor::from(offsets).to(device)});
+    if (entries->size() > most) entries->pop_back();
+  }
+  return entries->front().uploaded;
+}
+
+// What kernels are told, and what has to live until they are.
+struct GpuCall {
+  GpuAttention in{};
+  Tensor query_offsets, key_offsets;
+};
+
+GpuCall call_of(const cpu::RaggedInputs& in, const RaggedAttention& how) {
+  const Tensor &q = in.q.tensor, &k = in.k.tensor;
+  GpuCall call;
+  if (!are_even(how.queries)) call.query_offsets = on_gpu(how.queries, q.device());
+  if (!are_even(how.keys)) call.key_offsets = on_gpu(how.keys, q.device());
+  GpuAttention& to = call.in;
+  to.q = column_view(in.q);
+  to.k = column_view(in.k);
+  to.v = column_view(in.v);
+  to.query_offsets = call.query_offsets.view().as<const int64_t>();
+  to.key_offsets = call.key_offsets.view().as<const int64_t>();
+  to.sequences = static_cast<int64_t>(how.keys.size()) - 1;
+  to.queries = q.size(0);
+  to.keys = k.size(0);
+  to.longest_queries = longest(how.queries);
+  to.longest_keys = longest(how.keys);
+  to.heads = how.heads;
+  to.head_size = q.size(1) / how.heads;
+  to.scale = how.scale;
+  to.bias = in.bias.view();
+  to.bias_width = in.bias.defined() ? in.bias.size(1) : 0;
+  return call;
+}
+
+void forward(const cpu::RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& log_sums) {
+  if (!out.on_gpu()) return cpu::ragged_attention_forward(in, how, out, log_sums);
+  const GpuCall call = call_of(in, how);
+  gpu_kernels().softmax.forward(call.in, out.view(), log_sums.view());
+}
+
+void backward(const Tensor& g, const cpu::RaggedInputs& in, const RaggedAttention& how, const Tensor& out,
+              const Tensor& log_sums, cpu::RaggedInputs& into) {
+  if (!out.on_gpu()) return cpu::ragged_attention_backward(g, in, how, out, log_sums, into);
+  const GpuCall call = call_of(in, how);
+  gpu_kernels().softmax.backward(call.in, g.view(), out.view(), log_sums.view(), column_view(into.q),
+                                 column_view(into.k), column_view(into.v), into.bias.view());
+}
+
 // record(out, log_sums) says how gradients flow back, if any are wanted.
 template <class Record>
 Tensor attend(const cpu::RaggedInputs& in, const RaggedAttention& how, bool records, Record record) {
-  Tensor out = Tensor::empty({in.q.tensor.size(0), in.q.tensor.size(1)}, in.q.tensor.dtype());
-  Tensor log_sums = Tensor::empty({how.heads, in.q.tensor.size(0)});
-  cpu::ragged_attention_forward(in, how, out, log_sums);
+  const Tensor& q = in.q.tensor;
+  check_gpu_head("ragged_attention", q, q.size(1) / how.heads);
+  Tensor out = Tensor::empty({q.size(0), q.size(1)}, q.dtype(), q.device());
+  Tensor log_sums = Tensor::empty({how.heads, q.size(0)}, DType::f32, q.device());
+  forward(in, how, out, log_sums);
   if (records) record(out, log_sums);
   return out;
 }
@@ -72,10 +151,10 @@ Tensor ragged_attention(const Tensor& q, const Tensor& kv, const RaggedAttention
     record_backward(out, [in, how, out = out.detach(), log_sums, q_slot = q.grad_slot(),
                           kv_slot = kv.grad_slot(), width](const Tensor& g) {
       const Tensor &q_in = in.q.tensor, &kv_in = in.k.tensor;
-      const Tensor dq = Tensor::empty(q_in.shape(), q_in.dtype());
-      const Tensor dkv = Tensor::empty(kv_in.shape(), kv_in.dtype());
+      const Tensor dq = Tensor::empty(q_in.shape(), q_in.dtype(), q_in.device());
+      const Tensor dkv = Tensor::empty(kv_in.shape(), kv_in.dtype(), kv_in.device());
       cpu::RaggedInputs into{{dq}, {dkv, 0}, {dkv, width}, {}};
-      cpu::ragged_attention_backward(g, in, how, out, log_sums, into);
+      backward(g, in, how, out, log_sums, into);
       accumulate_grad(q_slot, dq);
       accumulate_grad(kv_slot, dkv);
     });
@@ -93,10 +172,10 @@ Tensor ragged_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
     record_backward(out, [in, how, out = out.detach(), log_sums,
                           slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()},
                           bias_slot = bias.grad_slot()](const Tensor& g) {
-      const auto like = [](const Tensor& x) { return Tensor::empty(x.shape(), x.dtype()); };
+      const auto like = [](const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); };
       cpu::RaggedInputs into{{like(in.q.tensor)}, {like(in.k.tensor)}, {like(in.v.tensor)}, {}};
-      if (bias_slot) into.bias = Tensor::zeros(in.bias.shape());
-      cpu::ragged_attention_backward(g, in, how, out, log_sums, into);
+      if (bias_slot) into.bias = Tensor::zeros(in.bias.shape(), DType::f32, in.bias.device());
+      backward(g, in, how, out, log_sums, into);
       accumulate_grad(slots[0], into.q.tensor);
       accumulate_grad(slots[1], into.k.tensor);
       accumulate_grad(slots[2], into.v.tensor);

@@ -4,6 +4,7 @@
 
 #include "core/parallel.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/reduce.h"
 #include "ops/simd-inl.h"
 
@@ -43,7 +44,11 @@ Tensor sum_rows(const Tensor& x) {
   check(x.shape().rank() == 2, "sum_rows wants a matrix, not shape {}", to_string(x.shape()));
   check_type("sum_rows", x);
   const int64_t rows = x.size(0), columns = x.size(1);
-  Tensor y = Tensor::empty({columns});
+  Tensor y = Tensor::empty({columns}, DType::f32, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().reduce.sum_rows(x.view(), y.view(), rows, columns);
+    return y;
+  }
   constexpr int64_t block = 64;
   const auto* in = static_cast<const char*>(x.raw());
   float* out = y.mutable_data<float>();
@@ -59,6 +64,11 @@ Tensor sum_rows(const Tensor& x) {
 }
 
 double sum_of_squares(const Tensor& x) {
+  if (x.on_gpu()) {
+    Tensor sum = Tensor::zeros({1}, DType::f32, x.device());
+    add_squares(x, sum);
+    return static_cast<double>(sum.item());
+  }
   constexpr int64_t block = 4096;
   const int64_t n = x.numel(), blocks = (n + block - 1) / block;
   std::vector<double> partial(static_cast<size_t>(blocks));
@@ -71,6 +81,16 @@ double sum_of_squares(const Tensor& x) {
   double total = 0;
   for (const double value : partial) total += value;
   return total;
+}
+
+void add_squares(const Tensor& x, Tensor& sum) {
+  check(sum.numel() == 1 && sum.device() == x.device(),
+        "squares of a tensor on {} are not added to {} numbers on {}", to_string(x.device()), sum.numel(),
+        to_string(sum.device()));
+  if (x.on_gpu())
+    gpu_kernels().reduce.add_squares(f32_view(x), f32_view(sum), x.numel());
+  else
+    *sum.mutable_data<float>() += static_cast<float>(sum_of_squares(x));
 }
 
 }  // namespace linnet::ops

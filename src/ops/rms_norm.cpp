@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "core/tape.h"
 #include "ops/element.h"
+#include "ops/gpu_kernels.h"
 #include "ops/rms_norm.h"
 #include "ops/simd-inl.h"
 
@@ -60,31 +61,55 @@ namespace linnet::ops {
 HWY_EXPORT(rms_forward);
 HWY_EXPORT(rms_backward);
 
+namespace {
+
+Tensor forward(const Tensor& x, const Tensor& weight, float epsilon, DType out_dtype) {
+  const int64_t d = weight.numel(), rows = x.numel() / d;
+  Tensor y = Tensor::empty(x.shape(), out_dtype, x.device());
+  if (x.on_gpu()) {
+    gpu_kernels().norm.rms(x.view(), weight.view(), epsilon, y.view(), rows, d);
+    return y;
+  }
+  parallel_for(rows, 4, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rms_forward)
+    (x.data<float>() + begin * d, weight.data<float>(), end - begin, d, epsilon, element(y, begin * d),
+     out_dtype);
+  });
+  return y;
+}
+
+void backward(const Tensor& x, const Tensor& weight, const Tensor& g, float epsilon, Tensor& dx,
+              Tensor& dweight) {
+  const int64_t d = weight.numel(), rows = x.numel() / d;
+  if (x.on_gpu())
+    return gpu_kernels().norm.rms_backward(x.view(), weight.view(), g.view(), epsilon, dx.view(),
+                                           dweight.view(), rows, d);
+  const Tensor g32 = g.to(DType::f32);
+  HWY_DYNAMIC_DISPATCH(rms_backward)
+  (x.data<float>(), weight.data<float>(), g32.data<float>(), rows, d, epsilon, dx.mutable_data<float>(),
+   dweight.mutable_data<float>());
+}
+
+}  // namespace
+
 Tensor rms_norm(const Tensor& x, const Tensor& weight, float epsilon, DType out_dtype) {
   check_type("rms_norm", x);
-  check_type("rms_norm", out_dtype);
+  check_type("rms_norm", out_dtype, x.device());
   check(x.dtype() == DType::f32 && x.shape().rank() >= 1 && weight.defined() &&
             weight.numel() == x.size(x.shape().rank() - 1),
         "rms_norm: a weight of {} values does not go with x of shape {}", weight.defined() ? weight.numel() : 0,
         to_string(x.shape()));
-  const int64_t d = weight.numel(), rows = x.numel() / d;
-  const Tensor w = weight.to(DType::f32).detach();
-  Tensor y = Tensor::empty(x.shape(), out_dtype);
-  parallel_for(rows, 4, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(rms_forward)
-    (x.data<float>() + begin * d, w.data<float>(), end - begin, d, epsilon, element(y, begin * d), out_dtype);
-  });
+  const Tensor w = weight.to(x.device()).to(DType::f32).detach();
+  Tensor y = forward(x, w, epsilon, out_dtype);
   if (wants_grad(x, weight))
-    record_backward(y, [x = x.detach(), w, x_slot = x.grad_slot(), w_slot = weight.grad_slot(), rows, d,
-                        epsilon](const Tensor& g) {
-      const Tensor g32 = g.to(DType::f32);
-      Tensor dx = Tensor::empty(x.shape()), dw = Tensor::zeros({d});
-      HWY_DYNAMIC_DISPATCH(rms_backward)
-      (x.data<float>(), w.data<float>(), g32.data<float>(), rows, d, epsilon, dx.mutable_data<float>(),
-       dw.mutable_data<float>());
-      accumulate_grad(x_slot, dx);
-      accumulate_grad(w_slot, dw);
-    });
+    record_backward(
+        y, [x = x.detach(), w, x_slot = x.grad_slot(), w_slot = weight.grad_slot(), epsilon](const Tensor& g) {
+          Tensor dx = Tensor::empty(x.shape(), DType::f32, x.device());
+          Tensor dw = Tensor::zeros({w.numel()}, DType::f32, x.device());
+          backward(x, w, g, epsilon, dx, dw);
+          accumulate_grad(x_slot, dx);
+          accumulate_grad(w_slot, dw);
+        });
   return y;
 }
 

@@ -1,21 +1,55 @@
 #include "ops/softmax_attention.h"
 
 #include <array>
+#include <cmath>
 
 #include "core/tape.h"
 #include "ops/element.h"
 #include "ops/softmax_attention_cpu.h"
+#include "ops/softmax_gpu.h"
 
 namespace linnet::ops {
 namespace {
+
+// The batch's samples are sequences of the same length.
+GpuAttention on_gpu(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads) {
+  const Tensor &q = in.q.tensor, &k = in.k.tensor;
+  GpuAttention result{};
+  result.q = column_view(in.q);
+  result.k = column_view(in.k);
+  result.v = column_view(in.v);
+  result.sequences = q.size(0);
+  result.queries = q.size(0) * q.size(1);
+  result.keys = k.size(0) * k.size(1);
+  result.longest_queries = q.size(1);
+  result.longest_keys = k.size(1);
+  result.heads = heads;
+  result.head_size = width / heads;
+  result.scale = 1.0f / std::sqrt(static_cast<float>(result.head_size));
+  return result;
+}
+
+void forward(const cpu::SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& log_sums) {
+  if (!out.on_gpu()) return cpu::softmax_attention_forward(in, heads, out, log_sums);
+  gpu_kernels().softmax.forward(on_gpu(in, out.size(2), heads), out.view(), log_sums.view());
+}
+
+void backward(const Tensor& g, const cpu::SoftmaxInputs& in, const Tensor& out, const Tensor& log_sums,
+              int64_t heads, cpu::SoftmaxInputs& into) {
+  if (!out.on_gpu()) return cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
+  gpu_kernels().softmax.backward(on_gpu(in, out.size(2), heads), g.view(), out.view(), log_sums.view(),
+                                 column_view(into.q), column_view(into.k), column_view(into.v), {});
+}
 
 // record(out, log_sums) says how gradients flow back, if any are wanted.
 template <class Record>
 Tensor attend(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads, bool records, Record record) {
   const Tensor& q = in.q.tensor;
-  Tensor out = Tensor::empty(q.shape().with_last(width), q.dtype());
-  Tensor log_sums = Tensor::empty({q.size(0) * heads, q.size(1)});
-  cpu::softmax_attention_forward(in, heads, out, log_sums);
+  check_gpu_head("softmax_attention", q, width / heads);
+  Tensor out = Tensor::empty(q.shape().with_last(width), q.dtype(), q.device());
+  // On the CPU a sample's heads follow one another, on the GPU a head's samples.
+  Tensor log_sums = Tensor::empty({q.size(0) * heads, q.size(1)}, DType::f32, q.device());
+  forward(in, heads, out, log_sums);
   if (records) record(out, log_sums);
   return out;
 }
@@ -35,9 +69,9 @@ Tensor softmax_attention(const Tensor& qkv, int64_t heads) {
   const cpu::SoftmaxInputs in = thirds(qkv.detach());
   return attend(in, qkv.size(2) / 3, heads, wants_grad(qkv), [&](Tensor& out, const Tensor& log_sums) {
     record_backward(out, [in, out = out.detach(), log_sums, heads, slot = qkv.grad_slot()](const Tensor& g) {
-      const Tensor dqkv = Tensor::empty(in.q.tensor.shape(), in.q.tensor.dtype());
+      const Tensor dqkv = Tensor::empty(in.q.tensor.shape(), in.q.tensor.dtype(), g.device());
       cpu::SoftmaxInputs into = thirds(dqkv);
-      cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
+      backward(g, in, out, log_sums, heads, into);
       accumulate_grad(slot, dqkv);
     });
   });
@@ -56,9 +90,11 @@ Tensor softmax_attention(const Tensor& q, const Tensor& k, const Tensor& v, int6
   return attend(in, q.size(2), heads, wants_grad(q, k, v), [&](Tensor& out, const Tensor& log_sums) {
     record_backward(out, [in, out = out.detach(), log_sums, heads,
                           slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()}](const Tensor& g) {
-      const auto like = [](const Columns& x) { return Tensor::empty(x.tensor.shape(), x.tensor.dtype()); };
+      const auto like = [](const Columns& x) {
+        return Tensor::empty(x.tensor.shape(), x.tensor.dtype(), x.tensor.device());
+      };
       cpu::SoftmaxInputs into{{like(in.q)}, {like(in.k)}, {like(in.v)}};
-      cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
+      backward(g, in, out, log_sums, heads, into);
       accumulate_grad(slots[0], into.q.tensor);
       accumulate_grad(slots[1], into.k.tensor);
       accumulate_grad(slots[2], into.v.tensor);

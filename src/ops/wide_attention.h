@@ -7,7 +7,7 @@
 
 namespace linnet::ops {
 
-/// q, k, v (batch, tokens, d) f32 or bf16 → softmax(q·kᵀ/√d)·v of the same shape and type.
+/// q, k, v (batch, tokens, d) f32 or bf16, on the GPU f16 too → softmax(q·kᵀ/√d)·v of the same shape and type.
 Tensor wide_attention(const Tensor& q, const Tensor& k, const Tensor& v);
 
 }  // namespace linnet::ops

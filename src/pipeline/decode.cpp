@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "ops/combine.h"
 #include "ops/matmul.h"
 #include "store/vae_file.h"
 
@@ -9,12 +10,9 @@ namespace linnet {
 namespace {
 
 Tensor unscaled(const Tensor& samples, const VaeConfig& config) {
-  Tensor result = Tensor::empty(samples.shape());
   const auto factor = static_cast<float>(1 / config.scaling_factor),
              shift = static_cast<float>(config.shift_factor);
-  const float* from = samples.data<float>();
-  for (int64_t i = 0; i < samples.numel(); ++i) result.mutable_data<float>()[i] = from[i] * factor + shift;
-  return result;
+  return ops::combine({{factor, samples}, {1, Tensor::full(samples.shape(), shift, samples.device())}});
 }
 
 }  // namespace
@@ -22,17 +20,19 @@ Tensor unscaled(const Tensor& samples, const VaeConfig& config) {
 Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
   const Tensor latents = unscaled(samples, vae.config());
   try {
-    return vae.decode(latents, memory);
+    return vae.decode(latents, memory).host();
   } catch (const OutOfMemory&) {
     release_cached_memory();
-    return vae.decode(latents, 1);
+    return vae.decode(latents, 1).host();
   }
 }
 
-std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype) {
+std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype,
+                                  const Device& device) {
   std::unique_ptr<Vae> vae = load_vae(path);
   check_decodes(*vae, channels);
-  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_product_dtype());
+  vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_wide_product_dtype(device));
+  nn::move_to(*vae, device);
   return vae;
 }
 

@@ -8,12 +8,15 @@
 
 namespace linnet {
 
-/// samples (n, latent channels, h, w), as diffusion left them → (n, 3, height, width) in about −1..1. memory:
-/// as Vae::decode takes it; when the system has none left, it is tried once more with as little as can be.
+/// samples (n, latent channels, h, w), as diffusion left them, where the autoencoder lies → (n, 3, height,
+/// width) in about −1..1, on the CPU. memory: as Vae::decode takes it; when the system has none left, it is
+/// tried once more with as little as can be.
 Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory);
 
-/// Loaded, checked to decode so many channels, its products in bf16 where that is faster, unless dtype is f32.
-std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype);
+/// Loaded to that device, checked to decode so many channels, its products in bf16 where that is faster, unless
+/// dtype is f32.
+std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype,
+                                  const Device& device = {});
 
 /// Throws UsageError unless the autoencoder makes pictures of samples with so many channels.
 void check_decodes(const Vae& vae, int64_t channels);

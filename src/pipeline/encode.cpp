@@ -78,10 +78,10 @@ class Group {
   }
 
   void encode(Rows& mean, Rows& logvar) {
-    const LatentMoments moments = vae_.encode(to_tensor(waiting_));
+    const LatentMoments moments = vae_.encode(to_tensor(waiting_).to(options_.device));
     each_ = {moments.mean.size(1), moments.mean.size(2), moments.mean.size(3)};
-    mean.add(moments.mean);
-    logvar.add(moments.logvar);
+    mean.add(moments.mean.host());
+    logvar.add(moments.logvar.host());
   }
 
   const Vae& vae_;

@@ -19,6 +19,7 @@ struct EncodeOptions {
   bool flip = false;  ///< encode the mirrored pictures too
   DType stored = DType::f16;
   int64_t batch = 8;
+  Device device = {};  ///< where the autoencoder lies
   /// Of pictures with texts: the states of some, and what names the encoder that gives them.
   std::function<std::vector<Tensor>(const std::vector<std::string>& texts)> encode_texts = {};
   std::string text_encoder = {};

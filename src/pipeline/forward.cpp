@@ -79,15 +79,15 @@ auto of_file(const SafetensorsFile& input, F f) {
 
 }  // namespace
 
-NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input) {
-  const Tensor sample = floats(input, "sample");
+NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input, const Device& device) {
+  const Tensor sample = floats(input, "sample").to(device);
   const LatentMoments moments = of_file(input, [&] { return vae.encode(sample); });
-  return {{"mean", moments.mean}, {"logvar", moments.logvar}};
+  return {{"mean", moments.mean.host()}, {"logvar", moments.logvar.host()}};
 }
 
-NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input) {
-  const Tensor latent = floats(input, "latent");
-  return {{"sample", of_file(input, [&] { return vae.decode(latent); })}};
+NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input, const Device& device) {
+  const Tensor latent = floats(input, "latent").to(device);
+  return {{"sample", of_file(input, [&] { return vae.decode(latent); }).host()}};
 }
 
 namespace {
@@ -124,7 +124,8 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
     kept.emplace_back(row, row + length);
     row += tokens;
   }
-  const TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept, &forget_mapped_pages); });
+  TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept, &forget_mapped_pages); });
+  texts.states = texts.states.host();
   Tensor result = Tensor::zeros({ids.size(0), tokens, width});
   for (int64_t i = 0; i < texts.count(); ++i)
     std::copy_n(texts.states.data<float>() + texts.offsets[static_cast<size_t>(i)] * width,
@@ -132,18 +133,18 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
   return {{"last_hidden_state", result}};
 }
 
-NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input) {
-  const Tensor sample = floats(input, "sample");
+NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input, const Device& device) {
+  const Tensor sample = floats(input, "sample").to(device);
   const Inception::Features seen = of_file(input, [&] { return inception.features(sample); });
-  return {{"64", seen.first},        {"192", seen.second},
-          {"768", seen.third},       {"2048", seen.pool},
-          {"spatial", seen.spatial}, {"probabilities", inception.probabilities(seen.pool)}};
+  return {{"64", seen.first.host()},        {"192", seen.second.host()},
+          {"768", seen.third.host()},       {"2048", seen.pool.host()},
+          {"spatial", seen.spatial.host()}, {"probabilities", inception.probabilities(seen.pool).host()}};
 }
 
-Tensor forward_file(const DiT& model, const SafetensorsFile& input) {
+Tensor forward_file(const DiT& model, const SafetensorsFile& input, const Device& device) {
   const Tensor x = pictures(model.config(), input);
   const Tensor t = timesteps(x.size(0), input);
-  return model.forward(x, t, classes(x.size(0), model.config(), input));
+  return model.forward(x.to(device), t, classes(x.size(0), model.config(), input)).host();
 }
 
 namespace {
@@ -175,12 +176,12 @@ TextStates texts(const PixArtConfig& config, int64_t n, const SafetensorsFile& i
 
 }  // namespace
 
-Tensor forward_file(const PixArt& model, const SafetensorsFile& input) {
+Tensor forward_file(const PixArt& model, const SafetensorsFile& input, const Device& device) {
   const Tensor x = floats(input, "x");
   const int64_t n = x.shape().rank() == 4 ? x.size(0) : 0;
   const Tensor t = n > 0 ? timesteps(n, input) : Tensor::full({0}, 0);
   const TextStates text = n > 0 ? texts(model.config(), n, input) : TextStates{{}, {0}};
-  return of_file(input, [&] { return model.forward(x, t, text); });
+  return of_file(input, [&] { return model.forward(x.to(device), t, text); }).host();
 }
 
 }  // namespace linnet

@@ -12,14 +12,14 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
   if (options.guidance_scale != 1.0f && !config.null_class())
     throw UsageError(
         "this model was trained without dropping classes, so guidance is not possible: use a scale of 1");
-  const NoiseSchedule full = NoiseSchedule::linear();
-  const auto predict_noise = [&](const Tensor& xt, const Tensor& t, const Tensor& y) {
-    return noise_from(config.prediction, full, model.forward(xt, t, y), xt, t);
+  const auto predict = [&](const Tensor& xt, const Tensor& t, const Tensor& y) {
+    return model.forward(xt, t, y);
   };
-  const Denoiser denoiser = guide(predict_noise, Tensor::from(classes), config.num_classes,
-                                  options.guidance_scale, options.guided_channels);
-  return sample(denoiser, {config.in_channels, config.input_size, config.input_size}, seeds, options,
-                start_noise);
+  // What is guided may be any prediction: the noise follows from it by a factor and a multiple of x_t.
+  const Denoiser guided = guide(predict, Tensor::from(classes), config.num_classes, options.guidance_scale,
+                                options.guided_channels);
+  return sample(guided, config.prediction, {config.in_channels, config.input_size, config.input_size}, seeds,
+                options, start_noise);
 }
 
 }  // namespace linnet

@@ -32,7 +32,7 @@ void check_request(const PaintRequest& request);
 /// And on what this model cannot do: unknown classes, guidance without a null class, noise of another shape.
 void check_request(const PaintRequest& request, const DiTConfig& model);
 
-/// Finished pictures first, first + 1, …: samples (n, c, h, w).
+/// Finished pictures first, first + 1, …: samples (n, c, h, w) on the options' device.
 using PaintedCallback = std::function<void(int64_t first, const Tensor& samples)>;
 
 /// Paints all batches in turn; what the callbacks throw ends it. The same request gives the same values.

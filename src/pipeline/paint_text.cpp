@@ -88,18 +88,16 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
   all = shown;
   if (request.options.guidance_scale != 1.0f)
     for (const Tensor& text : shown) all.push_back(opposite_of(text, model, request));
-  const TextStates texts = join(shown), both = join(all);
-  const NoiseSchedule full = NoiseSchedule::linear();
-  const auto with = [&](const TextStates& told) {
-    return [&, told](const Tensor& x, const Tensor& t) {
-      return noise_from(model.config().prediction, full, model.forward(x, t, told), x, t);
-    };
+  const GenerateOptions& options = request.options;
+  const auto told = [&](const std::vector<Tensor>& texts) -> Denoiser {
+    TextStates joined = join(texts);
+    joined.states = joined.states.to(options.device);
+    return [&model, joined](const Tensor& x, const Tensor& t) { return model.forward(x, t, joined); };
   };
-  const Denoiser denoiser =
-      guide(with(texts), with(both), request.options.guidance_scale, request.options.guided_channels);
+  const Denoiser guided = guide(told(shown), told(all), options.guidance_scale, options.guided_channels);
   const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
-  return sample(denoiser, {model.config().in_channels, request.height, request.width}, seeds, request.options,
-                noise);
+  return sample(guided, model.config().prediction, {model.config().in_channels, request.height, request.width},
+                seeds, options, noise);
 }
 
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {

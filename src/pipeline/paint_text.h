@@ -35,8 +35,8 @@ int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, 
 /// texts were encoded, which takes minutes; with_negative is whether there will be a negative one.
 void check_request(const TextPaintRequest& request, const PixArtConfig& model, bool with_negative);
 
-/// Samples (n, c, h, w) of pictures first to end, painted at once; the request is checked. The same request
-/// gives the same values.
+/// Samples (n, c, h, w) of pictures first to end, painted at once, on the options' device; the request is
+/// checked. The same request gives the same values.
 Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t first, int64_t end);
 
 /// The size in pixels nearest to the wanted one among those that PixArt was trained with: of about base × base

@@ -23,6 +23,7 @@ ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int
       {"clip", o.clip_x0 ? "on" : "off"},
       {"batch", std::to_string(batch)},
       {"threads", std::to_string(origin.threads)}};
+  if (o.device.is_gpu()) text["device"] = "cuda";
   if (!origin.noise.empty()) text["noise"] = origin.noise;
   if (!origin.vae.empty()) text["vae"] = origin.vae;
   if (!origin.vae_fingerprint.empty()) {
@@ -134,6 +135,7 @@ std::string command_of(const ImageText& text) {
                                                          {"sampler", "--sampler"},
                                                          {"cfg-channels", "--cfg-channels"},
                                                          {"dtype", "--dtype"},
+                                                         {"device", "--device"},
                                                          {"clip", "--clip"},
                                                          {"vae", "--vae"},
                                                          {"memory", "--memory"},

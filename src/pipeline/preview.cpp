@@ -63,9 +63,11 @@ std::vector<double> solve(std::vector<double> equations, size_t unknowns) {
 
 // Least squares of the colour of a latent's square of pixels = latent · matrix + constant. The rims are left
 // out, as what is around a picture colours them too.
-SamplePreview::SamplePreview(const Vae& vae, size_t memory) : channels_(vae.config().latent_channels) {
-  const Tensor latents = mottled_latents(channels_);            // (n, channels, side, side)
-  const Tensor decoded = decode_samples(vae, latents, memory);  // (n, 3, side·reduction, side·reduction)
+SamplePreview::SamplePreview(const Vae& vae, size_t memory, const Device& device)
+    : channels_(vae.config().latent_channels) {
+  const Tensor latents = mottled_latents(channels_);  // (n, channels, side, side)
+  const Tensor decoded =
+      decode_samples(vae, latents.to(device), memory);  // (n, 3, side·reduction, side·reduction)
   const int64_t reduction = vae.config().reduction(), width = side * reduction, inner = side - 2 * border;
   const auto unknowns = static_cast<size_t>(channels_) + 1;
   std::vector<double> equations(unknowns * (unknowns + 3)), terms(unknowns + 3);
@@ -84,7 +86,8 @@ SamplePreview::SamplePreview(const Vae& vae, size_t memory) : channels_(vae.conf
   matrix_ = solve(std::move(equations), unknowns);
 }
 
-Tensor SamplePreview::operator()(const Tensor& samples) const {
+Tensor SamplePreview::operator()(const Tensor& given) const {
+  const Tensor samples = given.host();
   if (channels_ == 0) return samples;
   const int64_t n = samples.size(0), pixels = samples.size(2) * samples.size(3);
   Tensor result = Tensor::empty({n, 3, samples.size(2), samples.size(3)});

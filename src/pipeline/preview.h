@@ -11,10 +11,12 @@ class SamplePreview {
   /// Of a model of pixels, whose samples are pictures.
   SamplePreview() = default;
   /// Of latents that this autoencoder decodes (check_decodes()). It decodes a few small random ones once: of 4
-  /// channels as much as a picture of 16 × 32 latents. memory: as decode_samples() takes it.
-  explicit SamplePreview(const Vae& vae, size_t memory = 0);
+  /// channels as much as a picture of 16 × 32 latents. memory: as decode_samples() takes it; device:
+  /// where it lies.
+  explicit SamplePreview(const Vae& vae, size_t memory = 0, const Device& device = {});
 
-  /// samples (n, c, h, w) f32 as diffusion has them → (n, 3, h, w) in about −1..1, of latents one pixel each.
+  /// samples (n, c, h, w) f32 as diffusion has them, on any device → (n, 3, h, w) in about −1..1 on the CPU, of
+  /// latents one pixel each.
   Tensor operator()(const Tensor& samples) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/random.h"
+#include "diffusion/recorded.h"
 
 namespace linnet {
 namespace {
@@ -45,7 +46,7 @@ void check_options(const GenerateOptions& o) {
   if (!std::isfinite(o.guidance_scale)) throw UsageError("the guidance scale must be a number");
 }
 
-Tensor sample(const Denoiser& denoiser, const Shape& each, const std::vector<uint64_t>& seeds,
+Tensor sample(const Denoiser& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
               const GenerateOptions& options, const Tensor& start_noise) {
   check(each.rank() == 3 && !seeds.empty(), "samples of shape {} cannot be drawn", to_string(each));
   const Shape shape{static_cast<int64_t>(seeds.size()), each[0], each[1], each[2]};
@@ -56,7 +57,11 @@ Tensor sample(const Denoiser& denoiser, const Shape& each, const std::vector<uin
           to_string(start_noise.shape()), to_string(shape));
     x = start_noise.to(DType::f32);
   }
+  x = x.to(options.device);
   const NoiseSchedule full = NoiseSchedule::linear();
+  const Denoiser denoiser = [&full, kind, predict = recorded(model)](const Tensor& xt, const Tensor& t) {
+    return noise_from(kind, full, predict(xt, t), xt, t);
+  };
   const SamplingOptions sampling{options.clip_x0, options.on_step};
   const NoiseSource source = [noise](const Shape& wanted) { return (*noise)(wanted); };
   switch (options.sampler) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <string_view>
 
+#include "diffusion/prediction.h"
 #include "diffusion/samplers.h"
 
 namespace linnet {
@@ -24,6 +25,7 @@ struct GenerateOptions {
   int guided_channels = 3;            ///< 3, as the released DiT, or all_channels
   bool clip_x0 = true;                ///< for pixels; false for latents
   TimeGrid grid = TimeGrid::rounded;  ///< of dpm++
+  Device device = {};                 ///< where the model lies
   StepCallback on_step = {};
 };
 
@@ -32,8 +34,9 @@ void check_options(const GenerateOptions& options);
 
 /// One sample of shape (c, h, w) for each seed, from noise and, for DDPM, further noise drawn from that seed
 /// alone, so that a picture does not depend on what it shares a batch with. start_noise (n, c, h, w) replaces
-/// the drawn start when defined. Returns (n, c, h, w).
-Tensor sample(const Denoiser& denoiser, const Shape& each, const std::vector<uint64_t>& seeds,
+/// the drawn start when defined. Returns (n, c, h, w) on the options' device, as callbacks get it there. model
+/// predicts `kind`.
+Tensor sample(const Denoiser& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
               const GenerateOptions& options, const Tensor& start_noise = {});
 
 }  // namespace linnet

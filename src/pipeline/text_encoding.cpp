@@ -71,7 +71,8 @@ std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std:
   while (result.size() < ids.size()) {
     const auto first = ids.begin() + static_cast<ptrdiff_t>(result.size());
     const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, result.size()));
-    const TextStates part = encode_texts(encoder, {first, last}, on_block);
+    TextStates part = encode_texts(encoder, {first, last}, on_block);
+    part.states = part.states.host();
     for (int64_t i = 0; i < part.count(); ++i) result.push_back(part.of(i));
   }
   return result;

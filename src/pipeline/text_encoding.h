@@ -40,7 +40,7 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
 constexpr int64_t tokens_at_once = 2048;
 /// How many of the texts ids[first], ids[first + 1], … that is: one at least.
 size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first);
-/// States (tokens, width) of each text, encoded some at once. on_block as above.
+/// States (tokens, width) of each text on the CPU, encoded some at once. on_block as above.
 std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
                                 const std::function<void()>& on_block = {});
 

@@ -20,7 +20,7 @@ ClassifierConfig read_config(const Weights& weights) {
 
 }  // namespace
 
-LoadedClassifier load_classifier(const std::filesystem::path& path) {
+LoadedClassifier load_classifier(const std::filesystem::path& path, const Device& device) {
   const Weights weights = Weights::open(path);
   const ClassifierConfig config = read_config(weights);
   LoadedClassifier result;
@@ -30,6 +30,8 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
   read_parameters(parameters, weights);
   result.fingerprint = fingerprint(parameters);
   nn::freeze(*result.model);
+  nn::move_to(*result.model, device);
+  result.device = device;
   return result;
 }
 

@@ -4,7 +4,7 @@
 
 namespace linnet {
 
-LoadedInception load_inception(const std::filesystem::path& path) {
+LoadedInception load_inception(const std::filesystem::path& path, const Device& device) {
   const Weights file = Weights::open(path);
   Weights weights = file.empty_like();
   for (const Weights::Item& item : file.items()) {
@@ -12,11 +12,12 @@ LoadedInception load_inception(const std::filesystem::path& path) {
     const bool of_training = item.name.ends_with(".num_batches_tracked") || item.name.starts_with("AuxLogits.");
     if (!of_training) weights.add(item);
   }
-  LoadedInception result{std::make_unique<Inception>(), {}};
+  LoadedInception result{std::make_unique<Inception>(), {}, device};
   const nn::ParameterList parameters = nn::all_parameters(*result.model);
   read_parameters(parameters, weights);
   result.fingerprint = fingerprint(parameters);
   nn::freeze(*result.model);
+  nn::move_to(*result.model, device);
   return result;
 }
 

@@ -12,8 +12,9 @@ namespace linnet {
 struct LoadedInception {
   std::unique_ptr<Inception> model;
   std::string fingerprint;  ///< says which weights they are
+  Device device = {};       ///< where it works
 };
 /// Throws Error naming file and tensor when one is missing or of another shape.
-LoadedInception load_inception(const std::filesystem::path& path);
+LoadedInception load_inception(const std::filesystem::path& path, const Device& device = {});
 
 }  // namespace linnet

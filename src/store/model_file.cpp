@@ -160,7 +160,7 @@ std::vector<std::string> read_class_names(const Weights& weights, int64_t num_cl
 std::string fingerprint(const nn::ParameterList& parameters) {
   uint64_t sum = 0;
   for (const auto& [name, parameter] : parameters)
-    for (const Tensor& part : {parameter->value, parameter->scale})
+    for (const Tensor& part : {parameter->value.host(), parameter->scale.host()})
       if (part.defined())
         sum +=
             hash_bytes(part.raw(), part.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(part.dtype())));

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <type_traits>
 
+#include "ops/matmul.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
 #include "train/toml_section.h"
@@ -146,6 +147,7 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   section.take("timesteps_mean", train.timesteps_mean);
   section.take("timesteps_deviation", train.timesteps_deviation);
   section.take("precision", train.precision);
+  section.take("device", train.device);
   section.take("checkpointing", train.checkpointing);
   section.take("init", train.init);
   section.take("seed", train.seed);
@@ -172,6 +174,7 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   require(train.timesteps_deviation > 0, "train.timesteps_deviation is positive");
   require(train.precision == "auto" || train.precision == "f32" || train.precision == "bf16",
           "train.precision is \"auto\", \"f32\" or \"bf16\"");
+  device_from_name(train.device);  // throws
 }
 
 void read_data(toml::table& root, DataConfig& data) {
@@ -309,6 +312,11 @@ TrainConfig read_train_config(const ConfigSource& source) {
 
 std::string teacher_of(const std::string& toml) {
   return parse(toml, "checkpoint")["distil"]["teacher"].value_or(std::string());
+}
+
+DType training_product_dtype(const OptimizerConfig& config) {
+  const DType dtype = ops::product_dtype_from_name(config.precision, device_from_name(config.device));
+  return dtype == DType::f16 ? DType::f32 : dtype;  // an older GPU's fastest, in which gradients would vanish
 }
 
 double learning_rate(const OptimizerConfig& config, int64_t step) {

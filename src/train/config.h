@@ -49,7 +49,8 @@ struct OptimizerConfig {
   std::string timesteps = "uniform";  ///< or "logit_normal": 1000·σ(N(timesteps_mean, timesteps_deviation)),
                                       ///< which spends more on some noise levels (Esser et al. 2024)
   double timesteps_mean = 0, timesteps_deviation = 1;
-  std::string precision = "auto";  ///< products in bf16, f32, or what the CPU does fastest
+  std::string precision = "auto";  ///< products in bf16, f32, or what the device does fastest
+  std::string device = "cpu";      ///< or "cuda", "cuda:1"
   bool checkpointing = false;
   std::string init;  ///< weights to start from instead of drawn ones (`linnet inherit` makes such)
   int64_t seed = 0;
@@ -97,6 +98,9 @@ TrainConfig parse_train_config(const std::string& toml, const std::vector<std::s
 
 /// The teacher of a run, as the configuration that its checkpoint keeps says; empty: none.
 std::string teacher_of(const std::string& toml);
+
+/// The type that train.precision means on train.device.
+DType training_product_dtype(const OptimizerConfig& config);
 
 /// The learning rate of a step, counted from 0.
 double learning_rate(const OptimizerConfig& config, int64_t step);

@@ -1,12 +1,9 @@
 #include "train/optimizer.h"
 
-#include <cmath>
-
 #include "core/parallel.h"
 #include "ops/adamw.h"
 #include "ops/matmul.h"
 #include "ops/muon.h"
-#include "ops/reduce.h"
 
 namespace linnet {
 
@@ -25,11 +22,11 @@ Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const std::strin
   return optimizer == "muon" && in_block && matrix ? Rule::muon : Rule::adamw;
 }
 
-ops::CameState Optimizer::fresh_state(Rule rule, const Shape& shape) {
-  if (rule == Rule::came) return ops::fresh_came_state(shape);
+ops::CameState Optimizer::fresh_state(Rule rule, const Tensor& value) {
+  if (rule == Rule::came) return ops::fresh_came_state(value.shape(), value.device());
   ops::CameState kept;
-  kept.mean = Tensor::zeros(shape);
-  if (rule == Rule::adamw) kept.square = Tensor::zeros(shape);
+  kept.mean = Tensor::zeros(value.shape(), DType::f32, value.device());
+  if (rule == Rule::adamw) kept.square = Tensor::zeros(value.shape(), DType::f32, value.device());
   return kept;
 }
 
@@ -40,7 +37,7 @@ Optimizer::Optimizer(const nn::ParameterList& parameters, const nn::ParameterLis
     averages[i].second->value = p.value.clone();
     p.value.set_requires_grad(true);
     const Rule rule = rule_for(name, parameters[i].first, p.shape);
-    slots_.push_back({parameters[i].first, &p, averages[i].second, rule, fresh_state(rule, p.shape)});
+    slots_.push_back({parameters[i].first, &p, averages[i].second, rule, fresh_state(rule, p.value)});
   }
 }
 
@@ -48,48 +45,55 @@ void Optimizer::clear_gradients() {
   for (Slot& slot : slots_) slot.parameter->value.clear_grad();
 }
 
-double Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_done) {
-  const double norm = gradient_norm(), limit = config.clip;
-  const double scale = limit > 0 && norm > limit ? limit / (norm + 1e-6) : 1.0;
+Tensor Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_done) {
+  const ops::Clip clip = clip_gradients(config.clip);
   const ops::AdamWStep adamw{
       f(lr),          f(config.beta1), f(config.beta2), f(config.epsilon), f(config.weight_decay),
-      steps_done + 1, f(scale),        f(config.ema)};
-  const ops::CameStep came{f(lr),    f(config.beta1), f(config.beta2), f(config.beta3), f(config.weight_decay),
-                           f(scale), f(config.ema)};
+      steps_done + 1, f(config.ema)};
+  const ops::CameStep came{f(lr),           f(config.beta1),        f(config.beta2),
+                           f(config.beta3), f(config.weight_decay), f(config.ema)};
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter->value;
     if (slot.rule == Rule::came)
-      ops::came_step(came, value, value.grad(), slot.kept, slot.average->value);
+      ops::came_step(came, clip.factor, value, value.grad(), slot.kept, slot.average->value);
     else if (slot.rule == Rule::adamw)
-      ops::adamw_step(adamw, value, value.grad(), slot.kept.mean, slot.kept.square, slot.average->value);
+      ops::adamw_step(adamw, clip.factor, value, value.grad(), slot.kept.mean, slot.kept.square,
+                      slot.average->value);
   }
-  step_together(config, lr, scale);
+  step_together(config, lr, clip.factor);
   clear_gradients();
-  return norm;
+  return clip.norm;
 }
 
-// Muon's matrices, side by side: the products of one are too small for several threads in a small model, and in
-// a large one there are many.
-void Optimizer::step_together(const OptimizerConfig& config, double lr, double scale) {
+// Muon's matrices, on a CPU side by side: the products of one are too small for several threads in a small
+// model, and in a large one there are many.
+void Optimizer::step_together(const OptimizerConfig& config, double lr, const Tensor& clip) {
   std::vector<Slot*> slots;
   for (Slot& slot : slots_)
     if (slot.rule == Rule::muon) slots.push_back(&slot);
-  const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(scale), f(config.ema)};
-  const DType products = ops::product_dtype_from_name(config.precision);
-  parallel_for(static_cast<int64_t>(slots.size()), 1, [&](int64_t begin, int64_t end) {
+  const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(config.ema)};
+  const DType products = training_product_dtype(config);
+  const auto step = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       Slot& slot = *slots[static_cast<size_t>(i)];
       Tensor& value = slot.parameter->value;
-      ops::muon_step(muon, value, value.grad(), slot.kept.mean, slot.average->value, products);
+      ops::muon_step(muon, clip, value, value.grad(), slot.kept.mean, slot.average->value, products);
     }
-  });
+  };
+  const auto count = static_cast<int64_t>(slots.size());
+  device().is_gpu() ? step(0, count) : parallel_for(count, 1, step);
 }
 
-double Optimizer::gradient_norm() const {
-  double squares = 0;
+const Device& Optimizer::device() const {
+  static const Device cpu;
+  return slots_.empty() ? cpu : slots_.front().parameter->value.device();
+}
+
+ops::Clip Optimizer::clip_gradients(double limit) const {
+  std::vector<Tensor> gradients;
   for (const Slot& slot : slots_)
-    if (const Tensor g = slot.parameter->value.grad(); g.defined()) squares += ops::sum_of_squares(g);
-  return std::sqrt(squares);
+    if (const Tensor g = slot.parameter->value.grad(); g.defined()) gradients.push_back(g.to(device()));
+  return ops::clip_to(limit, gradients, device());
 }
 
 void Optimizer::start_from(const nn::ParameterList& values) {
@@ -97,7 +101,7 @@ void Optimizer::start_from(const nn::ParameterList& values) {
   for (Slot& slot : slots_) {
     const auto found = named.find(slot.name);
     if (found == named.end()) continue;
-    const Tensor value = found->second->value.to(DType::f32).detach();
+    const Tensor value = found->second->value.to(device()).to(DType::f32).detach();
     slot.parameter->value = value.clone();
     slot.parameter->value.set_requires_grad(true);
     slot.average->value = value.clone();

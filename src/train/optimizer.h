@@ -1,25 +1,26 @@
 // AdamW, CAME or Muon over a list of parameters: what they keep of each, the moving average, and the clipping
-// of the gradient's norm.
+// of the gradient's norm. All of it lies where the parameters lie, and a step on a GPU is not waited for.
 #pragma once
 
 #include "nn/parameter.h"
 #include "ops/came.h"
+#include "ops/clip.h"
 #include "train/config.h"
 
 namespace linnet {
 
 class Optimizer {
  public:
-  /// Of parameters that have values, from here on leaves whose gradients are wanted. averages, one for each
-  /// parameter and in the same order, start as copies. name: "adamw", "came", or
-  /// "muon", which is for the matrices inside blocks and leaves the rest to AdamW.
+  /// Of parameters that have values, all on one device, from here on leaves whose gradients are wanted.
+  /// averages, one for each parameter and in the same order, start as copies. name: "adamw", "came", or "muon",
+  /// which is for the matrices inside blocks and leaves the rest to AdamW.
   Optimizer(const nn::ParameterList& parameters, const nn::ParameterList& averages,
             std::string_view name = "adamw");
 
   void clear_gradients();
   /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. Returns the
-  /// gradient's norm before clipping.
-  double step(const OptimizerConfig& config, double lr, int64_t steps_done);
+  /// gradient's norm before clipping, one f32 beside the parameters.
+  Tensor step(const OptimizerConfig& config, double lr, int64_t steps_done);
 
   /// Replaces values and averages of the parameters that are named in the list.
   void start_from(const nn::ParameterList& values);
@@ -37,9 +38,10 @@ class Optimizer {
   };
 
   static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
-  static ops::CameState fresh_state(Rule rule, const Shape& shape);
-  double gradient_norm() const;
-  void step_together(const OptimizerConfig& config, double lr, double scale);
+  static ops::CameState fresh_state(Rule rule, const Tensor& value);
+  ops::Clip clip_gradients(double limit) const;
+  void step_together(const OptimizerConfig& config, double lr, const Tensor& clip);
+  const Device& device() const;
 
   std::vector<Slot> slots_;
 };

@@ -106,7 +106,9 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
   keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
   Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
 
+  PendingMetrics pending;
   const auto save = [&] {
+    pending.read();  // throws rather than have a spoilt model replace a good one
     trainer.save_checkpoint(checkpoint);
     trainer.save_averaged(dir);
     if (callbacks.on_save) callbacks.on_save(checkpoint);
@@ -116,17 +118,20 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
   const auto start = Clock::now();
   int64_t saved = first;
   while (trainer.steps_done() < last) {
-    const StepMetrics m = trainer.step(batches.next());
-    const double elapsed = seconds_since(start), rate = static_cast<double>(m.step - first) / elapsed;
-    if (m.step % config.output.log_every == 0 || m.step == last) metrics.add(m, elapsed);
-    if (callbacks.on_step) callbacks.on_step(m, rate, static_cast<double>(last - m.step) / rate);
-    if (m.step % config.output.save_every == 0 || m.step == last) {
-      save();
-      saved = m.step;
+    pending = trainer.begin_step(batches.next());
+    const int64_t step = pending.step();
+    const auto is_due = [&](int64_t every) { return every > 0 && (step % every == 0 || step == last); };
+    if (is_due(config.output.log_every) || !trainer.device().is_gpu()) {
+      const StepMetrics m = pending.read();
+      const double elapsed = seconds_since(start), rate = static_cast<double>(step - first) / elapsed;
+      if (is_due(config.output.log_every)) metrics.add(m, elapsed);
+      if (callbacks.on_step) callbacks.on_step(m, rate, static_cast<double>(last - step) / rate);
     }
-    const bool sample =
-        config.output.sample_every > 0 && (m.step % config.output.sample_every == 0 || m.step == last);
-    if (sample && callbacks.on_sample) callbacks.on_sample(trainer);
+    if (is_due(config.output.save_every)) {
+      save();
+      saved = step;
+    }
+    if (is_due(config.output.sample_every) && callbacks.on_sample) callbacks.on_sample(trainer);
     if (callbacks.stop_requested && callbacks.stop_requested()) break;
   }
   if (saved != trainer.steps_done()) save();

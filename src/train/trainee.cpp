@@ -47,8 +47,8 @@ void ClassTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& 
   model_->visit(prefix, visitor);
 }
 
-DType ClassTrainee::product_dtype_from_name(std::string_view name) const {
-  return model_->product_dtype_from_name(name);
+DType ClassTrainee::product_dtype_from_name(std::string_view name, const Device& device) const {
+  return model_->product_dtype_from_name(name, device);
 }
 
 void ClassTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {
@@ -69,8 +69,8 @@ void TextTrainee::set_product_dtype(DType dtype) {
   if (encoder_) encoder_->set_product_dtype(nn::hidden_type(dtype));
 }
 
-DType TextTrainee::product_dtype_from_name(std::string_view name) const {
-  return model_->product_dtype_from_name(name);
+DType TextTrainee::product_dtype_from_name(std::string_view name, const Device& device) const {
+  return model_->product_dtype_from_name(name, device);
 }
 
 void TextTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {

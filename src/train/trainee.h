@@ -25,7 +25,7 @@ class Trainee {
   /// As DiT's.
   virtual void set_product_dtype(DType dtype) = 0;
   virtual DType product_dtype() const = 0;
-  virtual DType product_dtype_from_name(std::string_view name) const = 0;
+  virtual DType product_dtype_from_name(std::string_view name, const Device& device) const = 0;
   virtual void set_checkpointing(bool on) = 0;
 
   /// Writes folder/model.safetensors, and folder/text_encoder/ of an encoder that was trained along; each file
@@ -44,7 +44,7 @@ class ClassTrainee : public Trainee {
   ModelConfig config() const override { return model_->config(); }
   void set_product_dtype(DType dtype) override { model_->set_product_dtype(dtype); }
   DType product_dtype() const override { return model_->product_dtype(); }
-  DType product_dtype_from_name(std::string_view name) const override;
+  DType product_dtype_from_name(std::string_view name, const Device& device) const override;
   void set_checkpointing(bool on) override { model_->set_checkpointing(on); }
   void save(const std::filesystem::path& folder, const std::map<std::string, std::string>& metadata) override;
 
@@ -65,7 +65,7 @@ class TextTrainee : public Trainee {
   ModelConfig config() const override { return model_->config(); }
   void set_product_dtype(DType dtype) override;
   DType product_dtype() const override { return model_->product_dtype(); }
-  DType product_dtype_from_name(std::string_view name) const override;
+  DType product_dtype_from_name(std::string_view name, const Device& device) const override;
   void set_checkpointing(bool on) override { model_->set_checkpointing(on); }
   void save(const std::filesystem::path& folder, const std::map<std::string, std::string>& metadata) override;
 

@@ -2,27 +2,41 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/tape.h"
-#include "diffusion/loss.h"
-#include "ops/matmul.h"
 #include "store/model_file.h"
 #include "train/checkpoint.h"
 
 namespace linnet {
 namespace {
 
-double mean_of(const std::vector<double>& values) {
+// Of one of the four kinds of losses (n, 4).
+double mean_of(const Tensor& losses, int64_t kind) {
   double sum = 0;
-  for (const double value : values) sum += value;
-  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+  for (int64_t i = 0; i < losses.size(0); ++i) sum += static_cast<double>(losses.data<float>()[4 * i + kind]);
+  return sum / static_cast<double>(losses.size(0));
+}
+
+Tensor as_floats(const Tensor& t) {
+  Tensor result = Tensor::empty(t.shape());
+  std::ranges::transform(t.values<int64_t>(), result.mutable_data<float>(),
+                         [](int64_t step) { return static_cast<float>(step); });
+  return result;
+}
+
+// The values of a tensor on the CPU into the memory of one on any device.
+void copy_into(Tensor& to, const Tensor& from) {
+  if (to.on_gpu()) return gpu().upload(to.view().data, from.raw(), from.bytes());
+  std::copy_n(from.data<float>(), from.numel(), to.mutable_data<float>());
 }
 
 // A model with parameters drawn from the seed.
-std::unique_ptr<Trainee> fresh_model(const TrainConfig& config) {
+std::unique_ptr<Trainee> fresh_model(const TrainConfig& config, const Device& device) {
   auto model = make_trainee(config);
   nn::initialize(*model, static_cast<uint64_t>(config.train.seed));
+  nn::move_to(*model, device);
   return model;
 }
 
@@ -55,10 +69,11 @@ void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
-    : config_(config), class_names_(data.class_names()), schedule_(NoiseSchedule::linear()),
-      model_(fresh_model(config)), ema_(make_trainee(config)),
+    : config_(config), device_(device_from_name(config.train.device)), class_names_(data.class_names()),
+      schedule_(NoiseSchedule::linear()), model_(fresh_model(config, device_)), ema_(make_trainee(config)),
       optimizer_(nn::learned_parameters(*model_), nn::learned_parameters(*ema_), config.train.optimizer) {
-  const DType products = ops::product_dtype_from_name(config.train.precision);
+  nn::move_to(*ema_, device_);  // what is computed and not learned
+  const DType products = training_product_dtype(config.train);
   model_->set_product_dtype(products);
   model_->set_checkpointing(config.train.checkpointing);
   ema_->set_product_dtype(products);
@@ -83,54 +98,63 @@ void Trainer::start_from(T5Encoder& source) {
 void Trainer::learn_from(std::shared_ptr<Trainee> teacher) {
   if (teacher) {
     check_teacher(teacher->config(), config_);
-    teacher->set_product_dtype(teacher->product_dtype_from_name(config_.distil.precision));
+    nn::move_to(*teacher, device_);
+    teacher->set_product_dtype(teacher->product_dtype_from_name(config_.distil.precision, device_));
     nn::freeze(*teacher);
   }
   teacher_ = std::move(teacher);
 }
 
-StepMetrics Trainer::step(const Batch& batch) {
-  StepMetrics metrics = gather_gradients(batch);
-  check(std::isfinite(metrics.loss),
-        "the loss is no longer a number at step {}; a lower train.lr or train.clip may help", steps_done_ + 1);
-  update(metrics);
-  metrics.step = steps_done_;
+PendingMetrics Trainer::begin_step(const Batch& batch) {
+  PendingMetrics metrics = gather(batch);
+  metrics.lr_ = learning_rate(config_.train, steps_done_);
+  metrics.gradient_norm_ = optimizer_.step(config_.train, metrics.lr_, steps_done_);
+  ++steps_done_;
   return metrics;
 }
 
-StepMetrics Trainer::gather_gradients(const Batch& batch) {
+PendingMetrics Trainer::gather(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
   optimizer_.clear_gradients();
-  StepMetrics metrics;
+  PendingMetrics metrics;
+  metrics.step_ = steps_done_ + 1;
   for (int64_t part = 0; part < parts; ++part)
-    gather_part(part_of(batch, part * n, (part + 1) * n), 1.0 / static_cast<double>(parts), metrics);
+    metrics.parts_.push_back(gather_part(part_of(batch, part * n, (part + 1) * n),
+                                         static_cast<float>(1.0 / static_cast<double>(parts))));
   return metrics;
 }
 
-void Trainer::gather_part(const Batch& batch, double share, StepMetrics& metrics) {
-  const Tensor xt = add_noise(schedule_, batch.x0, batch.noise, batch.t);
-  Tensor times = Tensor::empty(batch.t.shape());
-  for (int64_t i = 0; i < times.numel(); ++i)
-    times.mutable_data<float>()[i] = static_cast<float>(batch.t.data<int64_t>()[i]);
+DiffusionLoss Trainer::gather_part(const Batch& batch, float share) {
+  const Tensor x0 = batch.x0.to(device_), noise = batch.noise.to(device_);
+  const Tensor xt = add_noise(schedule_, x0, noise, batch.t), times = as_floats(batch.t).to(device_);
   // Before there is a tape: the teacher records nothing, and its layers run on packed weights.
   const Teaching teaching{teacher_ ? teacher_->predict(xt, times, batch) : Tensor(), config_.distil.noise,
                           config_.distil.variance};
   Tape tape;
   const Tensor prediction = model_->predict(xt, times, batch);
-  const DiffusionLoss loss = diffusion_loss(schedule_, prediction_of(config_.model), prediction, batch.x0, xt,
-                                            batch.noise, batch.t, teaching);
-  metrics.loss += share * static_cast<double>(loss.total.item());
-  metrics.mse += share * mean_of(loss.mse);
-  metrics.bound += share * mean_of(loss.bound);
-  metrics.noise_distance += share * mean_of(loss.noise_distance);
-  metrics.variance_distance += share * mean_of(loss.variance_distance);
-  tape.backward(loss.total, Tensor::full({1}, static_cast<float>(share)));
+  const DiffusionLoss loss =
+      diffusion_loss(schedule_, prediction_of(config_.model), prediction, x0, xt, noise, batch.t, teaching);
+  tape.backward(loss.total, Tensor::full({1}, share, device_));
+  return loss;
 }
 
-void Trainer::update(StepMetrics& metrics) {
-  metrics.lr = learning_rate(config_.train, steps_done_);
-  metrics.gradient_norm = optimizer_.step(config_.train, metrics.lr, steps_done_);
-  ++steps_done_;
+StepMetrics PendingMetrics::read() const {
+  StepMetrics metrics;
+  metrics.step = step_;
+  metrics.lr = lr_;
+  const double share = 1.0 / static_cast<double>(parts_.size());
+  for (const DiffusionLoss& part : parts_) {
+    const Tensor losses = part.losses.host();
+    metrics.loss += share * static_cast<double>(part.total.item());
+    metrics.mse += share * mean_of(losses, 0);
+    metrics.bound += share * mean_of(losses, 1);
+    metrics.noise_distance += share * mean_of(losses, 2);
+    metrics.variance_distance += share * mean_of(losses, 3);
+  }
+  check(std::isfinite(metrics.loss),
+        "the loss is no longer a number at step {}; a lower train.lr or train.clip may help", step_);
+  if (gradient_norm_.defined()) metrics.gradient_norm = static_cast<double>(gradient_norm_.item());
+  return metrics;
 }
 
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
@@ -154,7 +178,7 @@ void Trainer::load_checkpoint(const std::filesystem::path& path) {
     check(saved.shape() == tensor.shape() && saved.dtype() == DType::f32,
           "{}: tensor \"{}\" has shape {}, not {}", path.string(), name, to_string(saved.shape()),
           to_string(tensor.shape()));
-    std::copy_n(saved.data<float>(), saved.numel(), tensor.mutable_data<float>());
+    copy_into(tensor, saved);
   }
   steps_done_ = checkpoint.step;
 }

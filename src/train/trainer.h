@@ -7,7 +7,7 @@
 
 #include <functional>
 
-#include "diffusion/schedule.h"
+#include "diffusion/loss.h"
 #include "train/data.h"
 #include "train/optimizer.h"
 #include "train/trainee.h"
@@ -20,16 +20,36 @@ struct StepMetrics {
   double noise_distance = 0, variance_distance = 0;  ///< from the teacher, unweighted
 };
 
+/// The metrics of a step as they lie where the model lies, which may not have got there yet.
+class PendingMetrics {
+ public:
+  int64_t step() const { return step_; }
+  /// Waits for the step. Throws Error if the loss is no number.
+  StepMetrics read() const;
+
+ private:
+  friend class Trainer;
+
+  int64_t step_ = 0;
+  double lr_ = 0;
+  std::vector<DiffusionLoss> parts_;  // of equal shares of the batch
+  Tensor gradient_norm_;              // undefined: the step was not finished
+};
+
 class Trainer {
  public:
-  /// A fresh run, initialised from the seed, or from weights that are copied.
+  /// A fresh run on train.device, initialised from the seed, or from weights that are copied.
   Trainer(const TrainConfig& config, const BatchSource& data);
 
   /// One optimiser step on the next batch.
-  StepMetrics step(const Batch& batch);
-  /// Its first half: the losses of a batch, and their gradient in the parameters instead of what was there.
-  StepMetrics gather_gradients(const Batch& batch);
+  StepMetrics step(const Batch& batch) { return begin_step(batch).read(); }
+  /// The same without waiting for it, if it is on a GPU.
+  PendingMetrics begin_step(const Batch& batch);
+  /// A step's first half: the losses of a batch, and their gradient in the parameters instead of what was
+  /// there.
+  StepMetrics gather_gradients(const Batch& batch) { return gather(batch).read(); }
   int64_t steps_done() const { return steps_done_; }
+  const Device& device() const { return device_; }
 
   Trainee& model() { return *model_; }
   /// The model with averaged weights (shared memory, always current).
@@ -43,7 +63,7 @@ class Trainer {
   /// From here on also learns what the teacher predicts of the very same x_t, timesteps and (dropped or kept)
   /// classes, weighted as config.distil says; from null, from nobody. The teacher may be wider or deeper, but
   /// must take the same input, know the same classes, and predict the same; throws Error otherwise. It is
-  /// frozen: its layers keep their weights converted and packed, once.
+  /// moved to the run's device and frozen: its layers keep their weights converted and packed, once.
   void learn_from(std::shared_ptr<Trainee> teacher);
 
   /// Writes atomically.
@@ -54,10 +74,11 @@ class Trainer {
   void load_checkpoint(const std::filesystem::path& path);
 
  private:
-  void gather_part(const Batch& batch, double share, StepMetrics& metrics);
-  void update(StepMetrics& metrics);
+  PendingMetrics gather(const Batch& batch);
+  DiffusionLoss gather_part(const Batch& batch, float share);
 
   TrainConfig config_;
+  Device device_;
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
   std::unique_ptr<Trainee> model_, ema_;
@@ -67,6 +88,7 @@ class Trainer {
 };
 
 struct RunCallbacks {
+  /// After every step; on a GPU only after those that are logged, since it waits for them.
   std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
   std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end
   std::function<void(const std::filesystem::path&)> on_save;

@@ -14,7 +14,9 @@ State fresh(int64_t n) {
   return {value, Tensor::zeros({n}), Tensor::zeros({n}), value.clone()};
 }
 
-AdamWStep settings_of(int64_t step) { return {1e-2f, 0.9f, 0.999f, 1e-8f, 0.1f, step, 0.5f, 0.99f}; }
+AdamWStep settings_of(int64_t step) { return {1e-2f, 0.9f, 0.999f, 1e-8f, 0.1f, step, 0.99f}; }
+
+const Tensor clip = Tensor::full({1}, 0.5f);
 
 TEST(AdamW, FollowsItsFormula) {
   for (const int64_t n : {1, 3, 17, 65, 40000})
@@ -23,7 +25,7 @@ TEST(AdamW, FollowsItsFormula) {
       Values value = values_of(s.value), mean(value.size()), square(value.size()), ema = value;
       for (int64_t step = 1; step <= 5; ++step) {
         const Tensor gradient = random({n}, static_cast<uint64_t>(step) + 10);
-        adamw_step(settings_of(step), s.value, step == 3 ? Tensor() : gradient, s.mean, s.square, s.ema);
+        adamw_step(settings_of(step), clip, s.value, step == 3 ? Tensor() : gradient, s.mean, s.square, s.ema);
         const Values g = values_of(gradient);
         for (size_t i = 0; i < value.size(); ++i) {
           const double gi = step == 3 ? 0.0 : 0.5 * g[i];
@@ -48,7 +50,7 @@ TEST(AdamW, DoesNotDependOnTheNumberOfThreads) {
     for (const int count : {1, 2, 3}) {
       const Threads guard(count);
       s = fresh(50001);
-      adamw_step(settings_of(1), s.value, gradient, s.mean, s.square, s.ema);
+      adamw_step(settings_of(1), clip, s.value, gradient, s.mean, s.square, s.ema);
       if (count == 1) one = s;
       EXPECT_TRUE(same_bytes(one.value, s.value) && same_bytes(one.ema, s.ema)) << count;
     }
@@ -58,13 +60,14 @@ TEST(AdamW, DoesNotDependOnTheNumberOfThreads) {
 TEST(AdamW, RefusesTensorsOfOtherSizes) {
   State s = fresh(8);
   EXPECT_NE(error_of([&] {
-              adamw_step(settings_of(1), s.value, random({7}, 2), s.mean, s.square, s.ema);
+              adamw_step(settings_of(1), clip, s.value, random({7}, 2), s.mean, s.square, s.ema);
             }).find("gradient of shape (7)"),
             std::string::npos);
   Tensor small = Tensor::zeros({7});
-  EXPECT_NE(
-      error_of([&] { adamw_step(settings_of(1), s.value, {}, small, s.square, s.ema); }).find("adamw_step"),
-      std::string::npos);
+  EXPECT_NE(error_of([&] {
+              adamw_step(settings_of(1), clip, s.value, {}, small, s.square, s.ema);
+            }).find("adamw_step"),
+            std::string::npos);
 }
 
 }  // namespace

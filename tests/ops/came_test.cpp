@@ -6,7 +6,9 @@
 namespace linnet::ops::test {
 namespace {
 
-constexpr CameStep settings{1e-2f, 0.9f, 0.99f, 0.995f, 0.1f, 0.5f, 0.99f};
+constexpr CameStep settings{1e-2f, 0.9f, 0.99f, 0.995f, 0.1f, 0.99f};
+
+const Tensor clip = Tensor::full({1}, 0.5f);
 
 // One matrix, or one vector if columns is 0.
 struct Reference {
@@ -84,7 +86,7 @@ void expect_follows(const Shape& shape, size_t count, size_t rows, size_t column
   for (size_t i = 0; i < count; ++i) references.emplace_back(rows, columns, part(start, i));
   for (uint64_t step = 0; step < 4; ++step) {
     const Tensor gradient = random(shape, 10 + step);
-    came_step(settings, value, gradient, state, ema);
+    came_step(settings, clip, value, gradient, state, ema);
     for (size_t i = 0; i < count; ++i) references[i].step(part(values_of(gradient), i));
   }
   Values expected, averaged;
@@ -115,7 +117,7 @@ TEST(Came, DoesNotDependOnTheNumberOfThreads) {
     const Threads guard(count);
     Tensor value = random({6, 1, 5, 5}, 1), ema = value.clone();
     CameState state = fresh_came_state(value.shape());
-    came_step(settings, value, gradient, state, ema);
+    came_step(settings, clip, value, gradient, state, ema);
     if (count == 1) one = value;
     EXPECT_TRUE(same_bytes(one, value)) << count;
   }
@@ -130,8 +132,8 @@ TEST(Came, MatricesOfAStackAreFollowedApart) {
   for (int64_t i = 12; i < 24; ++i) larger.mutable_data<float>()[i] *= 3;
   CameStep still = settings;
   still.beta2 = 0;  // then the update's size is about 1 whatever the gradient's
-  came_step(still, value, gradient, state, ema);
-  came_step(still, other, larger, other_state, other_ema);
+  came_step(still, clip, value, gradient, state, ema);
+  came_step(still, clip, other, larger, other_state, other_ema);
   const Values a = values_of(value), b = values_of(other);
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5) << i;
 }
@@ -140,7 +142,7 @@ TEST(Came, RefusesTensorsOfOtherSizes) {
   Tensor value = random({4, 4}, 1), ema = value.clone();
   CameState state = fresh_came_state(value.shape());
   EXPECT_NE(error_of([&] {
-              came_step(settings, value, random({3, 4}, 2), state, ema);
+              came_step(settings, clip, value, random({3, 4}, 2), state, ema);
             }).find("gradient of shape"),
             std::string::npos);
 }

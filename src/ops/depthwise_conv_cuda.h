@@ -1,0 +1,21 @@
+// The depth-wise convolution over the token grid on the GPU, with "same" padding; filters, one a channel of a
+// head, are shared by all heads. What the CPU's is: depthwise_conv_cpu.h.
+#pragma once
+
+#include "cuda/kernels.h"
+
+namespace linnet::cuda {
+
+struct DepthwiseConv {
+  int64_t batch, rows, columns, width, head_size, kernel;
+  DType dtype;
+};
+
+/// Sets out = conv(values) + bias; all columns of conv.width, of conv.dtype; weight and bias f32.
+void depthwise_conv(const DepthwiseConv& conv, const ops::ColumnView& values, View weight, View bias,
+                    const ops::ColumnView& out);
+/// Sets dvalues (of conv.dtype, as g) and dweight, dbias (f32).
+void depthwise_conv_backward(const DepthwiseConv& conv, const ops::ColumnView& values, const ops::ColumnView& g,
+                             View weight, const ops::ColumnView& dvalues, View dweight, View dbias);
+
+}  // namespace linnet::cuda

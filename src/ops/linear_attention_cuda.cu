@@ -1,0 +1,190 @@
+// Linear attention forward and backward, of the products of linear_attention_cuda.h.
+#include <algorithm>
+
+#include "ops/depthwise_conv_cuda.h"
+#include "ops/linear_attention_tiles_cuda.h"
+
+namespace linnet::cuda {
+
+namespace linear_attention {
+
+int64_t parts_of(int64_t tokens, int64_t blocks) {
+  constexpr int64_t least = 32, overhead = 32, most = 256;  // tokens, and parts
+  int64_t best = 1, best_cost = divide_up(blocks, multiprocessors()) * tokens;
+  for (int64_t parts = 2; parts <= most && divide_up(tokens, parts) >= least; ++parts) {
+    const int64_t cost = divide_up(blocks * parts, multiprocessors()) * (divide_up(tokens, parts) + overhead);
+    if (cost < best_cost) {
+      best = parts;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+namespace {
+
+// What a block may have of shared memory.
+size_t shared_limit() {
+#ifdef LINNET_CUDA_EMULATED
+  return 227 * 1024;
+#else
+  int device = 0, bytes = 0;
+  must(cudaGetDevice(&device), "asking for the device");
+  must(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+       "asking for its shared memory");
+  return static_cast<size_t>(bytes);
+#endif
+}
+
+}  // namespace
+
+SharedPlan plan_shared(size_t stage, size_t tile, size_t tables, bool apart) {
+  static const size_t limit = shared_limit();
+  for (const bool behind : {true, false})
+    for (const int stages : {4, 3, 2}) {
+      const size_t ring = static_cast<size_t>(stages) * stage;
+      const size_t tables_at = behind ? ring + tile : std::max(ring, tile);
+      if ((behind && !apart) || tables_at + tables > limit) continue;
+      return {stages, behind ? ring : 0, tables_at, tables_at + tables};
+    }
+  return {};
+}
+
+bool tiles_fit(DType dtype, int64_t head_size) {
+  const int wide = wide_for(head_size);
+  return dtype != DType::f32 && head_size % 8 == 0 && wide > 0 && plan_gather(wide).stages > 0 &&
+         plan_rows(wide, false).stages > 0 && plan_rows(wide, true).stages > 0;
+}
+
+const Products by_tiles = {gather_by_tiles, answer_by_tiles, gradient_by_tiles};
+
+namespace {
+
+template <class M>
+__global__ void add_all_shares(const float* shares, int64_t parts, int64_t head_size, float scale, M* matrix,
+                               float* total, int64_t n) {
+  const int64_t area = head_size * head_size, size = area + head_size;
+  for (int64_t i = thread_number(); i < n; i += thread_count()) {
+    const int64_t state = i / size, at = i % size;
+    const float* share = shares + state * parts * size + at;
+    float sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += share[part * size];
+    if (at < area)
+      assign(matrix[state * area + at], sum * scale);
+    else
+      total[state * head_size + at - area] = sum * scale;
+  }
+}
+
+}  // namespace
+
+template <class M>
+void add_shares(const Shape& shape, const float* shares, int64_t parts, M* matrix, float* total) {
+  const int64_t n = shape.states() * (shape.head_size + 1) * shape.head_size;
+  launch_over(n, add_all_shares<M>, shares, parts, shape.head_size, 1.0f / static_cast<float>(shape.tokens),
+              matrix, total, n);
+}
+template void add_shares(const Shape&, const float*, int64_t, float*, float*);
+template void add_shares(const Shape&, const float*, int64_t, bf16*, float*);
+template void add_shares(const Shape&, const float*, int64_t, f16*, float*);
+
+}  // namespace linear_attention
+
+namespace {
+
+using linear_attention::Shape;
+using ops::ColumnView;
+using ops::GpuLinearAttention;
+
+Shape shape_of(const GpuLinearAttention& in) {
+  return {in.batch, in.tokens, in.heads, in.head_size, in.map == ops::GpuFeatureMap::relu, in.q.dtype};
+}
+
+const linear_attention::Products& products_for(const Shape& shape) {
+  return linear_attention::tiles_fit(shape.dtype, shape.head_size) ? linear_attention::by_tiles
+                                                                   : linear_attention::by_plain;
+}
+
+// Where the parts of what is kept of a forward pass lie: the matrices, in the type that multiplies them, their
+// totals, and 1/z. A gradient of it has no third part.
+struct StateLayout {
+  explicit StateLayout(const Shape& shape) {
+    const bool tiles = linear_attention::tiles_fit(shape.dtype, shape.head_size);
+    const auto count = static_cast<size_t>(shape.states()), size = static_cast<size_t>(shape.head_size);
+    const size_t matrices = count * size * size * (tiles ? size_of(shape.dtype) : sizeof(float));
+    totals = (matrices + 15) / 16 * 16;
+    inverses = totals + count * size * sizeof(float);
+    end = inverses + count * static_cast<size_t>(shape.tokens) * sizeof(float);
+  }
+  size_t totals, inverses, end;
+};
+
+struct State {
+  State(const StateLayout& layout, void* memory)
+      : matrix(memory), total(at(memory, layout.totals)), inverse(at(memory, layout.inverses)) {}
+  static float* at(void* memory, size_t offset) {
+    return static_cast<float*>(static_cast<void*>(static_cast<char*>(memory) + offset));
+  }
+  void* matrix;
+  float *total, *inverse;
+};
+
+// Columns of q or of its like; keys and values of kv or of its like.
+struct Columns {
+  explicit Columns(const GpuLinearAttention& in) : width(in.heads * in.head_size) {}
+  ColumnView queries(View q) const { return {q, width, 0}; }
+  ColumnView keys(View kv) const { return {kv, 2 * width, 0}; }
+  ColumnView values(View kv) const { return {kv, 2 * width, width}; }
+  int64_t width;
+};
+
+DepthwiseConv conv_of(const GpuLinearAttention& in) {
+  return {in.batch, in.rows, in.columns, in.heads * in.head_size, in.head_size, in.kernel, in.q.dtype};
+}
+
+size_t state_bytes(const GpuLinearAttention& in) { return StateLayout(shape_of(in)).end; }
+
+void forward(const GpuLinearAttention& in, View out, void* memory) {
+  const Shape shape = shape_of(in);
+  const Columns columns(in);
+  const State state(StateLayout(shape), memory);
+  const auto& products = products_for(shape);
+  const bool convolved = in.weight.data != nullptr;
+  products.gather(shape,
+                  {columns.keys(in.kv), columns.values(in.kv), nullptr, nullptr, state.matrix, state.total});
+  if (convolved) depthwise_conv(conv_of(in), columns.values(in.kv), in.weight, in.bias, columns.queries(out));
+  products.answer(shape, {columns.queries(in.q), state.matrix, state.total, state.inverse, columns.queries(out),
+                          convolved});
+}
+
+// With S and z the state, p = g·Sᵀ and o = q̂·S/(q̂·z), whose product with g is along = p·q̂/(q̂·z):
+//   dq̂ = (p − along·z)/(q̂·z);  dS = mean of q̂ᵀg/(q̂·z), dz = −mean of q̂·along/(q̂·z);
+//   dk̂ = v·dSᵀ + dz;  dv = k̂·dS
+void backward(const GpuLinearAttention& in, View g, const void* memory, View dq, View dkv, View dweight,
+              View dbias) {
+  const Shape shape = shape_of(in);
+  const Columns columns(in);
+  const StateLayout layout(shape);
+  const State state(layout, const_cast<void*>(memory));
+  const Scratch gradients(layout.inverses), against(layout.end - layout.inverses);
+  const State dstate(layout, gradients.as<void>());
+  const auto& products = products_for(shape);
+  products.gradient(shape, {columns.queries(g), columns.queries(in.q), state.matrix, state.total, state.inverse,
+                            against.as<float>(), columns.queries(dq)});
+  products.gather(shape, {columns.queries(in.q), columns.queries(g), state.inverse, against.as<float>(),
+                          dstate.matrix, dstate.total});
+  products.gradient(shape, {columns.values(in.kv), columns.keys(in.kv), dstate.matrix, dstate.total, nullptr,
+                            nullptr, columns.keys(dkv)});
+  const bool convolved = in.weight.data != nullptr;
+  if (convolved)
+    depthwise_conv_backward(conv_of(in), columns.values(in.kv), columns.queries(g), in.weight,
+                            columns.values(dkv), dweight, dbias);
+  products.answer(shape,
+                  {columns.keys(in.kv), dstate.matrix, nullptr, nullptr, columns.values(dkv), convolved});
+}
+
+}  // namespace
+
+void fill(ops::LinearAttentionKernels& table) { table = {state_bytes, forward, backward}; }
+
+}  // namespace linnet::cuda
