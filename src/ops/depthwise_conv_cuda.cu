@@ -60,54 +60,24 @@ __device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, bo
       taps[i][c] = staged[(threadIdx.x * C + c) * area + (flipped ? area - 1 - i : i)];
 }
 
-template <int C, class T>
-__device__ __forceinline__ void load_channels(const T* from, bool wanted, float (&to)[C]) {
-  Pack<T, C> pack{};
-  if (wanted) pack = load_pack<C>(from);
-#pragma unroll
-  for (int c = 0; c < C; ++c) to[c] = to_float(pack.at[c]);
-}
-
-// One column of values: of the strip's rows, and of those that the filter reaches above and below.
+// Values of a column of the grid, of a strip's rows and of those that the filter reaches above and below; 0
+// beyond the grid.
 template <int K, int C, class T>
-__device__ __forceinline__ void load_column(const ConvTask<T>& task, const T* in, const Place& place,
-                                            int column, bool wanted, float (&to)[strip + K - 1][C]) {
+struct Column {
+  Pack<T, C> at[strip + K - 1];
+};
+template <int K, int C, class T>
+__device__ __forceinline__ Column<K, C, T> load_column(const ConvTask<T>& task, const T* in, const Place& place,
+                                                       int column, bool wanted) {
+  const int first = place.row - K / 2;
+  const int64_t row_stride = task.columns * task.in_stride;
+  const T* from = in + (place.token + static_cast<int64_t>(first) * task.columns + column) * task.in_stride;
   wanted = wanted && column >= 0 && column < task.columns;
+  Column<K, C, T> result{};
 #pragma unroll
-  for (int r = 0; r < strip + K - 1; ++r) {
-    const int row = place.row + r - K / 2;
-    load_channels<C>(in + (place.token + static_cast<int64_t>(row) * task.columns + column) * task.in_stride,
-                     wanted && row >= 0 && row < task.rows, to[r]);
-  }
-}
-
-// visit(window, first, column) for each column of a run, whose values under the filter's column kx are in slot
-// (first + kx) mod K of the window.
-template <int K, int C, class T, class Visit>
-__device__ __forceinline__ void walk(const ConvTask<T>& task, const T* in, const Place& place, bool wanted,
-                                     Visit visit) {
-  float window[K][strip + K - 1][C];
-  for (int base = 0; base < run + K - 1; base += K)
-#pragma unroll
-    for (int i = 0; i < K; ++i) {
-      const int step = base + i, column = place.column + step - (K - 1);
-      if (column >= task.columns || step >= run + K - 1) return;
-      load_column<K, C>(task, in, place, column + K / 2, wanted, window[i]);
-      if (step >= K - 1) visit(window, (i + 1) % K, column);
-    }
-}
-
-// sums += the values of a strip's row under the filter, times its taps
-template <int K, int C>
-__device__ __forceinline__ void convolve(const float (&window)[K][strip + K - 1][C], int first, int row,
-                                         const float (&taps)[K * K][C], float (&sums)[C]) {
-#pragma unroll
-  for (int ky = 0; ky < K; ++ky)
-#pragma unroll
-    for (int kx = 0; kx < K; ++kx)
-#pragma unroll
-      for (int c = 0; c < C; ++c)
-        sums[c] = fmaf(window[(first + kx) % K][row + ky][c], taps[ky * K + kx][c], sums[c]);
+  for (int r = 0; r < strip + K - 1; ++r)
+    if (wanted && first + r >= 0 && first + r < task.rows) result.at[r] = load_pack<C>(from + r * row_stride);
+  return result;
 }
 
 // A warp's channels, and the part of all pieces that a block works on.
@@ -121,43 +91,122 @@ __device__ __forceinline__ Share share_of(const ConvTask<T>& task) {
   return {first, first + static_cast<int>(threadIdx.x) * C, blockIdx.x / task.groups, gridDim.x / task.groups};
 }
 
+template <int C, class T>
+__device__ __forceinline__ void store_channels(T* to, const float (&values)[C]) {
+  Pack<T, C> pack;
+#pragma unroll
+  for (int c = 0; c < C; ++c) assign(pack.at[c], values[c]);
+  store_pack(to, pack);
+}
+
+// Adds what a column's values give to the results of the columns that they lie under, which are `step` − kx of
+// the run, in slot (i − kx) mod K; i is step mod K.
+template <int K, int C, class T>
+__device__ __forceinline__ void spread_column(const Column<K, C, T>& column, int step, int i,
+                                              const float (&taps)[K * K][C], float (&pending)[K][strip][C]) {
+  float values[strip + K - 1][C];
+#pragma unroll
+  for (int r = 0; r < strip + K - 1; ++r)
+#pragma unroll
+    for (int c = 0; c < C; ++c) values[r][c] = to_float(column.at[r].at[c]);
+#pragma unroll
+  for (int kx = 0; kx < K; ++kx) {
+    if (step < kx || step - kx >= run) continue;
+#pragma unroll
+    for (int r = 0; r < strip; ++r)
+#pragma unroll
+      for (int ky = 0; ky < K; ++ky)
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+          float& sum = pending[(i - kx + K) % K][r][c];
+          sum = fmaf(values[r + ky][c], taps[ky * K + kx][c], sum);
+        }
+  }
+}
+
+// Values are read one column ahead, and spread over the K results of each row that are pending.
 template <class T, int K, int C>
 __global__ void __launch_bounds__(warp_size* strips) conv_forward(ConvTask<T> task) {
   const auto [first, channel, part, parts] = share_of<C>(task);
-  float taps[K * K][C], bias[C];
+  float taps[K * K][C], bias[C], pending[K][strip][C];
   load_taps<K, C>(task, first, false, taps);
 #pragma unroll
   for (int c = 0; c < C; ++c) bias[c] = task.bias[(channel + c) % task.head_size];
+  const auto clear = [&](int slot) {
+#pragma unroll
+    for (int r = 0; r < strip; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) pending[slot][r][c] = bias[c];
+  };
+#pragma unroll
+  for (int slot = 0; slot < K; ++slot) clear(slot);
   const bool wanted = channel < task.width;
+  const int64_t row_stride = task.columns * task.out_stride;
   for (int64_t piece = part; piece < task.pieces; piece += parts) {
     const Place place = place_of(task, piece);
-    walk<K, C>(task, task.in + channel, place, wanted, [&](const auto& window, int slot, int column) {
+    const int steps = min(run, task.columns - place.column) + K - 1;
+    T* to = task.out + channel +
+            (place.token + static_cast<int64_t>(place.row) * task.columns + place.column) * task.out_stride;
+    auto next = load_column<K, C>(task, task.in + channel, place, place.column - K / 2, wanted);
+    for (int base = 0; base < steps; base += K)
 #pragma unroll
-      for (int r = 0; r < strip; ++r) {
-        float sums[C];
+      for (int i = 0; i < K; ++i) {
+        const int step = base + i, column = place.column + step - K / 2;
+        if (step >= steps) break;
+        const auto values = next;
+        next = load_column<K, C>(task, task.in + channel, place, column + 1, wanted && step + 1 < steps);
+        if (column >= 0 && column < task.columns) spread_column<K, C>(values, step, i, taps, pending);
+        if (step < K - 1) continue;
 #pragma unroll
-        for (int c = 0; c < C; ++c) sums[c] = bias[c];
-        convolve<K, C>(window, slot, r, taps, sums);
-        if (!wanted || place.row + r >= task.rows) continue;
-        Pack<T, C> pack;
-#pragma unroll
-        for (int c = 0; c < C; ++c) assign(pack.at[c], sums[c]);
-        const int64_t token = place.token + static_cast<int64_t>(place.row + r) * task.columns + column;
-        store_pack(task.out + channel + token * task.out_stride, pack);
+        for (int r = 0; r < strip; ++r)
+          if (wanted && place.row + r < task.rows)
+            store_channels<C>(to + r * row_stride, pending[(i + 1) % K][r]);
+        to += task.out_stride;
+        clear((i + 1) % K);
       }
-    });
   }
+}
+
+// visit(window, first, column) for each column of a run, whose values under the filter's column kx are in slot
+// (first + kx) mod K of the window.
+template <int K, class T, class Visit>
+__device__ __forceinline__ void walk(const ConvTask<T>& task, const T* in, const Place& place, bool wanted,
+                                     Visit visit) {
+  float window[K][strip + K - 1];
+  const int steps = min(run, task.columns - place.column) + K - 1;
+  for (int base = 0; base < steps; base += K)
+#pragma unroll
+    for (int i = 0; i < K; ++i) {
+      const int step = base + i, column = place.column + step - (K - 1);
+      if (step >= steps) break;
+      const auto values = load_column<K, 1>(task, in, place, column + K / 2, wanted);
+#pragma unroll
+      for (int r = 0; r < strip + K - 1; ++r) window[i][r] = to_float(values.at[r].at[0]);
+      if (step >= K - 1) visit(window, (i + 1) % K, column);
+    }
+}
+
+// The sum of the values under the filter of a strip's row, times its taps.
+template <int K>
+__device__ __forceinline__ float convolve(const float (&window)[K][strip + K - 1], int first, int row,
+                                          const float (&taps)[K * K][1]) {
+  float sum = 0;
+#pragma unroll
+  for (int ky = 0; ky < K; ++ky)
+#pragma unroll
+    for (int kx = 0; kx < K; ++kx) sum = fmaf(window[(first + kx) % K][row + ky], taps[ky * K + kx][0], sum);
+  return sum;
 }
 
 // dtaps += the values under the filter, times the value of the strip's row that they belong to
 template <int K>
-__device__ __forceinline__ void gather_taps(const float (&window)[K][strip + K - 1][1], int first, int row,
+__device__ __forceinline__ void gather_taps(const float (&window)[K][strip + K - 1], int first, int row,
                                             float value, float (&dtaps)[K * K]) {
 #pragma unroll
   for (int ky = 0; ky < K; ++ky)
 #pragma unroll
     for (int kx = 0; kx < K; ++kx)
-      dtaps[ky * K + kx] = fmaf(window[(first + kx) % K][row + ky][0], value, dtaps[ky * K + kx]);
+      dtaps[ky * K + kx] = fmaf(window[(first + kx) % K][row + ky], value, dtaps[ky * K + kx]);
 }
 
 // Adds what the block's warps gathered, in order, and writes it as the block's share. dtaps are in reverse
@@ -189,17 +238,18 @@ __global__ void __launch_bounds__(warp_size* strips) conv_backward(ConvTask<T> t
   const bool wanted = share.channel < task.width;
   for (int64_t piece = share.part; piece < task.pieces; piece += share.parts) {
     const Place place = place_of(task, piece);
-    walk<K, 1>(task, task.in + share.channel, place, wanted, [&](const auto& window, int slot, int column) {
+    const int64_t first = place.token + static_cast<int64_t>(place.row) * task.columns;
+    walk<K>(task, task.in + share.channel, place, wanted, [&](const auto& window, int slot, int column) {
+      const T* values = task.values + share.channel + (first + column) * task.values_stride;
+      T* out = task.out + share.channel + (first + column) * task.out_stride;
 #pragma unroll
       for (int r = 0; r < strip; ++r) {
         const bool inside = wanted && place.row + r < task.rows;
-        const int64_t token = place.token + static_cast<int64_t>(place.row + r) * task.columns + column;
-        float value[1], sum[1] = {0};
-        load_channels<1>(task.values + share.channel + token * task.values_stride, inside, value);
-        convolve<K, 1>(window, slot, r, taps, sum);
-        gather_taps<K>(window, slot, r, value[0], dtaps);
-        dbias += window[(slot + K / 2) % K][r + K / 2][0];
-        if (inside) assign(task.out[share.channel + token * task.out_stride], sum[0]);
+        const float value = inside ? to_float(values[r * task.columns * task.values_stride]) : 0.0f;
+        const float sum = convolve<K>(window, slot, r, taps);
+        gather_taps<K>(window, slot, r, value, dtaps);
+        dbias += window[(slot + K / 2) % K][r + K / 2];
+        if (inside) assign(out[r * task.columns * task.out_stride], sum);
       }
     });
   }
@@ -263,7 +313,7 @@ ConvTask<T> task_of(const DepthwiseConv& conv, const ColumnView& in, const Colum
 // taps are seldom read.
 template <class T>
 int64_t parts_of(const ConvTask<T>& task) {
-  return std::clamp<int64_t>(divide_up(int64_t{8} * multiprocessors(), task.groups), 1, task.pieces);
+  return std::clamp<int64_t>(divide_up(int64_t{6} * multiprocessors(), task.groups), 1, task.pieces);
 }
 
 template <class T, int K, int C>

@@ -24,7 +24,7 @@ __device__ __forceinline__ float row_sum(float x) {
 // difference is exact, while a mean in f32 could be off by more than their deviation. statistics: mean less
 // first value, and 1/σ.
 template <int Packs, int Threads, class X, class Y>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     modulate_packs(const X* __restrict__ x, const float* __restrict__ shift, const float* __restrict__ scale,
                    float epsilon, Y* __restrict__ y, float* __restrict__ statistics, int64_t rows,
                    int64_t tokens, int d) {
@@ -255,8 +255,8 @@ void backward_typed(View g, View x, View dx, const Backward& b, bool whole) {
     launch(backward_packs<rows_together, 512, G, X>, blocks, dim3(threads_for(packs, 512)), 0, g.as<G>(),
            x.as<X>(), dx.as<X>(), b);
   else if (whole && packs <= 1024)
-    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(),
-           x.as<X>(), dx.as<X>(), b);
+    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(), x.as<X>(),
+           dx.as<X>(), b);
   else
     launch(backward_plain<G, X>, blocks, dim3(threads_for(b.rows.d, block_threads)), 0, g.as<G>(), x.as<X>(),
            dx.as<X>(), b);

@@ -185,6 +185,7 @@ struct GatherBlock {
 
 template <class T, int Wide>
 __global__ void __launch_bounds__(tile_threads) gather_tiles(GatherTiles<T> in) {
+  if (!tiles_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   using Block = GatherBlock<T, Wide>;
   const Block block(in, shared);

@@ -41,8 +41,14 @@ struct Tables {
   float sums[warp_columns][block_tokens];
 };
 
+constexpr size_t table_bytes(int wide) {
+  const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
+  return columns * (sizeof(float) + 3 * sizeof(bf16)) + (1 + warp_columns) * block_tokens * sizeof(float);
+}
+
 template <class T, int Wide, bool Transposed>
 struct RowBlock {
+  static_assert(sizeof(Tables<T, Wide>) == table_bytes(Wide));
   static constexpr int columns = warp_columns * 8 * Wide;
   static constexpr int x_row = stage_depth + padding, tile_row = columns + padding;
   static constexpr int matrix_row = Transposed ? stage_depth + padding : columns + padding;
@@ -127,7 +133,7 @@ struct RowBlock {
           for (int i = 0; i < 4; ++i) left[m][i] = features<T>(left[m][i]);
         }
       }
-      if (!Transposed && in.total) add_denominators(step * stage_depth + k, left, z);
+      if (!Transposed && in.total) add_denominators(left_at + k, step * stage_depth + k, z);
       multiply_fragments<T, tall, Wide>(
           left,
           [&](unsigned(&pairs)[4], int n) {
@@ -141,23 +147,20 @@ struct RowBlock {
     }
   }
 
-  __device__ void add_denominators(int k, const unsigned (&left)[tall][4], float (&z)[4]) const {
-    unsigned right[2] = {0, 0};
+  // Of the warp's 16×16 tile number warp_column at k of the depth, which is read again: out of an array, by
+  // that number, it would have to leave its registers.
+  __device__ void add_denominators(const T* left_at, int k, float (&z)[4]) const {
+    unsigned left[4], right[2] = {0, 0};
+    load_tiles(left, left_at + 16 * warp_column * x_row);
+    if (in.mapped)
+      for (unsigned& pair : left) pair = features<T>(pair);
     const int which = lane / 4;
     if (which < 3) {
       T* from = tables.thirds[which] + k + 2 * (lane % 4);
       right[0] = pair_at(from);
       right[1] = pair_at(from + 8);
     }
-    // By selection: left[warp_column] would move the fragments out of the registers.
-    unsigned own[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      own[i] = left[0][i];
-#pragma unroll
-      for (int m = 1; m < tall; ++m) own[i] = m == warp_column ? left[m][i] : own[i];
-    }
-    mma<T>(z, own, right);
+    mma<T>(z, left, right);
   }
 
   // body(row and column in the tile, the two sums there)
@@ -266,7 +269,8 @@ struct RowBlock {
 };
 
 template <class T, int Wide, bool Transposed>
-__global__ void __launch_bounds__(tile_threads) multiply_rows(RowTiles<T> in) {
+__global__ void __launch_bounds__(tile_threads, 1) multiply_rows(RowTiles<T> in) {
+  if (!tiles_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   using Block = RowBlock<T, Wide, Transposed>;
   const Block block(in, shared);
@@ -311,9 +315,8 @@ SharedPlan plan_rows(int wide, bool transposed) {
   const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
   const size_t rows = transposed ? columns : stage_depth, row = transposed ? stage_depth : columns;
   const size_t stage = block_tokens * (stage_depth + padding) + rows * (row + padding);
-  const size_t tables =
-      columns * (sizeof(float) + 3 * sizeof(bf16)) + (1 + warp_columns) * block_tokens * sizeof(float);
-  return plan_shared(stage * sizeof(bf16), block_tokens * (columns + padding) * sizeof(bf16), tables, true);
+  return plan_shared(stage * sizeof(bf16), block_tokens * (columns + padding) * sizeof(bf16), table_bytes(wide),
+                     true);
 }
 
 void answer_by_tiles(const Shape& shape, const Answer& step) {

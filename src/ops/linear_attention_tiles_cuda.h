@@ -12,6 +12,13 @@ constexpr int tile_threads = 256, warp_rows = 2, warp_columns = 4;
 constexpr int stage_depth = 32;  // of a product, at a time
 constexpr int padding = 8;  // behind each row in shared memory: 16 bytes, so that 8 rows meet no bank twice
 
+/// Turing's tensor cores know no bf16; there all is multiplied plainly.
+#if !defined(LINNET_CUDA_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool tiles_built = false;
+#else
+constexpr bool tiles_built = true;
+#endif
+
 /// How many 8-wide tiles a warp takes, so that 4 warps cover a head; 0 if none is made for that.
 constexpr int wide_for(int64_t head_size) {
   for (const int wide : {1, 2, 4, 6, 8, 9})
