@@ -42,6 +42,7 @@ TrainConfig train_config(const Options& o, const DiTConfig& model) {
   config.train.batch = o.batch;
   config.train.precision = config.distil.precision = name_of(o.product_dtype());
   config.train.checkpointing = o.checkpointing;
+  config.train.device = o.device;
   return config;
 }
 

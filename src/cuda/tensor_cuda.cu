@@ -1,41 +1,36 @@
 // The kernels that tensors themselves need.
+#include "cuda/elementwise.h"
 #include "cuda/kernels.h"
-#include "cuda/runtime.h"
 
 namespace linnet::cuda {
 namespace {
 
-template <class From, class To>
-__global__ void convert_all(const From* from, To* to, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) assign(to[i], to_float(from[i]));
-}
+struct Same {
+  __device__ float operator()(float x) const { return x; }
+};
 
-template <class T>
-__global__ void fill_all(T* to, float value, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) assign(to[i], value);
-}
+struct Constant {
+  float value;
+  __device__ float operator()() const { return value; }
+};
 
-template <class A, class B, class Sum>
-__global__ void add_all(const A* a, const B* b, Sum* sum, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) assign(sum[i], to_float(a[i]) + to_float(b[i]));
-}
+struct Sum {
+  __device__ float operator()(float a, float b) const { return a + b; }
+};
 
 void convert(View from, View to, int64_t n) {
   with_float(to.dtype, [&](auto* target) {
     using To = Pointee<decltype(target)>;
-    if (from.dtype == DType::f64) return launch_over(n, convert_all<double, To>, from.as<double>(), to.as<To>(), n);
+    if (from.dtype == DType::f64) return map(Same{}, n, to.as<To>(), from.as<double>());
     with_float(from.dtype, [&](auto* source) {
       using From = Pointee<decltype(source)>;
-      launch_over(n, convert_all<From, To>, from.as<From>(), to.as<To>(), n);
+      map(Same{}, n, to.as<To>(), from.as<From>());
     });
   });
 }
 
 void fill_with(View to, float value, int64_t n) {
-  with_float(to.dtype, [&](auto* type) {
-    using T = Pointee<decltype(type)>;
-    launch_over(n, fill_all<T>, to.as<T>(), value, n);
-  });
+  with_float(to.dtype, [&](auto* type) { map(Constant{value}, n, to.as<Pointee<decltype(type)>>()); });
 }
 
 void add(View a, View b, View sum, int64_t n) {
@@ -44,8 +39,7 @@ void add(View a, View b, View sum, int64_t n) {
       with_float(sum.dtype, [&](auto* target) {
         using A = Pointee<decltype(left)>;
         using B = Pointee<decltype(right)>;
-        using Sum = Pointee<decltype(target)>;
-        launch_over(n, add_all<A, B, Sum>, a.as<A>(), b.as<B>(), sum.as<Sum>(), n);
+        map(Sum{}, n, sum.as<Pointee<decltype(target)>>(), a.as<A>(), b.as<B>());
       });
     });
   });

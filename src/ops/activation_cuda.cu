@@ -1,5 +1,5 @@
+#include "cuda/elementwise.h"
 #include "cuda/kernels.h"
-#include "cuda/runtime.h"
 
 namespace linnet::cuda {
 namespace {
@@ -24,39 +24,38 @@ __device__ float activate(float x) {
   return x * sigmoid(argument<Kind>(x));
 }
 
-template <GpuActivation Kind, class In, class Out>
-__global__ void activate_all(const In* x, Out* y, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) assign(y[i], activate<Kind>(to_float(x[i])));
-}
+template <GpuActivation Kind>
+struct Activate {
+  __device__ float operator()(float x) const { return activate<Kind>(x); }
+};
 
-template <GpuActivation Kind, class X, class G>
-__global__ void activate_backward(const X* x, const G* g, X* dx, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) {
-    const float v = to_float(x[i]), s = sigmoid(argument<Kind>(v));
-    assign(dx[i], to_float(g[i]) * fmaf(v * s * (1.0f - s), slope<Kind>(v), s));
+template <GpuActivation Kind>
+struct Bend {
+  __device__ float operator()(float x, float g) const {
+    const float s = sigmoid(argument<Kind>(x));
+    return g * fmaf(x * s * (1.0f - s), slope<Kind>(x), s);
   }
-}
+};
 
-template <class T>
-__global__ void gated(const T* gate, const T* x, T* y, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count())
-    assign(y[i], activate<GpuActivation::gelu_tanh>(to_float(gate[i])) * to_float(x[i]));
-}
+struct Gate {
+  __device__ float operator()(float gate, float x) const {
+    return activate<GpuActivation::gelu_tanh>(gate) * x;
+  }
+};
 
-template <class A, class B>
-__global__ void multiply_all(const A* a, const B* b, A* y, int64_t n) {
-  for (int64_t i = thread_number(); i < n; i += thread_count()) assign(y[i], to_float(a[i]) * to_float(b[i]));
-}
+struct Multiply {
+  __device__ float operator()(float a, float b) const { return a * b; }
+};
 
 void forward(GpuActivation kind, View x, View y, int64_t n) {
   with_float(x.dtype, [&](auto* in) {
     with_float(y.dtype, [&](auto* out) {
       using In = Pointee<decltype(in)>;
       using Out = Pointee<decltype(out)>;
-      launch_over(n,
-                  kind == GpuActivation::silu ? activate_all<GpuActivation::silu, In, Out>
-                                              : activate_all<GpuActivation::gelu_tanh, In, Out>,
-                  x.as<In>(), y.as<Out>(), n);
+      if (kind == GpuActivation::silu)
+        map(Activate<GpuActivation::silu>{}, n, y.as<Out>(), x.as<In>());
+      else
+        map(Activate<GpuActivation::gelu_tanh>{}, n, y.as<Out>(), x.as<In>());
     });
   });
 }
@@ -66,10 +65,10 @@ void backward(GpuActivation kind, View x, View g, View dx, int64_t n) {
     with_float(g.dtype, [&](auto* gradient) {
       using X = Pointee<decltype(in)>;
       using G = Pointee<decltype(gradient)>;
-      launch_over(n,
-                  kind == GpuActivation::silu ? activate_backward<GpuActivation::silu, X, G>
-                                              : activate_backward<GpuActivation::gelu_tanh, X, G>,
-                  x.as<X>(), g.as<G>(), dx.as<X>(), n);
+      if (kind == GpuActivation::silu)
+        map(Bend<GpuActivation::silu>{}, n, dx.as<X>(), x.as<X>(), g.as<G>());
+      else
+        map(Bend<GpuActivation::gelu_tanh>{}, n, dx.as<X>(), x.as<X>(), g.as<G>());
     });
   });
 }
@@ -77,7 +76,7 @@ void backward(GpuActivation kind, View x, View g, View dx, int64_t n) {
 void gated_gelu(View gate, View x, View y, int64_t n) {
   with_float(gate.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    launch_over(n, gated<T>, gate.as<T>(), x.as<T>(), y.as<T>(), n);
+    map(Gate{}, n, y.as<T>(), gate.as<T>(), x.as<T>());
   });
 }
 
@@ -86,7 +85,7 @@ void multiply(View a, View b, View y, int64_t n) {
     with_float(b.dtype, [&](auto* right) {
       using A = Pointee<decltype(left)>;
       using B = Pointee<decltype(right)>;
-      launch_over(n, multiply_all<A, B>, a.as<A>(), b.as<B>(), y.as<A>(), n);
+      map(Multiply{}, n, y.as<A>(), a.as<A>(), b.as<B>());
     });
   });
 }

@@ -12,33 +12,98 @@ namespace {
 
 constexpr int block_threads = 256;
 
-template <int Threads>
-__device__ __forceinline__ float row_sum(float x) {
-  if constexpr (Threads == warp_size)
-    return warp_sum(x);
-  else
-    return block_sum(x);
-}
-
 // Deviations are taken from a row's first value before its mean is formed: of values close together that
 // difference is exact, while a mean in f32 could be off by more than their deviation. statistics: mean less
 // first value, and 1/σ.
-template <int Packs, int Threads, class X, class Y>
+// A warp takes several rows of a sample, one after the other, and reads the next one while it works on one; the
+// sample's scale and shift lie in shared memory.
+struct WarpRows {
+  int each;                // rows of a warp
+  int64_t tokens, chunks;  // of a sample
+};
+
+template <int Packs, class X, class Y>
 __global__ void __launch_bounds__(block_threads, 2)
-    modulate_packs(const X* __restrict__ x, const float* __restrict__ shift, const float* __restrict__ scale,
-                   float epsilon, Y* __restrict__ y, float* __restrict__ statistics, int64_t rows,
-                   int64_t tokens, int d) {
-  const int thread = static_cast<int>(threadIdx.x) % Threads, packs = d / pack_width;
-  const int64_t row =
-      static_cast<int64_t>(blockIdx.x) * (block_threads / Threads) + static_cast<int>(threadIdx.x) / Threads;
-  if (row >= rows) return;  // whole warps
+    modulate_warps(const X* __restrict__ x, const float* __restrict__ shift, const float* __restrict__ scale,
+                   float epsilon, Y* __restrict__ y, float* __restrict__ statistics, WarpRows rows, int d) {
+  LINNET_DYNAMIC_SHARED(memory);
+  float* const gain = static_cast<float*>(static_cast<void*>(memory));
+  float* const offset = gain + d;
+  constexpr int warps = block_threads / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int64_t sample = blockIdx.x / rows.chunks, chunk = blockIdx.x % rows.chunks;
+  const int packs = d / pack_width;
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += block_threads) {
+    auto values = load_pack<pack_width>(scale + sample * d + i * pack_width);
+#pragma unroll
+    for (int k = 0; k < pack_width; ++k) values.at[k] += 1.0f;
+    store_pack(gain + i * pack_width, values);
+    store_pack(offset + i * pack_width, load_pack<pack_width>(shift + sample * d + i * pack_width));
+  }
+  __syncthreads();
+  const int64_t first_token = (chunk * warps + warp) * rows.each;
+  const int64_t last_token = min(first_token + rows.each, rows.tokens);
+  Pack<X, pack_width> next[Packs];
+  const auto read = [&](int64_t token) {
+    const X* const from = x + (sample * rows.tokens + token) * d;
+#pragma unroll
+    for (int p = 0; p < Packs; ++p)
+      if (lane + p * warp_size < packs)
+        next[p] = load_pack<pack_width>(from + (lane + p * warp_size) * pack_width);
+  };
+  if (first_token < last_token) read(first_token);
+  for (int64_t token = first_token; token < last_token; ++token) {
+    const float first = __shfl_sync(all_lanes, to_float(next[0].at[0]), 0),
+                share = 1.0f / static_cast<float>(d);
+    float v[Packs][pack_width], sum = 0, squares = 0;
+#pragma unroll
+    for (int p = 0; p < Packs; ++p)
+      if (lane + p * warp_size < packs) {
+#pragma unroll
+        for (int i = 0; i < pack_width; ++i) v[p][i] = to_float(next[p].at[i]) - first;
+        sum += v[p][0] + v[p][1] + (v[p][2] + v[p][3]);
+      }
+    if (token + 1 < last_token) read(token + 1);
+    const float mean = warp_sum(sum) * share;
+#pragma unroll
+    for (int p = 0; p < Packs; ++p)
+      if (lane + p * warp_size < packs)
+#pragma unroll
+        for (int i = 0; i < pack_width; ++i) {
+          v[p][i] -= mean;
+          squares = fmaf(v[p][i], v[p][i], squares);
+        }
+    const float inverse = 1.0f / sqrtf(warp_sum(squares) * share + epsilon);
+    const int64_t row = sample * rows.tokens + token;
+    if (lane == 0) store_pack<2>(statistics + 2 * row, {{mean, inverse}});
+#pragma unroll
+    for (int p = 0; p < Packs; ++p) {
+      const int at = (lane + p * warp_size) * pack_width;
+      if (at >= d) continue;
+      const auto times = load_pack<pack_width>(gain + at), more = load_pack<pack_width>(offset + at);
+      Pack<Y, pack_width> result;
+#pragma unroll
+      for (int i = 0; i < pack_width; ++i)
+        assign(result.at[i], fmaf(v[p][i] * inverse, times.at[i], more.at[i]));
+      store_pack(y + row * d + at, result);
+    }
+  }
+}
+
+// A block a row.
+template <int Packs, class X, class Y>
+__global__ void __launch_bounds__(block_threads, 2)
+    modulate_block(const X* __restrict__ x, const float* __restrict__ shift, const float* __restrict__ scale,
+                   float epsilon, Y* __restrict__ y, float* __restrict__ statistics, int64_t tokens, int d) {
+  const int thread = static_cast<int>(threadIdx.x), packs = d / pack_width;
+  const int64_t row = blockIdx.x;
   x += row * d;
   y += row * d;
   const float first = to_float(x[0]), share = 1.0f / static_cast<float>(d);
   float v[Packs][pack_width], sum = 0;
 #pragma unroll
   for (int p = 0; p < Packs; ++p) {
-    const int at = thread + p * Threads;
+    const int at = thread + p * block_threads;
     if (at < packs) {
       const auto values = load_pack<pack_width>(x + at * pack_width);
 #pragma unroll
@@ -47,24 +112,24 @@ __global__ void __launch_bounds__(block_threads, 2)
   }
 #pragma unroll
   for (int p = 0; p < Packs; ++p)
-    if (thread + p * Threads < packs) sum += v[p][0] + v[p][1] + (v[p][2] + v[p][3]);
-  const float mean = row_sum<Threads>(sum) * share;
+    if (thread + p * block_threads < packs) sum += v[p][0] + v[p][1] + (v[p][2] + v[p][3]);
+  const float mean = block_sum(sum) * share;
   float squares = 0;
 #pragma unroll
   for (int p = 0; p < Packs; ++p)
-    if (thread + p * Threads < packs)
+    if (thread + p * block_threads < packs)
 #pragma unroll
       for (int i = 0; i < pack_width; ++i) {
         v[p][i] -= mean;
         squares = fmaf(v[p][i], v[p][i], squares);
       }
-  const float inverse = 1.0f / sqrtf(row_sum<Threads>(squares) * share + epsilon);
+  const float inverse = 1.0f / sqrtf(block_sum(squares) * share + epsilon);
   if (thread == 0) store_pack<2>(statistics + 2 * row, {{mean, inverse}});
   shift += row / tokens * d;
   scale += row / tokens * d;
 #pragma unroll
   for (int p = 0; p < Packs; ++p) {
-    const int at = thread + p * Threads;
+    const int at = thread + p * block_threads;
     if (at >= packs) continue;
     const auto gain = load_pack<pack_width>(scale + at * pack_width);
     const auto offset = load_pack<pack_width>(shift + at * pack_width);
@@ -102,34 +167,45 @@ __global__ void modulate_plain(const X* x, const float* shift, const float* scal
                                 shift[sample * d + i]));
 }
 
-template <int Packs, int Threads, class X, class Y>
-void launch_packs(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t rows,
+template <int Packs, class X, class Y>
+void launch_warps(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
                   int64_t tokens, int64_t d) {
-  const int64_t blocks = divide_up(rows, block_threads / Threads);
-  launch(modulate_packs<Packs, Threads, X, Y>, dim3(static_cast<unsigned>(blocks)), dim3(block_threads), 0,
-         x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon, y.as<Y>(), statistics.as<float>(), rows,
-         tokens, static_cast<int>(d));
+  constexpr int64_t warps = block_threads / warp_size;
+  int64_t each = 8;  // unless that leaves multiprocessors without work
+  while (each > 1 && batch * divide_up(tokens, warps * each) < int64_t{4} * multiprocessors()) each /= 2;
+  const WarpRows rows{static_cast<int>(each), tokens, divide_up(tokens, warps * each)};
+  launch(modulate_warps<Packs, X, Y>, dim3(static_cast<unsigned>(batch * rows.chunks)), dim3(block_threads),
+         static_cast<size_t>(2 * d) * sizeof(float), x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon,
+         y.as<Y>(), statistics.as<float>(), rows, static_cast<int>(d));
+}
+
+template <int Packs, class X, class Y>
+void launch_block(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
+                  int64_t tokens, int64_t d) {
+  launch(modulate_block<Packs, X, Y>, dim3(static_cast<unsigned>(batch * tokens)), dim3(block_threads), 0,
+         x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon, y.as<Y>(), statistics.as<float>(), tokens,
+         static_cast<int>(d));
 }
 
 template <class X, class Y>
-void modulate_typed(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t rows,
+void modulate_typed(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
                     int64_t tokens, int64_t d) {
-  const auto go = [&](auto kernel) { kernel(x, shift, scale, epsilon, y, statistics, rows, tokens, d); };
+  const auto go = [&](auto kernel) { kernel(x, shift, scale, epsilon, y, statistics, batch, tokens, d); };
   const int64_t packs = d / pack_width;
   bool whole = true;
   for (const View& view : {x, shift, scale, y}) whole = whole && has_packs(view, d, pack_width);
   if (!whole || packs > 12 * block_threads) {
-    launch(modulate_plain<X, Y>, dim3(static_cast<unsigned>(divide_up(rows * warp_size, block_threads))),
+    launch(modulate_plain<X, Y>,
+           dim3(static_cast<unsigned>(divide_up(batch * tokens * warp_size, block_threads))),
            dim3(block_threads), 0, x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon, y.as<Y>(),
-           statistics.as<float>(), rows, tokens, d);
+           statistics.as<float>(), batch * tokens, tokens, d);
     return;
   }
-  if (packs <= 3 * warp_size) return go(launch_packs<3, warp_size, X, Y>);
-  if (packs <= 6 * warp_size) return go(launch_packs<6, warp_size, X, Y>);
-  if (packs <= 9 * warp_size) return go(launch_packs<9, warp_size, X, Y>);
-  if (packs <= 12 * warp_size) return go(launch_packs<12, warp_size, X, Y>);
-  if (packs <= 4 * block_threads) return go(launch_packs<4, block_threads, X, Y>);
-  return go(launch_packs<12, block_threads, X, Y>);
+  if (packs <= 3 * warp_size) return go(launch_warps<3, X, Y>);
+  if (packs <= 6 * warp_size) return go(launch_warps<6, X, Y>);
+  if (packs <= 9 * warp_size) return go(launch_warps<9, X, Y>);
+  if (packs <= 4 * block_threads) return go(launch_block<4, X, Y>);
+  return go(launch_block<12, X, Y>);
 }
 
 // With g' = g(1 + scale): dx = (g' − mean(g') − x̂·mean(g'·x̂))/σ; of each block, shift_sums = Σ g and scale_sums
@@ -160,7 +236,7 @@ __device__ __forceinline__ void block_sums(float (&x)[N], Pack<float, N>* sums) 
 }
 
 template <int Together, int MostThreads, class G, class X>
-__global__ void __launch_bounds__(MostThreads)
+__global__ void __launch_bounds__(MostThreads, MostThreads <= 320 ? 3 : 1)
     backward_packs(const G* __restrict__ g, const X* __restrict__ x, X* __restrict__ dx, Backward b) {
   __shared__ Pack<float, 2 * Together> sums[2][MostThreads / warp_size];
   const int64_t d = b.rows.d, sample = blockIdx.x / b.rows.parts, begin = sample * b.rows.tokens;
@@ -173,23 +249,34 @@ __global__ void __launch_bounds__(MostThreads)
   if (inside) gain = load_pack<pack_width>(b.scale + sample * d + column);
 #pragma unroll
   for (int i = 0; i < pack_width; ++i) gain.at[i] += 1.0f;
+  // The next rows are on their way while the block adds up what it has of these.
+  Pack<G, pack_width> gs[Together];
+  Pack<X, pack_width> xs[Together];
+  const auto read = [&](int64_t row) {
+#pragma unroll
+    for (int r = 0; r < Together; ++r) {
+      if (!inside || row + r >= end) continue;
+      gs[r] = load_pack<pack_width>(g + (row + r) * d + column);
+      xs[r] = load_pack<pack_width>(x + (row + r) * d + column);
+    }
+  };
+  read(first_row);
   int turn = 0;
   for (int64_t row = first_row; row < end; row += Together, turn ^= 1) {
     float gradient[Together][pack_width] = {}, hat[Together][pack_width] = {}, inverse[Together] = {};
 #pragma unroll
     for (int r = 0; r < Together; ++r) {
       if (!inside || row + r >= end) continue;
-      const auto gs = load_pack<pack_width>(g + (row + r) * d + column);
-      const auto xs = load_pack<pack_width>(x + (row + r) * d + column);
       const auto known = load_pack<2>(b.statistics + 2 * (row + r));
       const float first = to_float(x[(row + r) * d]);
       inverse[r] = known.at[1];
 #pragma unroll
       for (int i = 0; i < pack_width; ++i) {
-        gradient[r][i] = to_float(gs.at[i]);
-        hat[r][i] = (to_float(xs.at[i]) - first - known.at[0]) * known.at[1];
+        gradient[r][i] = to_float(gs[r].at[i]);
+        hat[r][i] = (to_float(xs[r].at[i]) - first - known.at[0]) * known.at[1];
       }
     }
+    read(row + Together);
     float along[2 * Together] = {};  // Σ g' and Σ g'·x̂ of each row
 #pragma unroll
     for (int r = 0; r < Together; ++r)
@@ -251,12 +338,15 @@ template <class G, class X>
 void backward_typed(View g, View x, View dx, const Backward& b, bool whole) {
   const int64_t packs = b.rows.d / pack_width;
   const dim3 blocks(b.rows.blocks());
-  if (whole && packs <= 512)
-    launch(backward_packs<rows_together, 512, G, X>, blocks, dim3(threads_for(packs, 512)), 0, g.as<G>(),
+  if (whole && packs <= 320)
+    launch(backward_packs<rows_together / 2, 320, G, X>, blocks, dim3(threads_for(packs, 320)), 0, g.as<G>(),
+           x.as<X>(), dx.as<X>(), b);
+  else if (whole && packs <= 512)
+    launch(backward_packs<rows_together / 2, 512, G, X>, blocks, dim3(threads_for(packs, 512)), 0, g.as<G>(),
            x.as<X>(), dx.as<X>(), b);
   else if (whole && packs <= 1024)
-    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(), x.as<X>(),
-           dx.as<X>(), b);
+    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(),
+           x.as<X>(), dx.as<X>(), b);
   else
     launch(backward_plain<G, X>, blocks, dim3(threads_for(b.rows.d, block_threads)), 0, g.as<G>(), x.as<X>(),
            dx.as<X>(), b);
@@ -269,7 +359,7 @@ void modulate(View x, View shift, View scale, float epsilon, View y, View statis
   with_float(x.dtype, [&](auto* in) {
     with_float(y.dtype, [&](auto* out) {
       modulate_typed<Pointee<decltype(in)>, Pointee<decltype(out)>>(x, shift, scale, epsilon, y, statistics,
-                                                                    batch * tokens, tokens, d);
+                                                                    batch, tokens, d);
     });
   });
 }
