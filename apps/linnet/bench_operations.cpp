@@ -286,9 +286,9 @@ Operation optimizer_operation(int64_t parameters) {
   Operation op{.name = "AdamW + average", .shape = fmt::format("{}", part)};
   op.calls = static_cast<double>(parameters) / static_cast<double>(part);
   op.bytes = 4.0 * 9 * static_cast<double>(part);  // five arrays read, four written
-  const Tensor gradient = random_tensor({part}, 1e-3f), clip = Tensor::full({1}, 1.0f);
+  const Tensor gradient = random_tensor({part}, 1e-3f), clip = Tensor::full({1}, 1.0f, bench_device());
   op.forward = [=, value = random_tensor({part}, 0.05f), mean = random_tensor({part}, 1e-3f),
-                square = Tensor::full({part}, 1e-6f), ema = random_tensor({part}, 0.05f)]() mutable {
+                square = Tensor::full({part}, 1e-6f, bench_device()), ema = random_tensor({part}, 0.05f)]() mutable {
     ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 0.9999f}, clip, value, gradient, mean, square,
                     ema);
     return value;

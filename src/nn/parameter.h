@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "core/parallel.h"
 #include "core/random.h"
 #include "core/tensor.h"
 
@@ -52,15 +53,6 @@ void draw(Parameter& parameter, Generator& generator);
 uint64_t hash_name(const std::string& name);
 
 template <class Module>
-void initialize(Module& module, uint64_t seed) {
-  module.visit("", [seed](const std::string& name, Parameter& parameter) {
-    if (!parameter.learned()) return;
-    Generator generator(mix(seed, hash_name(name)));
-    draw(parameter, generator);
-  });
-}
-
-template <class Module>
 int64_t count_parameters(Module& module) {
   int64_t count = 0;
   module.visit("", [&](const std::string&, Parameter& p) { count += p.learned() ? p.shape.numel() : 0; });
@@ -96,6 +88,18 @@ ParameterList learned_parameters(Module& module) {
   ParameterList list = all_parameters(module);
   std::erase_if(list, [](const auto& entry) { return !entry.second->learned(); });
   return list;
+}
+
+template <class Module>
+void initialize(Module& module, uint64_t seed) {
+  const ParameterList list = learned_parameters(module);
+  parallel_for(static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto& [name, parameter] = list[static_cast<size_t>(i)];
+      Generator generator(mix(seed, hash_name(name)));
+      draw(*parameter, generator);
+    }
+  });
 }
 
 /// What a file says of a tensor before it is read.

@@ -21,10 +21,7 @@ TEST(GpuOperations, LayerNormModulate) {
                   }});
   };
   for (const auto& [batch, tokens] : batches)
-    for (const int64_t d : {1, 7, 64, 130, 384}) {
-      if (d == 1 && tokens == 1) continue;
-      check_shape(batch, tokens, d);
-    }
+    for (const int64_t d : {3, 7, 64, 130, 384}) check_shape(batch, tokens, d);
   for (const int64_t d : {768, 1152, 1536, 1540, 2050, 4096, 4100}) check_shape(2, 6, d);
   check_shape(1, 2, 12304);
 }
