@@ -23,7 +23,8 @@ __global__ void add_all(const A* a, const B* b, Sum* sum, int64_t n) {
 void convert(View from, View to, int64_t n) {
   with_float(to.dtype, [&](auto* target) {
     using To = Pointee<decltype(target)>;
-    if (from.dtype == DType::f64) return launch_over(n, convert_all<double, To>, from.as<double>(), to.as<To>(), n);
+    if (from.dtype == DType::f64)
+      return launch_over(n, convert_all<double, To>, from.as<double>(), to.as<To>(), n);
     with_float(from.dtype, [&](auto* source) {
       using From = Pointee<decltype(source)>;
       launch_over(n, convert_all<From, To>, from.as<From>(), to.as<To>(), n);

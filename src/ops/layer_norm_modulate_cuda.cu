@@ -255,8 +255,8 @@ void backward_typed(View g, View x, View dx, const Backward& b, bool whole) {
     launch(backward_packs<rows_together, 512, G, X>, blocks, dim3(threads_for(packs, 512)), 0, g.as<G>(),
            x.as<X>(), dx.as<X>(), b);
   else if (whole && packs <= 1024)
-    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(), x.as<X>(),
-           dx.as<X>(), b);
+    launch(backward_packs<rows_together / 2, 1024, G, X>, blocks, dim3(threads_for(packs, 1024)), 0, g.as<G>(),
+           x.as<X>(), dx.as<X>(), b);
   else
     launch(backward_plain<G, X>, blocks, dim3(threads_for(b.rows.d, block_threads)), 0, g.as<G>(), x.as<X>(),
            dx.as<X>(), b);
