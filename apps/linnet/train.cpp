@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "bench_report.h"
+#include "device_argument.h"
 #include "interrupt.h"
 #include "io/sheet.h"
 #include "io/text.h"
@@ -129,11 +130,12 @@ std::string describe(const ModelConfig& model) {
 }
 
 void say_what_follows(const TrainConfig& config) {
+  const Device device = open_device(config.train.device);  // before anything is read or made
   const auto probe = make_trainee(config);
   fmt::print("{}{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe(config.model),
              config.trains_text_encoder() ? "; a text encoder is trained along" : "",
              in_millions(nn::count_parameters(*probe)), billion_macs(config.model),
-             describe_products(training_product_dtype(config.train)));
+             describe_products(training_product_dtype(config.train), device));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
     fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
                printable(distil.teacher), describe(read_model_config_of_either(Weights::open(distil.teacher))),
@@ -205,7 +207,8 @@ void add_train(const Verb& app) {
       .excludes(settings);
   train.add_option("--init", options->init, "Weights to start from (train.init)").type_name("FILE");
   train.add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)").type_name("FILE");
-  train.add_option("--device", options->device, "cpu, cuda or cuda:1 (train.device)").type_name("NAME");
+  train.add_option("--device", options->device, "Where to train: cpu, cuda or cuda:1 (train.device)")
+      .type_name("NAME");
   train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");
   train.callback([options] { run(*options); });
 }

@@ -53,8 +53,8 @@ class Vae {
   ~Vae();
 
   /// pictures (n, in_channels, height, width) f32 in −1..1; reduction() divides height and width. logvar is
-  /// clamped to −30..20, and both are on the CPU. Like decode(), it works on the GPU if its weights or its input
-  /// lie there.
+  /// clamped to −30..20, and both are on the CPU. Like decode(), it works on the GPU if its weights or its
+  /// input lie there.
   LatentMoments encode(const Tensor& pictures) const;
   /// latents (n, latent_channels, h, w) f32, not scaled → pictures (n, out_channels, h·reduction, w·reduction).
   /// Where a picture's activations would take more than `memory` bytes (0: no limit), they are computed in

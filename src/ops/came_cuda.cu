@@ -22,7 +22,9 @@ struct Stack {
   Stack(int64_t count_, int64_t rows_, int64_t columns_)
       : count(count_), rows(rows_), columns(columns_), tiles_down(divide_up(rows, tile_rows)),
         tiles_across(divide_up(columns, tile_columns)) {}
-  __host__ __device__ unsigned tiles() const { return static_cast<unsigned>(count * tiles_down * tiles_across); }
+  __host__ __device__ unsigned tiles() const {
+    return static_cast<unsigned>(count * tiles_down * tiles_across);
+  }
   dim3 blocks() const { return dim3(tiles()); }
 };
 

@@ -70,6 +70,8 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal(minimal, {"distil.precision=f16"})
                 .find("distil.precision is \"auto\", \"f32\", \"bf16\" or \"int8\""),
             std::string::npos);
+  EXPECT_NE(refusal(minimal, {"train.device=gpu"}).find("a device is cpu, cuda or cuda:1"), std::string::npos);
+  EXPECT_EQ(refusal(minimal, {"train.device=cuda:1"}), "accepted") << "the file may be for another machine";
   EXPECT_NE(refusal("[model\n"), "accepted");
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
 }
