@@ -11,6 +11,7 @@
 #include "ops/depthwise_conv_cuda.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "cuda/cells.h"
 #include "cuda/tensor_cores.h"
@@ -22,8 +23,10 @@ using ops::ColumnView;
 
 constexpr int strip = 4;  // columns of a thread
 
-template <class T, int K_>
+// Packed: whether 16 bytes of all tensors can be copied at once.
+template <class T, int K_, bool Packed>
 struct Tile {
+  static constexpr bool packed = Packed;
   static constexpr int K = K_, area = K * K;
   static constexpr int C = K < 7 && sizeof(T) == 2 ? 2 : 1;  // channels of a thread, as registers allow
   static constexpr int warps = K < 7 ? 4 : 2;                // next to each other along the grid's columns
@@ -41,16 +44,16 @@ struct Tile {
 template <class T>
 struct Source {
   const T* first;
-  int64_t stride;
-  bool packed;  // whether 16 bytes can be copied at once
+  int stride;
+  int64_t row_stride;
 };
 
 template <class T>
 struct ConvTask {
   Source<T> values, g;  // g: if gradients of taps are wanted
   T* out;
-  int64_t out_stride;
-  bool out_packed;  // whether a thread's channels can be written at once
+  int out_stride;
+  int64_t out_row_stride;
   const float *weight, *bias;
   bool flipped;   // the taps
   float* shares;  // (parts, K·K + 1, width): what blocks gather of dweight and dbias
@@ -86,14 +89,17 @@ __device__ __forceinline__ int thread_of_block() {
 template <class L, class T>
 __device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, float (&taps)[L::area][L::C]) {
   __shared__ Pack<float, L::C> staged[L::area][warp_size + 1];
-  const int first_of_head = first % task.head_size;
+  const int step = L::warps % task.head_size;  // a warp reads a filter
+  int of_head = (first + static_cast<int>(threadIdx.y)) % task.head_size;
 #pragma unroll 8
-  for (int i = thread_of_block<L>(); i < L::area * L::channels; i += L::threads) {
-    const int channel = i / L::area, tap = i % L::area;
-    int of_head = first_of_head + channel;
-    if (of_head >= task.head_size) of_head %= task.head_size;
-    staged[task.flipped ? L::area - 1 - tap : tap][channel / L::C].at[channel % L::C] =
-        task.weight[of_head * L::area + tap];
+  for (int channel = threadIdx.y; channel < L::channels; channel += L::warps) {
+#pragma unroll
+    for (int first_tap = 0; first_tap < L::area; first_tap += warp_size)
+      if (const int tap = first_tap + static_cast<int>(threadIdx.x); tap < L::area)
+        staged[task.flipped ? L::area - 1 - tap : tap][channel / L::C].at[channel % L::C] =
+            task.weight[of_head * L::area + tap];
+    of_head += step;
+    if (of_head >= task.head_size) of_head -= task.head_size;
   }
   __syncthreads();
 #pragma unroll
@@ -108,29 +114,29 @@ template <class L, int Columns, class T>
 __device__ __forceinline__ void fetch(T* to, const ConvTask<T>& task, const Source<T>& source,
                                       const Place& place, int column, int row, int top, int bottom) {
   constexpr int n = 16 / sizeof(T), packs = L::channels / n;
-  const int64_t row_stride = task.columns * source.stride;
-  const auto at = [&](int x) {
-    return source.first + (place.token + static_cast<int64_t>(row) * task.columns + x) * source.stride;
+  const T* first = source.first + place.token * source.stride + row * source.row_stride + place.channel;
+  const auto is_wanted = [=](int r) {
+    return static_cast<unsigned>(row + r - top) < static_cast<unsigned>(bottom - top);
   };
-  if (source.packed) {
-    const int offset = thread_of_block<L>() % packs * n, channel = place.channel + offset;
+  if constexpr (L::packed) {
+    const int offset = thread_of_block<L>() % packs * n;
+#pragma unroll 1
     for (int c = thread_of_block<L>() / packs; c < Columns; c += L::threads / packs) {
       const int x = column + c;
-      const bool wanted = channel < task.width && x >= 0 && x < task.columns;
-      const T* from = at(x) + channel;
+      const bool wanted = place.channel + offset < task.width && x >= 0 && x < task.columns;
+      const T* from = first + (static_cast<int64_t>(x) * source.stride + offset);
 #pragma unroll
-      for (int r = 0; r < L::chunk; ++r, from += row_stride)
-        copy_16(to + (r * Columns + c) * L::channels + offset, from,
-                wanted && row + r >= top && row + r < bottom);
+      for (int r = 0; r < L::chunk; ++r, from += source.row_stride)
+        copy_16(to + (r * Columns + c) * L::channels + offset, from, wanted && is_wanted(r));
     }
   } else {
     for (int i = thread_of_block<L>(); i < Columns * L::channels; i += L::threads) {
-      const int x = column + i / L::channels, channel = place.channel + i % L::channels;
-      const bool wanted = channel < task.width && x >= 0 && x < task.columns;
-      const T* from = at(x) + channel;
+      const int x = column + i / L::channels, offset = i % L::channels;
+      const bool wanted = place.channel + offset < task.width && x >= 0 && x < task.columns;
+      const T* from = first + (static_cast<int64_t>(x) * source.stride + offset);
       for (int r = 0; r < L::chunk; ++r)
-        if (wanted && row + r >= top && row + r < bottom)
-          to[r * Columns * L::channels + i] = from[r * row_stride];
+        if (wanted && is_wanted(r))
+          to[r * Columns * L::channels + i] = from[r * source.row_stride];
         else
           assign(to[r * Columns * L::channels + i], 0.0f);
     }
@@ -176,9 +182,8 @@ __device__ __forceinline__ void spread_row(const float (&values)[strip + L::K - 
 template <class T>
 struct Target {
   T* to;
-  int64_t stride;
+  int stride;
   int columns, channels;
-  bool packed;
 };
 template <class L, class T>
 __device__ __forceinline__ Target<T> target_of(const ConvTask<T>& task, const Place& place) {
@@ -186,30 +191,30 @@ __device__ __forceinline__ Target<T> target_of(const ConvTask<T>& task, const Pl
   const int channel = place.channel + static_cast<int>(threadIdx.x) * L::C;
   const int64_t token = place.token + static_cast<int64_t>(place.top) * task.columns + column;
   return {task.out + token * task.out_stride + channel, task.out_stride,
-          channel < task.width ? task.columns - column : 0, task.width - channel, task.out_packed};
+          channel < task.width ? task.columns - column : 0, task.width - channel};
 }
 
 template <class L, class T>
 __device__ __forceinline__ void write_row(const Target<T>& target, const float (&values)[strip][L::C]) {
-  if (L::C == 2 && target.packed) {
-    if constexpr (L::C == 2)
+  if constexpr (L::packed && L::C == 2) {
 #pragma unroll
-      for (int s = 0; s < strip; ++s)
-        if (s < target.columns)
-          *static_cast<unsigned*>(static_cast<void*>(target.to + s * target.stride)) =
-              pack<T>(values[s][0], values[s][1]);
+    for (int s = 0; s < strip; ++s)
+      if (s < target.columns)
+        *static_cast<unsigned*>(static_cast<void*>(target.to + static_cast<int64_t>(s) * target.stride)) =
+            pack<T>(values[s][0], values[s][1]);
   } else {
 #pragma unroll
     for (int s = 0; s < strip; ++s)
 #pragma unroll
       for (int c = 0; c < L::C; ++c)
-        if (s < target.columns && c < target.channels) assign(target.to[s * target.stride + c], values[s][c]);
+        if (s < target.columns && c < target.channels)
+          assign(target.to[static_cast<int64_t>(s) * target.stride + c], values[s][c]);
   }
 }
 
-template <class T, int K>
-__global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) convolve(ConvTask<T> task) {
-  using L = Tile<T, K>;
+template <class T, int K, bool Packed>
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) convolve(ConvTask<T> task) {
+  using L = Tile<T, K, Packed>;
   LINNET_DYNAMIC_SHARED(memory);  // two chunks
   T* const chunks = static_cast<T*>(static_cast<void*>(memory));
   const int group = static_cast<int>(blockIdx.x) % task.groups,
@@ -225,8 +230,7 @@ __global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) convolve(C
   for (int piece = part; piece < task.pieces; piece += parts) {
     const Place place = place_of<L>(task, group, piece);
     Target<T> target = target_of<L>(task, place);
-    const int64_t row_stride = task.columns * task.out_stride;
-    const int end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
+    const unsigned end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
 #pragma unroll
     for (int slot = 0; slot < K; ++slot)
 #pragma unroll
@@ -247,14 +251,14 @@ __global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) convolve(C
       const T* from = chunks + half * L::covered_chunk + column_of_tile * L::channels + threadIdx.x * L::C;
 #pragma unroll
       for (int i = 0; i < L::chunk; ++i) {
-        if (row + i >= 0 && row + i < end) {
+        if (static_cast<unsigned>(row + i) < end) {
           float values[strip + K - 1][L::C];
           read_row<L>(from + i * L::covered * L::channels, values);
           spread_row<L>(values, i, taps, bias, pending);
         }
         if (row + i - K / 2 < place.top || row + i >= last) continue;
         write_row<L>(target, pending[(i + 1) % K]);
-        target.to += row_stride;
+        target.to += task.out_row_stride;
       }
     }
     __syncthreads();  // before the next tile's copies
@@ -301,9 +305,9 @@ __device__ __forceinline__ void store_shares(const ConvTask<T>& task, float* gat
   }
 }
 
-template <class T, int K>
-__global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) gather_taps(ConvTask<T> task) {
-  using L = Tile<T, K>;
+template <class T, int K, bool Packed>
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) gather_taps(ConvTask<T> task) {
+  using L = Tile<T, K, Packed>;
   LINNET_DYNAMIC_SHARED(memory);  // two chunks of values and of g; in the end, sums
   T* const chunks = static_cast<T*>(static_cast<void*>(memory));
   const int group = static_cast<int>(blockIdx.x) % task.groups,
@@ -314,7 +318,7 @@ __global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) gather_tap
 
   for (int piece = part; piece < task.pieces; piece += parts) {
     const Place place = place_of<L>(task, group, piece);
-    const int end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
+    const unsigned end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
     float g[K][strip][L::C] = {};
     const auto fetch_both = [&](int row, int half) {
       T* to = chunks + half * (L::covered_chunk + L::chunk_size);
@@ -339,7 +343,7 @@ __global__ void __launch_bounds__(Tile<T, K>::threads, K < 7 ? 4 : 6) gather_tap
         for (int s = 0; s < strip; ++s)
 #pragma unroll
           for (int c = 0; c < L::C; ++c) dbias[c] += newest[s][c];
-        if (row + i < 0 || row + i >= end) continue;
+        if (static_cast<unsigned>(row + i) >= end) continue;
         float values[strip + K - 1][L::C];
         read_row<L>(from + i * L::covered * L::channels, values);
         gather_row<L>(values, i, g, dtaps);
@@ -388,16 +392,16 @@ T* first_of(const ColumnView& columns) {
   return columns.view.as<T>() + columns.first;
 }
 
-// Whether n neighbouring channels of any token are aligned to be read or written at once.
+// Whether channels of any token can be copied 16 bytes at once.
 template <class T>
-bool has_packs(const ColumnView& columns, int64_t width, int64_t n) {
-  return width % n == 0 && columns.stride % n == 0 &&
-         is_aligned(first_of<T>(columns), static_cast<size_t>(n) * sizeof(T));
+bool is_packed(const ColumnView& columns, int64_t width) {
+  constexpr int64_t n = 16 / sizeof(T);
+  return width % n == 0 && columns.stride % n == 0 && is_aligned(first_of<T>(columns), 16);
 }
 
 template <class T>
-Source<T> source_of(const ColumnView& columns, int64_t width) {
-  return {first_of<T>(columns), columns.stride, has_packs<T>(columns, width, 16 / sizeof(T))};
+Source<T> source_of(const DepthwiseConv& conv, const ColumnView& columns) {
+  return {first_of<T>(columns), static_cast<int>(columns.stride), conv.columns * columns.stride};
 }
 
 // Into how many parts to cut the rows of samples, that make so many blocks uncut: so that the fullest
@@ -411,9 +415,9 @@ int64_t cuts_of(int64_t rows, int64_t blocks, int64_t kernel) {
   return best;
 }
 
-template <class T, int K>
+template <class T, int K, bool Packed>
 ConvTask<T> task_of(const DepthwiseConv& conv) {
-  using L = Tile<T, K>;
+  using L = Tile<T, K, Packed>;
   ConvTask<T> task{};
   task.rows = static_cast<int>(conv.rows);
   task.columns = static_cast<int>(conv.columns);
@@ -436,62 +440,71 @@ int parts_of(const ConvTask<T>& task) {
   return static_cast<int>(divide_up(task.pieces, each));
 }
 
-template <class T, int K>
+template <class T, int K, bool Packed>
 void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weight, const float* bias,
                      bool flipped, const ColumnView& out) {
-  using L = Tile<T, K>;
-  ConvTask<T> task = task_of<T, K>(conv);
-  task.values = source_of<T>(in, conv.width);
+  using L = Tile<T, K, Packed>;
+  ConvTask<T> task = task_of<T, K, Packed>(conv);
+  task.values = source_of<T>(conv, in);
   task.out = first_of<T>(out);
-  task.out_stride = out.stride;
-  task.out_packed = has_packs<T>(out, conv.width, L::C);
+  task.out_stride = static_cast<int>(out.stride);
+  task.out_row_stride = conv.columns * out.stride;
   task.weight = weight.as<float>();
   task.bias = bias;
   task.flipped = flipped;
-  launch(convolve<T, K>, dim3(static_cast<unsigned>(task.groups * parts_of(task))), dim3(warp_size, L::warps),
-         2 * L::covered_chunk * sizeof(T), task);
+  launch(convolve<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts_of(task))),
+         dim3(warp_size, L::warps), 2 * L::covered_chunk * sizeof(T), task);
 }
 
-template <class T, int K>
+template <class T, int K, bool Packed>
 void launch_gather_taps(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g, View dweight,
                         View dbias) {
-  using L = Tile<T, K>;
-  ConvTask<T> task = task_of<T, K>(conv);
-  task.values = source_of<T>(values, conv.width);
-  task.g = source_of<T>(g, conv.width);
+  using L = Tile<T, K, Packed>;
+  ConvTask<T> task = task_of<T, K, Packed>(conv);
+  task.values = source_of<T>(conv, values);
+  task.g = source_of<T>(conv, g);
   const int parts = parts_of(task);
   const Scratch shares(static_cast<size_t>(parts * (L::area + 1) * conv.width) * sizeof(float));
   task.shares = shares.as<float>();
   constexpr size_t bytes = 2 * (L::covered_chunk + L::chunk_size) * sizeof(T);
   static_assert(bytes >= L::warps * (L::area + 1) * L::channels * sizeof(float));
-  launch(gather_taps<T, K>, dim3(static_cast<unsigned>(task.groups * parts)), dim3(warp_size, L::warps), bytes,
-         task);
+  launch(gather_taps<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts)), dim3(warp_size, L::warps),
+         bytes, task);
   launch(add_shares, dim3(static_cast<unsigned>(divide_up((L::area + 1) * conv.head_size, warp_size))),
          dim3(warp_size, adders), 0, task.shares, parts, task.width, task.head_size, L::area,
          dweight.as<float>(), dbias.as<float>());
+}
+
+// body(a null T*, K, whether tensors are packed)
+template <class Body>
+void with_layout(const DepthwiseConv& conv, std::initializer_list<ColumnView> tensors, Body body) {
+  with_float(conv.dtype, [&](auto* type) {
+    with_kernel(conv.kernel, [&](auto kernel) {
+      using T = Pointee<decltype(type)>;
+      if (std::all_of(tensors.begin(), tensors.end(), [&](auto& x) { return is_packed<T>(x, conv.width); }))
+        body(type, kernel, std::true_type());
+      else
+        body(type, kernel, std::false_type());
+    });
+  });
 }
 
 }  // namespace
 
 void depthwise_conv(const DepthwiseConv& conv, const ColumnView& values, View weight, View bias,
                     const ColumnView& out) {
-  with_float(conv.dtype, [&](auto* type) {
-    with_kernel(conv.kernel, [&](auto kernel) {
-      launch_convolve<Pointee<decltype(type)>, decltype(kernel)::value>(conv, values, weight, bias.as<float>(),
-                                                                        false, out);
-    });
+  with_layout(conv, {values, out}, [&](auto* type, auto kernel, auto packed) {
+    launch_convolve<Pointee<decltype(type)>, kernel, packed>(conv, values, weight, bias.as<float>(), false,
+                                                             out);
   });
 }
 
 void depthwise_conv_backward(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g,
                              View weight, const ColumnView& dvalues, View dweight, View dbias) {
-  with_float(conv.dtype, [&](auto* type) {
-    with_kernel(conv.kernel, [&](auto kernel) {
-      using T = Pointee<decltype(type)>;
-      constexpr int k = decltype(kernel)::value;
-      launch_convolve<T, k>(conv, g, weight, nullptr, true, dvalues);
-      launch_gather_taps<T, k>(conv, values, g, dweight, dbias);
-    });
+  with_layout(conv, {values, g, dvalues}, [&](auto* type, auto kernel, auto packed) {
+    using T = Pointee<decltype(type)>;
+    launch_convolve<T, kernel, packed>(conv, g, weight, nullptr, true, dvalues);
+    launch_gather_taps<T, kernel, packed>(conv, values, g, dweight, dbias);
   });
 }
 
