@@ -1,276 +1,379 @@
-// Depth-wise convolution over the token grid. A thread takes one or two neighbouring channels of 4 rows by 16
-// columns of the grid and walks along the columns, with the values under the filter and its taps in registers:
-// it reads each value once (those of the rows above and below from a cache), and uses it K² times.
+// Depth-wise convolution over the token grid. A block takes a tile, which is a run of columns and rows of the
+// grid by one or two channels a lane, and walks down its rows: copies of the next few rows to shared memory run
+// beside the work on these. A thread has 4 neighbouring columns. In registers are the taps of its channels, a
+// row of values, and the K rows of results that the values lie under, so that each value that it reads from
+// shared memory is used for 4·K² multiply-adds out of (4 + K − 1)·K, without a check of bounds: beyond the grid
+// are zeros.
 //
-// Forward moves two values an element (and K² multiply-adds), backward three (and twice as many).
+// Forward moves two values an element (and K² multiply-adds, which take longer for K ≥ 5), backward four (and
+// twice as many multiply-adds): the gradient of values is a convolution, too, and that of taps reads g again,
+// since the registers for both at once would leave too few warps.
 #include "ops/depthwise_conv_cuda.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "cuda/cells.h"
+#include "cuda/tensor_cores.h"
 
 namespace linnet::cuda {
 namespace {
 
 using ops::ColumnView;
 
-constexpr int strip = 4, run = 16;  // rows and columns of a thread
-constexpr int strips = 4;           // of a block, one below the other, each a warp's
+constexpr int strip = 4;  // columns of a thread
+
+// Packed: whether 16 bytes of all tensors can be copied at once.
+template <class T, int K_, bool Packed>
+struct Tile {
+  static constexpr bool packed = Packed;
+  static constexpr int K = K_, area = K * K;
+  static constexpr int C = K < 7 && sizeof(T) == 2 ? 2 : 1;  // channels of a thread, as registers allow
+  static constexpr int warps = K < 7 ? 4 : 2;                // next to each other along the grid's columns
+  static constexpr int threads = warps * warp_size;
+  static constexpr int channels = warp_size * C;
+  static constexpr int columns = warps * strip;
+  static constexpr int covered = columns + K - 1;  // columns of the values under the filter
+  // Rows that are copied together: a multiple of K, so that rows of results have the same registers each time.
+  static constexpr int chunk = K == 1 ? 4 : K == 3 ? 6 : K;
+  // Elements of a chunk in shared memory.
+  static constexpr int covered_chunk = chunk * covered * channels, chunk_size = chunk * columns * channels;
+};
+
+// Columns of a tensor that a convolution reads.
+template <class T>
+struct Source {
+  const T* first;
+  int stride;
+  int64_t row_stride;
+};
 
 template <class T>
 struct ConvTask {
-  const T *in, *values;  // values: of a backward pass, where `in` is the gradient
-  int64_t in_stride, values_stride;
+  Source<T> values, g;  // g: if gradients of taps are wanted
   T* out;
-  int64_t out_stride;
+  int out_stride;
+  int64_t out_row_stride;
   const float *weight, *bias;
+  bool flipped;   // the taps
   float* shares;  // (parts, K·K + 1, width): what blocks gather of dweight and dbias
   int rows, columns, width, head_size;
-  int groups;        // of channels, a warp's each
-  int down, across;  // blocks that make up a sample
-  int64_t pieces;    // batch·down·across
+  int groups;        // of channels, a block's each
+  int down, across;  // tiles that make up a sample
+  int height;        // of a tile
+  int pieces;        // batch·down·across
 };
 
-// A thread's place in a piece.
+// What a block works on.
 struct Place {
   int64_t token;  // of the sample's first
-  int row, column;
+  int channel;    // the first of the block's
+  int column;     // likewise
+  int top, bottom;
 };
-template <class T>
-__device__ __forceinline__ Place place_of(const ConvTask<T>& task, int64_t piece) {
-  const int64_t sample = piece / (task.down * task.across);
-  const int at = static_cast<int>(piece % (task.down * task.across));
-  return {sample * task.rows * task.columns,
-          (at / task.across * strips + static_cast<int>(threadIdx.y)) * strip, at % task.across * run};
+template <class L, class T>
+__device__ __forceinline__ Place place_of(const ConvTask<T>& task, int group, int piece) {
+  const int across = piece % task.across, down = piece / task.across % task.down;
+  const int64_t sample = piece / task.across / task.down;
+  const int top = down * task.height;
+  return {sample * task.rows * task.columns, group * L::channels, across * L::columns, top,
+          min(top + task.height, task.rows)};
+}
+
+template <class L>
+__device__ __forceinline__ int thread_of_block() {
+  return static_cast<int>(threadIdx.y * warp_size + threadIdx.x);
 }
 
 // The taps of a thread's channels, in the reverse order if flipped.
-template <int K, int C, class T>
-__device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, bool flipped,
-                                          float (&taps)[K * K][C]) {
-  constexpr int area = K * K;
-  __shared__ float staged[warp_size * C * area];
-  for (int i = threadIdx.y * warp_size + threadIdx.x; i < warp_size * C * area; i += warp_size * strips)
-    staged[i] = task.weight[static_cast<int64_t>((first + i / area) % task.head_size) * area + i % area];
+template <class L, class T>
+__device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, float (&taps)[L::area][L::C]) {
+  __shared__ Pack<float, L::C> staged[L::area][warp_size + 1];
+  const int step = L::warps % task.head_size;  // a warp reads a filter
+  int of_head = (first + static_cast<int>(threadIdx.y)) % task.head_size;
+#pragma unroll 8
+  for (int channel = threadIdx.y; channel < L::channels; channel += L::warps) {
+#pragma unroll
+    for (int first_tap = 0; first_tap < L::area; first_tap += warp_size)
+      if (const int tap = first_tap + static_cast<int>(threadIdx.x); tap < L::area)
+        staged[task.flipped ? L::area - 1 - tap : tap][channel / L::C].at[channel % L::C] =
+            task.weight[of_head * L::area + tap];
+    of_head += step;
+    if (of_head >= task.head_size) of_head -= task.head_size;
+  }
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < area; ++i)
+  for (int i = 0; i < L::area; ++i)
 #pragma unroll
-    for (int c = 0; c < C; ++c)
-      taps[i][c] = staged[(threadIdx.x * C + c) * area + (flipped ? area - 1 - i : i)];
+    for (int c = 0; c < L::C; ++c) taps[i][c] = staged[i][threadIdx.x].at[c];
 }
 
-// Values of a column of the grid, of a strip's rows and of those that the filter reaches above and below; 0
-// beyond the grid.
-template <int K, int C, class T>
-struct Column {
-  Pack<T, C> at[strip + K - 1];
-};
-template <int K, int C, class T>
-__device__ __forceinline__ Column<K, C, T> load_column(const ConvTask<T>& task, const T* in, const Place& place,
-                                                       int column, bool wanted) {
-  const int first = place.row - K / 2;
-  const int64_t row_stride = task.columns * task.in_stride;
-  const T* from = in + (place.token + static_cast<int64_t>(first) * task.columns + column) * task.in_stride;
-  wanted = wanted && column >= 0 && column < task.columns;
-  Column<K, C, T> result{};
-#pragma unroll
-  for (int r = 0; r < strip + K - 1; ++r)
-    if (wanted && first + r >= 0 && first + r < task.rows) result.at[r] = load_pack<C>(from + r * row_stride);
-  return result;
-}
-
-// A warp's channels, and the part of all pieces that a block works on.
-struct Share {
-  int first, channel;
-  int64_t part, parts;
-};
-template <int C, class T>
-__device__ __forceinline__ Share share_of(const ConvTask<T>& task) {
-  const int first = static_cast<int>(blockIdx.x % task.groups) * warp_size * C;
-  return {first, first + static_cast<int>(threadIdx.x) * C, blockIdx.x / task.groups, gridDim.x / task.groups};
-}
-
-template <int C, class T>
-__device__ __forceinline__ void store_channels(T* to, const float (&values)[C]) {
-  Pack<T, C> pack;
-#pragma unroll
-  for (int c = 0; c < C; ++c) assign(pack.at[c], values[c]);
-  store_pack(to, pack);
-}
-
-// Adds what a column's values give to the results of the columns that they lie under, which are `step` − kx of
-// the run, in slot (i − kx) mod K; i is step mod K.
-template <int K, int C, class T>
-__device__ __forceinline__ void spread_column(const Column<K, C, T>& column, int step, int i,
-                                              const float (&taps)[K * K][C], float (&pending)[K][strip][C]) {
-  float values[strip + K - 1][C];
-#pragma unroll
-  for (int r = 0; r < strip + K - 1; ++r)
-#pragma unroll
-    for (int c = 0; c < C; ++c) values[r][c] = to_float(column.at[r].at[c]);
-#pragma unroll
-  for (int kx = 0; kx < K; ++kx) {
-    if (step < kx || step - kx >= run) continue;
-#pragma unroll
-    for (int r = 0; r < strip; ++r)
-#pragma unroll
-      for (int ky = 0; ky < K; ++ky)
-#pragma unroll
-        for (int c = 0; c < C; ++c) {
-          float& sum = pending[(i - kx + K) % K][r][c];
-          sum = fmaf(values[r + ky][c], taps[ky * K + kx][c], sum);
-        }
-  }
-}
-
-// Values are read one column ahead, and spread over the K results of each row that are pending.
-template <class T, int K, int C>
-__global__ void __launch_bounds__(warp_size* strips) conv_forward(ConvTask<T> task) {
-  const auto [first, channel, part, parts] = share_of<C>(task);
-  float taps[K * K][C], bias[C], pending[K][strip][C];
-  load_taps<K, C>(task, first, false, taps);
-#pragma unroll
-  for (int c = 0; c < C; ++c) bias[c] = task.bias[(channel + c) % task.head_size];
-  const auto clear = [&](int slot) {
-#pragma unroll
-    for (int r = 0; r < strip; ++r)
-#pragma unroll
-      for (int c = 0; c < C; ++c) pending[slot][r][c] = bias[c];
+// Starts the copy of a chunk of rows of Columns columns to shared memory: zeros where they are not of the grid,
+// or not within the rows [top, bottom).
+template <class L, int Columns, class T>
+__device__ __forceinline__ void fetch(T* to, const ConvTask<T>& task, const Source<T>& source,
+                                      const Place& place, int column, int row, int top, int bottom) {
+  constexpr int n = 16 / sizeof(T), packs = L::channels / n;
+  const T* first = source.first + place.token * source.stride + row * source.row_stride + place.channel;
+  const auto is_wanted = [=](int r) {
+    return static_cast<unsigned>(row + r - top) < static_cast<unsigned>(bottom - top);
   };
+  if constexpr (L::packed) {
+    const int offset = thread_of_block<L>() % packs * n;
+#pragma unroll 1
+    for (int c = thread_of_block<L>() / packs; c < Columns; c += L::threads / packs) {
+      const int x = column + c;
+      const bool wanted = place.channel + offset < task.width && x >= 0 && x < task.columns;
+      const T* from = first + (static_cast<int64_t>(x) * source.stride + offset);
 #pragma unroll
-  for (int slot = 0; slot < K; ++slot) clear(slot);
-  const bool wanted = channel < task.width;
-  const int64_t row_stride = task.columns * task.out_stride;
-  for (int64_t piece = part; piece < task.pieces; piece += parts) {
-    const Place place = place_of(task, piece);
-    const int steps = min(run, task.columns - place.column) + K - 1;
-    T* to = task.out + channel +
-            (place.token + static_cast<int64_t>(place.row) * task.columns + place.column) * task.out_stride;
-    auto next = load_column<K, C>(task, task.in + channel, place, place.column - K / 2, wanted);
-    for (int base = 0; base < steps; base += K)
-#pragma unroll
-      for (int i = 0; i < K; ++i) {
-        const int step = base + i, column = place.column + step - K / 2;
-        if (step >= steps) break;
-        const auto values = next;
-        next = load_column<K, C>(task, task.in + channel, place, column + 1, wanted && step + 1 < steps);
-        if (column >= 0 && column < task.columns) spread_column<K, C>(values, step, i, taps, pending);
-        if (step < K - 1) continue;
-#pragma unroll
-        for (int r = 0; r < strip; ++r)
-          if (wanted && place.row + r < task.rows)
-            store_channels<C>(to + r * row_stride, pending[(i + 1) % K][r]);
-        to += task.out_stride;
-        clear((i + 1) % K);
-      }
-  }
-}
-
-// visit(window, first, column) for each column of a run, whose values under the filter's column kx are in slot
-// (first + kx) mod K of the window.
-template <int K, class T, class Visit>
-__device__ __forceinline__ void walk(const ConvTask<T>& task, const T* in, const Place& place, bool wanted,
-                                     Visit visit) {
-  float window[K][strip + K - 1];
-  const int steps = min(run, task.columns - place.column) + K - 1;
-  for (int base = 0; base < steps; base += K)
-#pragma unroll
-    for (int i = 0; i < K; ++i) {
-      const int step = base + i, column = place.column + step - (K - 1);
-      if (step >= steps) break;
-      const auto values = load_column<K, 1>(task, in, place, column + K / 2, wanted);
-#pragma unroll
-      for (int r = 0; r < strip + K - 1; ++r) window[i][r] = to_float(values.at[r].at[0]);
-      if (step >= K - 1) visit(window, (i + 1) % K, column);
+      for (int r = 0; r < L::chunk; ++r, from += source.row_stride)
+        copy_16(to + (r * Columns + c) * L::channels + offset, from, wanted && is_wanted(r));
     }
-}
-
-// The sum of the values under the filter of a strip's row, times its taps.
-template <int K>
-__device__ __forceinline__ float convolve(const float (&window)[K][strip + K - 1], int first, int row,
-                                          const float (&taps)[K * K][1]) {
-  float sum = 0;
-#pragma unroll
-  for (int ky = 0; ky < K; ++ky)
-#pragma unroll
-    for (int kx = 0; kx < K; ++kx) sum = fmaf(window[(first + kx) % K][row + ky], taps[ky * K + kx][0], sum);
-  return sum;
-}
-
-// dtaps += the values under the filter, times the value of the strip's row that they belong to
-template <int K>
-__device__ __forceinline__ void gather_taps(const float (&window)[K][strip + K - 1], int first, int row,
-                                            float value, float (&dtaps)[K * K]) {
-#pragma unroll
-  for (int ky = 0; ky < K; ++ky)
-#pragma unroll
-    for (int kx = 0; kx < K; ++kx)
-      dtaps[ky * K + kx] = fmaf(window[(first + kx) % K][row + ky], value, dtaps[ky * K + kx]);
-}
-
-// Adds what the block's warps gathered, in order, and writes it as the block's share. dtaps are in reverse
-// order.
-template <int K, class T>
-__device__ __forceinline__ void store_shares(const ConvTask<T>& task, const Share& share,
-                                             const float (&dtaps)[K * K], float dbias) {
-  constexpr int area = K * K;
-  __shared__ float gathered[strips][area + 1][warp_size];
-#pragma unroll
-  for (int i = 0; i < area; ++i) gathered[threadIdx.y][area - 1 - i][threadIdx.x] = dtaps[i];
-  gathered[threadIdx.y][area][threadIdx.x] = dbias;
-  __syncthreads();
-  if (share.channel >= task.width) return;
-  for (int i = threadIdx.y; i <= area; i += strips) {
-    float sum = 0;
-    for (int y = 0; y < strips; ++y) sum += gathered[y][i][threadIdx.x];
-    task.shares[(share.part * (area + 1) + i) * task.width + share.channel] = sum;
+  } else {
+    for (int i = thread_of_block<L>(); i < Columns * L::channels; i += L::threads) {
+      const int x = column + i / L::channels, offset = i % L::channels;
+      const bool wanted = place.channel + offset < task.width && x >= 0 && x < task.columns;
+      const T* from = first + (static_cast<int64_t>(x) * source.stride + offset);
+      for (int r = 0; r < L::chunk; ++r)
+        if (wanted && is_wanted(r))
+          to[r * Columns * L::channels + i] = from[r * source.row_stride];
+        else
+          assign(to[r * Columns * L::channels + i], 0.0f);
+    }
   }
 }
 
-// The gradient of a value is the convolution of the result's gradient by the filter in reverse; a tap's is the
-// sum of those gradients' products with the value in the middle, so that both come of one window.
-template <class T, int K>
-__global__ void __launch_bounds__(warp_size* strips) conv_backward(ConvTask<T> task) {
-  const Share share = share_of<1>(task);
-  float taps[K * K][1], dtaps[K * K] = {}, dbias = 0;
-  load_taps<K, 1>(task, share.first, true, taps);
-  const bool wanted = share.channel < task.width;
-  for (int64_t piece = share.part; piece < task.pieces; piece += share.parts) {
-    const Place place = place_of(task, piece);
-    const int64_t first = place.token + static_cast<int64_t>(place.row) * task.columns;
-    walk<K>(task, task.in + share.channel, place, wanted, [&](const auto& window, int slot, int column) {
-      const T* values = task.values + share.channel + (first + column) * task.values_stride;
-      T* out = task.out + share.channel + (first + column) * task.out_stride;
+// A row of a thread's channels in shared memory.
+template <class L, int N, class T>
+__device__ __forceinline__ void read_row(const T* from, float (&values)[N][L::C]) {
 #pragma unroll
-      for (int r = 0; r < strip; ++r) {
-        const bool inside = wanted && place.row + r < task.rows;
-        const float value = inside ? to_float(values[r * task.columns * task.values_stride]) : 0.0f;
-        const float sum = convolve<K>(window, slot, r, taps);
-        gather_taps<K>(window, slot, r, value, dtaps);
-        dbias += window[(slot + K / 2) % K][r + K / 2];
-        if (inside) assign(out[r * task.columns * task.out_stride], sum);
+  for (int s = 0; s < N; ++s) {
+    const T* at = from + s * L::channels;
+    if constexpr (L::C == 2) {
+      const float2 both = unpack<T>(*static_cast<const unsigned*>(static_cast<const void*>(at)));
+      values[s][0] = both.x;
+      values[s][1] = both.y;
+    } else {
+      values[s][0] = to_float(*at);
+    }
+  }
+}
+
+// Adds what a row's values give to the results of the rows that they lie under, which are in slot (i − ky) mod
+// K. The first of them begin here.
+template <class L>
+__device__ __forceinline__ void spread_row(const float (&values)[strip + L::K - 1][L::C], int i,
+                                           const float (&taps)[L::area][L::C], const float (&bias)[L::C],
+                                           float (&pending)[L::K][strip][L::C]) {
+#pragma unroll
+  for (int ky = 0; ky < L::K; ++ky)
+#pragma unroll
+    for (int kx = 0; kx < L::K; ++kx)
+#pragma unroll
+      for (int s = 0; s < strip; ++s)
+#pragma unroll
+        for (int c = 0; c < L::C; ++c) {
+          float& sum = pending[(i - ky + L::K) % L::K][s][c];
+          sum = fmaf(values[s + kx][c], taps[ky * L::K + kx][c], ky + kx == 0 ? bias[c] : sum);
+        }
+}
+
+// Where a thread writes a row of results, and how many columns and channels of it are of the grid.
+template <class T>
+struct Target {
+  T* to;
+  int stride;
+  int columns, channels;
+};
+template <class L, class T>
+__device__ __forceinline__ Target<T> target_of(const ConvTask<T>& task, const Place& place) {
+  const int column = place.column + static_cast<int>(threadIdx.y) * strip;
+  const int channel = place.channel + static_cast<int>(threadIdx.x) * L::C;
+  const int64_t token = place.token + static_cast<int64_t>(place.top) * task.columns + column;
+  return {task.out + token * task.out_stride + channel, task.out_stride,
+          channel < task.width ? task.columns - column : 0, task.width - channel};
+}
+
+template <class L, class T>
+__device__ __forceinline__ void write_row(const Target<T>& target, const float (&values)[strip][L::C]) {
+  if constexpr (L::packed && L::C == 2) {
+#pragma unroll
+    for (int s = 0; s < strip; ++s)
+      if (s < target.columns)
+        *static_cast<unsigned*>(static_cast<void*>(target.to + static_cast<int64_t>(s) * target.stride)) =
+            pack<T>(values[s][0], values[s][1]);
+  } else {
+#pragma unroll
+    for (int s = 0; s < strip; ++s)
+#pragma unroll
+      for (int c = 0; c < L::C; ++c)
+        if (s < target.columns && c < target.channels)
+          assign(target.to[static_cast<int64_t>(s) * target.stride + c], values[s][c]);
+  }
+}
+
+template <class T, int K, bool Packed>
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) convolve(ConvTask<T> task) {
+  using L = Tile<T, K, Packed>;
+  LINNET_DYNAMIC_SHARED(memory);  // two chunks
+  T* const chunks = static_cast<T*>(static_cast<void*>(memory));
+  const int group = static_cast<int>(blockIdx.x) % task.groups,
+            part = static_cast<int>(blockIdx.x) / task.groups;
+  const int parts = static_cast<int>(gridDim.x) / task.groups;
+  const int column_of_tile = static_cast<int>(threadIdx.y) * strip;
+  float taps[L::area][L::C], bias[L::C], pending[K][strip][L::C];
+  load_taps<L>(task, group * L::channels, taps);
+#pragma unroll
+  for (int c = 0; c < L::C; ++c)
+    bias[c] = task.bias ? task.bias[(group * L::channels + threadIdx.x * L::C + c) % task.head_size] : 0.0f;
+
+  for (int piece = part; piece < task.pieces; piece += parts) {
+    const Place place = place_of<L>(task, group, piece);
+    Target<T> target = target_of<L>(task, place);
+    const unsigned end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
+#pragma unroll
+    for (int slot = 0; slot < K; ++slot)
+#pragma unroll
+      for (int s = 0; s < strip; ++s)
+#pragma unroll
+        for (int c = 0; c < L::C; ++c) pending[slot][s][c] = bias[c];
+    const auto fetch_values = [&](int row, int half) {
+      fetch<L, L::covered>(chunks + half * L::covered_chunk, task, task.values, place, place.column - K / 2,
+                           row, 0, task.rows);
+      commit_copies();
+    };
+    const int first = place.top - K / 2, last = place.bottom + K / 2;
+    fetch_values(first, 0);
+    for (int row = first, half = 0; row < last; row += L::chunk, half ^= 1) {
+      wait_for_copies<0>();
+      __syncthreads();  // all have these rows, and have done with those before them
+      if (row + L::chunk < last) fetch_values(row + L::chunk, half ^ 1);
+      const T* from = chunks + half * L::covered_chunk + column_of_tile * L::channels + threadIdx.x * L::C;
+#pragma unroll
+      for (int i = 0; i < L::chunk; ++i) {
+        if (static_cast<unsigned>(row + i) < end) {
+          float values[strip + K - 1][L::C];
+          read_row<L>(from + i * L::covered * L::channels, values);
+          spread_row<L>(values, i, taps, bias, pending);
+        }
+        if (row + i - K / 2 < place.top || row + i >= last) continue;
+        write_row<L>(target, pending[(i + 1) % K]);
+        target.to += task.out_row_stride;
       }
-    });
+    }
+    __syncthreads();  // before the next tile's copies
   }
-  store_shares<K>(task, share, dtaps, dbias);
 }
 
-// A block of 32×8 threads adds the shares of 32 (tap, channel of a head) over parts and heads, in a fixed
+// dtaps += a row's values times the gradients of the results that they lie under, which are in slot (i − ky)
+// mod K
+template <class L>
+__device__ __forceinline__ void gather_row(const float (&values)[strip + L::K - 1][L::C], int i,
+                                           const float (&g)[L::K][strip][L::C], float (&dtaps)[L::area][L::C]) {
+#pragma unroll
+  for (int s = 0; s < strip; ++s)
+#pragma unroll
+    for (int ky = 0; ky < L::K; ++ky)
+#pragma unroll
+      for (int kx = 0; kx < L::K; ++kx)
+#pragma unroll
+        for (int c = 0; c < L::C; ++c) {
+          float& sum = dtaps[ky * L::K + kx][c];
+          sum = fmaf(values[s + kx][c], g[(i - ky + L::K) % L::K][s][c], sum);
+        }
+}
+
+// Adds what the block's warps gathered, in order, and writes it as the block's share.
+template <class L, class T>
+__device__ __forceinline__ void store_shares(const ConvTask<T>& task, float* gathered, int first, int part,
+                                             const float (&dtaps)[L::area][L::C], const float (&dbias)[L::C]) {
+  constexpr int sums = (L::area + 1) * L::channels;
+#pragma unroll
+  for (int i = 0; i <= L::area; ++i)
+#pragma unroll
+    for (int c = 0; c < L::C; ++c)
+      gathered[threadIdx.y * sums + i * L::channels + threadIdx.x * L::C + c] =
+          i < L::area ? dtaps[i < L::area ? i : 0][c] : dbias[c];
+  __syncthreads();
+  for (int i = thread_of_block<L>(); i < sums; i += L::threads) {
+    const int tap = i / L::channels, channel = first + i % L::channels;
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < L::warps; ++warp) sum += gathered[warp * sums + i];
+    if (channel < task.width)
+      task.shares[(static_cast<int64_t>(part) * (L::area + 1) + tap) * task.width + channel] = sum;
+  }
+}
+
+template <class T, int K, bool Packed>
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) gather_taps(ConvTask<T> task) {
+  using L = Tile<T, K, Packed>;
+  LINNET_DYNAMIC_SHARED(memory);  // two chunks of values and of g; in the end, sums
+  T* const chunks = static_cast<T*>(static_cast<void*>(memory));
+  const int group = static_cast<int>(blockIdx.x) % task.groups,
+            part = static_cast<int>(blockIdx.x) / task.groups;
+  const int parts = static_cast<int>(gridDim.x) / task.groups;
+  const int column_of_tile = static_cast<int>(threadIdx.y) * strip;
+  float dtaps[L::area][L::C] = {}, dbias[L::C] = {};
+
+  for (int piece = part; piece < task.pieces; piece += parts) {
+    const Place place = place_of<L>(task, group, piece);
+    const unsigned end = place.column + column_of_tile < task.columns ? task.rows : 0;  // of rows that matter
+    float g[K][strip][L::C] = {};
+    const auto fetch_both = [&](int row, int half) {
+      T* to = chunks + half * (L::covered_chunk + L::chunk_size);
+      fetch<L, L::covered>(to, task, task.values, place, place.column - K / 2, row, 0, task.rows);
+      fetch<L, L::columns>(to + L::covered_chunk, task, task.g, place, place.column, row + K / 2, place.top,
+                           place.bottom);
+      commit_copies();
+    };
+    const int first = place.top - K / 2, last = place.bottom + K / 2;
+    fetch_both(first, 0);
+    for (int row = first, half = 0; row < last; row += L::chunk, half ^= 1) {
+      wait_for_copies<0>();
+      __syncthreads();  // all have these rows, and have done with those before them
+      if (row + L::chunk < last) fetch_both(row + L::chunk, half ^ 1);
+      const T* from = chunks + half * (L::covered_chunk + L::chunk_size) + column_of_tile * L::channels +
+                      threadIdx.x * L::C;
+#pragma unroll
+      for (int i = 0; i < L::chunk; ++i) {
+        auto& newest = g[i % K];
+        read_row<L>(from + L::covered_chunk + i * L::columns * L::channels, newest);
+#pragma unroll
+        for (int s = 0; s < strip; ++s)
+#pragma unroll
+          for (int c = 0; c < L::C; ++c) dbias[c] += newest[s][c];
+        if (static_cast<unsigned>(row + i) >= end) continue;
+        float values[strip + K - 1][L::C];
+        read_row<L>(from + i * L::covered * L::channels, values);
+        gather_row<L>(values, i, g, dtaps);
+      }
+    }
+    __syncthreads();  // before the next tile's copies
+  }
+  store_shares<L>(task, static_cast<float*>(static_cast<void*>(memory)), group * L::channels, part, dtaps,
+                  dbias);
+}
+
+// A block of 32×16 threads adds the shares of 32 (tap, channel of a head) over parts and heads, in a fixed
 // order.
-__global__ void add_shares(const float* shares, int64_t parts, int width, int head_size, int area,
-                           float* dweight, float* dbias) {
-  __shared__ float sums[8][warp_size];
+constexpr int adders = 16;
+__global__ void add_shares(const float* shares, int parts, int width, int head_size, int area, float* dweight,
+                           float* dbias) {
+  __shared__ float sums[adders][warp_size];
   const int i = static_cast<int>(blockIdx.x) * warp_size + static_cast<int>(threadIdx.x);
   const int tap = i / head_size, channel = i % head_size;
   float sum = 0;
   if (tap <= area)
-    for (int64_t part = threadIdx.y; part < parts; part += 8)
-      for (int at = channel; at < width; at += head_size) sum += shares[(part * (area + 1) + tap) * width + at];
+    for (int part = static_cast<int>(threadIdx.y); part < parts; part += adders) {
+      const float* from = shares + (static_cast<int64_t>(part) * (area + 1) + tap) * width;
+#pragma unroll 4
+      for (int at = channel; at < width; at += head_size) sum += from[at];
+    }
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y > 0 || tap > area) return;
-  for (int y = 1; y < 8; ++y) sum += sums[y][threadIdx.x];
+  for (int y = 1; y < adders; ++y) sum += sums[y][threadIdx.x];
   (tap < area ? dweight[channel * area + tap] : dbias[channel]) = sum;
 }
 
@@ -289,82 +392,119 @@ T* first_of(const ColumnView& columns) {
   return columns.view.as<T>() + columns.first;
 }
 
+// Whether channels of any token can be copied 16 bytes at once.
 template <class T>
-ConvTask<T> task_of(const DepthwiseConv& conv, const ColumnView& in, const ColumnView& out, View weight,
-                    int channels) {
+bool is_packed(const ColumnView& columns, int64_t width) {
+  constexpr int64_t n = 16 / sizeof(T);
+  return width % n == 0 && columns.stride % n == 0 && is_aligned(first_of<T>(columns), 16);
+}
+
+template <class T>
+Source<T> source_of(const DepthwiseConv& conv, const ColumnView& columns) {
+  return {first_of<T>(columns), static_cast<int>(columns.stride), conv.columns * columns.stride};
+}
+
+// Into how many parts to cut the rows of samples, that make so many blocks uncut: so that the fullest
+// multiprocessor has the least rows to walk down. Each part reads K − 1 rows more, and takes a while to begin.
+int64_t cuts_of(int64_t rows, int64_t blocks, int64_t kernel) {
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t cuts = 1; cuts <= divide_up(rows, 8); ++cuts) {
+    const int64_t walked = divide_up(blocks * cuts, multiprocessors()) * (divide_up(rows, cuts) + kernel + 2);
+    if (walked < least) best = cuts, least = walked;
+  }
+  return best;
+}
+
+template <class T, int K, bool Packed>
+ConvTask<T> task_of(const DepthwiseConv& conv) {
+  using L = Tile<T, K, Packed>;
   ConvTask<T> task{};
-  task.in = first_of<T>(in);
-  task.in_stride = in.stride;
-  task.out = first_of<T>(out);
-  task.out_stride = out.stride;
-  task.weight = weight.as<float>();
   task.rows = static_cast<int>(conv.rows);
   task.columns = static_cast<int>(conv.columns);
   task.width = static_cast<int>(conv.width);
   task.head_size = static_cast<int>(conv.head_size);
-  task.groups = static_cast<int>(divide_up(conv.width, warp_size * channels));
-  task.down = static_cast<int>(divide_up(conv.rows, strip * strips));
-  task.across = static_cast<int>(divide_up(conv.columns, run));
-  task.pieces = conv.batch * task.down * task.across;
+  task.groups = static_cast<int>(divide_up(conv.width, L::channels));
+  task.across = static_cast<int>(divide_up(conv.columns, L::columns));
+  task.height =
+      static_cast<int>(divide_up(conv.rows, cuts_of(conv.rows, conv.batch * task.across * task.groups, K)));
+  task.down = static_cast<int>(divide_up(conv.rows, task.height));
+  task.pieces = static_cast<int>(conv.batch) * task.down * task.across;
   return task;
 }
 
-// How many blocks share the pieces of each group of channels: enough to fill the card, and no more, so that
-// taps are seldom read.
+// How many blocks share the tiles of a group of channels: each one tile, unless there are so many that reading
+// taps, or writing sums, for each would cost more than what blocks of several tiles leave idle in the end.
 template <class T>
-int64_t parts_of(const ConvTask<T>& task) {
-  return std::clamp<int64_t>(divide_up(int64_t{6} * multiprocessors(), task.groups), 1, task.pieces);
+int parts_of(const ConvTask<T>& task) {
+  const int64_t each = divide_up(int64_t{task.pieces} * task.groups, int64_t{12} * multiprocessors());
+  return static_cast<int>(divide_up(task.pieces, each));
 }
 
-template <class T, int K, int C>
-void launch_forward(const DepthwiseConv& conv, const ColumnView& values, View weight, View bias,
-                    const ColumnView& out) {
-  ConvTask<T> task = task_of<T>(conv, values, out, weight, C);
-  task.bias = bias.as<float>();
-  launch(conv_forward<T, K, C>, dim3(static_cast<unsigned>(task.groups * parts_of(task))),
-         dim3(warp_size, strips), 0, task);
+template <class T, int K, bool Packed>
+void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weight, const float* bias,
+                     bool flipped, const ColumnView& out) {
+  using L = Tile<T, K, Packed>;
+  ConvTask<T> task = task_of<T, K, Packed>(conv);
+  task.values = source_of<T>(conv, in);
+  task.out = first_of<T>(out);
+  task.out_stride = static_cast<int>(out.stride);
+  task.out_row_stride = conv.columns * out.stride;
+  task.weight = weight.as<float>();
+  task.bias = bias;
+  task.flipped = flipped;
+  launch(convolve<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts_of(task))),
+         dim3(warp_size, L::warps), 2 * L::covered_chunk * sizeof(T), task);
 }
 
-template <class T, int K>
-void launch_backward(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g, View weight,
-                     const ColumnView& dvalues, View dweight, View dbias) {
-  ConvTask<T> task = task_of<T>(conv, g, dvalues, weight, 1);
-  task.values = first_of<T>(values);
-  task.values_stride = values.stride;
-  const int64_t parts = parts_of(task), sums = (K * K + 1) * conv.head_size;
-  const Scratch shares(static_cast<size_t>(parts * (K * K + 1) * conv.width) * sizeof(float));
+template <class T, int K, bool Packed>
+void launch_gather_taps(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g, View dweight,
+                        View dbias) {
+  using L = Tile<T, K, Packed>;
+  ConvTask<T> task = task_of<T, K, Packed>(conv);
+  task.values = source_of<T>(conv, values);
+  task.g = source_of<T>(conv, g);
+  const int parts = parts_of(task);
+  const Scratch shares(static_cast<size_t>(parts * (L::area + 1) * conv.width) * sizeof(float));
   task.shares = shares.as<float>();
-  launch(conv_backward<T, K>, dim3(static_cast<unsigned>(task.groups * parts)), dim3(warp_size, strips), 0,
-         task);
-  launch(add_shares, dim3(static_cast<unsigned>(divide_up(sums, warp_size))), dim3(warp_size, 8), 0,
-         task.shares, parts, task.width, task.head_size, K * K, dweight.as<float>(), dbias.as<float>());
+  constexpr size_t bytes = 2 * (L::covered_chunk + L::chunk_size) * sizeof(T);
+  static_assert(bytes >= L::warps * (L::area + 1) * L::channels * sizeof(float));
+  launch(gather_taps<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts)), dim3(warp_size, L::warps),
+         bytes, task);
+  launch(add_shares, dim3(static_cast<unsigned>(divide_up((L::area + 1) * conv.head_size, warp_size))),
+         dim3(warp_size, adders), 0, task.shares, parts, task.width, task.head_size, L::area,
+         dweight.as<float>(), dbias.as<float>());
+}
+
+// body(a null T*, K, whether tensors are packed)
+template <class Body>
+void with_layout(const DepthwiseConv& conv, std::initializer_list<ColumnView> tensors, Body body) {
+  with_float(conv.dtype, [&](auto* type) {
+    with_kernel(conv.kernel, [&](auto kernel) {
+      using T = Pointee<decltype(type)>;
+      if (std::all_of(tensors.begin(), tensors.end(), [&](auto& x) { return is_packed<T>(x, conv.width); }))
+        body(type, kernel, std::true_type());
+      else
+        body(type, kernel, std::false_type());
+    });
+  });
 }
 
 }  // namespace
 
 void depthwise_conv(const DepthwiseConv& conv, const ColumnView& values, View weight, View bias,
                     const ColumnView& out) {
-  const bool pairs = (conv.head_size | values.first | values.stride | out.first | out.stride) % 2 == 0;
-  with_float(conv.dtype, [&](auto* type) {
-    with_kernel(conv.kernel, [&](auto kernel) {
-      using T = Pointee<decltype(type)>;
-      constexpr int k = decltype(kernel)::value;
-      // Of two channels, 7×7 taps and what is under them would not fit registers.
-      if (k < 7 && pairs)
-        launch_forward < T, k, k<7 ? 2 : 1>(conv, values, weight, bias, out);
-      else
-        launch_forward<T, k, 1>(conv, values, weight, bias, out);
-    });
+  with_layout(conv, {values, out}, [&](auto* type, auto kernel, auto packed) {
+    launch_convolve<Pointee<decltype(type)>, kernel, packed>(conv, values, weight, bias.as<float>(), false,
+                                                             out);
   });
 }
 
 void depthwise_conv_backward(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g,
                              View weight, const ColumnView& dvalues, View dweight, View dbias) {
-  with_float(conv.dtype, [&](auto* type) {
-    with_kernel(conv.kernel, [&](auto kernel) {
-      launch_backward<Pointee<decltype(type)>, decltype(kernel)::value>(conv, values, g, weight, dvalues,
-                                                                        dweight, dbias);
-    });
+  with_layout(conv, {values, g, dvalues}, [&](auto* type, auto kernel, auto packed) {
+    using T = Pointee<decltype(type)>;
+    launch_convolve<T, kernel, packed>(conv, g, weight, nullptr, true, dvalues);
+    launch_gather_taps<T, kernel, packed>(conv, values, g, dweight, dbias);
   });
 }
 
