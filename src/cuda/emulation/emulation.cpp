@@ -66,6 +66,8 @@ struct Block {
   Barrier all;
   int current = 0, count = 0, left = 0;
   void* scheduler = nullptr;
+  const void* scheduler_stack = nullptr;  // known to the address sanitizer only
+  size_t scheduler_stack_bytes = 0;
   const std::function<void()>* body = nullptr;
   std::vector<char> shared;
   std::exception_ptr problem;
@@ -104,9 +106,10 @@ void switch_on(bool ending) {
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
   const bool to_fiber = b.left > 0;
-  __sanitizer_start_switch_fiber(ending ? nullptr : &fake,
-                                 to_fiber ? b.fibers[static_cast<size_t>(b.current)].stack.get() : nullptr,
-                                 to_fiber ? stack_bytes : 0);
+  __sanitizer_start_switch_fiber(
+      ending ? nullptr : &fake,
+      to_fiber ? b.fibers[static_cast<size_t>(b.current)].stack.get() : b.scheduler_stack,
+      to_fiber ? stack_bytes : b.scheduler_stack_bytes);
 #endif
   linnet_switch_fiber(&b.fibers[static_cast<size_t>(from)].at, target);
 #if defined(__SANITIZE_ADDRESS__)
@@ -115,10 +118,12 @@ void switch_on(bool ending) {
 }
 
 void fiber_main() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-#endif
   Block& b = block();
+#if defined(__SANITIZE_ADDRESS__)
+  const bool first = b.current == 0;  // which comes from the scheduler
+  __sanitizer_finish_switch_fiber(nullptr, first ? &b.scheduler_stack : nullptr,
+                                  first ? &b.scheduler_stack_bytes : nullptr);
+#endif
   try {
     (*b.body)();
   } catch (...) {
