@@ -1,9 +1,8 @@
 // Depth-wise convolution over the token grid. A block takes a tile, which is a run of columns and rows of the
 // grid by one or two channels a lane, and walks down its rows: copies of the next few rows to shared memory run
-// beside the work on these. A thread has 4 neighbouring columns. In registers are the taps of its channels, a
-// row of values, and the K rows of results that the values lie under, so that each value that it reads from
-// shared memory is used for 4·K² multiply-adds out of (4 + K − 1)·K, without a check of bounds: beyond the grid
-// are zeros.
+// beside the work on these. A thread has 4 neighbouring columns, with the taps of its channels in registers,
+// and the K rows of results that a row of values lies under: it reads 4 + K − 1 values a channel for 4·K²
+// multiply-adds, and none of these checks bounds, since there are zeros beyond the grid.
 //
 // Forward moves two values an element (and K² multiply-adds, which take longer for K ≥ 5), backward four (and
 // twice as many multiply-adds): the gradient of values is a convolution, too, and that of taps reads g again,
@@ -54,7 +53,7 @@ template <class T>
 struct ConvTask {
   Source<T> values, g;  // g: if gradients of taps are wanted
   T* out;
-  int out_stride;
+  unsigned out_stride;
   int64_t out_row_stride;
   const float *weight, *bias;
   bool flipped;   // the taps
@@ -191,7 +190,7 @@ __device__ __forceinline__ void spread_row(const float (&values)[strip + L::K - 
 template <class T>
 struct Target {
   T* to;
-  int stride;
+  unsigned stride;
   int columns, channels;
 };
 template <class L, class T>
@@ -205,10 +204,10 @@ __device__ __forceinline__ Target<T> target_of(const ConvTask<T>& task, const Pl
 
 template <class L, class T>
 __device__ __forceinline__ void write_row(const Target<T>& target, const float (&values)[strip][L::C]) {
-  T* to = target.to;
 #pragma unroll
-  for (int s = 0; s < strip; ++s, to += target.stride) {
-    if (s >= target.columns) continue;
+  for (unsigned s = 0; s < strip; ++s) {
+    if (static_cast<int>(s) >= target.columns) continue;
+    T* to = target.to + uint64_t{target.stride} * s;
     if constexpr (L::packed && L::C == 2)
       *static_cast<unsigned*>(static_cast<void*>(to)) = pack<T>(values[s][0], values[s][1]);
     else
@@ -456,7 +455,7 @@ void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weigh
   ConvTask<T> task = task_of<T, K, Packed>(conv);
   task.values = source_of<T>(conv, in);
   task.out = first_of<T>(out);
-  task.out_stride = static_cast<int>(out.stride);
+  task.out_stride = static_cast<unsigned>(out.stride);
   task.out_row_stride = conv.columns * out.stride;
   task.weight = weight.as<float>();
   task.bias = bias;
