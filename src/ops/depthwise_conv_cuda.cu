@@ -1,9 +1,8 @@
 // Depth-wise convolution over the token grid. A block takes a tile, which is a run of columns and rows of the
 // grid by one or two channels a lane, and walks down its rows: copies of the next few rows to shared memory run
-// beside the work on these. A thread has 4 neighbouring columns. In registers are the taps of its channels, a
-// row of values, and the K rows of results that the values lie under, so that each value that it reads from
-// shared memory is used for 4·K² multiply-adds out of (4 + K − 1)·K, without a check of bounds: beyond the grid
-// are zeros.
+// beside the work on these. A thread has 4 neighbouring columns, with the taps of its channels in registers,
+// and the K rows of results that a row of values lies under: it reads 4 + K − 1 values a channel for 4·K²
+// multiply-adds, and none of these checks bounds, since there are zeros beyond the grid.
 //
 // Forward moves two values an element (and K² multiply-adds, which take longer for K ≥ 5), backward four (and
 // twice as many multiply-adds): the gradient of values is a convolution, too, and that of taps reads g again,
@@ -31,11 +30,13 @@ struct Tile {
   static constexpr int C = K < 7 && sizeof(T) == 2 ? 2 : 1;  // channels of a thread, as registers allow
   static constexpr int warps = K < 7 ? 4 : 2;                // next to each other along the grid's columns
   static constexpr int threads = warps * warp_size;
+  static constexpr int blocks = Packed ? 512 / threads : 2;  // of a multiprocessor, to hide what they wait for
   static constexpr int channels = warp_size * C;
   static constexpr int columns = warps * strip;
   static constexpr int covered = columns + K - 1;  // columns of the values under the filter
   // Rows that are copied together: a multiple of K, so that rows of results have the same registers each time.
   static constexpr int chunk = K == 1 ? 4 : K == 3 ? 6 : K;
+  static constexpr int taps_pitch = channels + 2;  // between taps of all channels in shared memory
   // Elements of a chunk in shared memory.
   static constexpr int covered_chunk = chunk * covered * channels, chunk_size = chunk * columns * channels;
 };
@@ -52,7 +53,7 @@ template <class T>
 struct ConvTask {
   Source<T> values, g;  // g: if gradients of taps are wanted
   T* out;
-  int out_stride;
+  unsigned out_stride;
   int64_t out_row_stride;
   const float *weight, *bias;
   bool flipped;   // the taps
@@ -85,27 +86,34 @@ __device__ __forceinline__ int thread_of_block() {
   return static_cast<int>(threadIdx.y * warp_size + threadIdx.x);
 }
 
-// The taps of a thread's channels, in the reverse order if flipped.
+// The taps of a thread's channels, in the reverse order if flipped. A warp reads a filter at a time.
 template <class L, class T>
-__device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, float (&taps)[L::area][L::C]) {
-  __shared__ Pack<float, L::C> staged[L::area][warp_size + 1];
-  const int step = L::warps % task.head_size;  // a warp reads a filter
-  int of_head = (first + static_cast<int>(threadIdx.y)) % task.head_size;
-#pragma unroll 8
-  for (int channel = threadIdx.y; channel < L::channels; channel += L::warps) {
+__device__ __forceinline__ void load_taps(const ConvTask<T>& task, int first, float* staged,
+                                          float (&taps)[L::area][L::C]) {
+  const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
+  const int step = L::warps % task.head_size;
+  const int first_of_head = (first + warp) % task.head_size;
 #pragma unroll
-    for (int first_tap = 0; first_tap < L::area; first_tap += warp_size)
-      if (const int tap = first_tap + static_cast<int>(threadIdx.x); tap < L::area)
-        staged[task.flipped ? L::area - 1 - tap : tap][channel / L::C].at[channel % L::C] =
-            task.weight[of_head * L::area + tap];
-    of_head += step;
-    if (of_head >= task.head_size) of_head -= task.head_size;
+  for (int first_tap = 0; first_tap < L::area; first_tap += warp_size) {
+    const int tap = first_tap + lane;
+    int of_head = first_of_head;
+    if (tap >= L::area) continue;
+    const float* weight = task.weight + tap;
+    float* to = staged + (task.flipped ? L::area - 1 - tap : tap) * L::taps_pitch + warp;
+#pragma unroll
+    for (int i = 0; i < L::channels; i += L::warps) {
+      to[i] = weight[of_head * L::area];
+      of_head += step;
+      if (of_head >= task.head_size) of_head -= task.head_size;
+    }
   }
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < L::area; ++i)
+  for (int i = 0; i < L::area; ++i) {
+    const auto pack = load_pack<L::C>(staged + i * L::taps_pitch + lane * L::C);
 #pragma unroll
-    for (int c = 0; c < L::C; ++c) taps[i][c] = staged[i][threadIdx.x].at[c];
+    for (int c = 0; c < L::C; ++c) taps[i][c] = pack.at[c];
+  }
 }
 
 // Starts the copy of a chunk of rows of Columns columns to shared memory: zeros where they are not of the grid,
@@ -182,7 +190,7 @@ __device__ __forceinline__ void spread_row(const float (&values)[strip + L::K - 
 template <class T>
 struct Target {
   T* to;
-  int stride;
+  unsigned stride;
   int columns, channels;
 };
 template <class L, class T>
@@ -196,33 +204,32 @@ __device__ __forceinline__ Target<T> target_of(const ConvTask<T>& task, const Pl
 
 template <class L, class T>
 __device__ __forceinline__ void write_row(const Target<T>& target, const float (&values)[strip][L::C]) {
-  if constexpr (L::packed && L::C == 2) {
 #pragma unroll
-    for (int s = 0; s < strip; ++s)
-      if (s < target.columns)
-        *static_cast<unsigned*>(static_cast<void*>(target.to + static_cast<int64_t>(s) * target.stride)) =
-            pack<T>(values[s][0], values[s][1]);
-  } else {
-#pragma unroll
-    for (int s = 0; s < strip; ++s)
+  for (unsigned s = 0; s < strip; ++s) {
+    if (static_cast<int>(s) >= target.columns) continue;
+    T* to = target.to + uint64_t{target.stride} * s;
+    if constexpr (L::packed && L::C == 2)
+      *static_cast<unsigned*>(static_cast<void*>(to)) = pack<T>(values[s][0], values[s][1]);
+    else
 #pragma unroll
       for (int c = 0; c < L::C; ++c)
-        if (s < target.columns && c < target.channels)
-          assign(target.to[static_cast<int64_t>(s) * target.stride + c], values[s][c]);
+        if (c < target.channels) assign(to[c], values[s][c]);
   }
 }
 
 template <class T, int K, bool Packed>
-__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) convolve(ConvTask<T> task) {
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, Tile<T, K, Packed>::blocks)
+    convolve(ConvTask<T> task) {
   using L = Tile<T, K, Packed>;
-  LINNET_DYNAMIC_SHARED(memory);  // two chunks
+  LINNET_DYNAMIC_SHARED(memory);  // two chunks; taps
   T* const chunks = static_cast<T*>(static_cast<void*>(memory));
   const int group = static_cast<int>(blockIdx.x) % task.groups,
             part = static_cast<int>(blockIdx.x) / task.groups;
   const int parts = static_cast<int>(gridDim.x) / task.groups;
   const int column_of_tile = static_cast<int>(threadIdx.y) * strip;
   float taps[L::area][L::C], bias[L::C], pending[K][strip][L::C];
-  load_taps<L>(task, group * L::channels, taps);
+  load_taps<L>(task, group * L::channels,
+               static_cast<float*>(static_cast<void*>(chunks + 2 * L::covered_chunk)), taps);
 #pragma unroll
   for (int c = 0; c < L::C; ++c)
     bias[c] = task.bias ? task.bias[(group * L::channels + threadIdx.x * L::C + c) % task.head_size] : 0.0f;
@@ -306,7 +313,8 @@ __device__ __forceinline__ void store_shares(const ConvTask<T>& task, float* gat
 }
 
 template <class T, int K, bool Packed>
-__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, K < 7 ? 4 : 6) gather_taps(ConvTask<T> task) {
+__global__ void __launch_bounds__(Tile<T, K, Packed>::threads, Tile<T, K, Packed>::blocks)
+    gather_taps(ConvTask<T> task) {
   using L = Tile<T, K, Packed>;
   LINNET_DYNAMIC_SHARED(memory);  // two chunks of values and of g; in the end, sums
   T* const chunks = static_cast<T*>(static_cast<void*>(memory));
@@ -447,13 +455,14 @@ void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weigh
   ConvTask<T> task = task_of<T, K, Packed>(conv);
   task.values = source_of<T>(conv, in);
   task.out = first_of<T>(out);
-  task.out_stride = static_cast<int>(out.stride);
+  task.out_stride = static_cast<unsigned>(out.stride);
   task.out_row_stride = conv.columns * out.stride;
   task.weight = weight.as<float>();
   task.bias = bias;
   task.flipped = flipped;
   launch(convolve<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts_of(task))),
-         dim3(warp_size, L::warps), 2 * L::covered_chunk * sizeof(T), task);
+         dim3(warp_size, L::warps), 2 * L::covered_chunk * sizeof(T) + L::area * L::taps_pitch * sizeof(float),
+         task);
 }
 
 template <class T, int K, bool Packed>

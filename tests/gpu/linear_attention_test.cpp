@@ -78,6 +78,17 @@ TEST(GpuOperations, LinearAttentionWithConvolution) {
       {.batch = 2, .rows = 4, .columns = 9, .heads = 1, .head_size = 32, .kernel = 3, .map = FeatureMap::none});
 }
 
+// More tiles than one down, across and over channels, and than one a block; packed and not.
+TEST(GpuOperations, LinearAttentionWithConvolutionOverTiles) {
+  LINNET_NEED_GPU();
+  for (const int64_t kernel : {3, 5, 7})
+    expect_right({.batch = 1, .rows = 20, .columns = 36, .heads = 1, .head_size = 16, .kernel = kernel},
+                 halves);
+  expect_right({.batch = 29, .rows = 3, .columns = 3, .heads = 1, .head_size = 8, .kernel = 5});
+  expect_right({.batch = 2, .rows = 20, .columns = 9, .heads = 3, .head_size = 24, .kernel = 5});
+  expect_right({.batch = 1, .rows = 19, .columns = 21, .heads = 3, .head_size = 23, .kernel = 5}, halves);
+}
+
 TEST(GpuOperations, LinearAttentionFetchesItsWeights) {
   LINNET_NEED_GPU();
   const Tensor q = random({1, 6, 8}, 1), kv = random({1, 6, 16}, 2), weight = random({8, 1, 3, 3}, 3),
