@@ -1,6 +1,4 @@
 // Linear attention forward and backward, of the products of linear_attention_cuda.h.
-#include <algorithm>
-
 #include "ops/depthwise_conv_cuda.h"
 #include "ops/linear_attention_tiles_cuda.h"
 
@@ -8,11 +6,12 @@ namespace linnet::cuda {
 
 namespace linear_attention {
 
-int64_t parts_of(int64_t tokens, int64_t blocks) {
+int64_t parts_of(int64_t tokens, int64_t blocks, int64_t together) {
   constexpr int64_t least = 32, overhead = 32, most = 256;  // tokens, and parts
-  int64_t best = 1, best_cost = divide_up(blocks, multiprocessors()) * tokens;
+  const int64_t room = together * multiprocessors();
+  int64_t best = 1, best_cost = divide_up(blocks, room) * tokens;
   for (int64_t parts = 2; parts <= most && divide_up(tokens, parts) >= least; ++parts) {
-    const int64_t cost = divide_up(blocks * parts, multiprocessors()) * (divide_up(tokens, parts) + overhead);
+    const int64_t cost = divide_up(blocks * parts, room) * (divide_up(tokens, parts) + overhead);
     if (cost < best_cost) {
       best = parts;
       best_cost = cost;
@@ -26,7 +25,7 @@ namespace {
 // What a block that multiplies tiles may have of shared memory: nothing, where cards cannot multiply them.
 size_t shared_limit() {
 #ifdef LINNET_CUDA_EMULATED
-  return 100 * 1024;  // so that of the sizes of tests some have room for a tile beside the ring, and others not
+  return 99 * 1024;  // what the smallest of them have
 #else
   int device = 0, architecture = 0, bytes = 0;
   must(cudaGetDevice(&device), "asking for the device");
@@ -40,22 +39,10 @@ size_t shared_limit() {
 
 }  // namespace
 
-SharedPlan plan_shared(size_t stage, size_t tile, size_t tables, bool apart) {
-  static const size_t limit = shared_limit();
-  for (const bool behind : {true, false})
-    for (const int stages : {4, 3, 2}) {
-      const size_t ring = static_cast<size_t>(stages) * stage;
-      const size_t tables_at = behind ? ring + tile : std::max(ring, tile);
-      if ((behind && !apart) || tables_at + tables > limit) continue;
-      return {stages, behind ? ring : 0, tables_at, tables_at + tables};
-    }
-  return {};
-}
-
 bool tiles_fit(DType dtype, int64_t head_size) {
-  const int wide = wide_for(head_size);
-  return dtype != DType::f32 && head_size % 8 == 0 && wide > 0 && plan_gather(wide).stages > 0 &&
-         plan_rows(wide, false).stages > 0 && plan_rows(wide, true).stages > 0;
+  static const size_t limit = shared_limit();
+  return dtype != DType::f32 && head_size % 8 == 0 && head_size <= widest_head &&
+         gather_bytes(head_size) <= limit && rows_bytes(head_size) <= limit;
 }
 
 const Products by_tiles = {gather_by_tiles, answer_by_tiles, gradient_by_tiles};

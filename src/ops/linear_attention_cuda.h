@@ -63,9 +63,10 @@ extern const Products by_tiles, by_plain;
 /// Whether tiles can multiply such heads on this card.
 bool tiles_fit(DType dtype, int64_t head_size);
 
-/// Into how many parts the tokens of each state are cut, so that `blocks` blocks (of one part) fill the card:
-/// fewest waves of blocks, where a part costs as much as some tokens more.
-int64_t parts_of(int64_t tokens, int64_t blocks);
+/// Into how many parts the tokens of each state are cut, so that `blocks` blocks (of one part) fill the card,
+/// whose multiprocessors take so many together: fewest waves of blocks, where a part costs as much as some
+/// tokens more.
+int64_t parts_of(int64_t tokens, int64_t blocks, int64_t together = 1);
 
 /// shares (states, parts, head_size + 1, head_size), whose last row is the total, added up in order and divided
 /// by the number of tokens.

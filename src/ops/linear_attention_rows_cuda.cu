@@ -1,6 +1,7 @@
 // What each token of a state gets of the state's matrix, by tensor cores: the answers to queries, f(x)·matrix,
-// and gradients, x·matrixᵀ. A block takes 128 tokens and all columns of a head, so that rows of results are
-// whole and what is done to them beyond the product is done at its end, in shared memory.
+// and gradients, x·matrixᵀ. A block takes 64 tokens, whose x it holds, and all columns of a head, so that rows
+// of results are whole and what is done to them beyond the product is done at its end, in shared memory; the
+// matrix streams by. Two blocks share a multiprocessor, so that one multiplies while the other begins or ends.
 //
 // From memory come and go 4·head_size bytes a token of a state, and 2·head_size more where the end reads
 // something else, for 2·head_size² operations; the matrix comes from the second-level cache for all blocks but
@@ -10,61 +11,76 @@
 namespace linnet::cuda::linear_attention {
 namespace {
 
-constexpr int tall = 4, block_tokens = warp_rows * 16 * tall;
+constexpr int warp_rows = 2, warp_columns = 4, threads = warp_rows * warp_columns * warp_size;
+constexpr int tall = 2, half_tokens = 16 * tall, block_tokens = warp_rows * half_tokens;
+constexpr int stages = 3;
+
+// How many 8-wide tiles a warp takes, so that 4 warps cover a head.
+constexpr int wide_for(int64_t head_size) {
+  for (const int wide : {1, 2, 4, 6, 8})
+    if (head_size <= 32 * wide) return wide;
+  return 9;
+}
+
+// body(a std::integral_constant) with the `Wide` for heads of this size.
+template <class Body>
+void with_wide(int64_t head_size, Body&& body) {
+  switch (wide_for(head_size)) {
+    case 1: return body(std::integral_constant<int, 1>());
+    case 2: return body(std::integral_constant<int, 2>());
+    case 4: return body(std::integral_constant<int, 4>());
+    case 6: return body(std::integral_constant<int, 6>());
+    case 8: return body(std::integral_constant<int, 8>());
+    default: return body(std::integral_constant<int, 9>());
+  }
+}
 
 template <class T>
 struct RowTiles {
   const T* x;
-  int64_t x_stride;
+  int x_stride;
   const T* matrix;
   const float* total;
   // What the end of it reads: the former y, or, of a gradient, what stands under f; null: nothing.
   const T* beside;
-  int64_t beside_stride;
+  int beside_stride;
   T* y;
-  int64_t y_stride;
+  int y_stride;
   const float* inverse;
   float* result;  // 1/z, or −along
   int tokens, heads, head_size;
-  SharedPlan plan;
   bool mapped;
 };
 
-// Beside the ring: the total as f32 (a gradient's) or as three rows of T (an answer's), a value of each token,
-// and sums of each warp column.
+// Beside x and the ring: the total as f32 (a gradient's) or as thirds (an answer's), a value of each token, and
+// sums of each warp column.
 template <class T, int Wide>
 struct Tables {
-  static constexpr int columns = warp_columns * 8 * Wide;
+  static constexpr int columns = warp_columns * 8 * Wide, thirds_row = columns + padding;
   float total[columns];
-  T thirds[3][columns];
+  T thirds[4 * thirds_row];
   float of_token[block_tokens];
   float sums[warp_columns][block_tokens];
 };
 
-constexpr size_t table_bytes(int wide) {
-  const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
-  return columns * (sizeof(float) + 3 * sizeof(bf16)) + (1 + warp_columns) * block_tokens * sizeof(float);
-}
-
 template <class T, int Wide, bool Transposed>
 struct RowBlock {
-  static_assert(sizeof(Tables<T, Wide>) == table_bytes(Wide));
-  static constexpr int columns = warp_columns * 8 * Wide;
-  static constexpr int x_row = stage_depth + padding, tile_row = columns + padding;
-  static constexpr int matrix_row = Transposed ? stage_depth + padding : columns + padding;
-  static constexpr int stage =
-      block_tokens * x_row + (Transposed ? columns : stage_depth) * matrix_row;  // elements
+  static constexpr int columns = warp_columns * 8 * Wide, tile_row = columns + padding;
+  // In elements. A stage holds rows of the matrix for 32 of the depth, or, transposed, columns of them; or half
+  // of the block's tokens of what the end reads and writes.
+  static constexpr int stage = stage_depth * tile_row, tile = block_tokens * tile_row;
+  static constexpr size_t bytes = (tile + stages * stage) * sizeof(T) + sizeof(Tables<T, Wide>);
+  static_assert(half_tokens == stage_depth);
   using Sums = float[tall][Wide][4];
 
   __device__ RowBlock(const RowTiles<T>& in_, char* shared)
-      : in(in_), ring(static_cast<T*>(static_cast<void*>(shared))),
-        tile(static_cast<T*>(static_cast<void*>(shared + in.plan.tile_at))),
-        tables(*static_cast<Tables<T, Wide>*>(static_cast<void*>(shared + in.plan.tables_at))) {
+      : in(in_), x_tile(static_cast<T*>(static_cast<void*>(shared))), ring(x_tile + tile),
+        tables(*static_cast<Tables<T, Wide>*>(static_cast<void*>(ring + stages * stage))) {
     const int token_blocks = (in.tokens + block_tokens - 1) / block_tokens;
     first_token = static_cast<int>(blockIdx.x % token_blocks) * block_tokens;
     state = static_cast<int>(blockIdx.x / token_blocks);
     tokens = min(block_tokens, in.tokens - first_token);
-    x = row_of(in.x, in.x_stride);
+    steps = (in.head_size + stage_depth - 1) / stage_depth;
     matrix = in.matrix + static_cast<int64_t>(state) * in.head_size * in.head_size;
     lane = threadIdx.x % warp_size;
     warp_row = threadIdx.x / warp_size % warp_rows;
@@ -77,38 +93,77 @@ struct RowBlock {
   }
   __device__ int64_t token_at() const { return static_cast<int64_t>(state) * in.tokens + first_token; }
 
-  __device__ void load(int step) const {
-    const int k = step * stage_depth, left = in.head_size - k;
-    T* to = ring + step % in.plan.stages * stage;
-    if (left > 0) {
-      copy_tile<block_tokens, stage_depth>(to, x_row, x + k, in.x_stride, tokens, left);
-      to += block_tokens * x_row;
-      if constexpr (Transposed)
-        copy_tile<columns, stage_depth>(to, matrix_row, matrix + k, in.head_size, in.head_size, left);
-      else
-        copy_tile<stage_depth, columns>(to, matrix_row, matrix + static_cast<int64_t>(k) * in.head_size,
-                                        in.head_size, left, in.head_size);
-    }
-    if (step == in.plan.stages - 1 && in.plan.tile_at > 0) load_beside();
+  __device__ void load_x() const {
+    copy_rows<threads, block_tokens, columns>(x_tile, tile_row, row_of(in.x, in.x_stride), in.x_stride, tokens,
+                                              in.head_size);
     commit_copies();
   }
 
-  __device__ void load_beside() const {
-    if (in.beside)
-      copy_tile<block_tokens, columns>(tile, tile_row, row_of(in.beside, in.beside_stride), in.beside_stride,
-                                       tokens, in.head_size);
+  // f of what this thread has copied of x.
+  __device__ void map_x() const {
+    for_columns<threads, block_tokens, columns>([&](int first, int column, auto at_once) {
+#pragma unroll
+      for (int row = first; row < first + block_tokens; row += decltype(at_once)::value) {
+        uint4& pack = *static_cast<uint4*>(static_cast<void*>(x_tile + row * tile_row + column));
+        uint4 pairs = pack;
+        for (unsigned* pair : {&pairs.x, &pairs.y, &pairs.z, &pairs.w}) *pair = features<T>(*pair, true);
+        pack = pairs;
+      }
+    });
+  }
+
+  __device__ T* slot(int step) const { return ring + step % stages * stage; }
+
+  // The matrix's for each step, and behind those what the end reads, in halves.
+  __device__ void load(int step) const {
+    const int k = step * stage_depth;
+    if (step >= steps)
+      load_beside(step - steps);
+    else if constexpr (Transposed)
+      load_columns(slot(step), matrix + k, in.head_size - k);
+    else
+      copy_rows<threads, stage_depth, columns>(slot(step), tile_row,
+                                               matrix + static_cast<int64_t>(k) * in.head_size, in.head_size,
+                                               in.head_size - k, in.head_size);
+    commit_copies();
+  }
+
+  // Where 8 values of a column of the matrix (of 32 in a stage) lie: without padding, for which there is no
+  // room, but so that 8 columns' meet no bank twice.
+  __device__ static int place_of(int column, int pack) {
+    return column * stage_depth + (pack ^ column / 2 % 4) * 8;
+  }
+
+  __device__ void load_columns(T* to, const T* from, int left) const {
+    constexpr int packs = stage_depth / 8, at_once = threads / packs;
+    const int first = static_cast<int>(threadIdx.x) / packs, pack = static_cast<int>(threadIdx.x) % packs;
+    to += place_of(first, pack);  // at_once is a multiple of 8
+    from += static_cast<int64_t>(first) * in.head_size + pack * 8;
+#pragma unroll
+    for (int column = 0; column < columns; column += at_once)
+      if (columns % at_once == 0 || first + column < columns)
+        copy_16(to + column * stage_depth, from + static_cast<int64_t>(column) * in.head_size,
+                first + column < in.head_size && pack * 8 < left);
+  }
+
+  __device__ void load_beside(int half) const {
+    if (in.beside == nullptr) return;
+    copy_rows<threads, half_tokens, columns>(
+        slot(steps + half), tile_row,
+        row_of(in.beside, in.beside_stride) + half * half_tokens * in.beside_stride, in.beside_stride,
+        tokens - half * half_tokens, in.head_size);
   }
 
   // What the products need; there after the first barrier.
   __device__ void fill_tables() const {
-    if (in.total == nullptr) return;
-    const float* total = in.total + static_cast<int64_t>(state) * in.head_size;
-    for (int i = threadIdx.x; i < columns; i += tile_threads) {
-      const float value = i < in.head_size ? total[i] : 0.0f;
+    const float* total = in.total ? in.total + static_cast<int64_t>(state) * in.head_size : nullptr;
+    for (int i = threadIdx.x; i < columns; i += threads) {
+      const float value = total && i < in.head_size ? total[i] : 0.0f;
       if constexpr (Transposed) {
         tables.total[i] = value;
       } else {
-        for (int which = 0; which < 3; ++which) assign(tables.thirds[which][i], third_of<T>(value, which));
+        put_thirds(value, tables.thirds + i, tables.thirds_row);
+        tables.thirds[3 * tables.thirds_row + i] = T{0};
       }
     }
     const int t = static_cast<int>(threadIdx.x);
@@ -116,51 +171,34 @@ struct RowBlock {
       tables.of_token[t] = in.inverse && t < tokens ? in.inverse[token_at() + t] : 1.0f;
   }
 
-  // The product of one stage, and f(x)·total for the tokens of this warp's 16×16 tile number warp_column.
+  // The product of one stage, and f(x)·total for the tokens of this warp's tile number warp_column mod tall.
   __device__ void multiply(int step, Sums& sums, float (&z)[4]) const {
-    const T* from = ring + step % in.plan.stages * stage;
-    const T* left_at = from + (warp_row * 16 * tall + lane % 16) * x_row + lane / 16 * 8;
-    const T* right = from + block_tokens * x_row;
-    const int across = lane / 16 * 8, along = lane / 8 % 2 * 8, row = lane % 8;
+    const T* left_at =
+        x_tile + (warp_row * half_tokens + lane % 16) * tile_row + lane / 16 * 8 + step * stage_depth;
+    const T* right = slot(step);
+    const int across = lane / 16 * 8, along = lane / 8 % 2, row = lane % 8;
 #pragma unroll
     for (int k = 0; k < stage_depth; k += 16) {
       unsigned left[tall][4];
 #pragma unroll
-      for (int m = 0; m < tall; ++m) {
-        load_tiles(left[m], left_at + 16 * m * x_row + k);
-        if (!Transposed && in.mapped) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) left[m][i] = features<T>(left[m][i]);
-        }
+      for (int m = 0; m < tall; ++m) load_tiles(left[m], left_at + 16 * m * tile_row + k);
+      if constexpr (!Transposed) {
+        unsigned chosen[4], thirds[2];
+        choose(chosen, left, warp_column % tall);
+        load_thirds(thirds, tables.thirds + step * stage_depth + k, tables.thirds_row);
+        mma<T>(z, chosen, thirds);
       }
-      if (!Transposed && in.total) add_denominators(left_at + k, step * stage_depth + k, z);
       multiply_fragments<T, tall, Wide>(
           left,
           [&](unsigned(&pairs)[4], int n) {
-            const int column = warp_column * 8 * Wide + 8 * n + (n + 1 < Wide ? across : 0);
+            const int column = (warp_column * Wide + n) * 8 + (n + 1 < Wide ? across : 0);
             if constexpr (Transposed)
-              load_tiles(pairs, right + (column + row) * matrix_row + k + along);
+              load_tiles(pairs, right + place_of(column + row, k / 8 + along));
             else
-              load_tiles_transposed(pairs, right + (k + along + row) * matrix_row + column);
+              load_tiles_transposed(pairs, right + (k + 8 * along + row) * tile_row + column);
           },
           sums);
     }
-  }
-
-  // Of the warp's 16×16 tile number warp_column at k of the depth, which is read again: out of an array, by
-  // that number, it would have to leave its registers.
-  __device__ void add_denominators(const T* left_at, int k, float (&z)[4]) const {
-    unsigned left[4], right[2] = {0, 0};
-    load_tiles(left, left_at + 16 * warp_column * x_row);
-    if (in.mapped)
-      for (unsigned& pair : left) pair = features<T>(pair);
-    const int which = lane / 4;
-    if (which < 3) {
-      T* from = tables.thirds[which] + k + 2 * (lane % 4);
-      right[0] = pair_at(from);
-      right[1] = pair_at(from + 8);
-    }
-    mma<T>(z, left, right);
   }
 
   // body(row and column in the tile, the two sums there)
@@ -178,25 +216,17 @@ struct RowBlock {
       }
   }
 
-  __device__ unsigned& in_tile(int row, int column) const { return pair_at(tile + row * tile_row + column); }
-
-  // After the last product: what was put off until the ring is free.
-  __device__ void await_beside() const {
-    if (in.plan.tile_at == 0) {
-      __syncthreads();
-      load_beside();
-      commit_copies();
-    }
-    wait_for_copies<0>();
-    __syncthreads();
+  // In the half of the tokens that is this warp's.
+  __device__ unsigned& in_tile(int row, int column) const {
+    return pair_at(slot(steps + warp_row) + row % half_tokens * tile_row + column);
   }
 
   __device__ void invert_denominators(const float (&z)[4]) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = (warp_row * tall + warp_column) * 16 + lane / 4 + 8 * half;
+      const int row = (warp_row * tall + warp_column % tall) * 16 + lane / 4 + 8 * half;
       const float inverse = 1.0f / away_from_zero(quad_sum(z[2 * half] + z[2 * half + 1]), in.mapped);
-      if (lane % 4 != 0) continue;
+      if (warp_column >= tall || lane % 4 != 0) continue;
       tables.of_token[row] = inverse;
       if (in.result && row < tokens) in.result[token_at() + row] = inverse;
     }
@@ -204,7 +234,8 @@ struct RowBlock {
 
   __device__ void finish_answer(const Sums& sums, const float (&z)[4]) const {
     if (in.total) invert_denominators(z);
-    await_beside();
+    wait_for_copies<0>();
+    __syncthreads();
     for_pairs(sums, [&](int row, int column, float first, float second) {
       const float inverse = in.total ? tables.of_token[row] : 1.0f;
       unsigned& at = in_tile(row, column);
@@ -224,7 +255,7 @@ struct RowBlock {
 #pragma unroll
         for (int n = 0; n < Wide; ++n) {
           const unsigned under = in_tile(row, (warp_column * Wide + n) * 8 + 2 * (lane % 4));
-          const float2 f = unpack<T>(in.mapped ? features<T>(under) : under);
+          const float2 f = unpack<T>(features<T>(under, in.mapped));
           dots[m][half] = fmaf(f.x, sums[m][n][2 * half], fmaf(f.y, sums[m][n][2 * half + 1], dots[m][half]));
         }
         const float dot = quad_sum(dots[m][half]);
@@ -243,7 +274,8 @@ struct RowBlock {
   }
 
   __device__ void finish_gradient(const Sums& sums) const {
-    await_beside();
+    wait_for_copies<0>();
+    __syncthreads();
     if (in.inverse) find_along(sums);
     for_pairs(sums, [&](int row, int column, float first, float second) {
       const float inverse = tables.of_token[row], along = in.inverse ? tables.sums[0][row] : -1.0f;
@@ -257,30 +289,36 @@ struct RowBlock {
 
   __device__ void store() const {
     __syncthreads();
-    store_tile<block_tokens, columns>(tile, tile_row, row_of(in.y, in.y_stride), in.y_stride, tokens,
-                                      in.head_size);
+    for (int half = 0; half < warp_rows; ++half)
+      store_rows<threads, half_tokens, columns>(slot(steps + half), tile_row,
+                                                row_of(in.y, in.y_stride) + half * half_tokens * in.y_stride,
+                                                in.y_stride, tokens - half * half_tokens, in.head_size);
   }
 
   const RowTiles<T>& in;
-  T *ring, *tile;
+  T *x_tile, *ring;
   Tables<T, Wide>& tables;
-  const T *x, *matrix;
-  int first_token, state, tokens, lane, warp_row, warp_column;
+  const T* matrix;
+  int first_token, state, tokens, steps, lane, warp_row, warp_column;
 };
 
 template <class T, int Wide, bool Transposed>
-__global__ void __launch_bounds__(tile_threads, 1) multiply_rows(RowTiles<T> in) {
+__global__ void __launch_bounds__(threads, 2) multiply_rows(RowTiles<T> in) {
   if (!tiles_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   using Block = RowBlock<T, Wide, Transposed>;
   const Block block(in, shared);
   typename Block::Sums sums = {};
   float z[4] = {};
-  const int steps = (in.head_size + stage_depth - 1) / stage_depth, stages = in.plan.stages;
+  block.load_x();
   for (int step = 0; step < stages - 1; ++step) block.load(step);
   block.fill_tables();
-  for (int step = 0; step < steps; ++step) {
-    wait_for_stage(stages);
+  if (!Transposed && in.mapped) {
+    wait_for_copies<stages - 1>();
+    block.map_x();
+  }
+  for (int step = 0; step < block.steps; ++step) {
+    wait_for_copies<stages - 2>();
     __syncthreads();
     block.load(step + stages - 1);
     block.multiply(step, sums, z);
@@ -298,10 +336,9 @@ void launch_rows(const Shape& shape, RowTiles<T> in) {
   in.heads = static_cast<int>(shape.heads);
   in.head_size = static_cast<int>(shape.head_size);
   in.mapped = shape.mapped;
-  in.plan = plan_rows(Wide, Transposed);
   launch(multiply_rows<T, Wide, Transposed>,
-         dim3(static_cast<unsigned>(shape.states() * divide_up(shape.tokens, block_tokens))),
-         dim3(tile_threads), in.plan.bytes, in);
+         dim3(static_cast<unsigned>(shape.states() * divide_up(shape.tokens, block_tokens))), dim3(threads),
+         RowBlock<T, Wide, Transposed>::bytes, in);
 }
 
 template <class T>
@@ -311,12 +348,10 @@ T* first_of(const ColumnView& columns) {
 
 }  // namespace
 
-SharedPlan plan_rows(int wide, bool transposed) {
-  const auto columns = static_cast<size_t>(warp_columns * 8 * wide);
-  const size_t rows = transposed ? columns : stage_depth, row = transposed ? stage_depth : columns;
-  const size_t stage = block_tokens * (stage_depth + padding) + rows * (row + padding);
-  return plan_shared(stage * sizeof(bf16), block_tokens * (columns + padding) * sizeof(bf16), table_bytes(wide),
-                     true);
+size_t rows_bytes(int64_t head_size) {
+  size_t bytes = 0;
+  with_wide(head_size, [&](auto wide) { bytes = RowBlock<bf16, decltype(wide)::value, true>::bytes; });
+  return bytes;
 }
 
 void answer_by_tiles(const Shape& shape, const Answer& step) {
@@ -324,11 +359,11 @@ void answer_by_tiles(const Shape& shape, const Answer& step) {
     using T = Pointee<decltype(type)>;
     RowTiles<T> in{};
     in.x = first_of<T>(step.x);
-    in.x_stride = step.x.stride;
+    in.x_stride = static_cast<int>(step.x.stride);
     in.matrix = static_cast<const T*>(step.matrix);
     in.total = step.total;
     in.y = first_of<T>(step.y);
-    in.y_stride = step.y.stride;
+    in.y_stride = static_cast<int>(step.y.stride);
     in.beside = step.add ? in.y : nullptr;
     in.beside_stride = in.y_stride;
     in.result = step.inverse;
@@ -341,13 +376,13 @@ void gradient_by_tiles(const Shape& shape, const Gradient& step) {
     using T = Pointee<decltype(type)>;
     RowTiles<T> in{};
     in.x = first_of<T>(step.x);
-    in.x_stride = step.x.stride;
+    in.x_stride = static_cast<int>(step.x.stride);
     in.matrix = static_cast<const T*>(step.matrix);
     in.total = step.total;
     in.beside = first_of<T>(step.under);
-    in.beside_stride = step.under.stride;
+    in.beside_stride = static_cast<int>(step.under.stride);
     in.y = first_of<T>(step.y);
-    in.y_stride = step.y.stride;
+    in.y_stride = static_cast<int>(step.y.stride);
     in.inverse = step.inverse;
     in.result = step.against;
     with_wide(shape.head_size, [&](auto wide) { launch_rows<T, decltype(wide)::value, true>(shape, in); });

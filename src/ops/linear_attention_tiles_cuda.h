@@ -1,5 +1,7 @@
-// What the tensor cores' kernels of linear attention share. Blocks are 8 warps, 2 (rows) × 4 (columns), each of
-// which multiplies some 16×16 by `Wide` 16×8 tiles; operands come through a ring of stages in shared memory.
+// What the tensor cores' kernels of linear attention share. Each warp of a block multiplies some 16×16 by some
+// 16×8 tiles; operands come through a ring of stages in shared memory. A thread applies the feature map to what
+// it has copied itself, before the barrier that shows it to the others, so that the loops of products hold
+// nothing else.
 #pragma once
 
 #include "cuda/cells.h"
@@ -8,9 +10,10 @@
 
 namespace linnet::cuda::linear_attention {
 
-constexpr int tile_threads = 256, warp_rows = 2, warp_columns = 4;
 constexpr int stage_depth = 32;  // of a product, at a time
 constexpr int padding = 8;  // behind each row in shared memory: 16 bytes, so that 8 rows meet no bank twice
+
+constexpr int64_t widest_head = 288;
 
 /// Turing's tensor cores know no bf16; there all is multiplied plainly.
 #if !defined(LINNET_CUDA_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -19,74 +22,59 @@ constexpr bool tiles_built = false;
 constexpr bool tiles_built = true;
 #endif
 
-/// How many 8-wide tiles a warp takes, so that 4 warps cover a head; 0 if none is made for that.
-constexpr int wide_for(int64_t head_size) {
-  for (const int wide : {1, 2, 4, 6, 8, 9})
-    if (head_size <= 32 * wide) return wide;
-  return 0;
-}
-
-/// body(a std::integral_constant) with the `Wide` for heads of this size.
-template <class Body>
-void with_wide(int64_t head_size, Body&& body) {
-  switch (wide_for(head_size)) {
-    case 1: return body(std::integral_constant<int, 1>());
-    case 2: return body(std::integral_constant<int, 2>());
-    case 4: return body(std::integral_constant<int, 4>());
-    case 6: return body(std::integral_constant<int, 6>());
-    case 8: return body(std::integral_constant<int, 8>());
-    default: return body(std::integral_constant<int, 9>());
-  }
-}
-
 /// body(a null T*) with the kernels' 16-bit type.
 template <class Body>
 void with_half(DType dtype, Body&& body) {
   dtype == DType::bf16 ? body(static_cast<bf16*>(nullptr)) : body(static_cast<f16*>(nullptr));
 }
 
-/// Shared memory of a block, in bytes: a ring of stages, in whose place a tile of results lies later, or behind
-/// it if the tile is wanted apart and the card has room for both; then tables. No stages: it does not fit.
-struct SharedPlan {
-  int stages = 0;
-  size_t tile_at = 0, tables_at = 0, bytes = 0;
-};
-SharedPlan plan_shared(size_t stage, size_t tile, size_t tables, bool apart);
-
-/// Until the oldest of a ring's stages has arrived, while those behind it are under way.
-__device__ __forceinline__ void wait_for_stage(int stages) {
-  if (stages >= 4)
-    wait_for_copies<2>();
-  else if (stages == 3)
-    wait_for_copies<1>();
-  else
-    wait_for_copies<0>();
+/// body(first row, column, rows at once, constant) for the packs of 8 values that are this thread's in tiles of
+/// Rows × Columns. Those of a row are dealt out as one or two powers of 2, so that hardly a thread has to ask
+/// whether one is its own.
+template <int Threads, int Rows, int First, int Packs, class Body>
+__device__ __forceinline__ void for_packs_of(Body body) {
+  constexpr int at_once = Threads / Packs;
+  static_assert((Packs & (Packs - 1)) == 0);
+  const int row = static_cast<int>(threadIdx.x) / Packs,
+            column = (First + static_cast<int>(threadIdx.x) % Packs) * 8;
+  if (at_once > Rows && row >= Rows) return;
+  body(row, column, std::integral_constant<int, at_once>());
+}
+template <int Threads, int Rows, int Columns, class Body>
+__device__ __forceinline__ void for_columns(Body body) {
+  constexpr int packs = Columns / 8, most = packs >= 32 ? 32 : packs >= 16 ? 16 : packs >= 8 ? 8 : 4;
+  for_packs_of<Threads, Rows, 0, most>(body);
+  if constexpr (packs > most) for_packs_of<Threads, Rows, most, packs - most>(body);
 }
 
-/// Rows × Columns values to shared memory, zeros where there are no more than `rows` and `columns`; all
-/// threads.
-template <int Rows, int Columns, class T>
-__device__ __forceinline__ void copy_tile(T* to, int to_stride, const T* from, int64_t from_stride, int rows,
+/// Begins to copy Rows × Columns values; zeros where there are no more than `rows` and `columns`.
+template <int Threads, int Rows, int Columns, class T>
+__device__ __forceinline__ void copy_rows(T* to, int to_stride, const T* from, int from_stride, int rows,
                                           int columns) {
-  constexpr int packs = Columns / 8;
+  for_columns<Threads, Rows, Columns>([&](int first, int column, auto at_once) {
+    constexpr int step = decltype(at_once)::value;
+    static_assert(step > Rows || Rows % step == 0);
+    const T* at = from + static_cast<int64_t>(first) * from_stride + column;
+    const int left = column < columns ? rows - first : 0;
 #pragma unroll
-  for (int first = 0; first < Rows * packs; first += tile_threads) {
-    const int i = first + threadIdx.x, row = i / packs, column = i % packs * 8;
-    if (Rows * packs % tile_threads == 0 || i < Rows * packs)
-      copy_16(to + row * to_stride + column, from + row * from_stride + column, row < rows && column < columns);
-  }
+    for (int row = 0; row < Rows; row += step)
+      copy_16(to + (first + row) * to_stride + column, at + static_cast<int64_t>(row * from_stride),
+              row < left);
+  });
 }
 
 /// And back, what there is of it.
-template <int Rows, int Columns, class T>
-__device__ __forceinline__ void store_tile(const T* from, int from_stride, T* to, int64_t to_stride, int rows,
+template <int Threads, int Rows, int Columns, class T>
+__device__ __forceinline__ void store_rows(const T* from, int from_stride, T* to, int to_stride, int rows,
                                            int columns) {
-  constexpr int packs = Columns / 8;
-  for (int i = threadIdx.x; i < Rows * packs; i += tile_threads) {
-    const int row = i / packs, column = i % packs * 8;
-    if (row < rows && column < columns)
-      store_pack(to + row * to_stride + column, load_pack<8>(from + row * from_stride + column));
-  }
+  for_columns<Threads, Rows, Columns>([&](int first, int column, auto at_once) {
+    if (column >= columns) return;
+#pragma unroll
+    for (int row = first; row < Rows; row += decltype(at_once)::value)
+      if (row < rows)
+        store_pack(to + static_cast<int64_t>(row) * to_stride + column,
+                   load_pack<8>(from + row * from_stride + column));
+  });
 }
 
 /// Two neighbours as a product's instruction takes them.
@@ -95,38 +83,57 @@ __device__ __forceinline__ unsigned& pair_at(T* at) {
   return *static_cast<unsigned*>(static_cast<void*>(at));
 }
 
-/// Of two neighbours; as on the CPU, rounded. NaN stays NaN.
+/// f of two neighbours, if mapped; as on the CPU, rounded. NaN stays NaN. Without branches, which would keep
+/// the compiler from moving it.
 template <class T>
-__device__ __forceinline__ unsigned features(unsigned pair) {
+__device__ __forceinline__ unsigned features(unsigned pair, bool mapped) {
 #if !defined(LINNET_CUDA_EMULATED) && __CUDA_ARCH__ >= 800
   unsigned y;
   if constexpr (std::is_same_v<T, bf16>) {
-    asm("max.NaN.bf16x2 %0, %1, %2;\n" : "=r"(y) : "r"(pair), "r"(0u));
-    asm("fma.rn.bf16x2 %0, %0, %1, %2;\n" : "+r"(y) : "r"(0x3f803f80u), "r"(0x35863586u));  // y·1 + 1e-6
+    asm("max.NaN.bf16x2 %0, %1, %2;\n" : "=r"(y) : "r"(pair), "r"(mapped ? 0u : 0xff80ff80u));
+    asm("fma.rn.bf16x2 %0, %0, %1, %2;\n"  // y·1 + 1e-6, or −0
+        : "+r"(y)
+        : "r"(0x3f803f80u), "r"(mapped ? 0x35863586u : 0x80008000u));
   } else {
-    asm("max.NaN.f16x2 %0, %1, %2;\n" : "=r"(y) : "r"(pair), "r"(0u));
-    asm("add.rn.f16x2 %0, %0, %1;\n" : "+r"(y) : "r"(0x00110011u));
+    asm("max.NaN.f16x2 %0, %1, %2;\n" : "=r"(y) : "r"(pair), "r"(mapped ? 0u : 0xfc00fc00u));
+    asm("add.rn.f16x2 %0, %0, %1;\n" : "+r"(y) : "r"(mapped ? 0x00110011u : 0x80008000u));
   }
   return y;
 #else
   const float2 x = unpack<T>(pair);
-  return pack<T>(feature(x.x), feature(x.y));
+  return mapped ? pack<T>(feature(x.x), feature(x.y)) : pair;
 #endif
 }
 
-/// x as a sum of three values of T, which hold all of an f32's 24 bits (of f16 as many as its range allows):
-/// the which-th of them, 0 beyond. A product with a column of f32s is one with these three columns.
+/// x as a sum of three values of T, which hold all of an f32's 24 bits (of f16 as many as its range allows), to
+/// every `stride`-th place. A product with a column of f32s is one with these three columns.
 template <class T>
-__device__ __forceinline__ float third_of(float x, int which) {
-  float third = 0;
+__device__ __forceinline__ void put_thirds(float x, T* to, int stride) {
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
-    T rounded;
-    assign(rounded, x);
-    if (i == which) third = to_float(rounded);
-    x -= to_float(rounded);
+    assign(to[i * stride], x);
+    x -= to_float(to[i * stride]);
   }
-  return third;
+}
+
+/// Columns of thirds, (4, stride) with zeros in the last row, as the right operand of a product.
+template <class T>
+__device__ __forceinline__ void load_thirds(unsigned (&right)[2], T* thirds, int stride) {
+  const int lane = threadIdx.x % warp_size;
+  T* const from = thirds + min(lane / 4, 3) * stride + 2 * (lane % 4);
+  right[0] = pair_at(from);
+  right[1] = pair_at(from + 8);
+}
+
+/// left[which], where `which` differs between warps and the array should stay in registers.
+template <int Tall>
+__device__ __forceinline__ void choose(unsigned (&chosen)[4], const unsigned (&left)[Tall][4], int which) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    chosen[i] = left[0][i];
+#pragma unroll
+    for (int m = 1; m < Tall; ++m) chosen[i] = which == m ? left[m][i] : chosen[i];
+  }
 }
 
 /// Over the four lanes that hold a row of a fragment.
@@ -157,7 +164,8 @@ __device__ __forceinline__ void multiply_fragments(const unsigned (&left)[Tall][
 void gather_by_tiles(const Shape& shape, const Gather& step);
 void answer_by_tiles(const Shape& shape, const Answer& step);
 void gradient_by_tiles(const Shape& shape, const Gradient& step);
-SharedPlan plan_gather(int wide);
-SharedPlan plan_rows(int wide, bool transposed);
+/// Shared memory of a block, in bytes.
+size_t gather_bytes(int64_t head_size);
+size_t rows_bytes(int64_t head_size);
 
 }  // namespace linnet::cuda::linear_attention
