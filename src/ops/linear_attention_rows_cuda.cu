@@ -122,27 +122,24 @@ struct RowBlock {
     else if constexpr (Transposed)
       load_columns(slot(step), matrix + k, in.head_size - k);
     else
-      copy_rows<threads, stage_depth, columns>(slot(step), tile_row,
-                                               matrix + static_cast<int64_t>(k) * in.head_size, in.head_size,
+      copy_rows<threads, stage_depth, columns>(slot(step), tile_row, matrix + k * in.head_size, in.head_size,
                                                in.head_size - k, in.head_size);
     commit_copies();
   }
 
-  // Where 8 values of a column of the matrix (of 32 in a stage) lie: without padding, for which there is no
-  // room, but so that 8 columns' meet no bank twice.
-  __device__ static int place_of(int column, int pack) {
-    return column * stage_depth + (pack ^ column / 2 % 4) * 8;
-  }
+  // Which pack of a column of the matrix in a stage holds its values from 8·pack on: there is no room for
+  // padding, but so 8 columns' meet no bank twice.
+  __device__ static int place_of(int column, int pack) { return pack ^ column / 2 % 4; }
 
   __device__ void load_columns(T* to, const T* from, int left) const {
     constexpr int packs = stage_depth / 8, at_once = threads / packs;
     const int first = static_cast<int>(threadIdx.x) / packs, pack = static_cast<int>(threadIdx.x) % packs;
-    to += place_of(first, pack);  // at_once is a multiple of 8
-    from += static_cast<int64_t>(first) * in.head_size + pack * 8;
+    to += first * stage_depth + place_of(first, pack) * 8;  // all of a thread's: at_once is a multiple of 8
+    from += first * in.head_size + pack * 8;
 #pragma unroll
     for (int column = 0; column < columns; column += at_once)
       if (columns % at_once == 0 || first + column < columns)
-        copy_16(to + column * stage_depth, from + static_cast<int64_t>(column) * in.head_size,
+        copy_16(to + column * stage_depth, from + column * in.head_size,
                 first + column < in.head_size && pack * 8 < left);
   }
 
@@ -175,8 +172,9 @@ struct RowBlock {
   __device__ void multiply(int step, Sums& sums, float (&z)[4]) const {
     const T* left_at =
         x_tile + (warp_row * half_tokens + lane % 16) * tile_row + lane / 16 * 8 + step * stage_depth;
-    const T* right = slot(step);
-    const int across = lane / 16 * 8, along = lane / 8 % 2, row = lane % 8;
+    const int across = lane / 16 * 8, along = lane / 8 % 2, row = lane % 8, column = warp_column * 8 * Wide;
+    const T* right =
+        slot(step) + (Transposed ? (column + row) * stage_depth : (8 * along + row) * tile_row + column);
 #pragma unroll
     for (int k = 0; k < stage_depth; k += 16) {
       unsigned left[tall][4];
@@ -191,11 +189,11 @@ struct RowBlock {
       multiply_fragments<T, tall, Wide>(
           left,
           [&](unsigned(&pairs)[4], int n) {
-            const int column = (warp_column * Wide + n) * 8 + (n + 1 < Wide ? across : 0);
+            const int next = 8 * n + (n + 1 < Wide ? across : 0);
             if constexpr (Transposed)
-              load_tiles(pairs, right + place_of(column + row, k / 8 + along));
+              load_tiles(pairs, right + place_of(row, k / 8 + along) * 8 + next * stage_depth);
             else
-              load_tiles_transposed(pairs, right + (k + 8 * along + row) * tile_row + column);
+              load_tiles_transposed(pairs, right + k * tile_row + next);
           },
           sums);
     }

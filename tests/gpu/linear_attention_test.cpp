@@ -62,6 +62,8 @@ TEST(GpuOperations, LinearAttentionOverPartsAndTiles) {
     expect_right({.batch = 1, .rows = 1, .columns = 131, .heads = 1, .head_size = 20, .map = map});
   }
   expect_right({.batch = 3, .rows = 12, .columns = 12, .heads = 2, .head_size = 8});
+  expect_right({.batch = 4, .rows = 1, .columns = 230, .heads = 2, .head_size = 24}, halves);
+  expect_right({.batch = 1, .rows = 1, .columns = 70, .heads = 1, .head_size = 288}, {DType::bf16});
 }
 
 TEST(GpuOperations, LinearAttentionWithConvolution) {
