@@ -32,7 +32,9 @@ double load_average() {
 
 }  // namespace
 
-DType BenchOptions::product_dtype() const { return ops::product_dtype_from_name(dtype, device_from_name(device)); }
+DType BenchOptions::product_dtype() const {
+  return ops::product_dtype_from_name(dtype, device_from_name(device));
+}
 
 void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::string> dtypes) {
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
@@ -42,9 +44,9 @@ void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::
       .in_range(1, 1000000)
       .capture_default_str();
   app.add_option("--threads", options.threads, "Threads; 0: all").in_range(0, 4096).capture_default_str();
-  app.add_option(
-         "--dtype", options.dtype,
-         fmt::format("Type of the products: {} (auto: the fastest here; tf32 and f16 on a GPU)", fmt::join(dtypes, ", ")))
+  app.add_option("--dtype", options.dtype,
+                 fmt::format("Type of the products: {} (auto: the fastest here; tf32 and f16 on a GPU)",
+                             fmt::join(dtypes, ", ")))
       .one_of(dtypes)
       .capture_default_str();
   app.add_option("--device", options.device, "Where to work: cpu, cuda, cuda:1, ...").capture_default_str();
@@ -69,8 +71,8 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
                                           {"engine", ops::matmul_engine_name(device)},
                                           {"threads", threads()},
                                           {"load_before", load}};
-  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, chip,
-             ops::matmul_engine_name(device), threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
+  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, chip, ops::matmul_engine_name(device),
+             threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
   Report report(name, machine, std::move(settings));
   if (load > 0.5 && !device.is_gpu())
     report.note(fmt::format(

@@ -100,7 +100,10 @@ MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
 
 Work MatmulCeiling::work(double least) const {
   if (bench_device().is_gpu())
-    return {.run = [s = state_] { ops::matmul(ops::as_matrix(s->left), ops::as_matrix(s->right).transposed(), s->result); },
+    return {.run =
+                [s = state_] {
+                  ops::matmul(ops::as_matrix(s->left), ops::as_matrix(s->right).transposed(), s->result);
+                },
             .least = least};
   const auto run = [s = state_] {
     s->primitive.execute(s->stream, {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}});

@@ -169,9 +169,7 @@ Operation attention_conv_operation(const Shapes& s, ops::FeatureMap map) {
   const int64_t filters = s.width / s.heads;
   const Tensor weight = leaf(random_tensor({filters, 1, kernel, kernel}, 0.2f), op.leaves);
   const Tensor bias = leaf(random_tensor({filters}, 0.2f), op.leaves);
-  op.forward = [=] {
-    return ops::linear_attention_conv(q, kv, weight, bias, s.heads, s.grid, s.grid, map);
-  };
+  op.forward = [=] { return ops::linear_attention_conv(q, kv, weight, bias, s.heads, s.grid, s.grid, map); };
   return op;
 }
 
@@ -288,7 +286,8 @@ Operation optimizer_operation(int64_t parameters) {
   op.bytes = 4.0 * 9 * static_cast<double>(part);  // five arrays read, four written
   const Tensor gradient = random_tensor({part}, 1e-3f), clip = Tensor::full({1}, 1.0f, bench_device());
   op.forward = [=, value = random_tensor({part}, 0.05f), mean = random_tensor({part}, 1e-3f),
-                square = Tensor::full({part}, 1e-6f, bench_device()), ema = random_tensor({part}, 0.05f)]() mutable {
+                square = Tensor::full({part}, 1e-6f, bench_device()),
+                ema = random_tensor({part}, 0.05f)]() mutable {
     ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 0.9999f}, clip, value, gradient, mean, square,
                     ema);
     return value;

@@ -19,7 +19,8 @@ constexpr const char* library_name = "liblinnet_cuda.so";
 constexpr const char* entry_name = "linnet_open_gpu";
 constexpr const char* path_variable = "LINNET_CUDA_LIBRARY";
 
-// Fills `api`, or writes why it cannot to `problem`.
+// Fills `api`, which says the version of the interface that the program knows, or writes why it cannot to
+// `problem`.
 using Entry = bool (*)(int index, GpuApi* api, char* problem, size_t room);
 
 // Beside the program, where an installation keeps libraries, or where the system looks.
@@ -37,7 +38,7 @@ std::vector<fs::path> places() {
 }
 
 void* load_library() {
-  std::string problems;
+  std::string problems = "it is not where it was looked for";
   for (const fs::path& path : places()) {
     if (path.has_parent_path() && !fs::exists(path)) continue;
     if (void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
@@ -46,7 +47,7 @@ void* load_library() {
   fail(
       "no GPU can be used: Linnet's library for it, {}, could not be loaded ({}); set {} to its path, or use "
       "--device cpu",
-      library_name, problems.empty() ? "there is none beside the program" : problems, path_variable);
+      library_name, problems, path_variable);
 }
 
 struct Opened {
@@ -76,12 +77,10 @@ const GpuApi& open_gpu(const Device& device) {
   void* const library = load_library();
   const auto entry = reinterpret_cast<Entry>(dlsym(library, entry_name));
   check(entry != nullptr, "{} is not a library of Linnet's: it has no {}", library_name, entry_name);
+  state.api.version = GpuApi::current_version;
   char problem[512] = "";
   check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
         problem);
-  check(state.api.version == GpuApi::current_version,
-        "{} is of another version of Linnet (interface {}, not {})", library_name, state.api.version,
-        GpuApi::current_version);
   state.device = device;
   state.ready = true;
   return state.api;

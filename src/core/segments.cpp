@@ -47,8 +47,10 @@ void Segments::remove_free(Address at, size_t size) {
 
 bool Segments::grow(size_t size) {
   if (size > SIZE_MAX / 2) return false;
-  size = std::max(source_.smallest, (size + source_.page - 1) / source_.page * source_.page);
-  void* const segment = source_.obtain(size);
+  const size_t least = (size + source_.page - 1) / source_.page * source_.page;
+  size = std::max(source_.smallest, least);
+  void* segment = source_.obtain(size);
+  if (segment == nullptr && size > least) segment = source_.obtain(size = least);  // the last there is
   if (segment == nullptr) return false;
   const auto at = reinterpret_cast<Address>(segment);
   segments_.emplace(at, size);

@@ -17,6 +17,7 @@ namespace linnet::cuda {
 namespace {
 
 struct Card {
+  int index = 0;
   cudaStream_t stream = nullptr;
   cudaDeviceProp properties{};
 };
@@ -161,6 +162,7 @@ void open_card(int index) {
     fail(fmt::format("the driver offers no GPU ({})", cudaGetErrorString(result)));
   if (index >= count) fail(fmt::format("the GPUs of this machine are 0 to {}", count - 1));
   Card& it = card();
+  it.index = index;
   must(cudaSetDevice(index), "opening it");
   must(cudaGetDeviceProperties(&it.properties, index), "asking for its properties");
   constexpr int least = 75;
@@ -175,7 +177,14 @@ void open_card(int index) {
 void wrong_type(DType dtype) { fail(fmt::format("the GPU has no kernel for {}", name_of(dtype))); }
 void fail(const std::string& sentence) { throw Error(sentence); }
 int multiprocessors() { return card().properties.multiProcessorCount; }
-cudaStream_t stream() { return card().stream; }
+
+// Which card a thread works on, the runtime keeps for each thread; it is told before the thread's first call.
+cudaStream_t stream() {
+  thread_local bool told = false;
+  if (!told) must(cudaSetDevice(card().index), "opening it");
+  told = true;
+  return card().stream;
+}
 
 void must(cudaError_t result, const char* doing) {
   if (result != cudaSuccess)

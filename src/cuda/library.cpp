@@ -2,6 +2,7 @@
 #include <cstring>
 #include <exception>
 
+#include "cuda/device.h"
 #include "cuda/kernels.h"
 #include "cuda/library.h"
 
@@ -30,8 +31,8 @@ extern "C" __attribute__((visibility("default"))) bool linnet_open_gpu(int index
                                                                        char* problem, size_t room) {
   using namespace linnet;
   try {
-    *api = {};
-    api->version = GpuApi::current_version;
+    // What the program has room for is what its own version of the interface says.
+    if (api->version != GpuApi::current_version) cuda::fail("the library is of another version of Linnet");
     cuda::open_device(index, *api);
     cuda::fill_tensor_kernels(*api);
     api->kernels = &cuda::all_kernels();

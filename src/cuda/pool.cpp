@@ -25,6 +25,7 @@ size_t reserved = 0, most_reserved = 0;  // of all segments, and how much they m
 void* obtain(size_t bytes) {
   if (most_reserved > 0 && reserved + bytes > most_reserved) return nullptr;
   void* segment = nullptr;
+  stream();  // so that this thread is on the card
   if (cudaMalloc(&segment, bytes) != cudaSuccess) {
     cudaGetLastError();  // it is dealt with
     return nullptr;
@@ -92,10 +93,9 @@ std::string mebibytes(size_t bytes) { return fmt::format("{:.1f} MiB", static_ca
   size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
   if (most_reserved > 0) total = std::min(total, most_reserved);
-  throw OutOfMemory(fmt::format(
-      "the GPU is out of memory: {} more wanted, {} in use of {}; fewer pictures at once, or weights "
-      "that stay in the CPU's memory (--memory), take less",
-      mebibytes(wanted), mebibytes(in_use), mebibytes(total)));
+  throw OutOfMemory(
+      fmt::format("the GPU is out of memory: {} more wanted, {} in use of {}; fewer pictures at once take less",
+                  mebibytes(wanted), mebibytes(in_use), mebibytes(total)));
 }
 
 void delete_if_empty(Pool* pool) {

@@ -19,7 +19,10 @@ class Recorder {
     if (!x.on_gpu()) return model_(x, t);
     const Tensor times = t.to(x.device());
     const bool seen_before = x.shape() == shape_;
-    if (!seen_before) forget();
+    if (!seen_before) {
+      forget();
+      possible_ = true;
+    }
     shape_ = x.shape();
     if (seen_before && possible_ && !recording_) record(x, times);
     if (!recording_) return model_(x, times);

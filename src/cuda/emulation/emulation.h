@@ -68,43 +68,14 @@ T __shfl_xor_sync(unsigned mask, T value, int bits) {
   return __shfl_sync(mask, value, linnet::cuda::emulation::lane() ^ bits);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, int by) {
-  const int lane = linnet::cuda::emulation::lane(), from = lane + by;
-  return __shfl_sync(mask, value, from < 32 ? from : lane);
-}
-
-template <class T>
-T atomicAdd(T* at, T value) {
-  const T before = *at;
-  *at = before + value;
-  return before;
-}
-inline int atomicMax(int* at, int value) {
-  const int before = *at;
-  *at = before > value ? before : value;
-  return before;
-}
-inline unsigned atomicInc(unsigned* at, unsigned limit) {
-  const unsigned before = *at;
-  *at = before >= limit ? 0 : before + 1;
-  return before;
-}
-inline void __threadfence() {}
-
-template <class T>
 T __ldg(const T* at) {
   return *at;
 }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
-inline float exp2f_(float x) { return std::exp2(x); }
-inline float __fdividef(float a, float b) { return a / b; }
 
 struct alignas(8) float2 {
   float x, y;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
 };
 struct alignas(8) uint2 {
   unsigned x, y;
@@ -112,11 +83,7 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
 inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 using std::max;
