@@ -9,6 +9,7 @@
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
+#include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
 #include "preview.h"
 #include "step_watch.h"
@@ -91,7 +92,8 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
     origin.memory = options.decoding_memory();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
-  nn::move_to(model, device);
+  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
+  place(model, device, 2 * batch);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
              name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
@@ -116,7 +118,6 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
       preview(step);
       watch(step);
     };
-    const int64_t batch = request.batch > 0 ? request.batch : default_batch(c, request.count);
     request.wanted = [&](int64_t first, int64_t end) {
       end_if_interrupted();
       const bool wanted = writer.wants(first, end, batch);

@@ -97,7 +97,7 @@ class TextStage {
       missing.push_back(states.size() - 1);
       fresh.push_back(ids);
     }
-    if (!fresh.empty()) nn::move_to(*encoder_, device_);
+    if (!fresh.empty()) place(*encoder_, device_, tokens());
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
       cache.keep(fresh[i], encoded);
       const Tensor mapped = cache.find(fresh[i], model_.caption_channels);
@@ -216,11 +216,10 @@ class PaintStage {
   /// Throws UsageError, before anything is computed, when --memory is too little.
   void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens) {
     dtype_ = product_dtype();
-    if (device_.is_gpu()) return limit_gpu();
     const bool guided = request.options.guidance_scale != 1.0f;
-    const StageMemory stages = plan_memory(
-        encoder, config_, vae_.get(),
-        {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_});
+    sizes_ = {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_};
+    if (device_.is_gpu()) return limit_gpu();
+    const StageMemory stages = plan_memory(encoder, config_, vae_.get(), sizes_);
     const size_t budget = options_.memory.empty() ? 0 : bytes_from(options_.memory);
     if (budget == 0) {
       decoding_ = bytes_from(options_.decoding_memory());
@@ -261,8 +260,8 @@ class PaintStage {
   }
 
  private:
-  // All stages stay there. What is decoded whole takes as much as is left, and goes in bands when that is too
-  // little.
+  // All stages stay there, of the weights as many as there is room for. What is decoded whole takes as much as
+  // is left, and goes in bands when that is too little.
   void limit_gpu() {
     if (!options_.memory.empty()) gpu().limit(bytes_from(options_.memory));
     decoding_ = 0;
@@ -276,7 +275,7 @@ class PaintStage {
     loaded_ = load_pixart(weights_);
     loaded_.model->set_product_dtype(dtype_);
     nn::freeze(*loaded_.model);
-    nn::move_to(*loaded_.model, device_);
+    place(*loaded_.model, device_, sizes_.pictures, sizes_.height, sizes_.width);
     loaded_.model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   }
 
@@ -287,6 +286,7 @@ class PaintStage {
   std::unique_ptr<Vae> vae_;
   LoadedPixArt loaded_;
   DType dtype_ = DType::f32;
+  StageSizes sizes_;
   size_t decoding_ = 0;
   bool one_by_one_ = false;
 };

@@ -4,6 +4,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
+#include "pipeline/memory_plan.h"
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
@@ -28,7 +29,8 @@ std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision,
   std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
   model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision), device));
   nn::freeze(*model);
-  nn::move_to(*model, device);
+  constexpr int64_t pictures = 2;  // one, with guidance
+  place(*model, device, pictures, model->config().sample_size, model->config().sample_size);
   model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   return model;
 }
@@ -39,7 +41,7 @@ void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& mo
   check_belongs(tokenizer, "the tokenizer", encoder.config());
   encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32
                                                                 : ops::fastest_wide_product_dtype(device));
-  nn::move_to(encoder, device);
+  place(encoder, device, 2 * model.config().caption_tokens);
 }
 
 std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,

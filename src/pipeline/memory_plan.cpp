@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "core/gpu.h"
+#include "nn/placement.h"
+#include "nn/product_type.h"
+
 namespace linnet {
 namespace {
 
@@ -23,6 +27,38 @@ size_t largest_block(const T5Encoder& encoder) {
 }
 
 }  // namespace
+
+size_t room_for_weights(int64_t tokens, int64_t width) {
+  constexpr size_t channel = 48;                // as below, in f32
+  constexpr size_t beside = size_t{256} << 20;  // cuBLASLt's and cuDNN's own, and a matrix that visits
+  const size_t activations = 2 * channel * static_cast<size_t>(tokens * width) + beside;
+  const size_t available = gpu().available();
+  return available - std::min(available, activations);
+}
+
+void place(DiT& model, const Device& device, int64_t pictures) {
+  if (!device.is_gpu()) return;
+  open_gpu(device);
+  const DiTConfig& c = model.config();
+  nn::place(model, device, nn::hidden_type(model.product_dtype(), device),
+            room_for_weights(pictures * c.tokens(), c.hidden_size));
+}
+
+void place(PixArt& model, const Device& device, int64_t pictures, int64_t height, int64_t width) {
+  if (!device.is_gpu()) return;
+  open_gpu(device);
+  const PixArtConfig& c = model.config();
+  nn::place(model, device, nn::hidden_type(model.product_dtype(), device),
+            room_for_weights(pictures * height * width / c.patch_size / c.patch_size, c.hidden_size));
+}
+
+void place(T5Encoder& encoder, const Device& device, int64_t tokens) {
+  if (!device.is_gpu()) return;
+  open_gpu(device);
+  const T5Config& c = encoder.config();
+  nn::place(encoder, device, encoder.product_dtype(),
+            room_for_weights(tokens, c.width + c.heads * c.head_size + c.hidden), nn::EightBits::streamed);
+}
 
 size_t StageMemory::smallest() const { return process + std::max({text, transformer, vae + decode_least}); }
 

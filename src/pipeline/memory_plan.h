@@ -1,6 +1,7 @@
 // How much memory the stages of painting from texts take, and how they share what they may.
 #pragma once
 
+#include "models/dit.h"
 #include "models/pixart.h"
 #include "models/t5.h"
 #include "models/vae.h"
@@ -29,6 +30,18 @@ struct StageMemory {
   /// In which the transformer stays while the autoencoder decodes.
   size_t together() const { return process + transformer + vae + decode_whole; }
 };
+
+/// Bytes of a GPU that weights may take beside the activations of `tokens` (of all pictures at once, those for
+/// guidance included) of that width, of which a recording has a copy of its own.
+size_t room_for_weights(int64_t tokens, int64_t width);
+
+/// A frozen model to a GPU, as much of it as there is room for beside the activations of so many pictures at
+/// once, those for guidance included; nothing happens for the CPU. See nn/placement.h.
+void place(DiT& model, const Device& device, int64_t pictures);
+/// The same of latents of that size.
+void place(PixArt& model, const Device& device, int64_t pictures, int64_t height, int64_t width);
+/// The same of texts of so many tokens in all.
+void place(T5Encoder& encoder, const Device& device, int64_t tokens);
 
 StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& transformer, const Vae* vae,
                         const StageSizes& sizes);

@@ -1,0 +1,77 @@
+// Models of which a small card holds a part.
+#include "nn/placement.h"
+
+#include "gpu/support.h"
+#include "models/dit.h"
+#include "pipeline/generate.h"
+#include "support/tiny_dit.h"
+
+namespace linnet {
+namespace {
+
+using ops::test::random;
+using ops::test::relative_error;
+using ops::test::the_gpu;
+using ops::test::values_of;
+
+DiT frozen(bool eight_bits) {
+  DiT model(test::tiny_dit());
+  nn::initialize(model, 1);
+  uint64_t seed = 0;
+  for (auto& [name, parameter] : nn::learned_parameters(model))
+    if (parameter->init.kind == nn::Init::Kind::zero)
+      parameter->value = random(parameter->shape, ++seed, DType::f32, 0.1f);
+  model.set_product_dtype(eight_bits ? DType::i8 : DType::f32);
+  nn::freeze(model);
+  return model;
+}
+
+// How many parameters lie on the GPU, and how many of those that may stay do not.
+std::pair<int, int> here_and_there(DiT& model) {
+  int there = 0, here = 0;
+  for (const auto& [name, parameter] : nn::all_parameters(model)) {
+    EXPECT_TRUE(parameter->value.on_gpu() || nn::may_visit(name, parameter->shape)) << name;
+    ++(parameter->value.on_gpu() ? there : here);
+  }
+  return {there, here};
+}
+
+TEST(GpuPlacement, WhatFindsNoRoomVisits) {
+  LINNET_NEED_GPU();
+  for (const bool eight_bits : {false, true}) {
+    SCOPED_TRACE(eight_bits);
+    DiT whole = frozen(eight_bits);
+    nn::place(whole, the_gpu, DType::f32, SIZE_MAX);
+    EXPECT_EQ(here_and_there(whole).second, 0);
+    const Tensor expected = generate(whole, {0, 1}, {3, 4}, {.steps = 3, .device = the_gpu}).host();
+    int before = 0;
+    for (const size_t room : {size_t{1} << 14, size_t{0}}) {  // some of them, and none
+      DiT part = frozen(eight_bits);
+      nn::place(part, the_gpu, DType::f32, room);
+      const auto [there, here] = here_and_there(part);
+      EXPECT_GT(there, 0);
+      EXPECT_GT(here, before);
+      before = here;
+      const Tensor samples = generate(part, {0, 1}, {3, 4}, {.steps = 3, .device = the_gpu}).host();
+      EXPECT_LT(relative_error(samples, values_of(expected)), 1e-3);
+    }
+  }
+}
+
+TEST(GpuPlacement, MatricesAreKeptOnceInTheTypeOfProducts) {
+  LINNET_NEED_GPU();
+  DiT model = frozen(false);
+  model.set_product_dtype(DType::bf16);
+  nn::place(model, the_gpu, DType::bf16, SIZE_MAX);
+  for (const auto& [name, parameter] : nn::all_parameters(model))
+    if (nn::may_visit(name, parameter->shape)) {
+      EXPECT_EQ(parameter->value.dtype(), DType::bf16) << name;
+    }
+  const MemoryStats before = gpu().stats();
+  generate(model, {0}, {1}, {.steps = 2, .device = the_gpu});
+  // Packed copies would be half of the parameters' 4 bytes.
+  EXPECT_LT(gpu().stats().in_use, before.in_use + static_cast<size_t>(nn::count_parameters(model)));
+}
+
+}  // namespace
+}  // namespace linnet
