@@ -1,5 +1,5 @@
-// Where a model's parameters lie while it computes on a GPU: all there, or, where the card is small, as many as it
-// holds; what stays on the CPU visits the GPU for every product.
+// Where a model's parameters lie while it computes on a GPU: all there, or, where the card is small, as many as
+// it holds; what stays on the CPU visits the GPU for every product.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,20 @@
 
 namespace linnet::nn {
 
-/// Whether a parameter is a matrix of a block's linear layer, which may stay on the CPU. Other parameters are small,
-/// or are read row by row.
+/// Whether a parameter is a matrix of a block's linear layer, which may stay on the CPU. Other parameters are
+/// small, or are read row by row.
 inline bool may_visit(std::string_view name, const Shape& shape) {
   return shape.rank() == 2 && name.find("block") != std::string_view::npos && name.ends_with(".weight") &&
          name.find("relative_attention_bias") == std::string_view::npos;
 }
 
-/// What layers do with matrices in 8 bits: keep them widened, too, or, if streamed, widen them for each product.
+/// What layers do with matrices in 8 bits: keep them widened, too, or, if streamed, widen them for each
+/// product.
 enum class EightBits : uint8_t { widened, streamed };
 
-/// Moves a frozen model to a GPU. Its blocks' matrices become `products` on the way, unless they are in 8 bits, so that
-/// its layers need no copy of them; those that do not fit into `room` bytes, the last ones, stay where and what they
-/// are. Nothing happens for the CPU.
+/// Moves a frozen model to a GPU. Its blocks' matrices become `products` on the way, unless they are in 8 bits,
+/// so that its layers need no copy of them; those that do not fit into `room` bytes, the last ones, stay where
+/// and what they are. Nothing happens for the CPU.
 template <class Module>
 void place(Module& module, const Device& device, DType products, size_t room,
            EightBits eight_bits = EightBits::widened) {
@@ -33,7 +34,9 @@ void place(Module& module, const Device& device, DType products, size_t room,
       return;
     }
     const bool in_8_bits = p.value.dtype() == DType::i8;
-    const size_t each = !in_8_bits ? size_of(products) : eight_bits == EightBits::streamed ? 1 : 1 + size_of(products);
+    const size_t each = !in_8_bits                          ? size_of(products)
+                        : eight_bits == EightBits::streamed ? 1
+                                                            : 1 + size_of(products);
     const size_t bytes = static_cast<size_t>(p.shape.numel()) * each;
     if (bytes > room) {
       room = 0;

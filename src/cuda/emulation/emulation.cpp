@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/poison.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -138,6 +139,10 @@ void fiber_main() {
 }
 
 void prepare(Fiber& fiber) {
+  // The functions in which the fiber before it ended never returned: the address sanitizer still watches
+  // between their variables.
+  constexpr size_t left = 16 * 1024;
+  unpoison(fiber.stack.get() + stack_bytes - left, left);
   auto top = reinterpret_cast<uintptr_t>(fiber.stack.get() + stack_bytes) / 16 * 16;
   auto* at = reinterpret_cast<void**>(top);
   *--at = nullptr;  // so that the function begins with the stack as after a call
