@@ -5,20 +5,13 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "ops/element.h"
 #include "ops/gpu_kernels.h"
 
 namespace linnet::ops {
 namespace {
 
 constexpr int64_t grain = 1 << 14;
-
-// The GPU wins.
-template <class... Tensors>
-Device device_of(const Tensors&... tensors) {
-  Device device;
-  ((device = tensors.on_gpu() ? tensors.device() : device), ...);
-  return device;
-}
 
 void check_alike(std::string_view name, const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape() && a.dtype() == DType::f32 && b.dtype() == DType::f32,
@@ -134,7 +127,7 @@ Tensor channels(const Tensor& x, int64_t first, int64_t count) {
 Tensor add_learned_noise(const Tensor& mean, const Tensor& v, const Tensor& noise, float low, float high) {
   check_alike("add_learned_noise", mean, v);
   check_alike("add_learned_noise", mean, noise);
-  const Device device = device_of(mean, v, noise);
+  const Device device = v.on_gpu() ? v.device() : device_of(mean, noise);
   Tensor result = Tensor::empty(mean.shape(), DType::f32, device);
   if (device.is_gpu()) {
     const Tensor m = mean.to(device), part = v.to(device), z = noise.to(device);

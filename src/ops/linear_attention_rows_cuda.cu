@@ -352,16 +352,27 @@ size_t rows_bytes(int64_t head_size) {
   return bytes;
 }
 
+namespace {
+
+// What answers and gradients have in common.
+template <class T, class Step>
+RowTiles<T> tiles_of(const Step& step) {
+  RowTiles<T> in{};
+  in.x = first_of<T>(step.x);
+  in.x_stride = static_cast<int>(step.x.stride);
+  in.matrix = static_cast<const T*>(step.matrix);
+  in.total = step.total;
+  in.y = first_of<T>(step.y);
+  in.y_stride = static_cast<int>(step.y.stride);
+  return in;
+}
+
+}  // namespace
+
 void answer_by_tiles(const Shape& shape, const Answer& step) {
   with_half(shape.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    RowTiles<T> in{};
-    in.x = first_of<T>(step.x);
-    in.x_stride = static_cast<int>(step.x.stride);
-    in.matrix = static_cast<const T*>(step.matrix);
-    in.total = step.total;
-    in.y = first_of<T>(step.y);
-    in.y_stride = static_cast<int>(step.y.stride);
+    RowTiles<T> in = tiles_of<T>(step);
     in.beside = step.add ? in.y : nullptr;
     in.beside_stride = in.y_stride;
     in.result = step.inverse;
@@ -372,15 +383,9 @@ void answer_by_tiles(const Shape& shape, const Answer& step) {
 void gradient_by_tiles(const Shape& shape, const Gradient& step) {
   with_half(shape.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    RowTiles<T> in{};
-    in.x = first_of<T>(step.x);
-    in.x_stride = static_cast<int>(step.x.stride);
-    in.matrix = static_cast<const T*>(step.matrix);
-    in.total = step.total;
+    RowTiles<T> in = tiles_of<T>(step);
     in.beside = first_of<T>(step.under);
     in.beside_stride = static_cast<int>(step.under.stride);
-    in.y = first_of<T>(step.y);
-    in.y_stride = static_cast<int>(step.y.stride);
     in.inverse = step.inverse;
     in.result = step.against;
     with_wide(shape.head_size, [&](auto wide) { launch_rows<T, decltype(wide)::value, true>(shape, in); });
