@@ -4,8 +4,6 @@
 #include "nn/product_type.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
-#include "ops/gated_residual.h"
-#include "ops/layer_norm_modulate.h"
 #include "ops/matmul.h"
 
 namespace linnet {
@@ -20,14 +18,14 @@ DiTBlock::DiTBlock(const DiTConfig& config)
       fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size),
       adaln_(config.hidden_size, 6 * config.hidden_size, nn::Init::zero()) {}
 
-Tensor DiTBlock::forward(const Tensor& x, const Tensor& conditioning, int64_t grid) const {
+ops::Residual DiTBlock::forward(ops::Residual stream, const Tensor& conditioning, int64_t grid) const {
   const DType dtype = conditioning.dtype();
   const auto m = ops::chunk(adaln_.forward(conditioning, DType::f32), 6);  // shift, scale, gate; twice
-  const Tensor h = ops::layer_norm_modulate(x, m[0], m[1], norm_epsilon, dtype);
-  const Tensor mixed = ops::gated_residual(x, m[2], attn_->forward(h, grid, grid));
-  const Tensor h2 = ops::layer_norm_modulate(mixed, m[3], m[4], norm_epsilon, dtype);
+  const auto [x, h] = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, dtype);
+  const auto [mixed, h2] =
+      ops::join_and_norm({x, m[2], attn_->forward(h, grid, grid)}, m[3], m[4], norm_epsilon, dtype);
   const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);  // (batch, tokens, 4·width)
-  return ops::gated_residual(mixed, m[5], fc2_.forward(hidden, dtype));
+  return {mixed, m[5], fc2_.forward(hidden, dtype)};
 }
 
 void DiTBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
@@ -59,20 +57,24 @@ Tensor DiT::forward(const Tensor& x, const Tensor& t, const Tensor& y) const {
   check(t.numel() == x.size(0) && y.numel() == x.size(0),
         "{} pictures need as many timesteps and classes, not {} and {}", x.size(0), t.numel(), y.numel());
 
-  Tensor h = ops::add_positions(x_embedder_.forward(x), pos_embed_.value);    // (batch, tokens, width)
+  // (batch, tokens, width)
+  ops::Residual stream{ops::add_positions(x_embedder_.forward(x), pos_embed_.value), {}, {}};
   const Tensor c = ops::add(t_embedder_.forward(t), y_embedder_.forward(y));  // (batch, width)
   const Tensor conditioning = ops::silu(c, nn::hidden_type(product_dtype_, c.device()));
   for (const DiTBlock& block : blocks_) {
     if (checkpointing_)
-      h = checkpoint(
-          [&block, grid](const std::vector<Tensor>& in) { return block.forward(in[0], in[1], grid); },
-          {h, conditioning});
+      stream.x = checkpoint(
+          [&block, grid](const std::vector<Tensor>& in) {
+            return ops::joined(block.forward({in[0], {}, {}}, in[1], grid));
+          },
+          {stream.x, conditioning});
     else
-      h = block.forward(h, conditioning, grid);
+      stream = block.forward(std::move(stream), conditioning, grid);
   }
   const auto m = ops::chunk(final_adaln_.forward(ops::silu(c, DType::f32), DType::f32), 2);  // shift, scale
-  h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);
-  return ops::unpatchify(h, grid, grid, config_.patch_size);
+  const Tensor h = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, DType::f32).normed;
+  const Tensor patches = final_linear_.forward(h, DType::f32);
+  return ops::unpatchify(patches, grid, grid, config_.patch_size);
 }
 
 void DiT::set_product_dtype(DType dtype) {

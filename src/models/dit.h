@@ -9,6 +9,7 @@
 #include "diffusion/prediction.h"
 #include "nn/embeddings.h"
 #include "nn/token_mixer.h"
+#include "ops/residual_norm.h"
 
 namespace linnet {
 
@@ -64,8 +65,9 @@ double gemm_flops(const DiTConfig& config);
 class DiTBlock {
  public:
   explicit DiTBlock(const DiTConfig& config);
-  /// x (batch, tokens, width) f32, conditioning (batch, width) in the product type.
-  Tensor forward(const Tensor& x, const Tensor& conditioning, int64_t grid) const;
+  /// The stream's x (batch, tokens, width) f32, conditioning (batch, width) in the product type. Returns the
+  /// stream before its last branch has joined, which the next block's norm does.
+  ops::Residual forward(ops::Residual stream, const Tensor& conditioning, int64_t grid) const;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
   bool stored_in_8_bits() const { return fc1_.weight.scale.defined(); }
 

@@ -9,8 +9,6 @@
 #include "ops/arrange.h"
 #include "ops/cast.h"
 #include "ops/combine.h"
-#include "ops/gated_residual.h"
-#include "ops/layer_norm_modulate.h"
 
 namespace linnet {
 namespace {
@@ -50,25 +48,26 @@ PixArtBlock::PixArtBlock(const PixArtConfig& config, int64_t index)
       cross_proj_(config.hidden_size, config.hidden_size, nn::Init::zero()),
       fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size) {}
 
-Tensor PixArtBlock::forward(const Tensor& x, const Tensor& modulation, const Tensor& text,
-                            const ops::Offsets& offsets, int64_t rows, int64_t columns) const {
+ops::Residual PixArtBlock::forward(ops::Residual stream, const Tensor& modulation, const Tensor& text,
+                                   const ops::Offsets& offsets, int64_t rows, int64_t columns) const {
   const DType dtype = text.dtype();
-  const int64_t width = x.size(2);
   // Shift, scale and gate of the mixer, then of the MLP.
   const auto m = ops::chunk(ops::add_row(modulation, table_.value), 6);
-  const Tensor h = ops::layer_norm_modulate(x, m[0], m[1], norm_epsilon, dtype);
-  const Tensor mixed = ops::gated_residual(x, m[2], attn_->forward(h, rows, columns));
+  const auto [x, h] = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, dtype);
+  const Tensor mixed = ops::joined({x, m[2], attn_->forward(h, rows, columns)});
 
   // Neither norm nor gate around the text.
-  const ops::RaggedAttention how{ops::even_offsets(x.size(0), x.size(1)), offsets, cross_heads_,
+  const int64_t width = mixed.size(2);
+  const ops::RaggedAttention how{ops::even_offsets(mixed.size(0), mixed.size(1)), offsets, cross_heads_,
                                  1.0f / std::sqrt(static_cast<float>(width / cross_heads_))};
   const Tensor q = cross_q_.forward(ops::cast(mixed, dtype), dtype);
   const Tensor attended = ops::ragged_attention(all_tokens(q), cross_kv_.forward(text, dtype), how);
-  const Tensor told = ops::add(mixed, cross_proj_.forward(attended, DType::f32).reshape(x.shape()));
+  const auto [told, h2] =
+      ops::join_and_norm({mixed, {}, cross_proj_.forward(attended, DType::f32).reshape(mixed.shape())}, m[3],
+                         m[4], norm_epsilon, dtype);
 
-  const Tensor h2 = ops::layer_norm_modulate(told, m[3], m[4], norm_epsilon, dtype);
   const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);
-  return ops::gated_residual(told, m[5], fc2_.forward(hidden, dtype));
+  return {told, m[5], fc2_.forward(hidden, dtype)};
 }
 
 void PixArtBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
@@ -135,28 +134,29 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   const Tensor patches = x_embedder_.forward(x);
   const Tensor positions = positions_.get(rows, columns, config_.hidden_size, base / static_cast<double>(rows),
                                           base / static_cast<double>(columns), patches.device());
-  Tensor h = ops::add_positions(patches, positions);  // (batch, tokens, width)
+  ops::Residual stream{ops::add_positions(patches, positions), {}, {}};  // (batch, tokens, width)
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
-  const DType dtype = nn::hidden_type(product_dtype_, h.device());
+  const DType dtype = nn::hidden_type(product_dtype_, patches.device());
   const Tensor text = text_fc2_.forward(
-      text_fc1_.forward(ops::cast(texts.states.to(h.device()), dtype), dtype, ops::Activation::gelu_tanh),
+      text_fc1_.forward(ops::cast(texts.states.to(patches.device()), dtype), dtype, ops::Activation::gelu_tanh),
       dtype);
   const ops::Offsets& offsets = texts.offsets;
   for (const PixArtBlock& block : blocks_) {
     if (checkpointing_)
-      h = checkpoint(
+      stream.x = checkpoint(
           [&block, offsets, rows, columns](const std::vector<Tensor>& in) {
-            return block.forward(in[0], in[1], in[2], offsets, rows, columns);
+            return ops::joined(block.forward({in[0], {}, {}}, in[1], in[2], offsets, rows, columns));
           },
-          {h, modulation, text});
+          {stream.x, modulation, text});
     else
-      h = block.forward(h, modulation, text, offsets, rows, columns);
+      stream = block.forward(std::move(stream), modulation, text, offsets, rows, columns);
     if (on_block_) on_block_();
   }
   const auto m = ops::chunk(ops::add_row(ops::concat_columns(time, time), final_table_.value), 2);
-  h = final_linear_.forward(ops::layer_norm_modulate(h, m[0], m[1], norm_epsilon, DType::f32), DType::f32);
-  return ops::unpatchify(h, rows, columns, patch);
+  const Tensor h = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, DType::f32).normed;
+  const Tensor painted = final_linear_.forward(h, DType::f32);
+  return ops::unpatchify(painted, rows, columns, patch);
 }
 
 TextStates PixArt::null_text() const {

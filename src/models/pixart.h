@@ -13,6 +13,7 @@
 #include "nn/embeddings.h"
 #include "nn/token_mixer.h"
 #include "ops/ragged_attention.h"
+#include "ops/residual_norm.h"
 
 namespace linnet {
 
@@ -84,10 +85,11 @@ TextStates join(const std::vector<Tensor>& texts);
 class PixArtBlock {
  public:
   PixArtBlock(const PixArtConfig& config, int64_t index);
-  /// x (batch, tokens, width) f32; modulation (batch, 6·width) f32, the same for all blocks; text (all text
-  /// tokens, width), whose type is that of the products.
-  Tensor forward(const Tensor& x, const Tensor& modulation, const Tensor& text, const ops::Offsets& offsets,
-                 int64_t rows, int64_t columns) const;
+  /// The stream's x (batch, tokens, width) f32; modulation (batch, 6·width) f32, the same for all blocks; text
+  /// (all text tokens, width), whose type is that of the products. Returns the stream before its last branch
+  /// has joined, which the next block's norm does.
+  ops::Residual forward(ops::Residual stream, const Tensor& modulation, const Tensor& text,
+                        const ops::Offsets& offsets, int64_t rows, int64_t columns) const;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
   bool stored_in_8_bits() const { return fc1_.weight.scale.defined(); }
 

@@ -118,6 +118,20 @@ void copy_columns(const Tensor& from, int64_t first, Tensor& to, int64_t into, i
   });
 }
 
+// All columns of x, from the first on, into those of the parts.
+void split_columns(const Tensor& x, std::vector<Tensor>& parts) {
+  const int64_t part = parts.front().shape()[-1];
+  const auto count = static_cast<int64_t>(parts.size());
+  if (!x.on_gpu() || count > ArrangeKernels::most_parts) {
+    for (int64_t k = 0; k < count; ++k) copy_columns(x, k * part, parts[static_cast<size_t>(k)], 0, part);
+    return;
+  }
+  std::array<View, ArrangeKernels::most_parts> views;
+  std::ranges::transform(parts, views.begin(), [](const Tensor& t) { return t.view(); });
+  gpu_kernels().arrange.split_columns(x.view(), views.data(), count, part, x.shape().rows(),
+                                      static_cast<int64_t>(size_of(x.dtype())));
+}
+
 }  // namespace
 
 std::vector<Tensor> chunk(const Tensor& x, int64_t n) {
@@ -135,16 +149,15 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t n) {
       if (gathered->defined()) accumulate_grad(slot, *gathered);
     });
   }
-  for (int64_t k = 0; k < n; ++k) {
-    Tensor y = Tensor::empty(x.shape().with_last(part), x.dtype(), x.device());
-    copy_columns(x, k * part, y, 0, part);
-    if (gathered)
-      record_backward(y, [gathered, k, part, type, shape = x.shape()](const Tensor& g) {
-        if (!gathered->defined()) *gathered = Tensor::zeros(shape, type, g.device());
-        copy_columns(g.to(gathered->device()).to(type), 0, *gathered, k * part, part);
-      });
-    parts.push_back(y);
-  }
+  for (int64_t k = 0; k < n; ++k)
+    parts.push_back(Tensor::empty(x.shape().with_last(part), x.dtype(), x.device()));
+  split_columns(x, parts);
+  for (int64_t k = 0; gathered && k < n; ++k)
+    record_backward(parts[static_cast<size_t>(k)],
+                    [gathered, k, part, type, shape = x.shape()](const Tensor& g) {
+                      if (!gathered->defined()) *gathered = Tensor::zeros(shape, type, g.device());
+                      copy_columns(g.to(gathered->device()).to(type), 0, *gathered, k * part, part);
+                    });
   return parts;
 }
 

@@ -54,22 +54,61 @@ __global__ void copy_units(const Unit* __restrict__ from, int64_t from_width, Un
   for_cells(rows, count, [&](int64_t row, int64_t i) { to[row * to_width + i] = from[row * from_width + i]; });
 }
 
+// Calls copy(Unit) with the widest accesses that all of these sizes and addresses, in bytes, are multiples of.
+template <class Copy>
+void with_widest_unit(std::initializer_list<uint64_t> multiples, const Copy& copy) {
+  uint64_t bits = 16;
+  for (const uint64_t multiple : multiples) bits |= multiple;
+  switch (bits & (~bits + 1)) {
+    case 16: return copy(uint4{});
+    case 8: return copy(uint2{});
+    case 4: return copy(uint32_t{});
+    case 2: return copy(uint16_t{});
+    default: return copy(uint8_t{});
+  }
+}
+
+uint64_t bits_of(const void* address) { return reinterpret_cast<uintptr_t>(address); }
+uint64_t bits_of(int64_t bytes) { return static_cast<uint64_t>(bytes); }
+
 void copy_columns(View from, int64_t from_width, int64_t first, View to, int64_t to_width, int64_t into,
                   int64_t count, int64_t rows, int64_t element) {
   const void* const source = from.as<char>() + first * element;
   void* const target = to.as<char>() + into * element;
-  const auto copy_as = [&]<class Unit>(Unit) {
-    constexpr int64_t bytes = sizeof(Unit);
-    for (const int64_t width : {from_width, to_width, count})
-      if (width * element % bytes != 0) return false;
-    if (!is_aligned(source, bytes) || !is_aligned(target, bytes)) return false;
-    launch_cells(rows, count * element / bytes, copy_units<Unit>, static_cast<const Unit*>(source),
-                 from_width * element / bytes, static_cast<Unit*>(target), to_width * element / bytes,
-                 count * element / bytes, rows);
-    return true;
-  };
-  // The widest accesses that the places allow.
-  copy_as(uint4{}) || copy_as(uint2{}) || copy_as(uint32_t{}) || copy_as(uint16_t{}) || copy_as(uint8_t{});
+  with_widest_unit({bits_of(from_width * element), bits_of(to_width * element), bits_of(count * element),
+                    bits_of(source), bits_of(target)},
+                   [&]<class Unit>(Unit) {
+                     constexpr int64_t bytes = sizeof(Unit);
+                     launch_cells(rows, count * element / bytes, copy_units<Unit>,
+                                  static_cast<const Unit*>(source), from_width * element / bytes,
+                                  static_cast<Unit*>(target), to_width * element / bytes,
+                                  count * element / bytes, rows);
+                   });
+}
+
+struct Parts {
+  void* at[ops::ArrangeKernels::most_parts];
+};
+
+// The same of all parts at once: a part of adaLN is too small to be worth a kernel of its own.
+template <class Unit>
+__global__ void split_units(const Unit* __restrict__ from, Parts parts, int64_t count, int64_t width,
+                            int64_t rows) {
+  for_cells(rows, count * width, [&](int64_t row, int64_t i) {
+    Unit* const to = static_cast<Unit*>(parts.at[i / width]);
+    to[row * width + i % width] = from[row * count * width + i];
+  });
+}
+
+void split_columns(View from, const View* views, int64_t count, int64_t part_width, int64_t rows,
+                   int64_t element) {
+  Parts parts{};
+  uint64_t bits = bits_of(from.data);
+  for (int64_t k = 0; k < count; ++k) bits |= bits_of(parts.at[k] = views[k].data);
+  with_widest_unit({bits, bits_of(part_width * element)}, [&]<class Unit>(Unit) {
+    launch_cells(rows, count * part_width * element / int64_t{sizeof(Unit)}, split_units<Unit>,
+                 from.as<const Unit>(), parts, count, part_width * element / int64_t{sizeof(Unit)}, rows);
+  });
 }
 
 // A tile goes through shared memory, so that both its reads and its writes run along rows. 8 bytes a value.
@@ -173,8 +212,8 @@ void timestep_embedding(View t, View y, int64_t n, int64_t width) {
 }  // namespace
 
 void fill(ops::ArrangeKernels& table) {
-  table = {to_patches, from_patches,  copy_columns, transpose,    add_repeated,
-           sum_tokens, spread_tokens, gather_rows,  scatter_rows, timestep_embedding};
+  table = {to_patches, from_patches,  copy_columns, split_columns, transpose,         add_repeated,
+           sum_tokens, spread_tokens, gather_rows,  scatter_rows,  timestep_embedding};
 }
 
 }  // namespace linnet::cuda

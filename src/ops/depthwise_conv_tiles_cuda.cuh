@@ -1,5 +1,5 @@
-// What the kernels of the depth-wise convolution share: the tile that a block works on, its place in the grid, and
-// how taps and rows of values come to shared memory and registers.
+// What the kernels of the depth-wise convolution share: the tile that a block works on, its place in the grid,
+// and how taps and rows of values come to shared memory and registers.
 #pragma once
 
 #include "cuda/cells.h"

@@ -98,17 +98,21 @@ Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
   check(x.dtype() == DType::f32 && gate.dtype() == DType::f32,
         "gated_residual: x and gate are of {} and {}, not f32", name_of(x.dtype()), name_of(gate.dtype()));
   Tensor out = forward(x, gate, y);
-  if (wants_grad(x, gate, y))
-    record_backward(out, [gate = gate.detach(), y = y.detach(), dx = x.grad_slot(),
-                          dgate_slot = gate.grad_slot(), dy_slot = y.grad_slot()](const Tensor& g) {
-      Tensor dy = Tensor::empty(y.shape(), y.dtype(), y.device());
-      Tensor dgate = Tensor::empty(gate.shape(), DType::f32, y.device());
-      backward(g, gate, y, dy, dgate);
-      accumulate_grad(dx, g);
-      accumulate_grad(dy_slot, dy);
-      accumulate_grad(dgate_slot, dgate);
-    });
+  record_gated_residual(out, x, gate, y);
   return out;
+}
+
+void record_gated_residual(Tensor& sum, const Tensor& x, const Tensor& gate, const Tensor& y) {
+  if (!wants_grad(x, gate, y)) return;
+  record_backward(sum, [gate = gate.detach(), y = y.detach(), dx = x.grad_slot(), dgate_slot = gate.grad_slot(),
+                        dy_slot = y.grad_slot()](const Tensor& g) {
+    Tensor dy = Tensor::empty(y.shape(), y.dtype(), y.device());
+    Tensor dgate = Tensor::empty(gate.shape(), DType::f32, y.device());
+    backward(g, gate, y, dy, dgate);
+    accumulate_grad(dx, g);
+    accumulate_grad(dy_slot, dy);
+    accumulate_grad(dgate_slot, dgate);
+  });
 }
 
 }  // namespace linnet::ops

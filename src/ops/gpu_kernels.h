@@ -35,6 +35,10 @@ struct ArrangeKernels {
   /// Columns of rows that are `from_width` and `to_width` elements of `element` bytes wide.
   void (*copy_columns)(View from, int64_t from_width, int64_t first, View to, int64_t to_width, int64_t into,
                        int64_t count, int64_t rows, int64_t element);
+  /// Rows of `element` bytes cut into `count` <= most_parts parts of equal widths, each a matrix of its own.
+  void (*split_columns)(View from, const View* parts, int64_t count, int64_t part_width, int64_t rows,
+                        int64_t element);
+  static constexpr int64_t most_parts = 8;
   /// f32 (rows, columns) → (columns, rows)
   void (*transpose)(View x, View y, int64_t rows, int64_t columns);
   /// f32: y[i] = x[i] + added[i mod period]
@@ -69,6 +73,11 @@ struct NormKernels {
   /// Sets dy (of y's type) = g·gate and dgate (batch, d) f32 = Σ g·y; g of any type.
   void (*gated_residual_backward)(View g, View gate, View y, View dy, View dgate, int64_t batch, int64_t tokens,
                                   int64_t d);
+  /// ops/residual_norm.h: sum = x + gate·branch, all but the branch f32, and its modulated norm y; of widths
+  /// that joins() is true for. No gate is one of 1.
+  void (*join_and_modulate)(View x, View gate, View branch, View sum, View shift, View scale, float epsilon,
+                            View y, View statistics, int64_t batch, int64_t tokens, int64_t d);
+  bool (*joins)(int64_t d);
   /// ops/rms_norm.h; x and weight f32, y and g of any type.
   void (*rms)(View x, View weight, float epsilon, View y, int64_t rows, int64_t d);
   /// Sets dx and dweight, f32.
@@ -200,26 +209,33 @@ struct GpuMuon {
   float momentum = 0, step = 0, kept = 0, ema_decay = 0;  ///< value = kept·value − step·update
 };
 
-/// All f32 unless said, of n elements. `clip` (one f32 on the GPU) is what gradients are multiplied with; a
-/// null gradient is 0.
+/// One of the parameters that a kernel works on together (ops/optimized.h), of n numbers in f32.
+struct GpuParameter {
+  View value, gradient, mean, square, ema;  ///< a null gradient is 0
+  int64_t n = 0;
+};
+
+/// All f32 unless said. `clip` (one f32 on the GPU) is what gradients are multiplied with; a null one is 0.
 struct OptimizerKernels {
-  /// norm = √squares; clip = limit/(norm + 1e-6) where norm is above the limit, else 1, as if it is 0.
-  void (*clip_factor)(View squares, float limit, View norm, View clip);
-  void (*adamw)(const GpuAdamW& s, View clip, View value, View gradient, View mean, View square, View ema,
-                int64_t n);
+  /// norm = √(Σ x²) of `count` arrays, x[i] of n[i] numbers, and clip = limit/(norm + 1e-6) where norm is above
+  /// the limit, else 1, as if it is 0; the same order always.
+  void (*clip_factor)(const View* x, const int64_t* n, int64_t count, float limit, View norm, View clip);
+  void (*adamw)(const GpuAdamW& s, View clip, const GpuParameter* parameters, int64_t count);
   /// ops/came.h of a stack of `count` matrices (rows, columns); square_rows and so on as CameState has them,
   /// and `square` alone of a parameter of one dimension (count = 0).
   void (*came)(const GpuCame& s, View clip, View value, View gradient, View mean, View square, View square_rows,
                View square_columns, View residual_rows, View residual_columns, View ema, int64_t count,
                int64_t rows, int64_t columns, int64_t n);
-  /// Muon before and after the orthogonalisation: mean = momentum·mean + clip·g, ahead = clip·g +
-  /// momentum·mean.
-  void (*muon_ahead)(const GpuMuon& s, View clip, View gradient, View mean, View ahead, int64_t n);
-  void (*muon_move)(const GpuMuon& s, View update, View value, View ema, int64_t n);
-  /// y, of any type, = x/max(√squares, least), squares one f32 on the GPU.
-  void (*divide_by_norm)(View x, View squares, float least, View y, int64_t n);
-  /// squared = gram² (rows, rows) is overwritten by a·1 + b·gram + c·gram²; gram of any type.
-  void (*muon_polynomial)(View gram, View squared, float a, float b, float c, int64_t rows);
+  /// Muon of `count` matrices of n numbers each, before the orthogonalisation: mean = momentum·mean + clip·g,
+  /// and ahead (count, n) = clip·g + momentum·mean.
+  void (*muon_ahead)(const GpuMuon& s, View clip, const GpuParameter* parameters, int64_t count, View ahead);
+  /// And after it: value = kept·value − step·update of (count, n), of any type, and its average.
+  void (*muon_move)(const GpuMuon& s, View update, const GpuParameter* parameters, int64_t count);
+  /// y (count, n), of any type: each matrix of x over its norm, or over `least` if that is larger.
+  void (*divide_by_norms)(View x, float least, View y, int64_t count, int64_t n);
+  /// y (count, rows, rows) = a·1 + b·gram + c·squared; squared is f32, the others of one type.
+  void (*muon_polynomial)(View gram, View squared, float a, float b, float c, View y, int64_t count,
+                          int64_t rows);
 };
 
 /// One of the terms of a linear combination.

@@ -36,21 +36,25 @@ Tensor layer_norm_modulate(const Tensor& x, const Tensor& shift_, const Tensor& 
   check_type("layer_norm_modulate", out_dtype, x.device());
   const int64_t rows = x.size(0) * x.size(1);
   Tensor y = Tensor::empty(x.shape(), out_dtype, x.device());
-  // Of each row: mean less its first value, 1/σ.
   Tensor statistics = Tensor::empty({rows, 2}, DType::f32, x.device());
   forward(x, shift, scale, epsilon, y, statistics);
-  if (wants_grad(x, shift, scale))
-    record_backward(y, [x = x.detach(), scale = scale.detach(), statistics, dx_slot = x.grad_slot(),
-                        dshift_slot = shift.grad_slot(), dscale_slot = scale.grad_slot()](const Tensor& g) {
-      Tensor dx = Tensor::empty(x.shape(), x.dtype(), x.device());
-      Tensor dshift = Tensor::empty(scale.shape(), DType::f32, x.device());
-      Tensor dscale = Tensor::empty(scale.shape(), DType::f32, x.device());
-      backward(g, x, scale, statistics, dx, dshift, dscale);
-      accumulate_grad(dx_slot, dx);
-      accumulate_grad(dshift_slot, dshift);
-      accumulate_grad(dscale_slot, dscale);
-    });
+  record_layer_norm_modulate(y, x, shift, scale, statistics);
   return y;
+}
+
+void record_layer_norm_modulate(Tensor& y, const Tensor& x, const Tensor& shift, const Tensor& scale,
+                                const Tensor& statistics) {
+  if (!wants_grad(x, shift, scale)) return;
+  record_backward(y, [x = x.detach(), scale = scale.detach(), statistics, dx_slot = x.grad_slot(),
+                      dshift_slot = shift.grad_slot(), dscale_slot = scale.grad_slot()](const Tensor& g) {
+    Tensor dx = Tensor::empty(x.shape(), x.dtype(), x.device());
+    Tensor dshift = Tensor::empty(scale.shape(), DType::f32, x.device());
+    Tensor dscale = Tensor::empty(scale.shape(), DType::f32, x.device());
+    backward(g, x, scale, statistics, dx, dshift, dscale);
+    accumulate_grad(dx_slot, dx);
+    accumulate_grad(dshift_slot, dshift);
+    accumulate_grad(dscale_slot, dscale);
+  });
 }
 
 }  // namespace linnet::ops

@@ -2,6 +2,8 @@
 // of a block. Backward reads g and x and writes dx, each once, and sums over rows as it goes: a thread owns
 // four columns of its block's rows. Any other width takes the plain kernels, which find a row's later readings
 // in the cache.
+#include <type_traits>
+
 #include "cuda/cells.h"
 #include "cuda/kernels.h"
 #include "cuda/packs.h"
@@ -10,7 +12,7 @@
 namespace linnet::cuda {
 namespace {
 
-constexpr int block_threads = 256;
+constexpr int block_threads = 256, most_packs_of_a_lane = 9;
 
 // Deviations are taken from a row's first value before its mean is formed: of values close together that
 // difference is exact, while a mean in f32 could be off by more than their deviation. statistics: mean less
@@ -22,48 +24,86 @@ struct WarpRows {
   int64_t tokens, chunks;  // of a sample
 };
 
-template <int Packs, class X, class Y>
+// What joins x before the norm, and where the sum goes. Branch: float, bf16, f16, or void for nothing.
+template <class Branch>
+struct Joining {
+  const Branch* branch;
+  const float* gate;  // of each sample; null: 1
+  float* sum;
+};
+template <>
+struct Joining<void> {};
+
+template <int Packs, class X, class Y, class Branch>
 __global__ void __launch_bounds__(block_threads, 2)
-    modulate_warps(const X* __restrict__ x, const float* __restrict__ shift, const float* __restrict__ scale,
-                   float epsilon, Y* __restrict__ y, float* __restrict__ statistics, WarpRows rows, int d) {
+    modulate_warps(const X* __restrict__ x, Joining<Branch> joining, const float* __restrict__ shift,
+                   const float* __restrict__ scale, float epsilon, Y* __restrict__ y,
+                   float* __restrict__ statistics, WarpRows rows, int d) {
+  constexpr bool joins = !std::is_void_v<Branch>;
+  using Joined = std::conditional_t<joins, Branch, float>;
   LINNET_DYNAMIC_SHARED(memory);
   float* const gain = static_cast<float*>(static_cast<void*>(memory));
-  float* const offset = gain + d;
+  float *const offset = gain + d, *const gate = offset + d;
   constexpr int warps = block_threads / warp_size;
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const int64_t sample = blockIdx.x / rows.chunks, chunk = blockIdx.x % rows.chunks;
   const int packs = d / pack_width;
   for (int i = static_cast<int>(threadIdx.x); i < packs; i += block_threads) {
-    auto values = load_pack<pack_width>(scale + sample * d + i * pack_width);
+    const int64_t at = sample * d + i * pack_width;
+    auto values = load_pack<pack_width>(scale + at);
 #pragma unroll
     for (int k = 0; k < pack_width; ++k) values.at[k] += 1.0f;
     store_pack(gain + i * pack_width, values);
-    store_pack(offset + i * pack_width, load_pack<pack_width>(shift + sample * d + i * pack_width));
+    store_pack(offset + i * pack_width, load_pack<pack_width>(shift + at));
+    if constexpr (joins)
+      store_pack(gate + i * pack_width, joining.gate ? load_pack<pack_width>(joining.gate + at)
+                                                     : Pack<float, pack_width>{{1.0f, 1.0f, 1.0f, 1.0f}});
   }
   __syncthreads();
   const int64_t first_token = (chunk * warps + warp) * rows.each;
   const int64_t last_token = min(first_token + rows.each, rows.tokens);
   Pack<X, pack_width> next[Packs];
+  Pack<Joined, pack_width> next_branch[joins ? Packs : 1];
   const auto read = [&](int64_t token) {
-    const X* const from = x + (sample * rows.tokens + token) * d;
+    const int64_t from = (sample * rows.tokens + token) * d;
 #pragma unroll
-    for (int p = 0; p < Packs; ++p)
-      if (lane + p * warp_size < packs)
-        next[p] = load_pack<pack_width>(from + (lane + p * warp_size) * pack_width);
+    for (int p = 0; p < Packs; ++p) {
+      const int at = (lane + p * warp_size) * pack_width;
+      if (at >= d) continue;
+      next[p] = load_pack<pack_width>(x + from + at);
+      if constexpr (joins) next_branch[p] = load_pack<pack_width>(joining.branch + from + at);
+    }
   };
-  if (first_token < last_token) read(first_token);
+  // With a branch, a row and the next one would be more than the registers hold.
+  constexpr bool ahead = !joins;
+  if (ahead && first_token < last_token) read(first_token);
   for (int64_t token = first_token; token < last_token; ++token) {
-    const float first = __shfl_sync(all_lanes, to_float(next[0].at[0]), 0),
-                share = 1.0f / static_cast<float>(d);
+    if constexpr (!ahead) read(token);
+    const int64_t row = sample * rows.tokens + token;
     float v[Packs][pack_width], sum = 0, squares = 0;
+#pragma unroll
+    for (int p = 0; p < Packs; ++p) {
+      const int at = (lane + p * warp_size) * pack_width;
+      if (at >= d) continue;
+#pragma unroll
+      for (int i = 0; i < pack_width; ++i) v[p][i] = to_float(next[p].at[i]);
+      if constexpr (joins) {
+        const auto gates = load_pack<pack_width>(gate + at);
+#pragma unroll
+        for (int i = 0; i < pack_width; ++i)
+          v[p][i] = fmaf(gates.at[i], to_float(next_branch[p].at[i]), v[p][i]);
+        store_pack(joining.sum + row * d + at, Pack<float, pack_width>{{v[p][0], v[p][1], v[p][2], v[p][3]}});
+      }
+    }
+    if (ahead && token + 1 < last_token) read(token + 1);
+    const float first = __shfl_sync(all_lanes, v[0][0], 0), share = 1.0f / static_cast<float>(d);
 #pragma unroll
     for (int p = 0; p < Packs; ++p)
       if (lane + p * warp_size < packs) {
 #pragma unroll
-        for (int i = 0; i < pack_width; ++i) v[p][i] = to_float(next[p].at[i]) - first;
+        for (int i = 0; i < pack_width; ++i) v[p][i] -= first;
         sum += v[p][0] + v[p][1] + (v[p][2] + v[p][3]);
       }
-    if (token + 1 < last_token) read(token + 1);
     const float mean = warp_sum(sum) * share;
 #pragma unroll
     for (int p = 0; p < Packs; ++p)
@@ -74,7 +114,6 @@ __global__ void __launch_bounds__(block_threads, 2)
           squares = fmaf(v[p][i], v[p][i], squares);
         }
     const float inverse = 1.0f / sqrtf(warp_sum(squares) * share + epsilon);
-    const int64_t row = sample * rows.tokens + token;
     if (lane == 0) store_pack<2>(statistics + 2 * row, {{mean, inverse}});
 #pragma unroll
     for (int p = 0; p < Packs; ++p) {
@@ -167,16 +206,18 @@ __global__ void modulate_plain(const X* x, const float* shift, const float* scal
                                 shift[sample * d + i]));
 }
 
-template <int Packs, class X, class Y>
+template <int Packs, class X, class Y, class Branch = void>
 void launch_warps(View x, View shift, View scale, float epsilon, View y, View statistics, int64_t batch,
-                  int64_t tokens, int64_t d) {
+                  int64_t tokens, int64_t d, Joining<Branch> joining = {}) {
   constexpr int64_t warps = block_threads / warp_size;
   int64_t each = 8;  // unless that leaves multiprocessors without work
   while (each > 1 && batch * divide_up(tokens, warps * each) < int64_t{4} * multiprocessors()) each /= 2;
   const WarpRows rows{static_cast<int>(each), tokens, divide_up(tokens, warps * each)};
-  launch(modulate_warps<Packs, X, Y>, dim3(static_cast<unsigned>(batch * rows.chunks)), dim3(block_threads),
-         static_cast<size_t>(2 * d) * sizeof(float), x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon,
-         y.as<Y>(), statistics.as<float>(), rows, static_cast<int>(d));
+  const int64_t shared = std::is_void_v<Branch> ? 2 * d : 3 * d;  // scale, shift and gate
+  launch(modulate_warps<Packs, X, Y, Branch>, dim3(static_cast<unsigned>(batch * rows.chunks)),
+         dim3(block_threads), static_cast<size_t>(shared) * sizeof(float), x.as<X>(), joining,
+         shift.as<float>(), scale.as<float>(), epsilon, y.as<Y>(), statistics.as<float>(), rows,
+         static_cast<int>(d));
 }
 
 template <int Packs, class X, class Y>
@@ -185,6 +226,21 @@ void launch_block(View x, View shift, View scale, float epsilon, View y, View st
   launch(modulate_block<Packs, X, Y>, dim3(static_cast<unsigned>(batch * tokens)), dim3(block_threads), 0,
          x.as<X>(), shift.as<float>(), scale.as<float>(), epsilon, y.as<Y>(), statistics.as<float>(), tokens,
          static_cast<int>(d));
+}
+
+template <int N>
+using Size = std::integral_constant<int, N>;
+
+// Calls what(Size<packs of a lane>{}); false if a warp has no room for the row.
+template <class What>
+bool with_packs_of_a_lane(int64_t packs, const What& what) {
+  if (packs <= 3 * warp_size)
+    what(Size<3>{});
+  else if (packs <= 6 * warp_size)
+    what(Size<6>{});
+  else if (packs <= most_packs_of_a_lane * warp_size)
+    what(Size<most_packs_of_a_lane>{});
+  return packs <= most_packs_of_a_lane * warp_size;
 }
 
 template <class X, class Y>
@@ -201,9 +257,10 @@ void modulate_typed(View x, View shift, View scale, float epsilon, View y, View 
            statistics.as<float>(), batch * tokens, tokens, d);
     return;
   }
-  if (packs <= 3 * warp_size) return go(launch_warps<3, X, Y>);
-  if (packs <= 6 * warp_size) return go(launch_warps<6, X, Y>);
-  if (packs <= 9 * warp_size) return go(launch_warps<9, X, Y>);
+  const auto warps = [&]<int Packs>(Size<Packs>) {
+    launch_warps<Packs, X, Y>(x, shift, scale, epsilon, y, statistics, batch, tokens, d);
+  };
+  if (with_packs_of_a_lane(packs, warps)) return;
   if (packs <= 4 * block_threads) return go(launch_block<4, X, Y>);
   return go(launch_block<12, X, Y>);
 }
@@ -364,6 +421,22 @@ void modulate(View x, View shift, View scale, float epsilon, View y, View statis
   });
 }
 
+bool joins(int64_t d) { return d % pack_width == 0 && d <= pack_width * most_packs_of_a_lane * warp_size; }
+
+void join_and_modulate(View x, View gate, View branch, View sum, View shift, View scale, float epsilon, View y,
+                       View statistics, int64_t batch, int64_t tokens, int64_t d) {
+  with_float(branch.dtype, [&](auto* from) {
+    using Branch = Pointee<decltype(from)>;
+    with_float(y.dtype, [&](auto* to) {
+      with_packs_of_a_lane(d / pack_width, [&]<int Packs>(Size<Packs>) {
+        launch_warps<Packs, float, Pointee<decltype(to)>, Branch>(
+            x, shift, scale, epsilon, y, statistics, batch, tokens, d,
+            {branch.as<Branch>(), gate.as<float>(), sum.as<float>()});
+      });
+    });
+  });
+}
+
 void modulate_backward(View g, View x, View scale, View statistics, View dx, View dshift, View dscale,
                        int64_t batch, int64_t tokens, int64_t d) {
   const RowParts rows(batch, tokens, d);
@@ -381,7 +454,8 @@ void modulate_backward(View g, View x, View scale, View statistics, View dx, Vie
 }
 
 void fill(ops::NormKernels& table) {
-  table = {modulate, modulate_backward, gated_residual, gated_residual_backward, rms, rms_backward};
+  table = {modulate, modulate_backward, gated_residual, gated_residual_backward, join_and_modulate, joins,
+           rms,      rms_backward};
 }
 
 }  // namespace linnet::cuda

@@ -1,6 +1,9 @@
 #include "gpu/support.h"
+#include "ops/arrange.h"
+#include "ops/cast.h"
 #include "ops/gated_residual.h"
 #include "ops/layer_norm_modulate.h"
+#include "ops/residual_norm.h"
 #include "ops/rms_norm.h"
 
 namespace linnet::ops::test {
@@ -8,6 +11,11 @@ namespace {
 
 // Few and many rows, and rows for which several parts are summed.
 const std::vector<std::pair<int64_t, int64_t>> batches = {{1, 1}, {2, 5}, {1, 37}, {3, 50}};
+
+std::vector<float> floats_of(const Tensor& t) {
+  const Tensor here = t.host().to(DType::f32);
+  return {here.data<float>(), here.data<float>() + here.numel()};
+}
 
 // The widths take every kernel: a warp a row of each size, a block a row, any other width.
 TEST(GpuOperations, LayerNormModulate) {
@@ -77,6 +85,46 @@ TEST(GpuOperations, GatedResidual) {
            .inputs = {random({batch, tokens, d}, 1), random({batch, d}, 2), random({batch, tokens, d}, 3)},
            .typed = "..t",
            .operation = [](const Inputs& in, DType) { return gated_residual(in[0], in[1], in[2]); }});
+}
+
+// The sum and its norm, so that both ways back meet. The widest have no kernel of their own.
+TEST(GpuOperations, JoinAndNorm) {
+  LINNET_NEED_GPU();
+  const auto both = [](Residual stream, const Tensor& shift, const Tensor& scale, DType dtype) {
+    const JoinedNorm result = join_and_norm(std::move(stream), shift, scale, 1e-6f, dtype);
+    return add(result.x, cast(result.normed, DType::f32));
+  };
+  for (const auto& [batch, tokens] : batches)
+    for (const int64_t d : {3, 64, 130, 384, 700, 1152, 1156}) {
+      const Tensor x = random({batch, tokens, d}, 1), branch = random({batch, tokens, d}, 2);
+      const Tensor gate = random({batch, d}, 3), shift = random({batch, d}, 4), scale = random({batch, d}, 5);
+      check_on_gpu({.name = fmt::format("join_and_norm {} {} {}", batch, tokens, d),
+                    .inputs = {x, gate, branch, shift, scale},
+                    .typed = "..t..",
+                    .operation = [&](const Inputs& in, DType dtype) {
+                      return both({in[0], in[1], in[2]}, in[3], in[4], dtype);
+                    }});
+      check_on_gpu({.name = fmt::format("join_and_norm without gate {} {} {}", batch, tokens, d),
+                    .inputs = {x, branch, shift, scale},
+                    .typed = "....",
+                    .operation = [&](const Inputs& in, DType dtype) {
+                      return both({in[0], {}, in[1]}, in[2], in[3], dtype);
+                    }});
+    }
+}
+
+// One kernel or two: the same bits.
+TEST(GpuOperations, JoinAndNormIsTheTwoOperations) {
+  LINNET_NEED_GPU();
+  for (const int64_t d : {384, 768, 1152})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Tensor x = random({2, 9, d}, 1).to(the_gpu), branch = random({2, 9, d}, 2).to(dtype).to(the_gpu);
+      const Tensor gate = random({2, d}, 3).to(the_gpu), shift = random({2, d}, 4).to(the_gpu);
+      const JoinedNorm together = join_and_norm({x, gate, branch}, shift, gate, 1e-6f, dtype);
+      const Tensor sum = gated_residual(x, gate, branch);
+      EXPECT_EQ(floats_of(together.x), floats_of(sum));
+      EXPECT_EQ(floats_of(together.normed), floats_of(layer_norm_modulate(sum, shift, gate, 1e-6f, dtype)));
+    }
 }
 
 TEST(GpuOperations, RmsNorm) {
