@@ -286,10 +286,9 @@ Operation optimizer_operation(int64_t parameters) {
   op.bytes = 4.0 * 9 * static_cast<double>(part);  // five arrays read, four written
   const Tensor gradient = random_tensor({part}, 1e-3f), clip = Tensor::full({1}, 1.0f, bench_device());
   op.forward = [=, value = random_tensor({part}, 0.05f), mean = random_tensor({part}, 1e-3f),
-                square = Tensor::full({part}, 1e-6f, bench_device()),
-                ema = random_tensor({part}, 0.05f)]() mutable {
-    ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 0.9999f}, clip, value, gradient, mean, square,
-                    ema);
+                square = Tensor::full({part}, 1e-6f, bench_device()), ema = random_tensor({part}, 0.05f)] {
+    ops::adamw_step({1e-6f, 0.9f, 0.999f, 1e-8f, 0.0f, 1000, 0.9999f}, clip,
+                    {{value, gradient, mean, square, ema}});
     return value;
   };
   return op;

@@ -50,8 +50,7 @@ float reached(float beta, int64_t step) {
   return 1.0f - static_cast<float>(std::pow(static_cast<double>(beta), static_cast<double>(step)));
 }
 
-void step_on_gpu(const AdamWStep& s, const Tensor& clip, Tensor& value, const Tensor& gradient, Tensor& mean,
-                 Tensor& square, Tensor& ema) {
+void step_on_gpu(const AdamWStep& s, const Tensor& clip, const std::vector<Optimized>& parameters) {
   const GpuAdamW settings{s.lr,
                           s.beta1,
                           s.beta2,
@@ -60,31 +59,30 @@ void step_on_gpu(const AdamWStep& s, const Tensor& clip, Tensor& value, const Te
                           s.ema_decay,
                           reached(s.beta1, s.step),
                           std::sqrt(reached(s.beta2, s.step))};
-  gpu_kernels().optimizer.adamw(settings, clip.view(), value.view(), gradient.view(), mean.view(),
-                                square.view(), ema.view(), value.numel());
+  const std::vector<GpuParameter> views = on_gpu(parameters);
+  gpu_kernels().optimizer.adamw(settings, clip.view(), views.data(), static_cast<int64_t>(views.size()));
+}
+
+void step_on_cpu(const AdamWStep& settings, float clip, Optimized parameter) {
+  const float correction1 = reached(settings.beta1, settings.step);
+  const float correction2 = std::sqrt(reached(settings.beta2, settings.step));
+  const float* g = parameter.gradient.defined() ? parameter.gradient.data<float>() : nullptr;
+  float *p = parameter.value.mutable_data<float>(), *m = parameter.mean.mutable_data<float>();
+  float *v = parameter.square.mutable_data<float>(), *average = parameter.ema.mutable_data<float>();
+  parallel_for(parameter.value.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(update)
+    (settings, correction1, correction2, clip, p + begin, g ? g + begin : nullptr, m + begin, v + begin,
+     average + begin, end - begin);
+  });
 }
 
 }  // namespace
 
-void adamw_step(const AdamWStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
-                Tensor& mean, Tensor& square, Tensor& ema) {
-  check(!gradient.defined() || gradient.numel() == value.numel(),
-        "adamw_step: a gradient of shape {} for a parameter of shape {}", to_string(gradient.shape()),
-        to_string(value.shape()));
-  for (const Tensor* state : {&mean, &square, &ema})
-    check(state->numel() == value.numel(), "adamw_step: a state of shape {} for a parameter of shape {}",
-          to_string(state->shape()), to_string(value.shape()));
-  if (value.on_gpu()) return step_on_gpu(settings, clip, value, gradient, mean, square, ema);
-  const float correction1 = reached(settings.beta1, settings.step), scale = clip.item();
-  const float correction2 = std::sqrt(reached(settings.beta2, settings.step));
-  const float* g = gradient.defined() ? gradient.data<float>() : nullptr;
-  float *p = value.mutable_data<float>(), *m = mean.mutable_data<float>(), *v = square.mutable_data<float>();
-  float* average = ema.mutable_data<float>();
-  parallel_for(value.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(update)
-    (settings, correction1, correction2, scale, p + begin, g ? g + begin : nullptr, m + begin, v + begin,
-     average + begin, end - begin);
-  });
+void adamw_step(const AdamWStep& settings, const Tensor& clip, const std::vector<Optimized>& parameters) {
+  for (const Optimized& parameter : parameters) check_sizes("adamw_step", parameter);
+  if (parameters.empty()) return;
+  if (clip.on_gpu()) return step_on_gpu(settings, clip, parameters);
+  for (const Optimized& parameter : parameters) step_on_cpu(settings, clip.item(), parameter);
 }
 
 }  // namespace linnet::ops

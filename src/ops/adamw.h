@@ -1,8 +1,8 @@
-// One optimiser step of one parameter, fused: AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW) and the
+// One optimiser step, fused: AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW) and the
 // moving average of the weights.
 #pragma once
 
-#include "core/tensor.h"
+#include "ops/optimized.h"
 
 namespace linnet::ops {
 
@@ -12,9 +12,7 @@ struct AdamWStep {
   float ema_decay;
 };
 
-/// All f32, of one shape and on one device; gradient may be undefined, then it counts as zero. clip (1) is what
-/// it is multiplied with first (ops/clip.h).
-void adamw_step(const AdamWStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
-                Tensor& mean, Tensor& square, Tensor& ema);
+/// clip (1) is what gradients are multiplied with first (ops/clip.h). Throws Error when sizes differ.
+void adamw_step(const AdamWStep& settings, const Tensor& clip, const std::vector<Optimized>& parameters);
 
 }  // namespace linnet::ops

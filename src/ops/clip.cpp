@@ -9,12 +9,15 @@ namespace linnet::ops {
 namespace {
 
 Clip clip_on_gpu(double limit, const std::vector<Tensor>& gradients, const Device& device) {
-  Tensor squares = Tensor::zeros({1}, DType::f32, device);
-  for (const Tensor& gradient : gradients)
-    gpu_kernels().reduce.add_squares(gradient.view(), squares.view(), gradient.numel());
+  std::vector<View> views;
+  std::vector<int64_t> sizes;
+  for (const Tensor& gradient : gradients) {
+    views.push_back(gradient.view());
+    sizes.push_back(gradient.numel());
+  }
   Clip clip{Tensor::empty({1}, DType::f32, device), Tensor::empty({1}, DType::f32, device)};
-  gpu_kernels().optimizer.clip_factor(squares.view(), static_cast<float>(limit), clip.norm.view(),
-                                      clip.factor.view());
+  gpu_kernels().optimizer.clip_factor(views.data(), sizes.data(), static_cast<int64_t>(views.size()),
+                                      static_cast<float>(limit), clip.norm.view(), clip.factor.view());
   return clip;
 }
 

@@ -1,9 +1,9 @@
-// One optimiser step of one matrix by Muon (Jordan et al. 2024; as torch.optim.Muon with Nesterov's momentum):
+// One optimiser step of matrices by Muon (Jordan et al. 2024; as torch.optim.Muon with Nesterov's momentum):
 // the momentum, with all its singular values brought near 1, is the update. With the moving average of the
 // weights.
 #pragma once
 
-#include "core/tensor.h"
+#include "ops/optimized.h"
 
 namespace linnet::ops {
 
@@ -17,9 +17,10 @@ struct MuonStep {
 /// steps of Newton and Schulz whose products are in dtype, bf16 or f32. Zero stays zero.
 Tensor orthogonalized(const Tensor& matrix, DType products);
 
-/// value, gradient and mean (rows, columns) f32, on one device; gradient may be undefined, then it counts as
-/// zero. clip (1) is what it is multiplied with first (ops/clip.h).
-void muon_step(const MuonStep& settings, const Tensor& clip, Tensor& value, const Tensor& gradient,
-               Tensor& mean, Tensor& ema, DType products);
+/// Of matrices, which keep no squares. clip (1) is what gradients are multiplied with first (ops/clip.h). On a
+/// GPU matrices of one shape take each product of a step together. Throws Error when one is no matrix, or sizes
+/// differ.
+void muon_step(const MuonStep& settings, const Tensor& clip, const std::vector<Optimized>& matrices,
+               DType products);
 
 }  // namespace linnet::ops

@@ -1,6 +1,5 @@
 #include "train/optimizer.h"
 
-#include "core/parallel.h"
 #include "ops/adamw.h"
 #include "ops/matmul.h"
 #include "ops/muon.h"
@@ -52,36 +51,26 @@ Tensor Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_d
       steps_done + 1, f(config.ema)};
   const ops::CameStep came{f(lr),           f(config.beta1),        f(config.beta2),
                            f(config.beta3), f(config.weight_decay), f(config.ema)};
+  const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(config.ema)};
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter->value;
     if (slot.rule == Rule::came)
       ops::came_step(came, clip.factor, value, value.grad(), slot.kept, slot.average->value);
-    else if (slot.rule == Rule::adamw)
-      ops::adamw_step(adamw, clip.factor, value, value.grad(), slot.kept.mean, slot.kept.square,
-                      slot.average->value);
   }
-  step_together(config, lr, clip.factor);
+  ops::adamw_step(adamw, clip.factor, all_by(Rule::adamw));
+  ops::muon_step(muon, clip.factor, all_by(Rule::muon), training_product_dtype(config));
   clear_gradients();
   return clip.norm;
 }
 
-// Muon's matrices, on a CPU side by side: the products of one are too small for several threads in a small
-// model, and in a large one there are many.
-void Optimizer::step_together(const OptimizerConfig& config, double lr, const Tensor& clip) {
-  std::vector<Slot*> slots;
-  for (Slot& slot : slots_)
-    if (slot.rule == Rule::muon) slots.push_back(&slot);
-  const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(config.ema)};
-  const DType products = training_product_dtype(config);
-  const auto step = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Slot& slot = *slots[static_cast<size_t>(i)];
-      Tensor& value = slot.parameter->value;
-      ops::muon_step(muon, clip, value, value.grad(), slot.kept.mean, slot.average->value, products);
-    }
-  };
-  const auto count = static_cast<int64_t>(slots.size());
-  device().is_gpu() ? step(0, count) : parallel_for(count, 1, step);
+std::vector<ops::Optimized> Optimizer::all_by(Rule rule) const {
+  std::vector<ops::Optimized> result;
+  for (const Slot& slot : slots_) {
+    const Tensor& value = slot.parameter->value;
+    if (slot.rule == rule)
+      result.push_back({value, value.grad(), slot.kept.mean, slot.kept.square, slot.average->value});
+  }
+  return result;
 }
 
 const Device& Optimizer::device() const {

@@ -5,6 +5,7 @@
 #include "nn/parameter.h"
 #include "ops/came.h"
 #include "ops/clip.h"
+#include "ops/optimized.h"
 #include "train/config.h"
 
 namespace linnet {
@@ -40,7 +41,7 @@ class Optimizer {
   static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
   static ops::CameState fresh_state(Rule rule, const Tensor& value);
   ops::Clip clip_gradients(double limit) const;
-  void step_together(const OptimizerConfig& config, double lr, const Tensor& clip);
+  std::vector<ops::Optimized> all_by(Rule rule) const;
   const Device& device() const;
 
   std::vector<Slot> slots_;

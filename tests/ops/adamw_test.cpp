@@ -25,7 +25,8 @@ TEST(AdamW, FollowsItsFormula) {
       Values value = values_of(s.value), mean(value.size()), square(value.size()), ema = value;
       for (int64_t step = 1; step <= 5; ++step) {
         const Tensor gradient = random({n}, static_cast<uint64_t>(step) + 10);
-        adamw_step(settings_of(step), clip, s.value, step == 3 ? Tensor() : gradient, s.mean, s.square, s.ema);
+        adamw_step(settings_of(step), clip,
+                   {{s.value, step == 3 ? Tensor() : gradient, s.mean, s.square, s.ema}});
         const Values g = values_of(gradient);
         for (size_t i = 0; i < value.size(); ++i) {
           const double gi = step == 3 ? 0.0 : 0.5 * g[i];
@@ -50,7 +51,7 @@ TEST(AdamW, DoesNotDependOnTheNumberOfThreads) {
     for (const int count : {1, 2, 3}) {
       const Threads guard(count);
       s = fresh(50001);
-      adamw_step(settings_of(1), clip, s.value, gradient, s.mean, s.square, s.ema);
+      adamw_step(settings_of(1), clip, {{s.value, gradient, s.mean, s.square, s.ema}});
       if (count == 1) one = s;
       EXPECT_TRUE(same_bytes(one.value, s.value) && same_bytes(one.ema, s.ema)) << count;
     }
@@ -60,12 +61,12 @@ TEST(AdamW, DoesNotDependOnTheNumberOfThreads) {
 TEST(AdamW, RefusesTensorsOfOtherSizes) {
   State s = fresh(8);
   EXPECT_NE(error_of([&] {
-              adamw_step(settings_of(1), clip, s.value, random({7}, 2), s.mean, s.square, s.ema);
+              adamw_step(settings_of(1), clip, {{s.value, random({7}, 2), s.mean, s.square, s.ema}});
             }).find("gradient of shape (7)"),
             std::string::npos);
   Tensor small = Tensor::zeros({7});
   EXPECT_NE(error_of([&] {
-              adamw_step(settings_of(1), clip, s.value, {}, small, s.square, s.ema);
+              adamw_step(settings_of(1), clip, {{s.value, {}, small, s.square, s.ema}});
             }).find("adamw_step"),
             std::string::npos);
 }

@@ -87,7 +87,7 @@ TEST(Muon, StepsAsItsFormulaSays) {
   Values expected = to_f64(value), momentum(expected.size()), average = expected;
   for (uint64_t turn = 0; turn < 3; ++turn) {
     const Tensor gradient = random({12, 20}, 10 + turn);
-    muon_step(settings, clip, value, turn == 2 ? Tensor() : gradient, mean, ema, DType::f32);
+    muon_step(settings, clip, {{value, turn == 2 ? Tensor() : gradient, mean, {}, ema}}, DType::f32);
     Matrix ahead{12, 20, Values(expected.size())};
     for (size_t i = 0; i < expected.size(); ++i) {
       const double g = turn == 2 ? 0 : 0.5 * static_cast<double>(gradient.data<float>()[i]);
@@ -108,7 +108,7 @@ TEST(Muon, StepsAsItsFormulaSays) {
 TEST(Muon, RefusesWhatIsNoMatrix) {
   const MuonStep settings{1e-2f, 0.9f, 0.1f, 0.99f};
   Tensor vector = random({6}, 1), mean = Tensor::zeros({6}), ema = vector.clone();
-  EXPECT_THROW(muon_step(settings, clip, vector, {}, mean, ema, DType::f32), Error);
+  EXPECT_THROW(muon_step(settings, clip, {{vector, {}, mean, {}, ema}}, DType::f32), Error);
   EXPECT_THROW(orthogonalized(vector, DType::f32), Error);
 }
 
