@@ -56,8 +56,10 @@ std::vector<std::string> prompts_of(const PaintOptions& options) {
   if (!options.prompt_file.empty()) {
     constexpr size_t limit = 100'000'000;
     std::istringstream lines(read_text_file(options.prompt_file, limit));
-    for (std::string line; std::getline(lines, line);)
+    for (std::string line; std::getline(lines, line);) {
+      if (line.ends_with('\r')) line.pop_back();  // of Windows
       if (!line.empty()) prompts.push_back(line);
+    }
   }
   if (prompts.empty()) throw UsageError("say what to paint: linnet generate \"two red stars\" -o out.png");
   return prompts;

@@ -2,6 +2,7 @@
 
 #include "builtin/builtin_model.h"
 #include "core/parallel.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
 #include "store/t5_file.h"
@@ -40,7 +41,7 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 }
 
 std::string short_name(const std::string& model) {
-  return is_builtin(model) ? model : printable(std::filesystem::path(model).filename().string());
+  return is_builtin(model) ? model : printable(path_of_folder(model).filename().string());
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {

@@ -46,13 +46,13 @@ void run(const Options& options) {
   const BundleTypes types{type_from(options.text_encoder, "--text-encoder"),
                           type_from(options.transformer, "--transformer")};
   const TextToImageParts parts = find_parts(options);
-  if (fs::exists(options.output))
-    throw UsageError(fmt::format("{} is there already", printable(options.output)));
-  check_writable(options.output);
+  const fs::path output = path_of_folder(options.output);
+  if (fs::exists(output)) throw UsageError(fmt::format("{} is there already", printable(output.string())));
+  check_writable(output);
   catch_interrupts();
   {
     Progress progress;
-    save_bundle(options.output, parts, types, choice_from_name(options.weights),
+    save_bundle(output, parts, types, choice_from_name(options.weights),
                 [&](const std::string& tensor, size_t done, size_t all) {
                   end_if_interrupted();
                   forget_mapped_pages();  // of the tensors before
@@ -60,10 +60,9 @@ void run(const Options& options) {
                                 fmt::format("{} of {}, {}", in_bytes(done), in_bytes(all), printable(tensor)));
                 });
   }
-  const PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(options.output)));
-  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(options.output),
-             describe_model(config), options.transformer, options.text_encoder,
-             in_bytes(bytes_in(options.output)));
+  const PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(output)));
+  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(output.string()),
+             describe_model(config), options.transformer, options.text_encoder, in_bytes(bytes_in(output)));
 }
 
 }  // namespace

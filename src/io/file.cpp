@@ -130,6 +130,10 @@ void write_file_atomically(const fs::path& path, const std::function<void(std::F
   }
 }
 
+fs::path path_of_folder(const fs::path& path) {
+  return path.has_filename() || !path.has_relative_path() ? path : path.parent_path();
+}
+
 void check_writable(const fs::path& path) {
   const fs::path target = final_target(path);
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");

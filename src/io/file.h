@@ -23,6 +23,9 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
 /// A whole text, by write_file_atomically.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 
+/// The folder that a path names, without the slashes behind it.
+std::filesystem::path path_of_folder(const std::filesystem::path& path);
+
 /// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a
 /// folder, or its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);

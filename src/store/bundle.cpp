@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/file.h"
 #include "io/text.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
@@ -18,7 +19,8 @@ constexpr const char* diffusers_file = "diffusion_pytorch_model.safetensors";
 // Becomes the wanted folder when all is written; gone if it is not.
 class NewBundle {
  public:
-  explicit NewBundle(const fs::path& path) : path_(path), partial_(path.string() + ".partial") {
+  explicit NewBundle(const fs::path& path)
+      : path_(path_of_folder(path)), partial_(path_.string() + ".partial") {
     std::error_code problem;
     check(!fs::exists(path_), "{}: it is there already", printable(path_.string()));
     fs::remove_all(partial_, problem);

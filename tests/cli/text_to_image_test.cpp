@@ -216,9 +216,11 @@ TEST_F(TextToImage, ABundleIsSmallAndPaintsNearlyTheSame) {
     EXPECT_EQ(encoder.entry("encoder.block.0.layer.1.DenseReluDense.wo.weight").dtype,
               type == "f32" ? DType::f32 : DType::i8);
     EXPECT_EQ(encoder.entry("shared.weight").dtype, type == "f32" ? DType::f32 : DType::bf16);
-    ASSERT_TRUE(succeeded(run(
-        {"generate", "two red stars", "-m", "b-" + type, "--steps", "3", "--seed", "5", "-o", type + ".png"},
-        {folder_.path()})));
+    const Result painted = run({"generate", "two red stars", "-m", "b-" + type + "/", "--steps", "3", "--seed",
+                                "5", "-o", type + ".png"},
+                               {folder_.path()});
+    ASSERT_TRUE(succeeded(painted));
+    EXPECT_TRUE(painted.out.starts_with("b-" + type + ": ")) << painted.out;
     EXPECT_LT(mean_difference(read_image(folder_ / (type + ".png")), read_image(folder_ / "a.png")),
               type == "f32" ? 2 : 25)
         << type;
@@ -324,7 +326,8 @@ TEST_F(TextToImage, ABundleIsWrittenAsAWholeOrNotAtAll) {
   ASSERT_TRUE(succeeded(run({"quantize", "model", "-o", "b"}, {folder_.path()})));
   fs::remove_all(folder_ / "model/vae");
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "c"}, {folder_.path()}), 2, "--parts"));
-  EXPECT_TRUE(succeeded(run({"quantize", "model/transformer", "--parts", "b", "-o", "c"}, {folder_.path()})));
+  EXPECT_TRUE(succeeded(run({"quantize", "model/transformer", "--parts", "b", "-o", "c/"}, {folder_.path()})));
+  EXPECT_TRUE(fs::exists(folder_ / "c/model_index.json"));
 }
 
 }  // namespace
