@@ -5,7 +5,6 @@
 #include "generate_options.h"
 #include "interrupt.h"
 #include "io/sheet.h"
-#include "memory_argument.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
@@ -89,10 +88,11 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   if (vae) {
     origin.vae = short_name(vae_path(options).string());
     origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
-    origin.memory = options.decoding_memory();
+    origin.memory = device.is_gpu() ? options.memory : options.decoding_memory();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
   const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
+  const size_t memory = decoding_limit(options, device);
   place(model, device, 2 * batch);
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
@@ -106,7 +106,6 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
                        {c.in_channels, c.input_size, c.input_size},
                        [&](int64_t picture) { return picture_text(origin, request, model, picture); },
                        [&] { return sheet_text(origin, request, model); }};
-  const size_t memory = bytes_from(options.decoding_memory());
   PictureWriter writer(options, job, decoder(vae.get(), memory));
   {
     Progress progress;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/gpu.h"
 #include "io/file.h"
 #include "io/npz.h"
 #include "io/safetensors.h"
@@ -55,6 +56,12 @@ void check_format(const OutputOptions& options) {
 }
 
 }  // namespace
+
+size_t decoding_limit(const OutputOptions& options, const Device& device) {
+  if (!device.is_gpu()) return bytes_from(options.decoding_memory());
+  if (!options.memory.empty()) open_gpu(device).limit(bytes_from(options.memory));
+  return 0;
+}
 
 void prepare_outputs(const OutputOptions& options) {
   bytes_from(options.decoding_memory());

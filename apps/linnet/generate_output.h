@@ -22,7 +22,7 @@ struct OutputOptions {
 
   /// Pictures go to a folder: what is there already is not painted again.
   bool to_folder() const;
-  /// --memory, or as much as decoding takes unless told otherwise.
+  /// --memory, or as much as decoding takes on a CPU unless told otherwise.
   std::string decoding_memory() const { return memory.empty() ? "4G" : memory; }
   /// As a name's ending: ".png". That of the output, or of the files in a folder.
   std::string extension() const;
@@ -33,6 +33,10 @@ struct OutputOptions {
 
 /// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.
 void prepare_outputs(const OutputOptions& options);
+
+/// Bytes for decoding a picture, as --memory says, or what it takes unless told otherwise; 0: as many as there
+/// are. That is on a GPU, all of whose memory --memory limits: what is too large for it is decoded in bands.
+size_t decoding_limit(const OutputOptions& options, const Device& device);
 
 /// What is painted, as far as the files that show it are concerned.
 struct PictureJob {

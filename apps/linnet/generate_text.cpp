@@ -220,13 +220,12 @@ class PaintStage {
     dtype_ = product_dtype();
     const bool guided = request.options.guidance_scale != 1.0f;
     sizes_ = {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_};
-    if (device_.is_gpu()) return limit_gpu();
+    decoding_ = decoding_limit(options_, device_);
+    // On a GPU all stages stay there, of the weights as many as there is room for.
+    if (device_.is_gpu()) return;
     const StageMemory stages = plan_memory(encoder, config_, vae_.get(), sizes_);
     const size_t budget = options_.memory.empty() ? 0 : bytes_from(options_.memory);
-    if (budget == 0) {
-      decoding_ = bytes_from(options_.decoding_memory());
-      return;
-    }
+    if (budget == 0) return;
     constexpr size_t megabyte = size_t{1} << 20;
     if (budget < stages.smallest())
       throw UsageError(fmt::format("--memory {} is too little for {}x{} latents: at least {}M are needed",
@@ -262,12 +261,6 @@ class PaintStage {
   }
 
  private:
-  // All stages stay there, of the weights as many as there is room for. What is decoded whole takes as much as
-  // is left, and goes in bands when that is too little.
-  void limit_gpu() {
-    if (!options_.memory.empty()) gpu().limit(bytes_from(options_.memory));
-    decoding_ = 0;
-  }
   DType product_dtype() const {
     const bool stored_in_8_bits = weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8;
     return options_.dtype == "auto" && stored_in_8_bits ? DType::i8

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "ops/matmul.h"
 #include "support/tiny_dit.h"
 
 namespace linnet {
@@ -39,6 +40,18 @@ TEST(ImageText, TheAutoencoderIsAskedForAgain) {
   const ImageText text = picture_text(origin, {}, model, 0);
   EXPECT_EQ(text.at("vae-hash"), "0123");
   EXPECT_NE(command_of(text).find("--vae sd-vae --memory 2G"), std::string::npos);
+}
+
+TEST(ImageText, ProductsAreNamedAsTheyWereAskedFor) {
+  const DiT model(test::tiny_dit());
+  const PictureOrigin origin{"linnet 1", "m", "f", ""};
+  PaintRequest request;
+  request.options.device = {Device::Kind::cuda, 0};
+  EXPECT_EQ(picture_text(origin, request, model, 0).at("dtype"), "f32");
+  ops::set_tf32(true);
+  EXPECT_NE(command_of(picture_text(origin, request, model, 0)).find("--dtype tf32 --device cuda"),
+            std::string::npos);
+  ops::set_tf32(false);
 }
 
 TEST(ImageText, RawWeightsOfACheckpointAreAskedForAgain) {
