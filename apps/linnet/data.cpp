@@ -13,6 +13,7 @@ struct Options {
   int64_t count = 20000, size = 32;
   uint64_t seed = 0;
   bool held_out = false, one_object = false;
+  double spread = 1;
 };
 
 // A bar while write(on_picture) works.
@@ -35,7 +36,9 @@ void run_scenes(const Options& o) {
   const SceneSet set = o.held_out     ? SceneSet::held_out
                        : o.one_object ? SceneSet::one_object
                                       : SceneSet::training;
-  with_progress(o, [&](const auto& show) { write_scenes(o.dir, o.count, o.size, o.seed, set, show); });
+  with_progress(o, [&](const auto& show) {
+    write_scenes(o.dir, o.count, o.size, o.seed, set, static_cast<float>(o.spread), show);
+  });
   fmt::print("{} pictures of {}x{} pixels with a sentence each: {}\n", o.count, o.size, o.size, o.dir);
 }
 
@@ -65,6 +68,10 @@ void add_data(const Verb& app) {
   const Argument held_out =
       scenes.add_flag("--held-out", of_scenes->held_out, "Those whose sentences training never sees");
   scenes.add_flag("--one-object", of_scenes->one_object, "Those of one object").excludes(held_out);
+  scenes
+      .add_option("--spread", of_scenes->spread,
+                  "How far objects are from the places that their sentences stand for most: 0 to 1")
+      .capture_default_str();
   scenes.callback([of_scenes] { run_scenes(*of_scenes); });
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <sstream>
 
 #include "core/parallel.h"
@@ -76,28 +77,74 @@ bool holds(Relation relation, const Scene& a, const Scene& b) {
   return true;
 }
 
-// Between the least and the most that the size allows; sizes that are said stay clear of the middle.
-float random_radius(ObjectSize size, const Radii& radii, Generator& generator) {
+// The least and the most that the size allows; sizes that are said stay clear of the middle.
+std::pair<float, float> radii_for(ObjectSize size, const Radii& radii) {
   constexpr float clear = 0.02f;
   switch (size) {
-    case ObjectSize::small: return between(generator, radii.least, radii.middle - clear);
-    case ObjectSize::large: return between(generator, radii.middle + clear, radii.most);
+    case ObjectSize::small: return {radii.least, radii.middle - clear};
+    case ObjectSize::large: return {radii.middle + clear, radii.most};
     case ObjectSize::any: break;
   }
-  return between(generator, radii.least, radii.most);
+  return {radii.least, radii.most};
 }
 
-// One try to find places for all; false if some touch or do not lie as they should.
-bool place(std::vector<Scene>& objects, const Description& what, Generator& generator) {
+// From a picture's middle to an object that is arranged: two large ones just do not touch.
+constexpr float aside = 0.245f;
+
+// The middle of one of two groups.
+std::pair<float, float> middle_of(Relation relation, bool first) {
+  const float before = first ? 0.5f - aside : 0.5f + aside, after = 1.0f - before;
+  switch (relation) {
+    case Relation::right: return {after, 0.5f};
+    case Relation::above: return {0.5f, before};
+    case Relation::below: return {0.5f, after};
+    default: return {before, 0.5f};
+  }
+}
+
+// From there to the i-th object of its group: in a row or a column, or three as a triangle.
+std::pair<float, float> within_group(int count, int i, bool column) {
+  if (count == 1) return {0.0f, 0.0f};
+  if (count == 3 && i == 2) return {0.0f, -aside};
+  const float along = i == 0 ? -aside : aside;
+  return column ? std::pair(0.0f, along) : std::pair(along, count == 3 ? aside : 0.0f);
+}
+
+// All in their usual places and sizes: those that are beside each other in any of four ways.
+void arrange(std::vector<Scene>& objects, const Description& what, Generator& generator) {
+  const Radii radii = radii_of(static_cast<int>(objects.size()));
+  Relation relation = what.relation;
+  if (relation == Relation::beside) relation = static_cast<Relation>(1 + generator.below(4));
+  const bool alone = what.groups.size() == 1;
+  auto object = objects.begin();
+  for (const Group& group : what.groups) {
+    const auto [x, y] = alone ? std::pair(0.5f, 0.5f) : middle_of(relation, &group == &what.groups.front());
+    for (int i = 0; i < group.count; ++i, ++object) {
+      const auto [dx, dy] = within_group(group.count, i, x != 0.5f);
+      object->cx = x + dx;
+      object->cy = y + dy;
+      const auto [least, most] = radii_for(group.size, radii);
+      object->radius = std::midpoint(least, most);
+    }
+  }
+}
+
+// One try to find places for all, so far from the usual ones; false if some touch or do not lie as they should.
+bool place(std::vector<Scene>& objects, const std::vector<Scene>& usual, float spread, const Description& what,
+           Generator& generator) {
   constexpr float margin = 0.04f, gap = 0.05f;
   const auto first_group = static_cast<size_t>(what.groups.front().count);
   const Radii radii = radii_of(static_cast<int>(objects.size()));
   for (size_t i = 0; i < objects.size(); ++i) {
     Scene& object = objects[i];
-    object.radius = random_radius(what.groups[i < first_group ? 0 : 1].size, radii, generator);
+    const auto [least, most] = radii_for(what.groups[i < first_group ? 0 : 1].size, radii);
+    object.radius = between(generator, least, most);
     const float room = 0.5f - object.radius - margin;
     object.cx = 0.5f + between(generator, -room, room);
     object.cy = 0.5f + between(generator, -room, room);
+    if (usual.empty()) continue;
+    for (float Scene::*number : {&Scene::radius, &Scene::cx, &Scene::cy})
+      object.*number = std::lerp(usual[i].*number, object.*number, spread);
   }
   for (size_t i = 0; i < objects.size(); ++i)
     for (size_t j = i + 1; j < objects.size(); ++j) {
@@ -176,7 +223,7 @@ bool is_held_out(const Description& description) {
   return hash % 8 == 0;
 }
 
-std::vector<Scene> random_scene(const Description& description, Generator& generator) {
+std::vector<Scene> random_scene(const Description& description, Generator& generator, float spread) {
   check(!description.groups.empty() && description.groups.size() <= 2, "a scene has one or two groups");
   std::vector<Scene> objects;
   for (const Group& group : description.groups)
@@ -184,7 +231,9 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
       objects.push_back(upright_object(group.shape, group.colour, generator));
   check(!objects.empty() && objects.size() <= most_objects, "a scene has 1 to {} objects, not {}", most_objects,
         objects.size());
-  while (!place(objects, description, generator)) {
+  std::vector<Scene> usual;  // none where it plays no part
+  if (spread < 1) arrange(usual = objects, description, generator);
+  while (!place(objects, usual, spread, description, generator)) {
   }
   return objects;
 }
@@ -198,17 +247,18 @@ bool belongs(const Description& description, SceneSet set) {
 
 }  // namespace
 
-CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set) {
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set, float spread) {
   Generator generator(mix(mix(seed, 0x5ce9e5), static_cast<uint64_t>(index)));
   CaptionedScene result;
   do result.description = random_description(generator);
   while (!belongs(result.description, set));
-  result.objects = random_scene(result.description, generator);
+  result.objects = random_scene(result.description, generator, spread);
   return result;
 }
 
 void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, SceneSet set,
-                  const std::function<void(int64_t)>& progress) {
+                  float spread, const std::function<void(int64_t)>& progress) {
+  if (!(spread >= 0 && spread <= 1)) throw UsageError(fmt::format("spread must lie in 0..1, not {}", spread));
   prepare_data_set(dir, count, size);
   const auto file_of = [](int64_t index) { return fmt::format("{:06}.png", index); };
   constexpr int64_t batch = 256;  // pictures between two calls of progress
@@ -216,7 +266,7 @@ void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size,
     const int64_t here = std::min(batch, count - first);
     parallel_for(here, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = first + begin; i < first + end; ++i)
-        write_image(dir / file_of(i), render(captioned_scene(seed, i, set).objects, size));
+        write_image(dir / file_of(i), render(captioned_scene(seed, i, set, spread).objects, size));
     });
     if (progress) progress(first + here);
   }

@@ -53,8 +53,11 @@ Description random_description(Generator& generator);
 /// Descriptions of several objects that training never sees, one in eight by a hash: what scores are taken on.
 bool is_held_out(const Description& description);
 
-/// Objects that show it, none touching another, and the background on the first.
-std::vector<Scene> random_scene(const Description& description, Generator& generator);
+/// Objects that show it, none touching another, and the background on the first. With a spread of 1 they are
+/// anywhere and of any size that the sentence allows, with 0 in the one place and of the one size that it
+/// stands for most, else so far between: what a sentence says of places shows then in every picture, and not
+/// only on an average over many.
+std::vector<Scene> random_scene(const Description& description, Generator& generator, float spread = 1.0f);
 
 /// Which descriptions a data set has: all that are not held out, those that are, or those of one object alone,
 /// which a model learns first with profit.
@@ -65,11 +68,12 @@ struct CaptionedScene {
   Description description;
   std::vector<Scene> objects;
 };
-CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set);
+CaptionedScene captioned_scene(uint64_t seed, int64_t index, SceneSet set, float spread = 1.0f);
 
 /// Writes dir/<index>.png and dir/captions.jsonl with a line for each: file and caption. progress is called
-/// with the number of pictures written so far. Throws UsageError as write_data_set does.
+/// with the number of pictures written so far. Throws UsageError as write_data_set does, and when spread is not
+/// in 0..1.
 void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed, SceneSet set,
-                  const std::function<void(int64_t)>& progress = {});
+                  float spread = 1.0f, const std::function<void(int64_t)>& progress = {});
 
 }  // namespace linnet

@@ -36,9 +36,10 @@ TEST(Sentences, OtherTextsSayNothing) {
 
 TEST(CaptionedScenes, NothingTouchesAndAllLiesAsItShould) {
   Generator generator(2);
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 600; ++i) {
     const Description what = random_description(generator);
-    const auto objects = random_scene(what, generator);
+    const float spread = i % 3 == 0 ? 1.0f : i % 3 == 1 ? 0.5f : 0.0f;
+    const auto objects = random_scene(what, generator, spread);
     size_t wanted = 0;
     for (const Group& group : what.groups) wanted += static_cast<size_t>(group.count);
     ASSERT_EQ(objects.size(), wanted);
@@ -66,6 +67,34 @@ TEST(CaptionedScenes, NothingTouchesAndAllLiesAsItShould) {
       for (size_t b = static_cast<size_t>(what.groups[0].count); b < objects.size(); ++b)
         EXPECT_LT(objects[static_cast<size_t>(a)].cy, objects[b].cy);
   }
+}
+
+// Without spread a sentence has one picture, but for tints and background; with some, objects stay near.
+TEST(CaptionedScenes, SpreadLeadsAwayFromTheUsualPlaces) {
+  Generator generator(6);
+  for (const char* text : {"a red star", "three blue rings", "two red stars above a small blue ring",
+                           "a large pink heart right of two green moons"}) {
+    const Description what = *description_from(text);
+    const auto usual = random_scene(what, generator, 0.0f), again = random_scene(what, generator, 0.0f);
+    const auto near = random_scene(what, generator, 0.25f);
+    for (size_t i = 0; i < usual.size(); ++i) {
+      EXPECT_EQ(usual[i].cx, again[i].cx) << text;
+      EXPECT_EQ(usual[i].cy, again[i].cy) << text;
+      EXPECT_EQ(usual[i].radius, again[i].radius) << text;
+      EXPECT_LT(std::hypot(near[i].cx - usual[i].cx, near[i].cy - usual[i].cy), 0.25f) << text;
+      EXPECT_NE(near[i].cx, usual[i].cx) << text;
+    }
+  }
+  // What is only said to be beside something is now here, now there.
+  const Description beside = *description_from("a red star and a blue ring");
+  int left = 0, above = 0;
+  for (int i = 0; i < 100; ++i) {
+    const auto objects = random_scene(beside, generator, 0.0f);
+    left += objects[0].cx < objects[1].cx;
+    above += objects[0].cy < objects[1].cy;
+  }
+  EXPECT_NEAR(left, 25, 15);
+  EXPECT_NEAR(above, 25, 15);
 }
 
 TEST(CaptionedScenes, SomeAreHeldOutAndNeverTrainedOn) {
@@ -102,6 +131,10 @@ TEST(CaptionedScenes, AreWrittenWithTheirSentences) {
   }
   EXPECT_THROW(write_scenes(folder / "s", 5, 32, 4, SceneSet::training), UsageError);
   EXPECT_THROW(write_scenes(folder / "t", 0, 32, 4, SceneSet::training), UsageError);
+  EXPECT_THROW(write_scenes(folder / "t", 5, 32, 4, SceneSet::training, 1.5f), UsageError);
+  write_scenes(folder / "near", 1, 32, 4, SceneSet::training, 0.5f);
+  EXPECT_EQ(read_image(folder / "near/000000.png"),
+            render(captioned_scene(4, 0, SceneSet::training, 0.5f).objects, 32));
 }
 
 }  // namespace
