@@ -57,8 +57,6 @@ struct ArrangeKernels {
 struct ReduceKernels {
   /// x (rows, columns) → y (columns) f32.
   void (*sum_rows)(View x, View y, int64_t rows, int64_t columns);
-  /// Adds Σ x² of f32 to sum (one f32); the same order always.
-  void (*add_squares)(View x, View sum, int64_t n);
 };
 
 struct NormKernels {

@@ -64,23 +64,22 @@ Tensor moved_ahead(float momentum, float clip, const Tensor& gradient, Tensor me
   return ahead;
 }
 
-// What the value is multiplied with, and what the update is.
-GpuMuon how_to_move(const MuonStep& s, const Shape& shape) {
-  const auto longest = static_cast<float>(std::max(shape[0], shape[1]));
-  return {.momentum = s.momentum,
-          .step = 0.2f * std::sqrt(longest) * s.lr,
-          .kept = 1.0f - s.lr * s.weight_decay,
-          .ema_decay = s.ema_decay};
-}
+// value = kept·value − step·update
+struct Move {
+  Move(const MuonStep& s, const Shape& shape)
+      : step(0.2f * std::sqrt(static_cast<float>(std::max(shape[0], shape[1]))) * s.lr),
+        kept(1.0f - s.lr * s.weight_decay) {}
+  float step, kept;
+};
 
 void step_on_cpu(const MuonStep& s, float clip, Optimized matrix, DType products) {
-  const GpuMuon move = how_to_move(s, matrix.value.shape());
+  const Move move(s, matrix.value.shape());
   const Tensor update = orthogonalized(moved_ahead(s.momentum, clip, matrix.gradient, matrix.mean), products);
   const float* o = update.data<float>();
   float *p = matrix.value.mutable_data<float>(), *average = matrix.ema.mutable_data<float>();
   for (int64_t i = 0; i < matrix.value.numel(); ++i) {
     p[i] = move.kept * p[i] - move.step * o[i];
-    average[i] = move.ema_decay * average[i] + (1.0f - move.ema_decay) * p[i];
+    average[i] = s.ema_decay * average[i] + (1.0f - s.ema_decay) * p[i];
   }
 }
 
@@ -120,10 +119,12 @@ void step_stack_on_gpu(const MuonStep& s, const Tensor& clip, const std::vector<
   const Shape& shape = matrices.front().value.shape();
   const auto count = static_cast<int64_t>(matrices.size());
   const std::vector<GpuParameter> views = on_gpu(matrices);
-  const GpuMuon move = how_to_move(s, shape);
+  const Move move(s, shape);
+  const GpuMuon settings{s.momentum, move.step, move.kept, s.ema_decay};
   const Tensor ahead = Tensor::empty({count, shape[0], shape[1]}, DType::f32, clip.device());
-  gpu_kernels().optimizer.muon_ahead(move, clip.view(), views.data(), count, ahead.view());
-  gpu_kernels().optimizer.muon_move(move, orthogonalized_stack(ahead, products).view(), views.data(), count);
+  gpu_kernels().optimizer.muon_ahead(settings, clip.view(), views.data(), count, ahead.view());
+  gpu_kernels().optimizer.muon_move(settings, orthogonalized_stack(ahead, products).view(), views.data(),
+                                    count);
 }
 
 void step_on_gpu(const MuonStep& s, const Tensor& clip, const std::vector<Optimized>& matrices,

@@ -64,11 +64,6 @@ Tensor sum_rows(const Tensor& x) {
 }
 
 double sum_of_squares(const Tensor& x) {
-  if (x.on_gpu()) {
-    Tensor sum = Tensor::zeros({1}, DType::f32, x.device());
-    add_squares(x, sum);
-    return static_cast<double>(sum.item());
-  }
   constexpr int64_t block = 4096;
   const int64_t n = x.numel(), blocks = (n + block - 1) / block;
   std::vector<double> partial(static_cast<size_t>(blocks));
@@ -81,16 +76,6 @@ double sum_of_squares(const Tensor& x) {
   double total = 0;
   for (const double value : partial) total += value;
   return total;
-}
-
-void add_squares(const Tensor& x, Tensor& sum) {
-  check(sum.numel() == 1 && sum.device() == x.device(),
-        "squares of a tensor on {} are not added to {} numbers on {}", to_string(x.device()), sum.numel(),
-        to_string(sum.device()));
-  if (x.on_gpu())
-    gpu_kernels().reduce.add_squares(f32_view(x), f32_view(sum), x.numel());
-  else
-    *sum.mutable_data<float>() += static_cast<float>(sum_of_squares(x));
 }
 
 }  // namespace linnet::ops

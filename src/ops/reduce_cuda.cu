@@ -1,4 +1,4 @@
-// Sums over rows and of squares. Each is two passes over ever fewer numbers, in an order that depends on
+// Sums over rows: two passes over ever fewer numbers, in an order that depends on
 // nothing but the sizes and the card: a step of training can be repeated to the last bit.
 #include "ops/reduce_cuda.h"
 
@@ -84,36 +84,6 @@ void sum(const T* x, float* y, RowSums s) {
 
 void sum_rows(View x, View y, int64_t rows, int64_t columns) { sum_rows_of_groups(x, y, 1, rows, columns); }
 
-// partial[block] = Σ x² of what the block reads, `packed` times four at once; 4 bytes an element.
-__global__ void square_sums(const float* x, float* partial, int64_t n, int64_t packed) {
-  float sum = 0;
-  for (int64_t i = thread_number(); i < packed; i += thread_count()) {
-    const Pack<float, 4> v = load_pack<4>(x + 4 * i);
-    sum += v.at[0] * v.at[0] + v.at[1] * v.at[1] + (v.at[2] * v.at[2] + v.at[3] * v.at[3]);
-  }
-  for (int64_t i = packed * 4 + thread_number(); i < n; i += thread_count()) sum += x[i] * x[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-__global__ void add_partials(const float* partial, int count, float* total) {
-  float sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) sum += partial[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *total += sum;
-}
-
-void add_squares(View x, View sum, int64_t n) {
-  constexpr unsigned threads = 256;
-  const auto blocks = static_cast<unsigned>(
-      std::clamp<int64_t>(divide_up(n, int64_t{16} * threads), 1, int64_t{8} * multiprocessors()));
-  const Scratch partial(blocks * sizeof(float));
-  launch(square_sums, dim3(blocks), dim3(threads), 0, x.as<float>(), partial.as<float>(), n,
-         is_aligned(x.data, 16) ? n / 4 : 0);
-  launch(add_partials, dim3(1), dim3(threads), 0, partial.as<float>(), static_cast<int>(blocks),
-         sum.as<float>());
-}
-
 }  // namespace
 
 void sum_rows_of_groups(View x, View y, int64_t groups, int64_t rows, int64_t columns, float factor) {
@@ -129,6 +99,6 @@ void sum_rows_of_groups(View x, View y, int64_t groups, int64_t rows, int64_t co
   });
 }
 
-void fill(ops::ReduceKernels& table) { table = {sum_rows, add_squares}; }
+void fill(ops::ReduceKernels& table) { table = {sum_rows}; }
 
 }  // namespace linnet::cuda

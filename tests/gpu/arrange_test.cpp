@@ -173,26 +173,6 @@ TEST(GpuOperations, SumOfRowsIsTheSameEachTime) {
   EXPECT_TRUE(same_bytes(sum_rows(x).host(), sum_rows(x).host()));
 }
 
-TEST(GpuOperations, SumOfSquares) {
-  LINNET_NEED_GPU();
-  for (const int64_t n : {1, 6, 1023, 70001}) {
-    const Tensor x = random({n}, 1);
-    EXPECT_NEAR(sum_of_squares(x.to(the_gpu)) / sum_of_squares(x), 1.0, 1e-5) << n;
-    const Tensor behind = x.to(the_gpu).rows(n > 1, n);  // begins within 16 bytes
-    EXPECT_NEAR(sum_of_squares(behind) / sum_of_squares(x.rows(n > 1, n)), 1.0, 1e-5) << n;
-  }
-}
-
-TEST(GpuOperations, SquaresAreAdded) {
-  LINNET_NEED_GPU();
-  for (const Device& device : {Device{}, the_gpu}) {
-    Tensor sum = Tensor::full({1}, 2.0f, device);
-    add_squares(Tensor::full({5}, 3.0f, device), sum);
-    add_squares(Tensor::full({1}, 1.0f, device), sum);
-    EXPECT_EQ(sum.item(), 48.0f);
-  }
-}
-
 TEST(GpuOperations, CompressTokens) {
   LINNET_NEED_GPU();
   for (const auto& [batch, d] : std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {2, 7}, {2, 8}, {16, 72}})
@@ -222,24 +202,24 @@ TEST(GpuOperations, CrossEntropy) {
 TEST(GpuOperations, OtherTypesAreRefused) {
   LINNET_NEED_GPU();
   const Tensor x = random({2, 4}, 1, DType::bf16).to(the_gpu), y = random({2, 4}, 2).to(the_gpu);
-  for (const auto& body : std::vector<std::function<void()>>{
-           [&] {
-             patchify(x.reshape({1, 1, 2, 4}), 2);
-           },
-           [&] {
-             unpatchify(x.reshape({1, 2, 4}), 2, 1, 2);
-           },
-           [&] { add(x, y); }, [&] { add(y, x); }, [&] { add_row(x, y.rows(0, 1)); },
-           [&] {
-             add_positions(x.reshape({1, 2, 4}), y);
-           },
-           [&] {
-             mean_tokens(x.reshape({1, 2, 4}));
-           },
-           [&] { timestep_embedding(x, 4); }, [&] { sum_of_squares(x); },
-           [&] {
-             cross_entropy(x, indices({0, 1}));
-           }})
+  for (const auto& body : std::vector<std::function<void()>>{[&] {
+                                                               patchify(x.reshape({1, 1, 2, 4}), 2);
+                                                             },
+                                                             [&] {
+                                                               unpatchify(x.reshape({1, 2, 4}), 2, 1, 2);
+                                                             },
+                                                             [&] { add(x, y); }, [&] { add(y, x); },
+                                                             [&] { add_row(x, y.rows(0, 1)); },
+                                                             [&] {
+                                                               add_positions(x.reshape({1, 2, 4}), y);
+                                                             },
+                                                             [&] {
+                                                               mean_tokens(x.reshape({1, 2, 4}));
+                                                             },
+                                                             [&] { timestep_embedding(x, 4); },
+                                                             [&] {
+                                                               cross_entropy(x, indices({0, 1}));
+                                                             }})
     EXPECT_EQ(error_of(body), "a tensor of f32 was expected, this one is bf16");
 }
 

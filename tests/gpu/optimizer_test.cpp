@@ -25,16 +25,25 @@ void expect_same(const std::string& name, const Tensor& here, const Tensor& ther
 
 TEST(GpuOperations, ClipFactor) {
   LINNET_NEED_GPU();
-  const std::vector<Tensor> here = {random({1}, 1), random({3, 7}, 2), random({5000}, 3)};
-  std::vector<Tensor> there;
-  for (const Tensor& gradient : here) there.push_back(gradient.to(the_gpu));
-  for (const double limit : {0.0, 1.0, 60.0, 1000.0}) {
+  std::vector<Tensor> here, there;
+  for (const int64_t n : {1, 6, 1023, 5000, 70001}) {
+    const Tensor x = random({n}, static_cast<uint64_t>(n)), on_card = x.to(the_gpu);
+    for (const int64_t first : {int64_t{0}, int64_t{n > 1}}) {  // the second begins within 16 bytes
+      here.push_back(x.rows(first, n));
+      there.push_back(on_card.rows(first, n));
+      const std::vector<Tensor> one{here.back()}, other{there.back()};
+      expect_same(std::to_string(n), clip_to(0, one, {}).norm, clip_to(0, other, the_gpu).norm);
+    }
+  }
+  for (const double limit : {0.0, 1.0, 300.0, 1000.0}) {
     const Clip expected = clip_to(limit, here, {}), actual = clip_to(limit, there, the_gpu);
     expect_same("norm", expected.norm, actual.norm);
     expect_same("factor", expected.factor, actual.factor);
   }
   EXPECT_EQ(clip_to(1, {}, the_gpu).norm.item(), 0.0f);
   EXPECT_EQ(clip_to(1, {}, the_gpu).factor.item(), 1.0f);
+  EXPECT_EQ(error_of([] { clip_to(1, {Tensor::zeros({2}, DType::bf16, the_gpu)}, the_gpu); }),
+            "clip_to: a gradient is of bf16, not f32");
 }
 
 // Many parameters in one call, of one part and of several, aligned and not.
