@@ -1,5 +1,5 @@
 // Whole models on the GPU, from words and classes to samples, against the same on the CPU.
-#include "gpu/support.h"
+#include "gpu/models.h"
 #include "models/t5.h"
 #include "pipeline/generate.h"
 #include "pipeline/paint_text.h"
@@ -14,14 +14,9 @@ using ops::test::relative_error;
 using ops::test::the_gpu;
 using ops::test::values_of;
 
-// With nothing left at zero, as fresh models have their last layers.
 template <class Module>
 void fill(Module& module) {
-  nn::initialize(module, 1);
-  uint64_t seed = 0;
-  for (auto& [name, parameter] : nn::learned_parameters(module))
-    if (parameter->init.kind == nn::Init::Kind::zero)
-      parameter->value = random(parameter->shape, ++seed, DType::f32, 0.1f);
+  test::draw_all(module);
   nn::freeze(module);
 }
 

@@ -1,7 +1,7 @@
 // Models of which a small card holds a part.
 #include "nn/placement.h"
 
-#include "gpu/support.h"
+#include "gpu/models.h"
 #include "models/dit.h"
 #include "pipeline/generate.h"
 #include "support/tiny_dit.h"
@@ -9,18 +9,13 @@
 namespace linnet {
 namespace {
 
-using ops::test::random;
 using ops::test::relative_error;
 using ops::test::the_gpu;
 using ops::test::values_of;
 
 DiT frozen(bool eight_bits) {
   DiT model(test::tiny_dit());
-  nn::initialize(model, 1);
-  uint64_t seed = 0;
-  for (auto& [name, parameter] : nn::learned_parameters(model))
-    if (parameter->init.kind == nn::Init::Kind::zero)
-      parameter->value = random(parameter->shape, ++seed, DType::f32, 0.1f);
+  test::draw_all(model);
   model.set_product_dtype(eight_bits ? DType::i8 : DType::f32);
   nn::freeze(model);
   return model;
