@@ -233,8 +233,9 @@ std::vector<Scene> random_scene(const Description& description, Generator& gener
         objects.size());
   std::vector<Scene> usual;  // none where it plays no part
   if (spread < 1) arrange(usual = objects, description, generator);
-  while (!place(objects, usual, spread, description, generator)) {
-  }
+  constexpr int most_tries = 100'000;  // hundreds are rare
+  for (int tries = 0; !place(objects, usual, spread, description, generator); ++tries)
+    check(tries < most_tries, "there is no room for \"{}\" in a scene", sentence(description));
   return objects;
 }
 

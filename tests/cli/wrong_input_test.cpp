@@ -184,6 +184,8 @@ TEST_F(WrongInput, WrongConfigurationsAreRefused) {
 
 TEST_F(WrongInput, ImpossibleDataSetsAreRefused) {
   EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--size", "5"}), 2, "16 to 2048"));
+  for (const char* spread : {"1.5", "-0.1", "nan"})
+    EXPECT_TRUE(failed(linnet({"data", "scenes", "d", "--spread", spread}), 2, "0..1")) << spread;
   EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--count", "0"}), 2));
   EXPECT_TRUE(failed(linnet({"data", "shapes", "none/\nx", "--count", "-3"}), 2));
 }
