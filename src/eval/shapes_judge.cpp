@@ -449,9 +449,19 @@ Verdict verdict_of(const PictureView& view, const Region& region, bool alone) {
   verdict.cy = pose.cy / width;
   verdict.radius = pose.radius / width;
   verdict.angle = pose.angle;
-  verdict.found = named && verdict.iou >= least_iou && verdict.unevenness <= most_unevenness &&
-                  verdict.clutter <= most_clutter;
+  verdict.found = named && verdict.iou >= (alone ? least_iou : least_iou_of_several) &&
+                  verdict.unevenness <= most_unevenness && verdict.clutter <= most_clutter;
   return verdict;
+}
+
+// Without the pixels that the object covers by less than half: soft edges are no uneven colour.
+std::vector<size_t> without_rim(std::vector<size_t> component, const std::vector<float>& differs) {
+  std::vector<float> sorted;
+  for (const size_t i : component) sorted.push_back(differs[i]);
+  const auto high = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() * 3 / 4);
+  std::nth_element(sorted.begin(), high, sorted.end());
+  std::erase_if(component, [&](size_t i) { return differs[i] <= *high / 2; });
+  return component;
 }
 
 }  // namespace
@@ -475,7 +485,7 @@ std::vector<Verdict> judge_objects(const Image& image) {
   std::vector<Verdict> objects;
   for (const auto& component : components_of(view.picture, view.differs, contrast))
     if (component.size() >= least)
-      objects.push_back(verdict_of(view, region_of(view.picture, component), false));
+      objects.push_back(verdict_of(view, region_of(view.picture, without_rim(component, view.differs)), false));
   return objects;
 }
 

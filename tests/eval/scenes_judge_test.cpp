@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 
@@ -20,6 +22,33 @@ TEST(ScenesJudge, FindsRenderedScenesRight) {
     EXPECT_GE(static_cast<double>(score.right), least * 200) << size;
     EXPECT_EQ(score.count, 200);
   }
+}
+
+// Each pixel the mean of the nine about it, as a model that is not quite sure of its edges paints.
+Image blurred(const Image& image) {
+  Image result = image;
+  const auto at = [&](int64_t x, int64_t y, int64_t c) {
+    x = std::clamp<int64_t>(x, 0, image.width - 1);
+    y = std::clamp<int64_t>(y, 0, image.height - 1);
+    return static_cast<int>(image.rgb[static_cast<size_t>((y * image.width + x) * 3 + c)]);
+  };
+  for (int64_t i = 0; i < image.width * image.height * 3; ++i) {
+    const int64_t c = i % 3, x = i / 3 % image.width, y = i / 3 / image.width;
+    int sum = 0;
+    for (int64_t dy = -1; dy <= 1; ++dy)
+      for (int64_t dx = -1; dx <= 1; ++dx) sum += at(x + dx, y + dy, c);
+    result.rgb[static_cast<size_t>(i)] = static_cast<uint8_t>((sum + 4) / 9);
+  }
+  return result;
+}
+
+TEST(ScenesJudge, SoftEdgesAreNoFault) {
+  SceneScore score;
+  for (int64_t i = 0; i < 200; ++i) {
+    const CaptionedScene scene = captioned_scene(78, i, SceneSet::held_out);
+    add(score, judge_scene(blurred(render(scene.objects, 64)), scene.description), scene.description);
+  }
+  EXPECT_GE(score.right, 190);
 }
 
 TEST(ScenesJudge, ADifferentSentenceIsWrong) {
