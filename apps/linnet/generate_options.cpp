@@ -28,6 +28,22 @@ uint64_t seed_of(const PaintOptions& options) {
   return options.seed.empty() && options.to_folder() ? 0 : seed_from(options.seed);
 }
 
+namespace {
+
+TimeInterval interval_from(std::string_view text) {
+  TimeInterval interval;
+  const char* const end = text.data() + text.size();
+  const auto from = std::from_chars(text.data(), end, interval.from);
+  const bool goes_on = from.ec == std::errc() && from.ptr != end && *from.ptr == ':';
+  const auto to = goes_on ? std::from_chars(from.ptr + 1, end, interval.to) : from;
+  if (!goes_on || to.ec != std::errc() || to.ptr != end)
+    throw UsageError(fmt::format("--cfg-interval is two timesteps from 0 to 999, such as 300:999, not \"{}\"",
+                                 printable(text)));
+  return interval;
+}
+
+}  // namespace
+
 GenerateOptions sampling_options(const PaintOptions& options, const GenerateOptions& usual) {
   GenerateOptions result = usual;
   if (!options.sampler.empty()) result.sampler = sampler_from_name(options.sampler);
@@ -36,6 +52,7 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
   const std::string& channels = options.guided_channels;
   if (!channels.empty() && channels != "3" && channels != "all")
     throw UsageError(fmt::format("--cfg-channels is 3 or all, not \"{}\"", printable(channels)));
+  if (!options.guided_interval.empty()) result.guided = interval_from(options.guided_interval);
   if (options.clip != "auto" && options.clip != "on" && options.clip != "off")
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
   check_options(result);

@@ -13,7 +13,7 @@ struct PaintOptions : OutputOptions {
   std::vector<std::string> prompts;
   std::string prompt_file, negative, text_encoder, tokenizer, size, cache, cleaning = "lower",
                                                                            unconditional = "text";
-  std::string sampler, guided_channels, clip = "auto", time_grid = "rounded";
+  std::string sampler, guided_channels, guided_interval, clip = "auto", time_grid = "rounded";
   std::optional<int64_t> count;
   std::optional<int> steps;
   std::optional<double> guidance_scale;

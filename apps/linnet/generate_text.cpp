@@ -177,7 +177,12 @@ bool has_negative(const PaintOptions& options, const TextPaintRequest& request) 
 // The request but for what stands in files.
 TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& config) {
   TextPaintRequest request;
-  const GenerateOptions usual{Sampler::dpmpp, 20, usual_guidance(config), all_channels, false};
+  const GenerateOptions usual{.sampler = Sampler::dpmpp,
+                              .steps = 20,
+                              .guidance_scale = usual_guidance(config),
+                              .guided = usual_interval(config),
+                              .guided_channels = all_channels,
+                              .clip_x0 = false};
   request.options = sampling_options(options, usual);
   if (options.guided_channels == "3") request.options.guided_channels = 3;
   if (options.time_grid != "rounded" && options.time_grid != "fractional")

@@ -36,6 +36,7 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded, const 
   result.options.sampler = sampler_from_name(request.sampler);
   result.options.steps = request.steps;
   result.options.guidance_scale = request.guidance_scale;
+  result.options.guided = {request.guided_from, request.guided_to};
   result.options.clip_x0 = config.in_channels == 3;
   result.options.device = device;
   result.options.on_step = api::watched_by(request.on_step);

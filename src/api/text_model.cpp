@@ -68,10 +68,12 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
   result.width = size.width / reduction;
   result.seed = request.seed;
   result.batch = request.batch;
+  const bool usual = request.guidance_scale == 0;
   result.options = {
       .sampler = sampler_from_name(request.sampler),
       .steps = request.steps,
-      .guidance_scale = request.guidance_scale == 0 ? usual_guidance(config) : request.guidance_scale,
+      .guidance_scale = usual ? usual_guidance(config) : request.guidance_scale,
+      .guided = usual ? usual_interval(config) : TimeInterval{request.guided_from, request.guided_to},
       .guided_channels = all_channels,
       .clip_x0 = config.in_channels == 3,
       .on_step = api::watched_by(request.on_step)};

@@ -132,21 +132,20 @@ Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& ful
   return x;
 }
 
-Denoiser guide(Denoiser conditional, Denoiser both, float scale, int64_t guided_channels) {
-  if (scale == 1.0f) return conditional;
-  return [both = std::move(both), scale, guided_channels](const Tensor& x, const Tensor& t) {
-    const Tensor prediction = both(ops::concat_rows({x, x}), ops::concat_rows({t, t}));
-    return ops::guided(prediction, scale, std::min(guided_channels, x.size(1)));
-  };
-}
-
-Denoiser guide(ConditionalDenoiser model, const Tensor& y, int64_t null_class, float scale,
-               int64_t guided_channels) {
+Conditioned conditioned(ConditionalDenoiser model, const Tensor& y, int64_t null_class) {
   const Tensor none = Tensor::from(std::vector<int64_t>(static_cast<size_t>(y.numel()), null_class));
   const auto given = [model = std::move(model)](const Tensor& classes) {
     return [model, classes](const Tensor& x, const Tensor& t) { return model(x, t, classes); };
   };
-  return guide(given(y), given(ops::concat_rows({y, none})), scale, guided_channels);
+  return {given(y), given(ops::concat_rows({y, none}))};
+}
+
+Denoiser guide(const Conditioned& model, float scale, int64_t guided_channels) {
+  if (scale == 1.0f) return model.wanted;
+  return [both = model.both, scale, guided_channels](const Tensor& x, const Tensor& t) {
+    const Tensor prediction = both(ops::concat_rows({x, x}), ops::concat_rows({t, t}));
+    return ops::guided(prediction, scale, std::min(guided_channels, x.size(1)));
+  };
 }
 
 }  // namespace linnet

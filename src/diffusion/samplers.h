@@ -48,16 +48,21 @@ enum class TimeGrid : uint8_t {
 Tensor sample_dpmpp_2m(const Denoiser& model, Tensor x, const NoiseSchedule& full, int steps,
                        const SamplingOptions& options = {}, TimeGrid grid = TimeGrid::rounded);
 
-/// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(wanted − none) on the first
-/// `guided_channels` channels; the rest and the variance are the wanted condition's own. `both` is given x and
-/// t twice, one after the other: for the conditions, and for none. Scale 1 costs no second pass.
-Denoiser guide(Denoiser conditional, Denoiser both, float scale, int64_t guided_channels);
+/// What classifier-free guidance asks a model: `wanted` predicts for the conditions; `both` is given x and t
+/// twice, one after the other, and predicts for the conditions and for none. It may be empty where nothing is
+/// guided.
+struct Conditioned {
+  Denoiser wanted, both;
+};
 
 /// Predicts for classes y, as a model of (x, t, y).
 using ConditionalDenoiser = std::function<Tensor(const Tensor& x, const Tensor& t, const Tensor& y)>;
 
-/// The same for classes y.
-Denoiser guide(ConditionalDenoiser model, const Tensor& y, int64_t null_class, float scale,
-               int64_t guided_channels);
+Conditioned conditioned(ConditionalDenoiser model, const Tensor& y, int64_t null_class);
+
+/// Classifier-free guidance (Ho & Salimans 2022): noise = none + scale·(wanted − none) on the first
+/// `guided_channels` channels; the rest and the variance are the wanted condition's own. Scale 1 costs no
+/// second pass.
+Denoiser guide(const Conditioned& model, float scale, int64_t guided_channels);
 
 }  // namespace linnet

@@ -15,11 +15,8 @@ Tensor generate(const DiT& model, const std::vector<int64_t>& classes, const std
   const auto predict = [&](const Tensor& xt, const Tensor& t, const Tensor& y) {
     return model.forward(xt, t, y);
   };
-  // What is guided may be any prediction: the noise follows from it by a factor and a multiple of x_t.
-  const Denoiser guided = guide(predict, Tensor::from(classes), config.num_classes, options.guidance_scale,
-                                options.guided_channels);
-  return sample(guided, config.prediction, {config.in_channels, config.input_size, config.input_size}, seeds,
-                options, start_noise);
+  return sample(conditioned(predict, Tensor::from(classes), config.num_classes), config.prediction,
+                {config.in_channels, config.input_size, config.input_size}, seeds, options, start_noise);
 }
 
 }  // namespace linnet

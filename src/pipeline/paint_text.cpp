@@ -94,10 +94,9 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
     joined.states = joined.states.to(options.device);
     return [&model, joined](const Tensor& x, const Tensor& t) { return model.forward(x, t, joined); };
   };
-  const Denoiser guided = guide(told(shown), told(all), options.guidance_scale, options.guided_channels);
   const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
-  return sample(guided, model.config().prediction, {model.config().in_channels, request.height, request.width},
-                seeds, options, noise);
+  return sample({told(shown), told(all)}, model.config().prediction,
+                {model.config().in_channels, request.height, request.width}, seeds, options, noise);
 }
 
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {

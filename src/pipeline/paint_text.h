@@ -25,9 +25,13 @@ struct TextPaintRequest {
 /// Gives a request the states of so many prompts and, if there is one text more, of the negative one.
 void take_states(TextPaintRequest& request, std::vector<Tensor> states, int64_t prompts);
 
-/// The guidance scale that suits a model unless one is asked for: 4.5, as PixArt's, of latents. Of pixels 2:
-/// more leads a predicted picture out of the range that pictures have.
-inline float usual_guidance(const PixArtConfig& model) { return model.in_channels == 3 ? 2.0f : 4.5f; }
+/// The guidance scale that suits a model unless one is asked for, and when: 4.5 of latents, as PixArt's,
+/// always. Of pixels 3, and not late: where nothing but edges is left to draw, it leads them and colours
+/// astray.
+inline float usual_guidance(const PixArtConfig& model) { return model.in_channels == 3 ? 3.0f : 4.5f; }
+inline TimeInterval usual_interval(const PixArtConfig& model) {
+  return model.in_channels == 3 ? TimeInterval{400, 999} : TimeInterval{};
+}
 
 int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
 

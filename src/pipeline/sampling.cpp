@@ -29,6 +29,15 @@ class BatchNoise {
   std::vector<Generator> generators_;
 };
 
+// What is guided may be any prediction: the noise follows from it by a factor and a multiple of x_t.
+Denoiser with_guidance(const Conditioned& model, const GenerateOptions& options) {
+  const Denoiser guided = recorded(guide(model, options.guidance_scale, options.guided_channels));
+  if (options.guidance_scale == 1.0f || options.guided.is_whole()) return guided;
+  return [guided, plain = recorded(model.wanted), interval = options.guided](const Tensor& x, const Tensor& t) {
+    return interval.holds(t.data<float>()[0]) ? guided(x, t) : plain(x, t);
+  };
+}
+
 }  // namespace
 
 std::string_view name_of(Sampler sampler) { return sampler_names[static_cast<size_t>(sampler)]; }
@@ -44,9 +53,11 @@ void check_options(const GenerateOptions& o) {
   if (o.steps < 1 || o.steps > most_steps)
     throw UsageError(fmt::format("{} takes 1 to {} steps, not {}", name_of(o.sampler), most_steps, o.steps));
   if (!std::isfinite(o.guidance_scale)) throw UsageError("the guidance scale must be a number");
+  if (!(o.guided.from <= o.guided.to))
+    throw UsageError(fmt::format("there is no time between timesteps {} and {}", o.guided.from, o.guided.to));
 }
 
-Tensor sample(const Denoiser& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
+Tensor sample(const Conditioned& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
               const GenerateOptions& options, const Tensor& start_noise) {
   check(each.rank() == 3 && !seeds.empty(), "samples of shape {} cannot be drawn", to_string(each));
   const Shape shape{static_cast<int64_t>(seeds.size()), each[0], each[1], each[2]};
@@ -59,7 +70,8 @@ Tensor sample(const Denoiser& model, Prediction kind, const Shape& each, const s
   }
   x = x.to(options.device);
   const NoiseSchedule full = NoiseSchedule::linear();
-  const Denoiser denoiser = [&full, kind, predict = recorded(model)](const Tensor& xt, const Tensor& t) {
+  const Denoiser denoiser = [&full, kind, predict = with_guidance(model, options)](const Tensor& xt,
+                                                                                   const Tensor& t) {
     return noise_from(kind, full, predict(xt, t), xt, t);
   };
   const SamplingOptions sampling{options.clip_x0, options.on_step};

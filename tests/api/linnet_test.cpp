@@ -199,14 +199,16 @@ TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
 TEST(BuiltinTextModel, PaintsInItsOwnSizeAndGuidance) {
   const TextModel model = TextModel::builtin();
   EXPECT_EQ(model.picture_size(), 64);
-  TextRequest usual{.prompts = {"a red circle"}}, said{.prompts = {"a red circle"}}, strong = said;
-  usual.steps = said.steps = strong.steps = 3;
-  said.guidance_scale = 2;
-  strong.guidance_scale = 4.5f;
+  TextRequest usual{.prompts = {"a red circle"}}, said = usual, always;
+  usual.steps = said.steps = 3;
+  said.guidance_scale = 3;
+  said.guided_from = 400;
+  always = said;
+  always.guided_from = 0;
   const Picture picture = model.paint(usual).front();
   EXPECT_EQ(picture.width, 64);
   EXPECT_EQ(picture.rgb, model.paint(said).front().rgb);
-  EXPECT_NE(picture.rgb, model.paint(strong).front().rgb);
+  EXPECT_NE(picture.rgb, model.paint(always).front().rgb);
 }
 
 }  // namespace

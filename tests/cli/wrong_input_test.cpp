@@ -56,16 +56,35 @@ TEST_F(WrongInput, AMistypedClassIsCorrected) {
 }
 
 TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
-  const std::pair<const char*, const char*> options[] = {
-      {"--steps", "0"},           {"--steps", "1001"},   {"--steps", "-1"},
-      {"--steps", "99999999999"}, {"-n", "0"},           {"-n", "-1"},
-      {"-n", "1000001"},          {"-n", "five"},        {"--cfg", "nan"},
-      {"--cfg", "inf"},           {"--cfg", "1e300"},    {"--cfg", "x"},
-      {"--seed", "-1"},           {"--seed", "1.5"},     {"--seed", "18446744073709551616"},
-      {"--batch", "-1"},          {"--threads", "-1"},   {"--threads", "99999"},
-      {"--columns", "0"},         {"--scale", "-1"},     {"--dtype", "f64"},
-      {"--sampler", "euler"},     {"--clip", "maybe"},   {"--cfg-channels", "4"},
-      {"--device", "tpu"},        {"--device", "cuda:x"}};
+  const std::pair<const char*, const char*> options[] = {{"--steps", "0"},
+                                                         {"--steps", "1001"},
+                                                         {"--steps", "-1"},
+                                                         {"--steps", "99999999999"},
+                                                         {"-n", "0"},
+                                                         {"-n", "-1"},
+                                                         {"-n", "1000001"},
+                                                         {"-n", "five"},
+                                                         {"--cfg", "nan"},
+                                                         {"--cfg", "inf"},
+                                                         {"--cfg", "1e300"},
+                                                         {"--cfg", "x"},
+                                                         {"--seed", "-1"},
+                                                         {"--seed", "1.5"},
+                                                         {"--seed", "18446744073709551616"},
+                                                         {"--batch", "-1"},
+                                                         {"--threads", "-1"},
+                                                         {"--threads", "99999"},
+                                                         {"--columns", "0"},
+                                                         {"--scale", "-1"},
+                                                         {"--dtype", "f64"},
+                                                         {"--sampler", "euler"},
+                                                         {"--clip", "maybe"},
+                                                         {"--cfg-channels", "4"},
+                                                         {"--cfg-interval", "300"},
+                                                         {"--cfg-interval", "3:x"},
+                                                         {"--cfg-interval", "9:1"},
+                                                         {"--device", "tpu"},
+                                                         {"--device", "cuda:x"}};
   for (const auto& [option, value] : options) {
     Arguments all = {"generate", "-m", "small.safetensors", "-o", "p.png", option, value};
     EXPECT_TRUE(failed(linnet(all), 2)) << option << " " << value;

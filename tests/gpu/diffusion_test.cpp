@@ -229,7 +229,7 @@ class GpuSampling : public testing::TestWithParam<bool> {
                                 ++steps;
                               }};
       const Tensor x = draw(
-          guide(model, model, 3.0f, 3), [&](const Shape& shape) { return generator.normal(shape); }, options);
+          guide({model, model}, 3.0f, 3), [&](const Shape& shape) { return generator.normal(shape); }, options);
       EXPECT_GT(steps, 0);
       EXPECT_EQ(x.device(), device);
       return x.host();

@@ -36,5 +36,30 @@ TEST(Generate, OneStepGivesThePictureThatThePredictionMeans) {
   }
 }
 
+// Ten steps at timesteps 0, 111, ... 999; the model is asked for two only where there is guidance.
+TEST(Sample, GuidanceKeepsToItsInterval) {
+  const auto asked_at = [](float scale, TimeInterval guided) {
+    std::vector<float> plain, both;
+    const auto noting = [](std::vector<float>& times) {
+      return [&times](const Tensor& x, const Tensor& t) {
+        times.push_back(t.data<float>()[0]);
+        return Tensor::zeros(x.shape());
+      };
+    };
+    GenerateOptions options;
+    options.steps = 10;
+    options.guidance_scale = scale;
+    options.guided = guided;
+    sample({noting(plain), noting(both)}, Prediction::epsilon, {4, 2, 2}, {1, 2, 3}, options);
+    return std::pair(plain, both);
+  };
+  const auto late = asked_at(3, {0, 300}), whole = asked_at(3, {}), none = asked_at(1, {0, 300});
+  EXPECT_EQ(late.second, (std::vector<float>{222, 111, 0}));
+  EXPECT_EQ(late.first.size(), 7u);
+  EXPECT_EQ(whole.second.size(), 10u);
+  EXPECT_EQ(none.first.size(), 10u);
+  EXPECT_EQ(asked_at(3, {333, 555}).second, (std::vector<float>{555, 444, 333}));
+}
+
 }  // namespace
 }  // namespace linnet

@@ -63,6 +63,18 @@ TEST(ImageText, RawWeightsOfACheckpointAreAskedForAgain) {
   EXPECT_NE(command_of(picture_text(raw, {}, model, 0)).find("--model m --weights raw"), std::string::npos);
 }
 
+TEST(ImageText, WhenThereWasGuidanceIsSaidUnlessItWasAlways) {
+  const DiT model(test::tiny_dit());
+  const PictureOrigin origin{"linnet 1", "m", "f", ""};
+  PaintRequest request;
+  EXPECT_FALSE(picture_text(origin, request, model, 0).contains("cfg-interval"));
+  request.options.guided = {299.5f, 999};
+  EXPECT_NE(command_of(picture_text(origin, request, model, 0)).find("--cfg 3 --cfg-interval 299.5:999"),
+            std::string::npos);
+  request.options.guidance_scale = 1;
+  EXPECT_FALSE(picture_text(origin, request, model, 0).contains("cfg-interval"));
+}
+
 TEST(ImageText, OthersPicturesHaveNoCommand) {
   EXPECT_EQ(command_of({}), "");
   EXPECT_EQ(command_of({{"Software", "GIMP"}, {"class", "x"}}), "");
@@ -84,6 +96,8 @@ TEST(PaintRequest, WhatNoModelCanDoIsRefused) {
   EXPECT_TRUE(refused([](PaintRequest& r) { r.count = most_pictures + 1; }));
   EXPECT_TRUE(refused([](PaintRequest& r) { r.options.steps = 0; }));
   EXPECT_TRUE(refused([](PaintRequest& r) { r.options.guidance_scale = NAN; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.options.guided = {5, 4}; }));
+  EXPECT_TRUE(refused([](PaintRequest& r) { r.options.guided.to = NAN; }));
   EXPECT_TRUE(refused([](PaintRequest& r) { r.classes = {3}; }));
   EXPECT_TRUE(refused([](PaintRequest& r) {
     r.options.sampler = Sampler::dpmpp;

@@ -19,9 +19,11 @@ class SamplingReference : public testing::Test {
  protected:
   Denoiser denoiser(int64_t guided_channels) const {
     const DiT& model = *loaded.model;
-    return guide([&model](const Tensor& x, const Tensor& t, const Tensor& y) { return model.forward(x, t, y); },
-                 dumps.tensor("y"), model.config().num_classes, dumps.tensor("cfg_scale").item(),
-                 guided_channels);
+    const auto predict = [&model](const Tensor& x, const Tensor& t, const Tensor& y) {
+      return model.forward(x, t, y);
+    };
+    return guide(conditioned(predict, dumps.tensor("y"), model.config().num_classes),
+                 dumps.tensor("cfg_scale").item(), guided_channels);
   }
   NoiseSource recorded_noise() const {
     auto next = std::make_shared<int64_t>(0);
@@ -86,7 +88,8 @@ TEST(SamplingReferenceFixedVariance, DdpmWithoutLearnedVariance) {
   const auto model = [&](const Tensor& x, const Tensor& t, const Tensor& y) {
     return loaded.model->forward(x, t, y);
   };
-  const Denoiser denoiser = guide(model, inputs.tensor("y"), 3, inputs.tensor("cfg_scale").item(), 4);
+  const Denoiser denoiser =
+      guide(conditioned(model, inputs.tensor("y"), 3), inputs.tensor("cfg_scale").item(), 4);
   int64_t next = 0;
   const auto noise = [&](const Shape& shape) {
     return ++next, inputs.tensor("ddpm.noise").rows(next - 1, next).reshape(shape);
