@@ -30,8 +30,8 @@ ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int
       {"clip", o.clip_x0 ? "on" : "off"},
       {"batch", std::to_string(batch)},
       {"threads", std::to_string(origin.threads)}};
-  if (o.guidance_scale != 1.0f && !o.guided.is_whole())
-    text["cfg-interval"] = fmt::format("{}:{}", o.guided.from, o.guided.to);
+  // Always, as what is usual differs from model to model.
+  if (o.guidance_scale != 1.0f) text["cfg-interval"] = fmt::format("{}:{}", o.guided.from, o.guided.to);
   if (o.device.is_gpu()) text["device"] = "cuda";
   if (!origin.noise.empty()) text["noise"] = origin.noise;
   if (!origin.vae.empty()) text["vae"] = origin.vae;

@@ -31,9 +31,10 @@ class BatchNoise {
 
 // What is guided may be any prediction: the noise follows from it by a factor and a multiple of x_t.
 Denoiser with_guidance(const Conditioned& model, const GenerateOptions& options) {
+  const Denoiser plain = recorded(model.wanted);
+  if (options.guidance_scale == 1.0f) return plain;
   const Denoiser guided = recorded(guide(model, options.guidance_scale, options.guided_channels));
-  if (options.guidance_scale == 1.0f || options.guided.is_whole()) return guided;
-  return [guided, plain = recorded(model.wanted), interval = options.guided](const Tensor& x, const Tensor& t) {
+  return [guided, plain, interval = options.guided](const Tensor& x, const Tensor& t) {
     return interval.holds(t.data<float>()[0]) ? guided(x, t) : plain(x, t);
   };
 }

@@ -23,7 +23,6 @@ struct TimeInterval {
   float from = 0, to = 999;
 
   bool holds(float timestep) const { return timestep >= from && timestep <= to; }
-  bool is_whole() const { return from <= 0 && to >= 999; }
 };
 
 struct GenerateOptions {

@@ -63,11 +63,11 @@ TEST(ImageText, RawWeightsOfACheckpointAreAskedForAgain) {
   EXPECT_NE(command_of(picture_text(raw, {}, model, 0)).find("--model m --weights raw"), std::string::npos);
 }
 
-TEST(ImageText, WhenThereWasGuidanceIsSaidUnlessItWasAlways) {
+TEST(ImageText, WhenThereWasGuidanceIsSaidIfThereWasAny) {
   const DiT model(test::tiny_dit());
   const PictureOrigin origin{"linnet 1", "m", "f", ""};
   PaintRequest request;
-  EXPECT_FALSE(picture_text(origin, request, model, 0).contains("cfg-interval"));
+  EXPECT_EQ(picture_text(origin, request, model, 0).at("cfg-interval"), "0:999");
   request.options.guided = {299.5f, 999};
   EXPECT_NE(command_of(picture_text(origin, request, model, 0)).find("--cfg 3 --cfg-interval 299.5:999"),
             std::string::npos);
