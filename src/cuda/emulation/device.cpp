@@ -52,7 +52,9 @@ void give(void* block, size_t bytes) {
   std::free(block);
 }
 
-void upload(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
+void upload(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);  // nothing may come from nowhere
+}
 
 void open_device(int index, GpuApi& api) {
   if (index != 0) fail(fmt::format("there is no GPU {}: emulated is one", index));
