@@ -59,8 +59,9 @@ TEST_F(TextToImage, PaintsWhatDiffusersPaints) {
 // Of eight sentences, what the judge calls right.
 TEST_F(TextToImage, TheModelInsideTheProgramPaintsSentences) {
   std::ofstream(folder_ / "texts")
-      << "a red circle\na blue ring\na large green square\na yellow triangle\n"
-         "a pink moon\nan orange cross\ntwo blue circles\ntwo red stars above a blue ring\n";
+      << "a red circle\na large green square\na pink moon\ntwo blue circles\n"
+         "two red stars above a blue ring\na yellow ring right of a purple star\n"
+         "a purple star right of a yellow ring\na green square below a pink circle\n";
   ASSERT_TRUE(succeeded(run({"generate", "--prompts", "texts", "--seed", "5", "-o", "s/"}, {folder_.path()})));
   ASSERT_TRUE(succeeded(run({"eval", "scenes", "s", "--json", "score.json"}, {folder_.path()})));
   const auto score = nlohmann::json::parse(contents(folder_ / "score.json"));

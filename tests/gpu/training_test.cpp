@@ -25,6 +25,51 @@ class RandomData : public BatchSource {
   }
 };
 
+// Of a model of texts whose encoder is trained along.
+class RandomTexts : public RandomData {
+ public:
+  Batch batch(int64_t step) const override {
+    Batch batch = RandomData::batch(step);
+    batch.y = {};
+    batch.ids = {{3, 4, 5, 1}, {1}, {7, 3, 6, 2, 9, 1}, {4 + step, 3, 1}};
+    return batch;
+  }
+};
+
+TrainConfig config_of_texts_on(const std::string& device) {
+  return parse_train_config(fmt::format(R"(
+[data]
+path = 'none'
+[model]
+kind = 'pixart'
+sample_size = 8
+patch_size = 2
+in_channels = 3
+hidden_size = 32
+depth = 2
+num_heads = 2
+num_cross_heads = 2
+caption_channels = 32
+caption_tokens = 8
+learn_sigma = false
+mixer = 'lit'
+[text]
+tokenizer = '{}/tokenizer/spiece.model'
+heads = 2
+hidden = 32
+[train]
+steps = 10
+batch = 4
+lr = 1e-3
+ema = 0.9
+clip = 1.0
+precision = 'f32'
+device = '{}'
+)",
+                                        LINNET_TEST_DATA, device),
+                            {});
+}
+
 // `more` says more about [train].
 TrainConfig config_on(const std::string& device, const std::string& more = "") {
   return parse_train_config(fmt::format(R"(
@@ -55,13 +100,11 @@ device = '{}'
                             {});
 }
 
-void expect_alike(int64_t steps, const std::string& more) {
-  SCOPED_TRACE(more);
-  const RandomData data;
-  Trainer here(config_on("cpu", more), data), there(config_on("cuda", more), data);
+void expect_alike(int64_t steps, const BatchSource& data, Trainer& here, Trainer& there) {
   for (int64_t step = 0; step < steps; ++step) {
     const StepMetrics expected = here.step(data.batch(step)), actual = there.step(data.batch(step));
     EXPECT_NEAR(actual.loss, expected.loss, 1e-3 * expected.loss) << step;
+    EXPECT_NEAR(actual.word_order, expected.word_order, 1e-3) << step;
     EXPECT_NEAR(actual.gradient_norm, expected.gradient_norm, 1e-2 * expected.gradient_norm) << step;
   }
   const auto expected = nn::learned_parameters(here.averaged()),
@@ -71,6 +114,13 @@ void expect_alike(int64_t steps, const std::string& more) {
     EXPECT_LT(relative_error(actual[i].second->value.host(), values_of(expected[i].second->value)), 2e-2)
         << expected[i].first;
   }
+}
+
+void expect_alike(int64_t steps, const std::string& more) {
+  SCOPED_TRACE(more);
+  const RandomData data;
+  Trainer here(config_on("cpu", more), data), there(config_on("cuda", more), data);
+  expect_alike(steps, data, here, there);
 }
 
 TEST(GpuTraining, TenStepsAgreeWithTheCpu) {
@@ -83,6 +133,13 @@ TEST(GpuTraining, OtherWaysToTrainAgreeWithTheCpu) {
   expect_alike(3, "accumulate = 2\ncheckpointing = true");
   expect_alike(3, "optimizer = 'came'");
   expect_alike(3, "optimizer = 'muon'");
+}
+
+TEST(GpuTraining, ATextEncoderIsTrainedAlong) {
+  LINNET_NEED_GPU();
+  const RandomTexts data;
+  Trainer here(config_of_texts_on("cpu"), data), there(config_of_texts_on("cuda"), data);
+  expect_alike(5, data, here, there);
 }
 
 TEST(GpuTraining, ATeacherTeachesOnTheDeviceOfTheRun) {
