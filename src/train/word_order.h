@@ -1,7 +1,7 @@
 // What a text encoder that is trained along learns beside what pictures teach it: to say of each piece where in
-// its text it stands. Pictures alone hardly teach it to look at the order of words: as long as its states don't
-// tell it, the transformer can't use it, and as long as that doesn't, no gradient asks for it
-// (docs/training.md).
+// its text it stands. Pictures may not teach it to look at the order of words: as long as its states don't tell
+// it, the transformer can't use it, and as long as that doesn't, no gradient asks for it. What it is worth:
+// docs/training.md.
 #pragma once
 
 #include "models/pixart.h"
