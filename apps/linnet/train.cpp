@@ -115,7 +115,6 @@ std::string describe(const TrainConfig& config, const StepMetrics& m, double rat
   if (variance) text += fmt::format("  bound {:.4f}", m.bound);
   if (taught) text += fmt::format("  noise {:.4f}", m.noise_distance);
   if (taught && variance) text += fmt::format("  variance {:.4f}", m.variance_distance);
-  if (config.trains_text_encoder()) text += fmt::format("  order {:.4f}", m.word_order);
   return text;
 }
 

@@ -16,17 +16,13 @@ Tape* Tape::active() { return active_tape; }
 NoGrad::NoGrad() : outer_(active_tape) { active_tape = nullptr; }
 NoGrad::~NoGrad() { active_tape = outer_; }
 
-void Tape::backward(const Tensor& output, const Tensor& seed) { backward(std::vector<Root>{{output, seed}}); }
-
-void Tape::backward(const std::vector<Root>& roots) {
+void Tape::backward(const Tensor& output, const Tensor& seed) {
+  check(output.requires_grad(), "backward() from a tensor that depends on no parameter");
+  check(!seed.defined() || seed.numel() == output.numel(), "a gradient of shape {} for a tensor of shape {}",
+        to_string(seed.shape()), to_string(output.shape()));
   NoGrad no_grad;
-  for (const auto& [output, seed] : roots) {
-    check(output.requires_grad(), "backward() from a tensor that depends on no parameter");
-    check(!seed.defined() || seed.numel() == output.numel(), "a gradient of shape {} for a tensor of shape {}",
-          to_string(seed.shape()), to_string(output.shape()));
-    accumulate_grad(output.grad_slot(),
-                    (seed.defined() ? seed : Tensor::full(output.shape(), 1.0f)).to(output.device()));
-  }
+  accumulate_grad(output.grad_slot(),
+                  (seed.defined() ? seed : Tensor::full(output.shape(), 1.0f)).to(output.device()));
   while (!steps_.empty()) {
     steps_.back()();
     steps_.pop_back();

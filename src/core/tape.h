@@ -24,11 +24,6 @@ class Tape {
   /// Plays the tape backward from output, whose gradient is seed (of output's size; ones if undefined). Leaves'
   /// gradients are added to what they hold. The tape is empty afterwards.
   void backward(const Tensor& output, const Tensor& seed = {});
-  /// The same from several outputs at once.
-  struct Root {
-    Tensor output, seed;
-  };
-  void backward(const std::vector<Root>& roots);
 
   void record(std::function<void()> step) { steps_.push_back(std::move(step)); }
 

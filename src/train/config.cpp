@@ -196,10 +196,8 @@ void read_text(toml::table& root, TrainConfig& config) {
   section.take("heads", text.heads);
   section.take("hidden", text.hidden);
   section.take("dropout", text.dropout);
-  section.take("word_order", text.word_order);
   section.done();
   require(text.dropout >= 0 && text.dropout < 1, "text.dropout must lie in 0..1");
-  require(text.word_order >= 0, "text.word_order is not negative");
   require(text.encoder.empty() || !text.tokenizer.empty(), "text.encoder needs text.tokenizer too");
   require(!text.tune || !text.encoder.empty(), "text.tune needs text.encoder, where training begins");
   require(!config.trains_text_encoder() || config.distil.teacher.empty(),

@@ -25,7 +25,6 @@ struct TextConfig {
   bool tune = false;      ///< encoder is not frozen, but where one that is trained along begins
   int64_t depth = 2, heads = 4, hidden = 256;  ///< of that one; its width is model.caption_channels
   double dropout = 0.1;                        ///< how often a text is dropped: "" stands in its place
-  double word_order = 0.1;                     ///< weight of train/word_order.h's loss, if it is trained along
 };
 
 /// LiT's hybrid distillation.

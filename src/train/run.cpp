@@ -37,9 +37,7 @@ void keep_metrics_until(const fs::path& path, int64_t step) {
 
 class Metrics {
  public:
-  Metrics(const fs::path& path, const TrainConfig& config)
-      : path_(path), taught_(!config.distil.teacher.empty()), tells_order_(config.trains_text_encoder()),
-        file_(path, std::ios::app) {
+  Metrics(const fs::path& path, bool taught) : path_(path), taught_(taught), file_(path, std::ios::app) {
     check(file_.good(), "{}: cannot be written", path.string());
   }
   void add(const StepMetrics& m, double seconds) {
@@ -54,7 +52,6 @@ class Metrics {
       json["noise_distance"] = m.noise_distance;
       json["variance_distance"] = m.variance_distance;
     }
-    if (tells_order_) json["word_order"] = m.word_order;
     file_ << json.dump() << '\n';
     file_.flush();
     check(file_.good(), "{}: cannot be written (disk full?)", path_.string());
@@ -62,7 +59,7 @@ class Metrics {
 
  private:
   fs::path path_;
-  bool taught_, tells_order_;
+  bool taught_;
   std::ofstream file_;
 };
 
@@ -107,7 +104,7 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
   }
   keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
-  Metrics metrics(dir / "metrics.jsonl", config);
+  Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
 
   PendingMetrics pending;
   const auto save = [&] {

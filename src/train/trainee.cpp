@@ -6,7 +6,6 @@
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
-#include "train/word_order.h"
 
 namespace linnet {
 namespace {
@@ -40,8 +39,8 @@ std::shared_ptr<T5Encoder> make_encoder(const TrainConfig& config) {
 
 }  // namespace
 
-Predicted ClassTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
-  return {model_->forward(xt, times, batch.y), {}};
+Tensor ClassTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
+  return model_->forward(xt, times, batch.y);
 }
 
 void ClassTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
@@ -56,16 +55,8 @@ void ClassTrainee::save(const fs::path& folder, const std::map<std::string, std:
   save_model(folder / "model.safetensors", *model_, DType::f32, metadata);
 }
 
-TextTrainee::TextTrainee(std::shared_ptr<PixArt> model, std::shared_ptr<T5Encoder> encoder)
-    : model_(std::move(model)), encoder_(std::move(encoder)) {
-  const PixArtConfig& config = model_->config();
-  if (encoder_) places_ = directions_of_places(config.caption_tokens, config.caption_channels);
-}
-
-Predicted TextTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
-  if (!encoder_) return {model_->forward(xt, times, batch.texts), {}};
-  const TextStates texts = encode_texts(*encoder_, batch.ids);
-  return {model_->forward(xt, times, texts), word_order_loss(texts, places_)};
+Tensor TextTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
+  return model_->forward(xt, times, encoder_ ? encode_texts(*encoder_, batch.ids) : batch.texts);
 }
 
 void TextTrainee::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -13,18 +13,12 @@
 
 namespace linnet {
 
-/// What is said of noisy pictures, and of the texts that they were said to show.
-struct Predicted {
-  Tensor value;       ///< as diffusion_loss takes it
-  Tensor word_order;  ///< word_order_loss of the texts; undefined unless their encoder is trained along
-};
-
 class Trainee {
  public:
   virtual ~Trainee() = default;
 
   /// What it predicts of xt (n, c, h, w) at times (n) f32 for the batch's classes or texts.
-  virtual Predicted predict(const Tensor& xt, const Tensor& times, const Batch& batch) const = 0;
+  virtual Tensor predict(const Tensor& xt, const Tensor& times, const Batch& batch) const = 0;
   virtual void visit(const std::string& prefix, const nn::ParameterVisitor& visitor) = 0;
   virtual ModelConfig config() const = 0;
 
@@ -45,7 +39,7 @@ class ClassTrainee : public Trainee {
  public:
   explicit ClassTrainee(std::shared_ptr<DiT> model) : model_(std::move(model)) {}
 
-  Predicted predict(const Tensor& xt, const Tensor& times, const Batch& batch) const override;
+  Tensor predict(const Tensor& xt, const Tensor& times, const Batch& batch) const override;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor) override;
   ModelConfig config() const override { return model_->config(); }
   void set_product_dtype(DType dtype) override { model_->set_product_dtype(dtype); }
@@ -63,9 +57,10 @@ class ClassTrainee : public Trainee {
 /// PixArt; encoder may be null, and then batches bring texts' states.
 class TextTrainee : public Trainee {
  public:
-  TextTrainee(std::shared_ptr<PixArt> model, std::shared_ptr<T5Encoder> encoder);
+  TextTrainee(std::shared_ptr<PixArt> model, std::shared_ptr<T5Encoder> encoder)
+      : model_(std::move(model)), encoder_(std::move(encoder)) {}
 
-  Predicted predict(const Tensor& xt, const Tensor& times, const Batch& batch) const override;
+  Tensor predict(const Tensor& xt, const Tensor& times, const Batch& batch) const override;
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor) override;
   ModelConfig config() const override { return model_->config(); }
   void set_product_dtype(DType dtype) override;
@@ -81,7 +76,6 @@ class TextTrainee : public Trainee {
  private:
   std::shared_ptr<PixArt> model_;
   std::shared_ptr<T5Encoder> encoder_;
-  Tensor places_;  // their directions, for word_order_loss
 };
 
 /// The model that a configuration describes, its parameters without values.

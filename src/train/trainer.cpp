@@ -32,12 +32,6 @@ void copy_into(Tensor& to, const Tensor& from) {
   std::copy_n(from.data<float>(), from.numel(), to.mutable_data<float>());
 }
 
-double pieces_of(const Batch& batch) {
-  size_t pieces = 0;
-  for (const auto& text : batch.ids) pieces += text.size();
-  return static_cast<double>(pieces);
-}
-
 // A model with parameters drawn from the seed.
 std::unique_ptr<Trainee> fresh_model(const TrainConfig& config, const Device& device) {
   auto model = make_trainee(config);
@@ -124,48 +118,39 @@ PendingMetrics Trainer::gather(const Batch& batch) {
   optimizer_.clear_gradients();
   PendingMetrics metrics;
   metrics.step_ = steps_done_ + 1;
-  metrics.word_order_weight_ = config_.text.word_order;
-  const double pieces = pieces_of(batch);
-  for (int64_t i = 0; i < parts; ++i) {
-    const Batch part = part_of(batch, i * n, (i + 1) * n);
-    metrics.parts_.push_back(
-        gather_part(part, 1.0 / static_cast<double>(parts), pieces_of(part) / std::max(pieces, 1.0)));
-  }
+  for (int64_t part = 0; part < parts; ++part)
+    metrics.parts_.push_back(gather_part(part_of(batch, part * n, (part + 1) * n),
+                                         static_cast<float>(1.0 / static_cast<double>(parts))));
   return metrics;
 }
 
-PendingMetrics::Part Trainer::gather_part(const Batch& batch, double share, double share_of_pieces) {
+DiffusionLoss Trainer::gather_part(const Batch& batch, float share) {
   const Tensor x0 = batch.x0.to(device_), noise = batch.noise.to(device_);
   const Tensor xt = add_noise(schedule_, x0, noise, batch.t), times = as_floats(batch.t).to(device_);
   // Before there is a tape: the teacher records nothing, and its layers run on packed weights.
-  const Teaching teaching{teacher_ ? teacher_->predict(xt, times, batch).value : Tensor(), config_.distil.noise,
+  const Teaching teaching{teacher_ ? teacher_->predict(xt, times, batch) : Tensor(), config_.distil.noise,
                           config_.distil.variance};
   Tape tape;
-  const auto [prediction, word_order] = model_->predict(xt, times, batch);
+  const Tensor prediction = model_->predict(xt, times, batch);
   const DiffusionLoss loss =
       diffusion_loss(schedule_, prediction_of(config_.model), prediction, x0, xt, noise, batch.t, teaching);
-  const auto seed = [&](double value) { return Tensor::full({1}, static_cast<float>(value), device_); };
-  std::vector<Tape::Root> roots{{loss.total, seed(share)}};
-  if (word_order.defined() && config_.text.word_order > 0)
-    roots.push_back({word_order, seed(config_.text.word_order * share_of_pieces)});
-  tape.backward(roots);
-  return {loss, word_order, share, share_of_pieces};
+  tape.backward(loss.total, Tensor::full({1}, share, device_));
+  return loss;
 }
 
 StepMetrics PendingMetrics::read() const {
   StepMetrics metrics;
   metrics.step = step_;
   metrics.lr = lr_;
-  for (const auto& [part, word_order, share, share_of_pieces] : parts_) {
+  const double share = 1.0 / static_cast<double>(parts_.size());
+  for (const DiffusionLoss& part : parts_) {
     const Tensor losses = part.losses.host();
     metrics.loss += share * static_cast<double>(part.total.item());
-    if (word_order.defined()) metrics.word_order += share_of_pieces * static_cast<double>(word_order.item());
     metrics.mse += share * mean_of(losses, 0);
     metrics.bound += share * mean_of(losses, 1);
     metrics.noise_distance += share * mean_of(losses, 2);
     metrics.variance_distance += share * mean_of(losses, 3);
   }
-  metrics.loss += word_order_weight_ * metrics.word_order;
   check(std::isfinite(metrics.loss),
         "the loss is no longer a number at step {}; a lower train.lr or train.clip may help", step_);
   if (gradient_norm_.defined()) metrics.gradient_norm = static_cast<double>(gradient_norm_.item());

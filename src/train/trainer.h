@@ -18,7 +18,6 @@ struct StepMetrics {
   int64_t step = 0;  ///< counted from 1: how many steps have been done
   double loss = 0, mse = 0, bound = 0, gradient_norm = 0, lr = 0;
   double noise_distance = 0, variance_distance = 0;  ///< from the teacher, unweighted
-  double word_order = 0;  ///< word_order_loss, unweighted; of a text encoder that is trained along
 };
 
 /// The metrics of a step as they lie where the model lies, which may not have got there yet.
@@ -33,15 +32,8 @@ class PendingMetrics {
 
   int64_t step_ = 0;
   double lr_ = 0;
-  struct Part {
-    DiffusionLoss diffusion;
-    Tensor word_order;              // undefined: no text encoder is trained along
-    double share, share_of_pieces;  // of the batch
-  };
-
-  double word_order_weight_ = 0;
-  std::vector<Part> parts_;
-  Tensor gradient_norm_;  // undefined: the step was not finished
+  std::vector<DiffusionLoss> parts_;  // of equal shares of the batch
+  Tensor gradient_norm_;              // undefined: the step was not finished
 };
 
 class Trainer {
@@ -83,7 +75,7 @@ class Trainer {
 
  private:
   PendingMetrics gather(const Batch& batch);
-  PendingMetrics::Part gather_part(const Batch& batch, double share, double share_of_pieces);
+  DiffusionLoss gather_part(const Batch& batch, float share);
 
   TrainConfig config_;
   Device device_;

@@ -53,16 +53,6 @@ std::vector<float> gradient_of(const Tensor& tensor) {
 
 using Values = std::vector<float>;
 
-TEST(Tape, GivesTheGradientOfAWeightedSumOfOutputs) {
-  const Tensor x = leaf({2, 3}), y = leaf({5, 7});
-  Tape tape;
-  const Tensor product = multiply(x, y), square = multiply(x, x);
-  tape.backward(
-      {{product, Tensor::from<float>({10, 10})}, {square, {}}, {product, Tensor::from<float>({1, 0})}});
-  EXPECT_EQ(gradient_of(x), (Values{11 * 5 + 2 * 2, 10 * 7 + 2 * 3}));
-  EXPECT_EQ(gradient_of(y), (Values{11 * 2, 10 * 3}));
-}
-
 TEST(Tape, GivesTheGradientOfAProduct) {
   const Tensor x = leaf({2, 3}), y = leaf({5, 7});
   Tape tape;

@@ -108,24 +108,6 @@ TEST_F(TextTraining, AnEncoderThatIsTrainedAlongLearnsAndIsSaved) {
             0);
 }
 
-// Pictures hardly ask for it, so that without being told an encoder's states stay as they were in this.
-TEST_F(TextTraining, AnEncoderLearnsWhereEachPieceStands) {
-  std::map<std::string, double> last;
-  for (const std::string weight : {"0", "1"}) {
-    const TrainConfig c = config({"text.word_order=" + weight});
-    const auto data = open_data(c);
-    Trainer trainer(c, *data);
-    for (int64_t i = 0; i < 40; ++i) {
-      const StepMetrics m = trainer.step(data->batch(i));
-      last[weight] = m.word_order;
-      EXPECT_NEAR(m.loss, m.mse + m.bound + std::stod(weight) * m.word_order, 1e-5);
-    }
-  }
-  EXPECT_LT(last["1"], 0.5 * last["0"]);
-  EXPECT_GT(last["0"], 1);
-  EXPECT_THROW(config({"text.word_order=-1"}), UsageError);
-}
-
 TEST_F(TextTraining, AnEncoderGoesOnFromWhereItWas) {
   const TrainConfig c = config({frozen(), "text.tune=true", "train.steps=8", "train.lr=1e-3", "train.warmup=0",
                                 "output.dir=" + (folder_ / "run").string()});
