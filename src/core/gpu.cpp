@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
@@ -54,7 +55,7 @@ struct Opened {
   std::mutex mutex;
   Device device;
   GpuApi api{};
-  bool ready = false;
+  std::atomic<bool> ready = false;  // set last: who sees it may read the rest without the mutex
 };
 
 // Never destroyed: tensors with static storage duration may outlive any static object.
@@ -82,11 +83,11 @@ const GpuApi& open_gpu(const Device& device) {
   check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
         problem);
   state.device = device;
-  state.ready = true;
+  state.ready.store(true, std::memory_order_release);
   return state.api;
 }
 
-bool gpu_is_open() { return opened().ready; }
+bool gpu_is_open() { return opened().ready.load(std::memory_order_acquire); }
 
 const GpuApi& gpu() {
   check(gpu_is_open(), "no GPU is in use");

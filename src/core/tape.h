@@ -65,7 +65,9 @@ void record_backward(Tensor& output, Step step) {
 }
 
 /// Runs f on inputs keeping only the inputs alive, and runs it again during the backward pass (gradient
-/// checkpointing). f must be a pure function of inputs and of leaves.
+/// checkpointing). f must be a pure function of inputs and of leaves. In 16 bits the second pass may round
+/// otherwise than the first: without a tape an activation is fused into the product before it, and with one the
+/// product is rounded in between. Gradients are those of the second pass.
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f,
                   const std::vector<Tensor>& inputs);
 

@@ -206,9 +206,26 @@ void convolve_evenly_padded(const Operands& o) {
   fail("cuDNN knows no way to compute a convolution of " + std::string(name_of(o.x.dtype)) + " on this GPU");
 }
 
+View from_value(View x, int64_t index) {
+  return {x.as<char>() + index * static_cast<int64_t>(size_of(x.dtype)), x.dtype};
+}
+
 }  // namespace
 
+// cuDNN counts values in 32 bits: as many pictures at a time as it can count.
 void convolve(const GpuConv& conv, View x, View weight, View bias, View y) {
+  const int64_t in = (conv.height + conv.top + conv.bottom) * (conv.width + conv.left + conv.right) * conv.in;
+  const int64_t out = conv.out_height * conv.out_width * conv.out;
+  const int64_t at_once = std::max<int64_t>(1, INT32_MAX / std::max<int64_t>({1, in, out}));
+  if (conv.n > at_once) {
+    GpuConv some = conv;
+    for (int64_t first = 0; first < conv.n; first += at_once) {
+      some.n = std::min(at_once, conv.n - first);
+      convolve(some, from_value(x, first * conv.height * conv.width * conv.in), weight, bias,
+               from_value(y, first * out));
+    }
+    return;
+  }
   if (conv.top == conv.bottom && conv.left == conv.right)
     return convolve_evenly_padded({conv, x, weight, bias, y});
   // cuDNN has as many zeros on both sides only.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <linnet/error.h>
@@ -92,13 +93,6 @@ struct Recording {
 
 Recording* being_recorded = nullptr;
 
-void begin_recording() {
-  if (being_recorded != nullptr) fail("a recording has begun already");
-  being_recorded = new Recording;
-  being_recorded->pool = begin_pool();
-  must(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "recording");
-}
-
 void drop(void* recording) {
   auto* const it = static_cast<Recording*>(recording);
   cudaStreamSynchronize(stream());
@@ -106,6 +100,18 @@ void drop(void* recording) {
   for (void* const constant : it->constants) cudaFreeHost(constant);
   drop_pool(it->pool);
   delete it;
+}
+
+void begin_recording() {
+  if (being_recorded != nullptr) fail("a recording has begun already");
+  being_recorded = new Recording;
+  being_recorded->pool = begin_pool();
+  const cudaError_t begun = cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed);
+  if (begun == cudaSuccess) return;
+  Recording* const none = std::exchange(being_recorded, nullptr);
+  end_pool();
+  drop(none);
+  must(begun, "recording");
 }
 
 void* end_recording() {

@@ -163,6 +163,7 @@ MemoryStats pool_stats() {
 size_t pool_available() {
   const std::scoped_lock lock(pools().mutex);
   size_t free = 0, total = 0;
+  stream();  // tells the thread its card
   must(cudaMemGetInfo(&free, &total), "asking for its memory");
   if (most_reserved > 0) free = std::min(free, most_reserved - std::min(most_reserved, reserved));
   return free + reserved - std::min(reserved, pools().in_use);

@@ -103,6 +103,10 @@ __device__ __forceinline__ float block_sum(float x) {
   return total;
 }
 
+/// The architecture that this card runs kernels of, such as 80: its own, or an older one for which they were
+/// built.
+int architecture_of_kernels();
+
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// The number of this thread over a one-dimensional grid, and of all threads.
@@ -118,6 +122,7 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, Arg
 #ifdef LINNET_CUDA_EMULATED
   emulation::run(grid, block, shared, [&] { kernel(static_cast<Params>(args)...); });
 #else
+  const cudaStream_t queue = stream();  // which also tells the thread its card
   if (shared > 48 * 1024)
     must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
          "asking for shared memory");
@@ -125,7 +130,7 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, Arg
   how.gridDim = grid;
   how.blockDim = block;
   how.dynamicSmemBytes = shared;
-  how.stream = stream();
+  how.stream = queue;
   must(cudaLaunchKernelEx(&how, kernel, static_cast<Params>(args)...), "starting a kernel");
 #endif
 }

@@ -45,7 +45,25 @@ void add(View a, View b, View sum, int64_t n) {
   });
 }
 
+#ifndef LINNET_CUDA_EMULATED
+// Only to be asked about.
+__global__ void probe() {}
+#endif
+
 }  // namespace
+
+int architecture_of_kernels() {
+#ifdef LINNET_CUDA_EMULATED
+  return 80;
+#else
+  static const int architecture = [] {
+    cudaFuncAttributes attributes{};
+    must(cudaFuncGetAttributes(&attributes, probe), "asking what its kernels were built for");
+    return attributes.ptxVersion;  // which __CUDA_ARCH__ said when they were compiled
+  }();
+  return architecture;
+#endif
+}
 
 void fill_tensor_kernels(GpuApi& api) {
   api.convert = convert;

@@ -1,6 +1,7 @@
 #include "diffusion/recorded.h"
 
 #include "core/gpu.h"
+#include "core/recording.h"
 
 namespace linnet {
 namespace {
@@ -38,9 +39,14 @@ class Recorder {
     t_ = times.clone();
     gpu().begin_recording();
     try {
+      const RecordingOwner owner(kept_);
       result_ = model_(x_, t_);
     } catch (const Error&) {
       result_ = {};  // said again, if it is not about recording, by the plain call that follows
+    } catch (...) {
+      recording_ = gpu().end_recording();
+      forget();
+      throw;
     }
     recording_ = gpu().end_recording();
     possible_ = recording_ && result_.defined();
@@ -51,12 +57,14 @@ class Recorder {
     result_ = {};  // before the recording, which its memory belongs to
     if (recording_) gpu().drop(recording_);
     recording_ = nullptr;
+    kept_.clear();
     x_ = t_ = {};
   }
 
   Denoiser model_;
   Shape shape_;
-  Tensor x_, t_, result_;  // what the recording reads and writes
+  Tensor x_, t_, result_;     // what the recording reads and writes
+  std::vector<Tensor> kept_;  // and what else it reads
   void* recording_ = nullptr;
   bool possible_ = true;
 };

@@ -44,9 +44,10 @@ NoiseSchedule NoiseSchedule::spaced(int count) const {
   if (count < 1 || count > steps())
     throw UsageError(fmt::format("the number of steps must lie in 1..{}, not {}", steps(), count));
   // Positions are a running sum rounded to even, as the original's, so that the same steps are chosen.
+  // Of one step alone, the original chooses the first, from which nothing can be painted.
   const double stride = count == 1 ? 1.0 : static_cast<double>(steps() - 1) / (count - 1);
   std::vector<int> chosen;
-  double position = 0.0;
+  double position = count == 1 ? steps() - 1 : 0.0;
   for (int i = 0; i < count; ++i, position += stride)
     chosen.push_back(static_cast<int>(std::nearbyint(position)));
 

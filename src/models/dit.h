@@ -30,7 +30,7 @@ struct DiTConfig {
   int64_t grid() const { return input_size / patch_size; }
   int64_t tokens() const { return grid() * grid(); }
   int64_t out_channels() const { return learn_sigma ? 2 * in_channels : in_channels; }
-  int64_t mlp_size() const { return static_cast<int64_t>(static_cast<double>(hidden_size) * mlp_ratio); }
+  int64_t mlp_size() const { return nn::mlp_width(hidden_size, mlp_ratio); }
   bool null_class() const { return class_dropout > 0; }
 
   /// Throws UsageError on a configuration that cannot exist, or one beyond any sensible size.

@@ -30,7 +30,7 @@ struct PixArtConfig {
   int64_t caption_tokens = 300;     ///< at most; α: 120
   /// Positions are in units of tokens of the base resolution, divided by this: 0.5, 1, 2, 4 for 256 px to 2K.
   double interpolation = 2.0;
-  bool null_caption = true;       ///< y_embedding is there: what stands for "no text" in training
+  bool null_caption = true;       ///< y_embedding is there: what stood for "no text" in PixArt's training
   bool micro_conditions = false;  ///< is told the picture's size and aspect ratio: α at 1024 px
   bool learn_sigma = true;
   nn::Mixer mixer = nn::Mixer::softmax;
@@ -45,7 +45,7 @@ struct PixArtConfig {
     return kv_compression.empty() ? 1 : kv_compression[static_cast<size_t>(block)];
   }
   int64_t out_channels() const { return learn_sigma ? 2 * in_channels : in_channels; }
-  int64_t mlp_size() const { return static_cast<int64_t>(static_cast<double>(hidden_size) * mlp_ratio); }
+  int64_t mlp_size() const { return nn::mlp_width(hidden_size, mlp_ratio); }
   /// Throws UsageError on a configuration that cannot exist, or one beyond any sensible size.
   void validate() const;
   bool operator==(const PixArtConfig&) const = default;
@@ -124,7 +124,7 @@ class PixArt {
   void set_checkpointing(bool on) { checkpointing_ = on; }
   /// Called after every block of a forward pass.
   void set_on_block(std::function<void()> on_block) { on_block_ = std::move(on_block); }
-  /// Tokens (1) of the null caption, which training puts in a dropped text's place; null_caption must be true.
+  /// The published models' embedding of no text, (caption_tokens, caption_channels); null_caption must be true.
   TextStates null_text() const;
 
  private:

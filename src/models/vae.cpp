@@ -124,11 +124,17 @@ struct Vae::Decoder {
     return result;
   }
 
+  // Whether a GPU's convolutions, which count the values of a picture in 32 bits, can do block i as a whole.
+  bool can_count(size_t i, const Shape& in) const {
+    const int64_t pixels = in[1] * in[2] * (i > 0 ? 4 : 1);
+    return pixels * std::max(in[3], widths[i]) <= INT32_MAX;
+  }
+
   // Blocks that would take more than `memory` bytes, and all above them, are done in bands.
   Tensor forward(Tensor x, size_t memory) const {
     bool whole = true;
     for (size_t i = 0; i < blocks.size(); ++i) {
-      whole = whole && need(i, x.shape(), x.dtype()) <= memory;
+      whole = whole && need(i, x.shape(), x.dtype()) <= memory && (!x.on_gpu() || can_count(i, x.shape()));
       x = whole ? forward(i, std::move(x)) : forward_in_bands(i, std::move(x), memory);
     }
     if (whole) {
@@ -212,10 +218,14 @@ Tensor Vae::decode(const Tensor& latents, size_t memory) const {
         to_string(latents.shape()));
   const Tensor there = latents.on_gpu() ? latents : latents.to(decoder_->conv_in.weight.value.device());
   const Tensor z = ops::to_pixels(there, DType::f32);
-  if (memory == 0) return decoder_->forward(decoder_->begin(z, dtype_), SIZE_MAX);
+  const int64_t reduction = config_.reduction();
+  const int64_t pixels = z.size(1) * z.size(2) * reduction * reduction;
+  const bool may_be_vast = z.on_gpu() && pixels * std::ranges::max(config_.block_out_channels) > INT32_MAX;
+  if (memory == 0 && !may_be_vast) return decoder_->forward(decoder_->begin(z, dtype_), SIZE_MAX);
   std::vector<Tensor> decoded;
   for (int64_t i = 0; i < z.size(0); ++i)
-    decoded.push_back(decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory));
+    decoded.push_back(
+        decoder_->forward(decoder_->begin(z.rows(i, i + 1), dtype_), memory == 0 ? SIZE_MAX : memory));
   return ops::concat_rows(decoded);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/recording.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
 
@@ -68,7 +69,10 @@ Tensor sincos_positions(int64_t rows, int64_t columns, int64_t width, double row
 Tensor PositionCache::get(int64_t rows, int64_t columns, int64_t width, double row_unit, double column_unit,
                           const Device& device) {
   const std::tuple key{rows, columns, device.is_gpu() ? device.index : -1};
-  if (const auto found = grids_.find(key); found != grids_.end()) return found->second;
+  if (const auto found = grids_.find(key); found != grids_.end()) {
+    keep_for_recording(found->second);
+    return found->second;
+  }
   if (grids_.size() >= most) grids_.clear();
   return grids_[key] = sincos_positions(rows, columns, width, row_unit, column_unit).to(device);
 }

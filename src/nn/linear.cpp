@@ -1,5 +1,6 @@
 #include "nn/linear.h"
 
+#include "core/recording.h"
 #include "core/tape.h"
 #include "ops/streamed_linear.h"
 
@@ -37,6 +38,7 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
 
 // The weight comes to x's GPU for this product.
 Tensor Linear::visiting(const Tensor& x, DType out_dtype, ops::Activation activation) const {
+  if (is_recording()) fail("a recording would keep a copy of every matrix that visits the GPU");
   const Tensor stored = weight.value.detach().to(x.device());
   const Tensor floats =
       stored.dtype() == DType::i8 ? ops::dequantize({stored, weight.scale}, x.dtype()) : stored;

@@ -7,6 +7,11 @@
 
 namespace linnet::nn {
 
+/// Hidden values of an MLP, rounded down as timm does, but for the error of a ratio that was a quotient.
+inline int64_t mlp_width(int64_t width, double ratio) {
+  return static_cast<int64_t>(static_cast<double>(width) * ratio + 1e-6);
+}
+
 class Linear {
  public:
   Linear() = default;

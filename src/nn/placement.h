@@ -2,6 +2,7 @@
 // it holds; what stays on the CPU visits the GPU for every product.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -9,8 +10,8 @@
 
 namespace linnet::nn {
 
-/// Whether a parameter is a matrix of a block's linear layer, which may stay on the CPU. Other parameters are
-/// small, or are read row by row.
+/// Whether a parameter is a matrix of a block's linear layer, which may stay on the CPU. Others always move:
+/// they are small, or, as a table of words, needed where they are looked up.
 inline bool may_visit(std::string_view name, const Shape& shape) {
   return shape.rank() == 2 && name.find("block") != std::string_view::npos && name.ends_with(".weight") &&
          name.find("relative_attention_bias") == std::string_view::npos;
@@ -21,18 +22,20 @@ inline bool may_visit(std::string_view name, const Shape& shape) {
 enum class EightBits : uint8_t { widened, streamed };
 
 /// Moves a frozen model to a GPU. Its blocks' matrices become `products` on the way, unless they are in 8 bits,
-/// so that its layers need no copy of them; those that do not fit into `room` bytes, the last ones, stay where
-/// and what they are. Nothing happens for the CPU.
+/// so that its layers need no copy of them; those that do not fit into what the others leave of `room` bytes,
+/// the last ones, stay where and what they are. Nothing happens for the CPU.
 template <class Module>
 void place(Module& module, const Device& device, DType products, size_t room,
            EightBits eight_bits = EightBits::widened) {
   if (!device.is_gpu()) return;
   module.visit("", [&](const std::string& name, Parameter& p) {
-    if (!may_visit(name, p.shape)) {
-      p.value = p.value.to(device);
-      p.scale = p.scale.to(device);
-      return;
-    }
+    if (may_visit(name, p.shape)) return;
+    p.value = p.value.to(device);
+    p.scale = p.scale.to(device);
+    room -= std::min(room, p.value.bytes());
+  });
+  module.visit("", [&](const std::string& name, Parameter& p) {
+    if (!may_visit(name, p.shape)) return;
     const bool in_8_bits = p.value.dtype() == DType::i8;
     const size_t each = !in_8_bits                          ? size_of(products)
                         : eight_bits == EightBits::streamed ? 1

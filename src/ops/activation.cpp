@@ -24,6 +24,14 @@ void forward(const void* in, DType in_type, void* out, DType out_type, int64_t n
   });
 }
 
+// x, but no further out than ±80, where σ is flat: beyond, the slope of z would overflow, and 0 times infinity
+// is no number. NaN stays NaN.
+template <class D>
+HWY_INLINE Vec<D> within_bend(D d, Vec<D> x) {
+  const auto limit = hn::Set(d, 80.0f);
+  return hn::IfThenElse(hn::Gt(hn::Abs(x), limit), hn::CopySign(limit, x), x);
+}
+
 // (x·σ(z))' = σ + x·σ(1−σ)·z'
 template <class F>
 void backward(const void* in, DType in_type, const void* gradient, DType gradient_type, void* out, int64_t n) {
@@ -31,7 +39,7 @@ void backward(const void* in, DType in_type, const void* gradient, DType gradien
     with_type(gradient, gradient_type, [&](auto* g) HWY_ATTR {
       with_type(out, in_type, [&](auto* dx) HWY_ATTR {
         for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-          const auto v = load(d, x + i);
+          const auto v = within_bend(d, load(d, x + i));
           const auto s = sigmoid(d, F::argument(d, v));
           const auto bend = hn::Mul(hn::Mul(v, hn::Mul(s, hn::Sub(hn::Set(d, 1.0f), s))), F::slope(d, v));
           store(hn::Mul(load(d, g + i), hn::Add(s, bend)), d, dx + i);

@@ -6,7 +6,7 @@ namespace {
 
 using ops::GpuActivation;
 
-// Both are x·σ(z), as in ops/activation-inl.h.
+// Both are x·σ(z), as in ops/activation-inl.h and activation.cpp.
 template <GpuActivation Kind>
 __device__ float argument(float x) {
   constexpr float c = 1.5957691216057308f, cubic = 0.044715f;
@@ -18,6 +18,7 @@ __device__ float slope(float x) {
   return Kind == GpuActivation::silu ? 1.0f : fmaf(x * x, 3.0f * c * cubic, c);
 }
 __device__ float sigmoid(float z) { return 1.0f / (1.0f + __expf(-z)); }
+__device__ float within_bend(float x) { return fabsf(x) > 80.0f ? copysignf(80.0f, x) : x; }
 
 template <GpuActivation Kind>
 __device__ float activate(float x) {
@@ -31,8 +32,8 @@ struct Activate {
 
 template <GpuActivation Kind>
 struct Bend {
-  __device__ float operator()(float x, float g) const {
-    const float s = sigmoid(argument<Kind>(x));
+  __device__ float operator()(float given, float g) const {
+    const float x = within_bend(given), s = sigmoid(argument<Kind>(x));
     return g * fmaf(x * s * (1.0f - s), slope<Kind>(x), s);
   }
 };

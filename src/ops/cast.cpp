@@ -34,7 +34,6 @@ namespace {
 Tensor convert(const Tensor& x, DType dtype) {
   if (x.on_gpu()) return x.to(dtype).detach();
   constexpr int64_t grain = 1 << 15;
-  if (x.on_gpu()) return x.to(dtype);
   if (x.dtype() == DType::f32 && dtype == DType::bf16) {
     Tensor y = Tensor::empty(x.shape(), dtype);
     const float* in = x.data<float>();

@@ -16,10 +16,6 @@ namespace {
 using namespace onednn;
 using Dims = memory::dims;
 
-memory::desc picture(const Shape& shape, DType dtype) {  // in oneDNN's order, whatever the layout
-  return {{shape[0], shape[3], shape[1], shape[2]}, data_type_of(dtype), memory::format_tag::nhwc};
-}
-
 dnnl::primitive_attr attributes(ConvActivation activation, bool accumulate) {
   dnnl::post_ops post;
   if (accumulate) post.append_sum(1.0f);
@@ -178,7 +174,8 @@ void PackedConv::run(const Tensor& x, const ConvWindow& window, ConvActivation a
   check_type("convolution", into);
   if (into.numel() == 0) return;
   if (into.on_gpu()) return run_on_gpu(x, window, activation, accumulate, into);
-  const Prepared prepared = state_->prepare(x, window, activation, accumulate, into);
+  const Prepared prepared =
+      translated([&] { return state_->prepare(x, window, activation, accumulate, into); });
   const memory::desc bias({state_->out}, memory::data_type::f32, memory::format_tag::x);
   onednn::run(prepared.primitive,
               {{DNNL_ARG_SRC, wrap(picture(x.shape(), x.dtype()), x.raw())},

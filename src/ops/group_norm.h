@@ -8,7 +8,8 @@
 namespace linnet::ops {
 
 /// Mean and variance (n, groups, 2) f32 over each group of channels, which lie side by side. x is f32 or bf16
-/// and has (groups divides channels); sums are exact to f64.
+/// and has (groups divides channels). Sums are of differences from one of the values, so that a large mean
+/// costs no digits: in f32 over parts of a picture, in f64 over the parts.
 Tensor group_moments(const Tensor& x, int64_t groups);
 
 /// (x − mean)/√(variance + epsilon)·weight + bias, then x·σ(x) if silu; weight and bias (channels) f32. The

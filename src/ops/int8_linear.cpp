@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <mutex>
 
@@ -20,7 +21,9 @@ using onednn::memory;
 // Tokens are worked on in blocks whose integer sums (4 bytes each) stay in the last-level cache.
 constexpr int64_t sums_bytes = 4 << 20;
 
-int64_t block_rows(int64_t columns) { return std::max<int64_t>(64, sums_bytes / (4 * columns) / 64 * 64); }
+int64_t block_rows(int64_t columns) {
+  return std::max<int64_t>(64, sums_bytes / (4 * std::max<int64_t>(1, columns)) / 64 * 64);
+}
 
 memory::desc dense(int64_t rows, int64_t columns, memory::data_type type) {
   return {{rows, columns}, type, memory::format_tag::ab};
@@ -74,7 +77,8 @@ Int8Matrix quantize(const Tensor& weight) {
         check(std::isfinite(row[i]), not_finite);
         largest = std::max(largest, std::abs(row[i]));
       }
-      scales[r] = largest / 127.0f;
+      // A subnormal scale has an infinite inverse, or nearly so: such rows are zero.
+      scales[r] = largest / 127.0f < std::numeric_limits<float>::min() ? 0.0f : largest / 127.0f;
       const float inverse = scales[r] > 0 ? 1.0f / scales[r] : 0.0f;
       for (int64_t i = 0; i < columns; ++i)
         out[r * columns + i] =
@@ -118,6 +122,7 @@ struct PackedInt8Weight::State {
   std::map<std::pair<int64_t, int>, dnnl::matmul> primitives;  // by rows and threads
 
   explicit State(const Int8Matrix& weight);
+  void pack(const int8_t* values);
 
   dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights) const {
     return onednn::make_descriptor(dense(rows, in, memory::data_type::u8), weights, {},
@@ -125,9 +130,11 @@ struct PackedInt8Weight::State {
   }
   dnnl::matmul primitive(int64_t rows) {
     const std::scoped_lock lock(mutex);
-    auto& slot = primitives[{rows, threads()}];
-    if (!slot) slot = dnnl::matmul(describe(rows, packed.get_desc()));
-    return slot;
+    if (const auto found = primitives.find({rows, threads()}); found != primitives.end()) return found->second;
+    constexpr size_t most = 64;  // a sampler needs a few, texts come in hundreds of lengths
+    const auto made = onednn::translated([&] { return dnnl::matmul(describe(rows, packed.get_desc())); });
+    if (primitives.size() >= most) primitives.clear();
+    return primitives.emplace(std::pair(rows, threads()), made).first->second;
   }
 };
 
@@ -142,6 +149,10 @@ PackedInt8Weight::State::State(const Int8Matrix& weight)
     sum[r] = 0;
     for (int64_t i = 0; i < in; ++i) sum[r] += values[r * in + i];
   }
+  onednn::translated([&] { pack(values); });
+}
+
+void PackedInt8Weight::State::pack(const int8_t* values) {
   const memory::desc any({in, out}, memory::data_type::s8, memory::format_tag::any);
   packed = memory(describe(block_rows(out), any).weights_desc(), onednn::engine());
   memory plain = onednn::wrap({{in, out}, memory::data_type::s8, {1, in}}, values);
@@ -153,9 +164,6 @@ PackedInt8Weight::PackedInt8Weight(const Int8Matrix& weight) {
   check_pair(weight);
   state_ = std::make_shared<State>(weight);
 }
-
-int64_t PackedInt8Weight::in_features() const { return state_->in; }
-int64_t PackedInt8Weight::out_features() const { return state_->out; }
 
 Tensor linear(const Tensor& x, const PackedInt8Weight& weight, const Tensor& bias, Activation activation,
               DType out_dtype) {

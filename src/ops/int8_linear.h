@@ -34,8 +34,6 @@ class PackedInt8Weight {
   PackedInt8Weight() = default;
   explicit PackedInt8Weight(const Int8Matrix& weight);
   bool defined() const { return state_ != nullptr; }
-  int64_t in_features() const;
-  int64_t out_features() const;
 
  private:
   friend Tensor linear(const Tensor&, const PackedInt8Weight&, const Tensor&, Activation, DType);

@@ -2,6 +2,8 @@
 #define HWY_TARGET_INCLUDE "ops/int8_linear_cpu.cpp"
 #include <hwy/foreach_target.h>
 
+#include <limits>
+
 #include "core/parallel.h"
 #include "ops/activation-inl.h"
 #include "ops/element.h"
@@ -46,7 +48,8 @@ template <class T>
 void quantize_rows(const T* x, int64_t rows, int64_t n, uint8_t* q, cpu::TokenScale* scales) {
   for (int64_t r = 0; r < rows; ++r, x += n, q += n) {
     scales[r] = scale_of_row(x, n);
-    const float inverse = scales[r].scale > 0.0f ? 1.0f / scales[r].scale : 0.0f;
+    constexpr float smallest = std::numeric_limits<float>::min();  // below, the inverse is infinite
+    const float inverse = scales[r].scale >= smallest ? 1.0f / scales[r].scale : 0.0f;
     const auto zero = static_cast<float>(scales[r].zero);
     for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
       const hn::Rebind<uint8_t, decltype(d)> d8;

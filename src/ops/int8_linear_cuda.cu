@@ -5,7 +5,7 @@ namespace linnet::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr float largest_float = 3.402823466e38f;
+constexpr float largest_float = 3.402823466e38f, smallest_normal = 1.175494351e-38f;
 
 // A block a row: the largest magnitude, then the rounded values. The row is read twice, the second time from
 // the caches.
@@ -22,7 +22,9 @@ __global__ void quantize(const T* x, int8_t* values, float* scales, int64_t colu
   if (threadIdx.x % warp_size == 0) largest[threadIdx.x / warp_size] = own;
   __syncthreads();
   for (int i = 0; i < threads / warp_size; ++i) own = fmaxf(own, largest[i]);
-  const float scale = own / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+  // A subnormal scale has an infinite inverse, or nearly so: such rows are zero.
+  const float scale = own / 127.0f < smallest_normal ? 0.0f : own / 127.0f;
+  const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   for (int64_t i = threadIdx.x; i < columns; i += threads) {
     const float rounded = rintf(to_float(x[first + i]) * inverse);
     values[first + i] = static_cast<int8_t>(fminf(fmaxf(rounded, -127.0f), 127.0f));

@@ -6,7 +6,8 @@
 namespace linnet::ops {
 
 /// x (..., in) f32, bf16 or, on a GPU, f16; weight (out, in) of any float type (converted to x's); bias (out)
-/// of any float type, or undefined. Returns (..., out) of type out_dtype, on the GPU if any of them lies there.
+/// of any float type and on any device, or undefined. Returns (..., out) of type out_dtype, on the GPU if x or
+/// weight lies there.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation,
               DType out_dtype);
 

@@ -112,7 +112,8 @@ Tensor linear_attention(const Tensor& q, const Tensor& kv, int64_t heads, Featur
 Tensor linear_attention_conv(const Tensor& q, const Tensor& kv, const Tensor& weight, const Tensor& bias,
                              int64_t heads, int64_t rows, int64_t columns, FeatureMap map) {
   check_shapes(q, kv, heads);
-  const int64_t head_size = q.size(2) / heads, k = weight.size(-1);
+  check(weight.defined() && bias.defined(), "depth-wise convolution: its filters or their bias are missing");
+  const int64_t head_size = q.size(2) / heads, k = weight.shape().rank() == 4 ? weight.size(3) : 0;
   check(rows > 0 && columns > 0 && rows * columns == q.size(1), "a {}x{} grid does not hold {} tokens", rows,
         columns, q.size(1));
   check(weight.shape() == Shape{head_size, 1, k, k} && k % 2 == 1 && k <= 7 && bias.shape() == Shape{head_size},

@@ -56,12 +56,6 @@ HWY_INLINE Vec<D> rounded(Pair, D d, Vec<D> v) {
   return round_to_bf16(d, v);
 }
 
-template <class T>
-HWY_INLINE T* offset(T* p, DType dtype, int64_t elements) {
-  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
-  return static_cast<Byte*>(p) + elements * static_cast<int64_t>(size_of(dtype));
-}
-
 // Loads a block of q or k and maps it; the padding stays 0. NaN stays NaN, which a maximum with 0 would hide.
 template <class Step>
 HWY_INLINE void load_features(const Part& part, const void* in, int64_t stride, int64_t rows, float* out) {
@@ -101,11 +95,6 @@ HWY_INLINE void add_scaled(const float* x, float factor, int64_t n, float* sum) 
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
     store(hn::MulAdd(load(d, x + i), hn::Set(d, factor), load(d, sum + i)), d, sum + i);
   });
-}
-
-HWY_INLINE void scale_row(float factor, int64_t n, float* x) {
-  for_lanes(n,
-            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
 }
 
 // out (rows, padded) = a·b for a block a of f32s and a right operand b as in Part.
@@ -155,8 +144,8 @@ void gather_keys_as(const Part& part) {
   for (int64_t i = 0; i < padded; ++i) total[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_features<Step>(part, offset(part.k, part.dtype, t * part.kv_stride), part.kv_stride, rows, k);
-    load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
+    load_features<Step>(part, row_of(part.k, part.dtype, part.kv_stride, t), part.kv_stride, rows, k);
+    load_tile(row_of(part.v, part.dtype, part.kv_stride, t), part.dtype, part.kv_stride, rows, n, padded, v);
     gather(Step(), part, k, v, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) add_scaled(k + r * padded, 1.0f, padded, total);
   }
@@ -169,11 +158,11 @@ void answer_queries_as(const Part& part) {
   float *q = part.scratch, *o = q + block_tokens * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_features<Step>(part, offset(part.q, part.dtype, t * part.q_stride), part.q_stride, rows, q);
+    load_features<Step>(part, row_of(part.q, part.dtype, part.q_stride, t), part.q_stride, rows, q);
     multiply(Step(), part, q, part.matrix, rows, o);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / denominator(part, q + r * padded), padded, o + r * padded);
-    store_tile(o, padded, rows, n, offset(part.out, part.dtype, t * part.q_stride), part.dtype, part.q_stride);
+      scale_values(1.0f / denominator(part, q + r * padded), padded, o + r * padded);
+    store_tile(o, padded, rows, n, row_of(part.out, part.dtype, part.q_stride, t), part.dtype, part.q_stride);
   }
 }
 
@@ -187,10 +176,10 @@ void backward_queries_as(const Part& part) {
   for (int64_t i = 0; i < padded; ++i) dtotal[i] = 0.0f;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_features<Step>(part, offset(part.q, part.dtype, t * part.q_stride), part.q_stride, rows, q);
-    load_tile(offset(part.g, part.g_dtype, t * part.q_stride), part.g_dtype, part.q_stride, rows, n, padded, g);
+    load_features<Step>(part, row_of(part.q, part.dtype, part.q_stride, t), part.q_stride, rows, q);
+    load_tile(row_of(part.g, part.g_dtype, part.q_stride, t), part.g_dtype, part.q_stride, rows, n, padded, g);
     for (int64_t r = 0; r < rows; ++r)
-      scale_row(1.0f / denominator(part, q + r * padded), padded, g + r * padded);
+      scale_values(1.0f / denominator(part, q + r * padded), padded, g + r * padded);
     multiply(Step(), part, g, part.transposed, rows, dq);
     gather(Step(), part, q, g, rows, t > 0);
     for (int64_t r = 0; r < rows; ++r) {
@@ -200,7 +189,7 @@ void backward_queries_as(const Part& part) {
       add_scaled(q_row, dz, padded, dtotal);
     }
     mask_flat(part, q, rows * padded, dq);
-    store_tile(dq, padded, rows, n, offset(part.dq, part.dtype, t * part.q_stride), part.dtype, part.q_stride);
+    store_tile(dq, padded, rows, n, row_of(part.dq, part.dtype, part.q_stride, t), part.dtype, part.q_stride);
   }
 }
 
@@ -212,16 +201,14 @@ void backward_keys_as(const Part& part) {
         *dv = dk + block_tokens * padded;
   for (int64_t t = 0; t < part.tokens; t += block_tokens) {
     const int64_t rows = HWY_MIN(block_tokens, part.tokens - t);
-    load_features<Step>(part, offset(part.k, part.dtype, t * part.kv_stride), part.kv_stride, rows, k);
-    load_tile(offset(part.v, part.dtype, t * part.kv_stride), part.dtype, part.kv_stride, rows, n, padded, v);
+    load_features<Step>(part, row_of(part.k, part.dtype, part.kv_stride, t), part.kv_stride, rows, k);
+    load_tile(row_of(part.v, part.dtype, part.kv_stride, t), part.dtype, part.kv_stride, rows, n, padded, v);
     multiply(Step(), part, v, part.transposed, rows, dk);
     multiply(Step(), part, k, part.matrix, rows, dv);
     for (int64_t r = 0; r < rows; ++r) add_scaled(part.total, 1.0f, padded, dk + r * padded);
     mask_flat(part, k, rows * padded, dk);
-    store_tile(dk, padded, rows, n, offset(part.dk, part.dtype, t * part.kv_stride), part.dtype,
-               part.kv_stride);
-    store_tile(dv, padded, rows, n, offset(part.dv, part.dtype, t * part.kv_stride), part.dtype,
-               part.kv_stride);
+    store_tile(dk, padded, rows, n, row_of(part.dk, part.dtype, part.kv_stride, t), part.dtype, part.kv_stride);
+    store_tile(dv, padded, rows, n, row_of(part.dv, part.dtype, part.kv_stride, t), part.dtype, part.kv_stride);
   }
 }
 

@@ -27,13 +27,11 @@ size_t shared_limit() {
 #ifdef LINNET_CUDA_EMULATED
   return 99 * 1024;  // what the smallest of them have
 #else
-  int device = 0, architecture = 0, bytes = 0;
+  int device = 0, bytes = 0;
   must(cudaGetDevice(&device), "asking for the device");
-  must(cudaDeviceGetAttribute(&architecture, cudaDevAttrComputeCapabilityMajor, device),
-       "asking for its architecture");
   must(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
        "asking for its shared memory");
-  return architecture < 8 ? 0 : static_cast<size_t>(bytes);
+  return architecture_of_kernels() < 80 ? 0 : static_cast<size_t>(bytes);
 #endif
 }
 

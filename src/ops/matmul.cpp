@@ -62,7 +62,7 @@ Primitive cached(const PrimitiveKey& key, Make make) {
   const std::scoped_lock lock(mutex);
   if (auto found = primitives->find(key); found != primitives->end()) return found->second;
   if (primitives->size() > 4096) primitives->clear();
-  return primitives->emplace(key, make()).first->second;
+  return primitives->emplace(key, translated(make)).first->second;
 }
 
 void check_output(const Tensor& into, int64_t rows, int64_t columns, const Tensor& bias) {
@@ -177,7 +177,9 @@ struct PackedWeight::State {
   std::once_flag once;
   memory packed;
   std::mutex mutex;
-  std::map<std::tuple<int64_t, int64_t, int, bool, int, bool, int>, dnnl::matmul> primitives;
+  using Use = std::tuple<int64_t, int64_t, int, bool, int, bool, int>;
+  static constexpr size_t most_prepared = 64;  // a sampler needs a few; texts come in hundreds of lengths
+  std::map<Use, dnnl::matmul> prepared;
 
   memory::desc plain() const { return {{in, out}, data_type_of(dtype), {1, in}}; }
 
@@ -190,6 +192,23 @@ struct PackedWeight::State {
     dnnl::reorder(source, packed).execute(stream(), source, packed);
     stream().wait();
     weight = {};
+  }
+
+  dnnl::matmul prepare(const MatrixView& x, const MatrixView& c, const memory::desc& bias,
+                       const MatmulOptions& options) {
+    const std::scoped_lock lock(mutex);
+    const Use use{x.rows,
+                  x.row_stride,
+                  static_cast<int>(c.dtype),
+                  options.bias.defined(),
+                  static_cast<int>(options.activation),
+                  options.accumulate,
+                  threads_here()};
+    if (const auto found = prepared.find(use); found != prepared.end()) return found->second;
+    const dnnl::matmul made(make_descriptor(describe(x), packed.get_desc(), bias, describe(c),
+                                            attributes(options.activation, options.accumulate)));
+    if (prepared.size() >= most_prepared) prepared.clear();
+    return prepared.emplace(use, made).first->second;
   }
 };
 
@@ -208,6 +227,11 @@ const Device& PackedWeight::device() const { return state_->device; }
 int64_t PackedWeight::in_features() const { return state_->in; }
 int64_t PackedWeight::out_features() const { return state_->out; }
 
+size_t PackedWeight::prepared() const {
+  const std::scoped_lock lock(state_->mutex);
+  return state_->prepared.size();
+}
+
 void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions& given) const {
   State& state = *state_;
   check(x.columns == state.in, "a linear layer of {} inputs got {}", state.in, x.columns);
@@ -221,18 +245,11 @@ void PackedWeight::apply(const MatrixView& x, Tensor& into, const MatmulOptions&
     return round_from_f32(into, given.accumulate, [&](Tensor& wide) { apply(x, wide, given); });
   const MatmulOptions options = with_f32_bias(given);
   const MatrixView c{into.mutable_raw(), into.dtype(), x.rows, state.out, state.out, 1};
-  std::call_once(state.once, [&] { state.pack(x, describe(c)); });
   const memory::desc bias_desc = describe_bias(options.bias, state.out);
-  dnnl::matmul primitive;
-  {
-    const std::scoped_lock lock(state.mutex);
-    auto& slot = state.primitives[{x.rows, x.row_stride, static_cast<int>(c.dtype), options.bias.defined(),
-                                   static_cast<int>(options.activation), options.accumulate, threads_here()}];
-    if (!slot)
-      slot = dnnl::matmul(make_descriptor(describe(x), state.packed.get_desc(), bias_desc, describe(c),
-                                          attributes(options.activation, options.accumulate)));
-    primitive = slot;
-  }
+  const dnnl::matmul primitive = translated([&] {
+    std::call_once(state.once, [&] { state.pack(x, describe(c)); });
+    return state.prepare(x, c, bias_desc, options);
+  });
   execute(primitive, wrap(describe(x), x.data), state.packed, options.bias, bias_desc,
           wrap(describe(c), c.data));
 }
@@ -245,9 +262,32 @@ DType fastest_product_dtype(const Device& device) {
   return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32;
 }
 
+namespace {
+
+// oneDNN is asked itself: what it takes depends on its version as well. 2.6 multiplies bf16 on x86 with
+// AVX-512, also where that has no instructions for it, and refuses without.
+bool multiplies_bf16() {
+  static const bool result = [] {
+    const auto one = [](memory::data_type type) { return memory::desc({1, 1}, type, memory::format_tag::ab); };
+    const memory::desc bf16 = one(memory::data_type::bf16);
+    try {
+      (void)make_descriptor(bf16, bf16, {}, one(memory::data_type::f32), {});
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }();
+  return result;
+}
+
+}  // namespace
+
 DType product_dtype_from_name(std::string_view name, const Device& device) {
   if (name == "auto") return fastest_product_dtype(device);
   if (name == "f32") return DType::f32;
+  if (name == "bf16" && !device.is_gpu() && !multiplies_bf16())
+    throw UsageError(
+        "this processor has no products in bf16, which on x86 take AVX-512: choose f32, int8 or auto");
   if (name == "bf16") return DType::bf16;
   if (name == "int8") return DType::i8;
   if (name != "f16" && name != "tf32")

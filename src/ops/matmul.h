@@ -32,6 +32,8 @@ class PackedWeight {
   const Device& device() const;
   int64_t in_features() const;
   int64_t out_features() const;
+  /// Products that are kept ready, each for a number of rows and what is fused: at most 64, none on a GPU.
+  size_t prepared() const;
   /// x (rows, in) · weightᵀ into (rows, out), on the weight's device.
   void apply(const MatrixView& x, Tensor& into, const MatmulOptions& options) const;
 
@@ -52,7 +54,7 @@ inline DType fastest_wide_product_dtype(const Device& device = {}) {
 }
 
 /// "f32", "bf16", "int8", or "auto": fastest_product_dtype(); and of a GPU "f16", or "tf32", which is f32 with
-/// set_tf32(true). Throws UsageError on others.
+/// set_tf32(true). Throws UsageError on others, and on bf16 where the CPU has no products of it.
 DType product_dtype_from_name(std::string_view name, const Device& device = {});
 
 /// Whether a GPU's products of f32 may round their operands to the 19 bits of TensorFloat-32, from here on, in

@@ -1,8 +1,9 @@
-// What the files that call oneDNN share: engine, stream, and the two generations of its interface. Included by
-// sources only.
+// What the files that call oneDNN share: engine, stream, its errors as Linnet's, and the two generations of its
+// interface. Included by sources only.
 #pragma once
 
 #include <memory>
+#include <new>
 #include <unordered_map>
 #include <vector>
 
@@ -24,6 +25,21 @@ inline dnnl::stream& stream() {
   return instance;
 }
 
+/// What work() returns. Where it throws because oneDNN refuses, or finds no memory, that becomes Error or
+/// OutOfMemory.
+template <class Work>
+auto translated(const Work& work) {
+  constexpr const char* no_memory = "out of memory: none is left for oneDNN to work in";
+  try {
+    return work();
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw OutOfMemory(no_memory);
+    fail("oneDNN cannot do on this processor what was asked of it: {}", error.message);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory(no_memory);
+  }
+}
+
 inline memory wrap(const memory::desc& desc, const void* data) {
   return {desc, engine(), const_cast<void*>(data)};
 }
@@ -35,6 +51,11 @@ inline memory::data_type data_type_of(DType dtype) {
     case DType::bf16: return memory::data_type::bf16;
     default: fail("products are in f32 or bf16, not {}", name_of(dtype));
   }
+}
+
+/// A picture (n, height, width, channels), its extents in oneDNN's order.
+inline memory::desc picture(const Shape& shape, DType dtype) {
+  return {{shape[0], shape[3], shape[1], shape[2]}, data_type_of(dtype), memory::format_tag::nhwc};
 }
 
 /// Attributes of a primitive that run() executes: it brings its own working memory. oneDNN's lies with the
@@ -56,28 +77,32 @@ inline void* working_memory(size_t bytes) {
 
 /// Executes a primitive that was made with_own_memory, and waits for it. Any thread may.
 inline void run(const dnnl::primitive& primitive, std::unordered_map<int, memory> arguments) {
-  const auto* wanted =
-      dnnl_primitive_desc_query_md(primitive.get_primitive_desc(), dnnl_query_scratchpad_md, 0);
-  const auto bytes = static_cast<memory::dim>(wanted ? dnnl_memory_desc_get_size(wanted) : 0);
-  if (bytes > 0)
-    arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap({{bytes}, memory::data_type::u8, memory::format_tag::a},
-                                                working_memory(static_cast<size_t>(bytes))));
-  primitive.execute(stream(), arguments);
-  stream().wait();
+  translated([&] {
+    const auto* wanted =
+        dnnl_primitive_desc_query_md(primitive.get_primitive_desc(), dnnl_query_scratchpad_md, 0);
+    const auto bytes = static_cast<memory::dim>(wanted ? dnnl_memory_desc_get_size(wanted) : 0);
+    if (bytes > 0)
+      arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap({{bytes}, memory::data_type::u8, memory::format_tag::a},
+                                                  working_memory(static_cast<size_t>(bytes))));
+    primitive.execute(stream(), arguments);
+    stream().wait();
+  });
 }
 
 /// c = a·b (+ bias, if its descriptor is not empty), for run().
 inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b,
                                                     const memory::desc& bias, const memory::desc& c,
                                                     const dnnl::primitive_attr& given) {
-  const dnnl::primitive_attr attr = with_own_memory(given);
+  return translated([&]() -> dnnl::matmul::primitive_desc {
+    const dnnl::primitive_attr attr = with_own_memory(given);
 #if DNNL_VERSION_MAJOR >= 3
-  if (bias.get_ndims() > 0) return {engine(), a, b, bias, c, attr};
-  return {engine(), a, b, c, attr};
+    if (bias.get_ndims() > 0) return {engine(), a, b, bias, c, attr};
+    return {engine(), a, b, c, attr};
 #else
-  if (!bias.is_zero()) return {dnnl::matmul::desc(a, b, bias, c), attr, engine()};
-  return {dnnl::matmul::desc(a, b, c), attr, engine()};
+    if (!bias.is_zero()) return {dnnl::matmul::desc(a, b, bias, c), attr, engine()};
+    return {dnnl::matmul::desc(a, b, c), attr, engine()};
 #endif
+  });
 }
 
 /// True if the CPU has all of an instruction set. The sets are sets of bits: a newer one has those of what it

@@ -18,18 +18,16 @@ void check_picture(const Tensor& x) {
         "pooling works on pictures in f32, not on {} of shape {}", name_of(x.dtype()), to_string(x.shape()));
 }
 
-memory::desc describe(const Shape& shape) {
-  return {{shape[0], shape[3], shape[1], shape[2]}, memory::data_type::f32, memory::format_tag::nhwc};
-}
-
 dnnl::pooling_forward make_pooling(dnnl::algorithm algorithm, const memory::desc& x, const memory::desc& y,
                                    int64_t size, int64_t stride, int64_t padding) {
   const auto kind = dnnl::prop_kind::forward_inference;
   const memory::dims strides{stride, stride}, kernel{size, size}, zeros{padding, padding};
 #if DNNL_VERSION_MAJOR >= 3
-  return dnnl::pooling_forward({engine(), kind, algorithm, x, y, strides, kernel, {0, 0}, zeros, zeros});
+  return dnnl::pooling_forward(
+      {engine(), kind, algorithm, x, y, strides, kernel, {0, 0}, zeros, zeros, with_own_memory()});
 #else
-  return dnnl::pooling_forward({{kind, algorithm, x, y, strides, kernel, zeros, zeros}, engine()});
+  return dnnl::pooling_forward(
+      {{kind, algorithm, x, y, strides, kernel, zeros, zeros}, with_own_memory(), engine()});
 #endif
 }
 
@@ -66,10 +64,9 @@ Tensor pool2d(const Tensor& x, Pooling pooling, int64_t size, int64_t stride, in
   }
   const auto algorithm =
       pooling == Pooling::largest ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_exclude_padding;
-  const memory::desc in = describe(x.shape()), out = describe(y.shape());
-  make_pooling(algorithm, in, out, size, stride, padding)
-      .execute(stream(), {{DNNL_ARG_SRC, wrap(in, x.raw())}, {DNNL_ARG_DST, wrap(out, y.mutable_raw())}});
-  stream().wait();
+  const memory::desc in = picture(x.shape(), x.dtype()), out = picture(y.shape(), y.dtype());
+  run(translated([&] { return make_pooling(algorithm, in, out, size, stride, padding); }),
+      {{DNNL_ARG_SRC, wrap(in, x.raw())}, {DNNL_ARG_DST, wrap(out, y.mutable_raw())}});
   return y;
 }
 

@@ -5,6 +5,7 @@
 #include <list>
 #include <mutex>
 
+#include "core/recording.h"
 #include "core/tape.h"
 #include "ops/element.h"
 #include "ops/ragged_attention_cpu.h"
@@ -53,8 +54,8 @@ bool are_even(const Offsets& offsets) {
 }
 
 // Offsets on the GPU. The same ones come again and again: from every layer of a model, and from every step of a
-// sampler, whose recordings (CUDA graphs) must upload nothing, and read these as long as they live. So the last
-// few are kept.
+// sampler, so the last few are kept; a recording keeps those that it reads. What is uploaded while one is made
+// belongs to it.
 Tensor on_gpu(const Offsets& offsets, const Device& device) {
   struct Entry {
     Offsets offsets;
@@ -69,6 +70,9 @@ Tensor on_gpu(const Offsets& offsets, const Device& device) {
   });
   if (found != entries->end()) {
     entries->splice(entries->begin(), *entries, found);
+    keep_for_recording(entries->front().uploaded);
+  } else if (is_recording()) {
+    return Tensor::from(offsets).to(device);
   } else {
     entries->push_front({offsets, Tensor::from(offsets).to(device)});
     if (entries->size() > most) entries->pop_back();
@@ -106,29 +110,31 @@ GpuCall call_of(const cpu::RaggedInputs& in, const RaggedAttention& how) {
   return call;
 }
 
-void forward(const cpu::RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& log_sums) {
-  if (!out.on_gpu()) return cpu::ragged_attention_forward(in, how, out, log_sums);
+void forward(const cpu::RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& sums) {
+  if (!out.on_gpu()) return cpu::ragged_attention_forward(in, how, out, sums);
   const GpuCall call = call_of(in, how);
-  gpu_kernels().softmax.forward(call.in, out.view(), log_sums.view());
+  gpu_kernels().softmax.forward(call.in, out.view(), sums.view());
 }
 
 void backward(const Tensor& g, const cpu::RaggedInputs& in, const RaggedAttention& how, const Tensor& out,
-              const Tensor& log_sums, cpu::RaggedInputs& into) {
-  if (!out.on_gpu()) return cpu::ragged_attention_backward(g, in, how, out, log_sums, into);
+              const Tensor& sums, cpu::RaggedInputs& into) {
+  if (!out.on_gpu()) return cpu::ragged_attention_backward(g, in, how, out, sums, into);
   const GpuCall call = call_of(in, how);
-  gpu_kernels().softmax.backward(call.in, g.view(), out.view(), log_sums.view(), column_view(into.q),
+  gpu_kernels().softmax.backward(call.in, g.view(), out.view(), sums.view(), column_view(into.q),
                                  column_view(into.k), column_view(into.v), into.bias.view());
 }
 
-// record(out, log_sums) says how gradients flow back, if any are wanted.
+// record(out, sums) says how gradients flow back, if any are wanted; sums are of the rows of scores.
 template <class Record>
 Tensor attend(const cpu::RaggedInputs& in, const RaggedAttention& how, bool records, Record record) {
   const Tensor& q = in.q.tensor;
   check_gpu_head("ragged_attention", q, q.size(1) / how.heads);
   Tensor out = Tensor::empty({q.size(0), q.size(1)}, q.dtype(), q.device());
-  Tensor log_sums = Tensor::empty({how.heads, q.size(0)}, DType::f32, q.device());
-  forward(in, how, out, log_sums);
-  if (records) record(out, log_sums);
+  // On the CPU two of each row, on the GPU log Σ exp(scores).
+  const Shape shape = q.on_gpu() ? Shape{how.heads, q.size(0)} : Shape{2, how.heads, q.size(0)};
+  Tensor sums = Tensor::empty(shape, DType::f32, q.device());
+  forward(in, how, out, sums);
+  if (records) record(out, sums);
   return out;
 }
 
@@ -147,14 +153,14 @@ Tensor ragged_attention(const Tensor& q, const Tensor& kv, const RaggedAttention
   const int64_t width = q.size(1);
   const cpu::RaggedInputs in{{q.detach()}, {kv.detach(), 0}, {kv.detach(), width}, {}};
   check_inputs(in, how, width);
-  return attend(in, how, wants_grad(q, kv), [&](Tensor& out, const Tensor& log_sums) {
-    record_backward(out, [in, how, out = out.detach(), log_sums, q_slot = q.grad_slot(),
-                          kv_slot = kv.grad_slot(), width](const Tensor& g) {
+  return attend(in, how, wants_grad(q, kv), [&](Tensor& out, const Tensor& sums) {
+    record_backward(out, [in, how, out = out.detach(), sums, q_slot = q.grad_slot(), kv_slot = kv.grad_slot(),
+                          width](const Tensor& g) {
       const Tensor &q_in = in.q.tensor, &kv_in = in.k.tensor;
       const Tensor dq = Tensor::empty(q_in.shape(), q_in.dtype(), q_in.device());
       const Tensor dkv = Tensor::empty(kv_in.shape(), kv_in.dtype(), kv_in.device());
       cpu::RaggedInputs into{{dq}, {dkv, 0}, {dkv, width}, {}};
-      backward(g, in, how, out, log_sums, into);
+      backward(g, in, how, out, sums, into);
       accumulate_grad(q_slot, dq);
       accumulate_grad(kv_slot, dkv);
     });
@@ -168,14 +174,14 @@ Tensor ragged_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
         "ragged_attention: queries, keys and values are of the same width");
   const cpu::RaggedInputs in{{q.detach()}, {k.detach()}, {v.detach()}, bias.detach()};
   check_inputs(in, how, q.size(1));
-  return attend(in, how, wants_grad(q, k, v, bias), [&](Tensor& out, const Tensor& log_sums) {
-    record_backward(out, [in, how, out = out.detach(), log_sums,
+  return attend(in, how, wants_grad(q, k, v, bias), [&](Tensor& out, const Tensor& sums) {
+    record_backward(out, [in, how, out = out.detach(), sums,
                           slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()},
                           bias_slot = bias.grad_slot()](const Tensor& g) {
       const auto like = [](const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); };
       cpu::RaggedInputs into{{like(in.q.tensor)}, {like(in.k.tensor)}, {like(in.v.tensor)}, {}};
       if (bias_slot) into.bias = Tensor::zeros(in.bias.shape(), DType::f32, in.bias.device());
-      backward(g, in, how, out, log_sums, into);
+      backward(g, in, how, out, sums, into);
       accumulate_grad(slots[0], into.q.tensor);
       accumulate_grad(slots[1], into.k.tensor);
       accumulate_grad(slots[2], into.v.tensor);

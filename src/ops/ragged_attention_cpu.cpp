@@ -3,7 +3,6 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/parallel.h"
 #include "ops/element.h"
@@ -28,7 +27,7 @@ struct RaggedPart {
   float* dbias;          // likewise
   float* packed_keys;    // (head_size, padded_keys): keys, transposed
   float* packed_values;  // (keys, padded)
-  float* log_sums;       // (queries)
+  float *tops, *shares;  // (queries): the largest score, and 1/Σ exp(scores − that)
   float* scratch;
 };
 
@@ -73,7 +72,8 @@ void attend_rows(const RaggedPart& part, int64_t block) {
     const float top = largest(row, part.keys, row[0]);
     const float total = exponentials(row, part.keys, top);
     scale_values(1.0f / total, part.keys, row);
-    part.log_sums[first + r] = top + std::log(total);
+    part.tops[first + r] = top;
+    part.shares[first + r] = 1.0f / total;
   }
   tile_product(scores, part.padded_keys, 1, part.packed_values, part.padded, rows, part.padded, part.keys, out,
                part.padded, false);
@@ -82,16 +82,16 @@ void attend_rows(const RaggedPart& part, int64_t block) {
              part.out_stride);
 }
 
-// p = exp(scores − log Σ), ds = p·(dp − g·out); both 0 beyond the keys that exist.
+// p = exp(scores − top)·share, ds = p·(dp − g·out); both 0 beyond the keys that exist.
 HWY_INLINE void ragged_gradient(const RaggedPart& part, int64_t first, int64_t rows, const float* g,
                                 const float* out, float* p, float* ds) {
   for (int64_t r = 0; r < rows; ++r, g += part.padded, out += part.padded) {
     const float delta = sum_lanes(
         part.padded, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load(d, g + i), load(d, out + i)); });
-    const float log_sum = part.log_sums[first + r];
+    const float top = part.tops[first + r], share = part.shares[first + r];
     float *p_row = p + r * part.padded_keys, *ds_row = ds + r * part.padded_keys;
     for_lanes(part.keys, [&](auto d, int64_t i) HWY_ATTR {
-      const auto e = hn::Exp(d, hn::Sub(load(d, p_row + i), hn::Set(d, log_sum)));
+      const auto e = hn::Mul(hn::Exp(d, hn::Sub(load(d, p_row + i), hn::Set(d, top))), hn::Set(d, share));
       store(e, d, p_row + i);
       store(hn::Mul(e, hn::Sub(load(d, ds_row + i), hn::Set(d, delta))), d, ds_row + i);
     });
@@ -213,8 +213,7 @@ class Parts {
 
 }  // namespace
 
-void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out,
-                              Tensor& log_sums) {
+void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& sums) {
   const Parts parts(in, how);
   const int64_t padded = parts.padded(), most_keys = parts.longest_keys(), blocks = parts.most_blocks();
   const int64_t each = 2 * most_keys * padded, rows = in.q.tensor.size(0);
@@ -224,7 +223,8 @@ void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how
     RaggedPart part = parts.at(index);
     part.packed_keys = packed.mutable_data<float>() + index * each;
     part.packed_values = part.packed_keys + most_keys * padded;
-    part.log_sums = log_sums.mutable_data<float>() + index % how.heads * rows + parts.first_query(index);
+    part.tops = sums.mutable_data<float>() + index % how.heads * rows + parts.first_query(index);
+    part.shares = part.tops + how.heads * rows;
     part.out = parts.place(target, how.queries, index / how.heads, index % how.heads);
     part.scratch = scratch.mutable_data<float>();
     return part;
@@ -243,11 +243,11 @@ void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how
 }
 
 void ragged_attention_backward(const Tensor& g, const RaggedInputs& in, const RaggedAttention& how,
-                               const Tensor& out, const Tensor& log_sums, RaggedInputs& into) {
+                               const Tensor& out, const Tensor& sums, RaggedInputs& into) {
   const Parts parts(in, how);
   const int64_t padded = parts.padded(), most_keys = parts.longest_keys(), heads = how.heads;
   const int64_t distances = in.bias.defined() ? in.bias.size(1) : 0, rows = in.q.tensor.size(0);
-  Tensor sums = log_sums;
+  Tensor of_rows = sums;
   Tensor dbias = into.bias.defined() ? Tensor::zeros({parts.count(), distances}) : Tensor();
   const Columns gradient{g}, result{out};
   parallel_for(parts.count(), 1, [&](int64_t begin, int64_t end) {
@@ -262,7 +262,8 @@ void ragged_attention_backward(const Tensor& g, const RaggedInputs& in, const Ra
       part.dq = const_cast<void*>(parts.place(into.q, how.queries, s, head));
       part.dk = const_cast<void*>(parts.place(into.k, how.keys, s, head));
       part.dv = const_cast<void*>(parts.place(into.v, how.keys, s, head));
-      part.log_sums = sums.mutable_data<float>() + head * rows + parts.first_query(i);
+      part.tops = of_rows.mutable_data<float>() + head * rows + parts.first_query(i);
+      part.shares = part.tops + heads * rows;
       part.packed_keys = scratch.mutable_data<float>();
       part.packed_values = part.packed_keys + most_keys * padded;
       part.scratch = part.packed_values + most_keys * padded;

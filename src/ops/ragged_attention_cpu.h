@@ -11,12 +11,12 @@ struct RaggedInputs {
   Tensor bias;  // may be undefined
 };
 
-/// Fills out and, for the backward pass, log_sums (heads, all queries): log Σ exp(scores) of each row.
-void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out,
-                              Tensor& log_sums);
+/// Fills out and, for the backward pass, sums (2, heads, all queries): the largest score of each row, and
+/// 1/Σ exp(scores − that), as in softmax_attention_cpu.h.
+void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& sums);
 
 /// Fills the columns of q, k and v of `into`, and its bias, if that is wanted.
 void ragged_attention_backward(const Tensor& g, const RaggedInputs& in, const RaggedAttention& how,
-                               const Tensor& out, const Tensor& log_sums, RaggedInputs& into);
+                               const Tensor& out, const Tensor& sums, RaggedInputs& into);
 
 }  // namespace linnet::ops::cpu

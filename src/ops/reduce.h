@@ -8,7 +8,8 @@ namespace linnet::ops {
 /// x (rows, n) f32 or bf16 → (n) f32, summed in row order (on a GPU, in another one, which is always the same).
 Tensor sum_rows(const Tensor& x);
 
-/// Σ x² of x f32 on the CPU, in f64, independent of the number of threads. (Of many on a GPU: ops/clip.h.)
+/// Σ x² of x f32 on the CPU, in f32 over blocks of 4,096 and in f64 over those, independent of the number of
+/// threads; infinite where a block's sum leaves f32. (Of many on a GPU: ops/clip.h.)
 double sum_of_squares(const Tensor& x);
 
 }  // namespace linnet::ops

@@ -1,5 +1,4 @@
-// What softmax attentions share: rows of typed memory, and the passes over a row of scores. Included once per
-// instruction set.
+// What softmax attentions share: the passes over a row of scores. Included once per instruction set.
 #if defined(LINNET_OPS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LINNET_OPS_SOFTMAX_INL_H_
 #undef LINNET_OPS_SOFTMAX_INL_H_
@@ -12,18 +11,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace linnet::ops::HWY_NAMESPACE {
 
-HWY_INLINE const void* row_of(const void* p, DType dtype, int64_t stride, int64_t row) {
-  return static_cast<const char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
-}
-HWY_INLINE void* row_of(void* p, DType dtype, int64_t stride, int64_t row) {
-  return static_cast<char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
-}
-
-HWY_INLINE void scale_values(float factor, int64_t n, float* x) {
-  for_lanes(n,
-            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
-}
-
 HWY_INLINE float largest(const float* x, int64_t n, float start) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -35,10 +22,17 @@ HWY_INLINE float largest(const float* x, int64_t n, float start) {
   return result;
 }
 
+// result, or NaN where `from` is: of which Highway's exponential makes 0, and which a maximum forgets.
+template <class D>
+HWY_INLINE Vec<D> keep_nan(D, Vec<D> from, Vec<D> result) {
+  return hn::IfThenElse(hn::IsNaN(from), from, result);
+}
+
 // x = exp(x − offset); returns the sum.
 HWY_INLINE float exponentials(float* x, int64_t n, float offset) {
   return sum_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
-    const auto e = hn::Exp(d, hn::Sub(load(d, x + i), hn::Set(d, offset)));
+    const auto below = hn::Sub(load(d, x + i), hn::Set(d, offset));
+    const auto e = keep_nan(d, below, hn::Exp(d, below));
     store(e, d, x + i);
     return e;
   });

@@ -29,28 +29,31 @@ GpuAttention on_gpu(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads) 
   return result;
 }
 
-void forward(const cpu::SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& log_sums) {
-  if (!out.on_gpu()) return cpu::softmax_attention_forward(in, heads, out, log_sums);
-  gpu_kernels().softmax.forward(on_gpu(in, out.size(2), heads), out.view(), log_sums.view());
+void forward(const cpu::SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& sums) {
+  if (!out.on_gpu()) return cpu::softmax_attention_forward(in, heads, out, sums);
+  gpu_kernels().softmax.forward(on_gpu(in, out.size(2), heads), out.view(), sums.view());
 }
 
-void backward(const Tensor& g, const cpu::SoftmaxInputs& in, const Tensor& out, const Tensor& log_sums,
+void backward(const Tensor& g, const cpu::SoftmaxInputs& in, const Tensor& out, const Tensor& sums,
               int64_t heads, cpu::SoftmaxInputs& into) {
-  if (!out.on_gpu()) return cpu::softmax_attention_backward(g, in, out, log_sums, heads, into);
-  gpu_kernels().softmax.backward(on_gpu(in, out.size(2), heads), g.view(), out.view(), log_sums.view(),
+  if (!out.on_gpu()) return cpu::softmax_attention_backward(g, in, out, sums, heads, into);
+  gpu_kernels().softmax.backward(on_gpu(in, out.size(2), heads), g.view(), out.view(), sums.view(),
                                  column_view(into.q), column_view(into.k), column_view(into.v), {});
 }
 
-// record(out, log_sums) says how gradients flow back, if any are wanted.
+// record(out, sums) says how gradients flow back, if any are wanted; sums are of the rows of scores.
 template <class Record>
 Tensor attend(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads, bool records, Record record) {
   const Tensor& q = in.q.tensor;
   check_gpu_head("softmax_attention", q, width / heads);
   Tensor out = Tensor::empty(q.shape().with_last(width), q.dtype(), q.device());
-  // On the CPU a sample's heads follow one another, on the GPU a head's samples.
-  Tensor log_sums = Tensor::empty({q.size(0) * heads, q.size(1)}, DType::f32, q.device());
-  forward(in, heads, out, log_sums);
-  if (records) record(out, log_sums);
+  // On the CPU two of each row, and a sample's heads follow one another; on the GPU log Σ exp(scores), and a
+  // head's samples do.
+  const int64_t states = q.size(0) * heads;
+  const Shape shape = q.on_gpu() ? Shape{states, q.size(1)} : Shape{2, states, q.size(1)};
+  Tensor sums = Tensor::empty(shape, DType::f32, q.device());
+  forward(in, heads, out, sums);
+  if (records) record(out, sums);
   return out;
 }
 
@@ -67,11 +70,11 @@ Tensor softmax_attention(const Tensor& qkv, int64_t heads) {
         "softmax_attention: {} heads cannot share qkv of shape {}", heads, to_string(qkv.shape()));
   check_type("softmax_attention", qkv);
   const cpu::SoftmaxInputs in = thirds(qkv.detach());
-  return attend(in, qkv.size(2) / 3, heads, wants_grad(qkv), [&](Tensor& out, const Tensor& log_sums) {
-    record_backward(out, [in, out = out.detach(), log_sums, heads, slot = qkv.grad_slot()](const Tensor& g) {
+  return attend(in, qkv.size(2) / 3, heads, wants_grad(qkv), [&](Tensor& out, const Tensor& sums) {
+    record_backward(out, [in, out = out.detach(), sums, heads, slot = qkv.grad_slot()](const Tensor& g) {
       const Tensor dqkv = Tensor::empty(in.q.tensor.shape(), in.q.tensor.dtype(), g.device());
       cpu::SoftmaxInputs into = thirds(dqkv);
-      backward(g, in, out, log_sums, heads, into);
+      backward(g, in, out, sums, heads, into);
       accumulate_grad(slot, dqkv);
     });
   });
@@ -87,14 +90,14 @@ Tensor softmax_attention(const Tensor& q, const Tensor& k, const Tensor& v, int6
   check(heads > 0 && q.size(2) % heads == 0, "softmax_attention: {} heads cannot share a width of {}", heads,
         q.size(2));
   const cpu::SoftmaxInputs in{{q.detach()}, {k.detach()}, {v.detach()}};
-  return attend(in, q.size(2), heads, wants_grad(q, k, v), [&](Tensor& out, const Tensor& log_sums) {
-    record_backward(out, [in, out = out.detach(), log_sums, heads,
+  return attend(in, q.size(2), heads, wants_grad(q, k, v), [&](Tensor& out, const Tensor& sums) {
+    record_backward(out, [in, out = out.detach(), sums, heads,
                           slots = std::array{q.grad_slot(), k.grad_slot(), v.grad_slot()}](const Tensor& g) {
       const auto like = [](const Columns& x) {
         return Tensor::empty(x.tensor.shape(), x.tensor.dtype(), x.tensor.device());
       };
       cpu::SoftmaxInputs into{{like(in.q)}, {like(in.k)}, {like(in.v)}};
-      backward(g, in, out, log_sums, heads, into);
+      backward(g, in, out, sums, heads, into);
       accumulate_grad(slots[0], into.q.tensor);
       accumulate_grad(slots[1], into.k.tensor);
       accumulate_grad(slots[2], into.v.tensor);

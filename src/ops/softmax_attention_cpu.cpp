@@ -22,7 +22,7 @@ struct Head {
   void *dq, *dk, *dv;
   float* packed_keys;    // blocks of (head_size, key_block): keys, transposed
   float* packed_values;  // blocks of (key_block, padded)
-  float* log_sums;       // (queries)
+  float *tops, *shares;  // (queries): the largest score, and 1/Σ exp(scores − that)
   float* scratch;
   DType dtype, g_dtype;
   int64_t queries, keys, head_size, padded, stride, out_stride;
@@ -80,8 +80,9 @@ void attend_block(const Head& head, int64_t block) {
                  out, padded, b > 0);
   }
   for (int64_t r = 0; r < rows; ++r) {
-    scale_values(1.0f / total[r], padded, out + r * padded);
-    head.log_sums[first + r] = top[r] + std::log(total[r]);
+    head.tops[first + r] = top[r];
+    head.shares[first + r] = 1.0f / total[r];
+    scale_values(head.shares[first + r], padded, out + r * padded);
   }
   store_tile(out, padded, rows, head.head_size,
              row_of(const_cast<void*>(head.out), head.dtype, head.out_stride, first), head.dtype,
@@ -111,14 +112,14 @@ HWY_INLINE void load_queries(const Head& head, const Backward& s) {
   for (int64_t i = 0; i < head.queries * padded; ++i) s.dq[i] = 0.0f;
 }
 
-// p = exp(scores − log Σ), ds = p·(dp − delta); both 0 beyond the keys that exist.
+// p = exp(scores − top)·share, ds = p·(dp − delta); both 0 beyond the keys that exist.
 HWY_INLINE void softmax_gradient(const Head& head, const Backward& s, int64_t first, int64_t rows,
                                  int64_t keys) {
   for (int64_t r = 0; r < rows; ++r) {
     float *p = s.p + r * key_block, *ds = s.ds + r * key_block;
-    const float log_sum = head.log_sums[first + r], delta = s.delta[first + r];
+    const float top = head.tops[first + r], share = head.shares[first + r], delta = s.delta[first + r];
     for_lanes(keys, [&](auto d, int64_t i) HWY_ATTR {
-      const auto e = hn::Exp(d, hn::Sub(load(d, p + i), hn::Set(d, log_sum)));
+      const auto e = hn::Mul(hn::Exp(d, hn::Sub(load(d, p + i), hn::Set(d, top))), hn::Set(d, share));
       store(e, d, p + i);
       store(hn::Mul(e, hn::Sub(load(d, ds + i), hn::Set(d, delta))), d, ds + i);
     });
@@ -148,14 +149,15 @@ void backward_head(const Head& head) {
     load_tile(row_of(head.v, head.dtype, head.stride, key), head.dtype, head.stride, keys, n, padded, s.v);
     transpose_tile(s.k, padded, keys, n, s.kt, key_block);
     transpose_tile(s.v, padded, keys, n, s.vt, key_block);
+    for (int64_t i = 0; i < key_block * padded; ++i) s.dk[i] = s.dv[i] = 0.0f;
     for (int64_t first = 0; first < queries; first += query_block) {
       const int64_t rows = HWY_MIN(query_block, queries - first);
       const float *q = s.q + first * padded, *g = s.g + first * padded;
       tile_product(q, padded, 1, s.kt, key_block, rows, key_block, n, s.p, key_block, false);
       tile_product(g, padded, 1, s.vt, key_block, rows, key_block, n, s.ds, key_block, false);
       softmax_gradient(head, s, first, rows, keys);
-      tile_product(s.p, 1, key_block, g, padded, keys, padded, rows, s.dv, padded, first > 0);
-      tile_product(s.ds, 1, key_block, q, padded, keys, padded, rows, s.dk, padded, first > 0);
+      tile_product(s.p, 1, key_block, g, padded, keys, padded, rows, s.dv, padded, true);
+      tile_product(s.ds, 1, key_block, q, padded, keys, padded, rows, s.dk, padded, true);
       tile_product(s.ds, key_block, 1, s.k, padded, rows, padded, keys, s.dq + first * padded, padded, true);
     }
     store_tile(s.dk, padded, keys, n, row_of(head.dk, head.dtype, head.stride, key), head.dtype, head.stride);
@@ -205,7 +207,7 @@ Head head_at(const SoftmaxInputs& in, int64_t heads, int64_t width, int64_t stat
 
 }  // namespace
 
-void softmax_attention_forward(const SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& log_sums) {
+void softmax_attention_forward(const SoftmaxInputs& in, int64_t heads, Tensor& out, Tensor& sums) {
   const int64_t queries = out.size(1), width = out.size(2), states = out.size(0) * heads;
   const int64_t head_size = width / heads, padded = pad_tile(head_size);
   const int64_t key_blocks = (in.k.tensor.size(1) + key_block - 1) / key_block;
@@ -216,7 +218,8 @@ void softmax_attention_forward(const SoftmaxInputs& in, int64_t heads, Tensor& o
     Head head = head_at(in, heads, width, state);
     head.packed_keys = keys.mutable_data<float>() + state * key_blocks * head_size * key_block;
     head.packed_values = values.mutable_data<float>() + state * key_blocks * padded * key_block;
-    head.log_sums = log_sums.mutable_data<float>() + state * queries;
+    head.tops = sums.mutable_data<float>() + state * queries;
+    head.shares = head.tops + states * queries;
     head.out = element(out, head_index(out, 0, heads, head_size, state));
     head.scratch = scratch.mutable_data<float>();
     return head;
@@ -233,11 +236,11 @@ void softmax_attention_forward(const SoftmaxInputs& in, int64_t heads, Tensor& o
   });
 }
 
-void softmax_attention_backward(const Tensor& g, const SoftmaxInputs& in, const Tensor& out,
-                                const Tensor& log_sums, int64_t heads, SoftmaxInputs& into) {
+void softmax_attention_backward(const Tensor& g, const SoftmaxInputs& in, const Tensor& out, const Tensor& sums,
+                                int64_t heads, SoftmaxInputs& into) {
   const int64_t queries = out.size(1), width = out.size(2), states = out.size(0) * heads;
   const int64_t head_size = width / heads, padded = pad_tile(head_size);
-  Tensor sums = log_sums;
+  Tensor of_rows = sums;
   const auto place = [&](Columns& x, int64_t state) {
     return element(x.tensor, head_index(x.tensor, x.first, heads, head_size, state));
   };
@@ -252,7 +255,8 @@ void softmax_attention_backward(const Tensor& g, const SoftmaxInputs& in, const 
       head.g = element(g, head_index(out, 0, heads, head_size, state));
       head.g_dtype = g.dtype();
       head.out = element(out, head_index(out, 0, heads, head_size, state));
-      head.log_sums = sums.mutable_data<float>() + state * queries;
+      head.tops = of_rows.mutable_data<float>() + state * queries;
+      head.shares = head.tops + states * queries;
       head.scratch = scratch.mutable_data<float>();
       HWY_DYNAMIC_DISPATCH(backward_head)(head);
     }

@@ -13,28 +13,14 @@ using namespace softmax;
 
 constexpr int threads = 256;
 
-// Whether tensor cores take bf16: from architecture 8.0 on.
-bool take_bf16() {
-#ifdef LINNET_CUDA_EMULATED
-  return true;
-#else
-  static const bool result = [] {
-    int device = 0, major = 0;
-    must(cudaGetDevice(&device), "asking for the GPU");
-    must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-         "asking for its architecture");
-    return major >= 8;
-  }();
-  return result;
-#endif
-}
-
 template <class T>
 constexpr bool may_have_tiles = !std::is_same_v<T, float>;
 
+// Tensor cores take bf16 from architecture 8.0 on.
 template <class T>
 bool has_tiles(int64_t head_size) {
-  return may_have_tiles<T> && head_size <= widest_tile && (!std::is_same_v<T, bf16> || take_bf16());
+  return may_have_tiles<T> && head_size <= widest_tile &&
+         (!std::is_same_v<T, bf16> || architecture_of_kernels() >= 80);
 }
 
 // The RowSums of each query and head, and g in q's type. The sums are of that g, too: they are subtracted from

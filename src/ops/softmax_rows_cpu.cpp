@@ -15,7 +15,7 @@ void softmax(float* scores, int64_t rows, int64_t columns, float scale, void* ou
       const float top = largest(scores, columns, scores[0]);
       const float total = sum_lanes(columns, [&](auto d, int64_t i) HWY_ATTR {
         const auto below = hn::Mul(hn::Sub(load(d, scores + i), hn::Set(d, top)), hn::Set(d, scale));
-        const auto e = exp_in_range(d, hn::Max(below, hn::Set(d, -80.0f)));
+        const auto e = keep_nan(d, below, exp_in_range(d, hn::Max(below, hn::Set(d, -80.0f))));
         store(e, d, scores + i);
         return e;
       });

@@ -45,12 +45,13 @@ Tensor streamed_linear(const Tensor& x, const Tensor& weight, const Tensor& scal
   check_type("streamed_linear", out_dtype, device);
   check(weight.defined() && weight.shape().rank() == 2 && x.shape().rank() >= 1 && x.size(-1) == weight.size(1),
         "streamed_linear: a weight does not go with x of shape {}", to_string(x.shape()));
-  const int64_t out = weight.size(0), in = weight.size(1), rows = x.numel() / std::max<int64_t>(in, 1);
+  const int64_t out = weight.size(0), in = weight.size(1);
   check(weight.dtype() != DType::i8 || (scale.defined() && scale.numel() == out),
         "streamed_linear: a weight in 8 bits needs a scale for each row");
+  if (in == 0) return Tensor::zeros(x.shape().with_last(out), out_dtype, device);  // sums of nothing
   if (device.is_gpu()) return linear_on_gpu(x.detach().to(device), weight, scale, out_dtype);
   // The other way round, W·xᵀ: its rows are then those of the weight, and lie one after the other.
-  Tensor result = Tensor::empty({out, rows});
+  Tensor result = Tensor::empty({out, x.numel() / in});
   for (int64_t begin = 0, step = rows_at_once(in); begin < out; begin += step) {
     const int64_t end = std::min(out, begin + step);
     Tensor part = result.rows(begin, end);

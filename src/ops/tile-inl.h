@@ -113,6 +113,19 @@ HWY_INLINE void tile_product(const float* a, int64_t a_row, int64_t a_step, cons
   }
 }
 
+// A row of f32 or bf16 memory whose rows are `stride` values apart.
+HWY_INLINE const void* row_of(const void* p, DType dtype, int64_t stride, int64_t row) {
+  return static_cast<const char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
+}
+HWY_INLINE void* row_of(void* p, DType dtype, int64_t stride, int64_t row) {
+  return static_cast<char*>(p) + row * stride * static_cast<int64_t>(size_of(dtype));
+}
+
+HWY_INLINE void scale_values(float factor, int64_t n, float* x) {
+  for_lanes(n,
+            [&](auto d, int64_t i) HWY_ATTR { store(hn::Mul(load(d, x + i), hn::Set(d, factor)), d, x + i); });
+}
+
 // `rows` rows of n values, stride apart in f32 or bf16 memory, into scratch rows of `padded` f32s; the padding
 // is 0.
 HWY_INLINE void load_tile(const void* in, DType dtype, int64_t stride, int64_t rows, int64_t n, int64_t padded,

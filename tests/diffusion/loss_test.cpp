@@ -172,6 +172,10 @@ TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {
   EXPECT_EQ(spaced.timestep.back(), 999);
 }
 
+TEST(NoiseSchedule, OneStepIsFromNoiseAlone) {
+  EXPECT_EQ(NoiseSchedule::linear().spaced(1).timestep, std::vector<int>{999});
+}
+
 TEST(NoiseSchedule, RefusesImpossibleCounts) {
   EXPECT_THROW(NoiseSchedule::linear().spaced(0), UsageError);
   EXPECT_THROW(NoiseSchedule::linear().spaced(1001), UsageError);

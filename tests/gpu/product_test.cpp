@@ -201,6 +201,8 @@ TEST(GpuInt8, RoundsAsTheCpuDoes) {
   for (const Shape& shape : {Shape{1, 1}, Shape{3, 7}, Shape{5, 300}, Shape{4, 64}}) {
     Tensor w = random(shape, 1);
     w.mutable_data<float>()[0] = 0;
+    for (int64_t i = 0; i < shape[1]; ++i)  // a row that has decayed to nothing
+      w.mutable_data<float>()[(shape[0] - 1) * shape[1] + i] = 1e-40f;
     const Int8Matrix here = quantize(w), there = quantize(w.to(the_gpu));
     EXPECT_EQ(values_of(there.scale.host()), values_of(here.scale));
     const Tensor values = there.values.host();

@@ -171,9 +171,36 @@ TEST(SoftmaxAttention, StandsScoresThatAlmostAllVanish) {
   x[140 * 12] = 1e4f;  // scores 5,000 and 2,000,000
   const Tensor g = random({1, s.tokens, 4}, 7);
   const auto expected = softmax_attention_reference(s, values_of(qkv), values_of(g));
+  const auto columns = [&](const Values& of, int64_t first, int64_t count) {
+    return head_of(of, {1, s.tokens, count, 1}, 0, 12, first);
+  };
   each_instruction_set([&] {
-    const Tensor out = softmax_attention(qkv, 1);
-    EXPECT_LT(relative_error(out, expected.out), 1e-4);
+    const Result result = run([](const Inputs& in) { return softmax_attention(in[0], 1); }, {qkv}, g);
+    EXPECT_LT(relative_error(result.output, expected.out), 1e-4);
+    const Values gradient = values_of(result.gradients[0]);
+    // q; the keys' first channel, whose gradient is of the size of that query, and the others; v
+    for (const auto& [first, count] : {std::pair{0, 4}, {4, 1}, {5, 3}, {8, 4}})
+      EXPECT_LT(relative_error(columns(gradient, first, count), columns(expected.dqkv, first, count)), 1e-3)
+          << "columns from " << first;
+  });
+}
+
+TEST(SoftmaxAttention, PassesNotANumberOn) {
+  for (const int64_t tokens : {5, 300})
+    expect_passes_not_a_number_on(
+        [](const Inputs& in) { return softmax_attention(in[0], in[1], in[2], 1); },
+        {random({1, tokens, 4}, 1), random({1, tokens, 4}, 2), random({1, tokens, 4}, 3)});
+}
+
+TEST(SoftmaxAttention, WithoutQueriesKeysAndValuesGetNoGradient) {
+  const Tensor none = Tensor::empty({1, 0, 8}), k = random({1, 130, 8}, 1), v = random({1, 130, 8}, 2);
+  const Threads one(1);
+  each_instruction_set([&] {
+    Tensor::full({36864}, 1.0f);  // working memory of that size now has other numbers in it
+    const Result result =
+        run([](const Inputs& in) { return softmax_attention(in[0], in[1], in[2], 2); }, {none, k, v}, none);
+    for (const size_t i : {size_t{1}, size_t{2}})
+      EXPECT_TRUE(same_bytes(result.gradients[i], Tensor::zeros(k.shape()))) << i;
   });
 }
 

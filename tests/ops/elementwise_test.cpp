@@ -58,7 +58,8 @@ TEST(Elementwise, ActivationsFollowTheirFormulas) {
 }
 
 TEST(Elementwise, ActivationsStayFiniteFarOut) {
-  const Tensor x = Tensor::from<float>({-1e6f, -1e4f, -200.0f, -90.0f, 0.0f, 90.0f, 200.0f, 1e4f, 1e6f});
+  const Tensor x = Tensor::from<float>({-3e38f, -1e20f, -1e13f, -1e6f, -1e4f, -200.0f, -90.0f, 0.0f, 90.0f,
+                                        200.0f, 1e4f, 1e6f, 1e13f, 1e20f, 3e38f});
   const Tensor g = Tensor::full(x.shape(), 1.0f);
   each_instruction_set([&] {
     for (const auto& f : {Operation([](const Inputs& in) { return silu(in[0], f32); }),

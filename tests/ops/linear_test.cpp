@@ -1,6 +1,7 @@
 // Matrix products and linear layers: every mix of types, strides and fused steps, against a plain product.
 #include "ops/linear.h"
 
+#include <cstdlib>
 #include <thread>
 
 #include "ops/activation.h"
@@ -178,6 +179,40 @@ TEST(PackedWeight, AddsToWhatIsThere) {
   for (size_t i = 0; i < expected.size(); ++i) expected[i] += values_of(into)[i];
   packed.apply(as_matrix(x), into, {.accumulate = true});
   EXPECT_LT(relative_error(into, expected), 1e-5);
+}
+
+TEST(PackedWeight, KeepsAFewProductsForManyNumbersOfRows) {
+  const Tensor weight = random({7, 9}, 1);
+  const PackedWeight packed(weight, f32);
+  for (int64_t rows = 1; rows <= 150; ++rows) {
+    const Tensor x = random({rows, 9}, 2);
+    const Values expected =
+        linear_formula(values_of(x), values_of(weight), {}, static_cast<size_t>(rows), 9, 7, Activation::none);
+    EXPECT_LT(relative_error(linear(x, packed, {}, Activation::none, f32), expected), 1e-5) << rows;
+    EXPECT_LE(packed.prepared(), 64u);
+  }
+}
+
+// Exits with 0 if bf16 is accepted where it can be multiplied and refused, with its reason, where it cannot.
+[[noreturn]] void multiply_bf16_without_avx512() {
+  setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
+  const std::string choice = error_of([] { product_dtype_from_name("bf16"); });
+  const std::string product = error_of([] {
+    const Tensor x = Tensor::full({2, 3}, 1.0f).to(bf16);
+    Tensor into = Tensor::empty({2, 2});
+    matmul(as_matrix(x), as_matrix(x).transposed(), into);
+  });
+  fmt::print(stderr, "{}; {}\n", choice, product);
+  const bool accepted = choice == "no error" && product == "no error";
+  const bool refused = choice.find("no products in bf16") != std::string::npos &&
+                       product.starts_with("oneDNN cannot do on this processor");
+  std::_Exit(accepted || refused ? 0 : 1);
+}
+
+// oneDNN looks at the processor once, so this is tried in a process of its own.
+TEST(ProductDtype, Bf16IsRefusedWhereItCannotBeMultiplied) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(multiply_bf16_without_avx512(), testing::ExitedWithCode(0), "");
 }
 
 TEST(MatmulEngine, SaysWhatItIs) {

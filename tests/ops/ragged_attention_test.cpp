@@ -3,6 +3,7 @@
 
 #include "ops/activation.h"
 #include "ops/arrange.h"
+#include "ops/attention_reference.h"
 #include "ops/int8_linear.h"
 #include "ops/linear.h"
 #include "ops/operation_table.h"
@@ -98,6 +99,38 @@ TEST(RaggedAttention, LargeScoresStayFinite) {
     for (const Tensor& tensor : {result.output, result.gradients[0], result.gradients[1]})
       for (const float value : tensor.values<float>()) ASSERT_TRUE(std::isfinite(value));
   });
+}
+
+// One query for which all scores are enormously negative, and alike.
+TEST(RaggedAttention, StandsScoresBesideWhichASumVanishes) {
+  const int64_t n = 20, d = 4;
+  Tensor q = random({n, d}, 1), k = random({n, d}, 2);
+  const Tensor v = random({n, d}, 3), g = random({n, d}, 4);
+  for (int64_t t = 0; t < n; ++t) k.mutable_data<float>()[t * d] = 1.0f;  // first channel of every key
+  q.mutable_data<float>()[5 * d] = -1e30f;                                // scores −5e29
+  const HeadGradients expected =
+      softmax_attention_head(values_of(q), values_of(k), values_of(v), values_of(g), n, d);
+  const RaggedAttention how{{0, n}, {0, n}, 1, 0.5f};
+  const auto columns = [&](const Values& x, int64_t first, int64_t count) {
+    return head_of(x, {1, n, count, 1}, 0, d, first);
+  };
+  each_instruction_set([&] {
+    const Result result =
+        run([&](const Inputs& in) { return ragged_attention(in[0], in[1], in[2], {}, how); }, {q, k, v}, g);
+    EXPECT_LT(relative_error(result.output, expected.out), 1e-4);
+    EXPECT_LT(relative_error(result.gradients[0], expected.dq), 1e-4);
+    const Values dk = values_of(result.gradients[1]);  // of which the first channel is of that query's size
+    for (const auto& [first, count] : {std::pair{0, 1}, {1, 3}})
+      EXPECT_LT(relative_error(columns(dk, first, count), columns(expected.dk, first, count)), 1e-4) << first;
+    EXPECT_LT(relative_error(result.gradients[2], expected.dv), 1e-4);
+  });
+}
+
+TEST(RaggedAttention, PassesNotANumberOn) {
+  const RaggedAttention how{{0, 20}, {0, 40}, 1, 0.5f};
+  expect_passes_not_a_number_on(
+      [&](const Inputs& in) { return ragged_attention(in[0], in[1], in[2], {}, how); },
+      {random({20, 4}, 1), random({40, 4}, 2), random({40, 4}, 3)});
 }
 
 TEST(RaggedAttention, RefusesWhatDoesNotGoTogether) {
@@ -206,6 +239,8 @@ TEST(StreamedLinear, IsTheProductWithTheWeightOfAnyType) {
           EXPECT_LT(relative_error(results[i], values_of(expected)), dtype == f32 && i != 1 ? 1e-5 : 1e-2) << i;
         }
       });
+  EXPECT_TRUE(same_bytes(streamed_linear(Tensor::empty({2, 0}), Tensor::empty({3, 0}), {}, bf16),
+                         Tensor::zeros({2, 3}, bf16)));
   EXPECT_THROW(streamed_linear(random({2, 3}, 1), random({4, 5}, 2), {}, f32), Error);
   EXPECT_THROW(streamed_linear(random({2, 5}, 1), quantize(random({4, 5}, 2)).values, {}, f32), Error);
 }

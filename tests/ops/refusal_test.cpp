@@ -166,7 +166,10 @@ TEST(Refusals, DepthwiseConvolution) {
                    conv(of({4, 1, kernel, kernel}), of({4}), 2, 3));
   expect_refused("weight (8, 1, 3, 3)", conv(of({8, 1, 3, 3}), of({8}), 2, 3));
   expect_refused("weight (4, 1, 3, 5)", conv(of({4, 1, 3, 5}), of({4}), 2, 3));
+  expect_refused("weight (4)", conv(of({4}), of({4}), 2, 3));
   expect_refused("bias (3)", conv(of({4, 1, 3, 3}), of({3}), 2, 3));
+  expect_refused("its filters or their bias are missing", conv({}, of({4}), 2, 3));
+  expect_refused("its filters or their bias are missing", conv(of({4, 1, 3, 3}), {}, 2, 3));
   expect_refused("weight and bias are f32, not bf16", conv(of({4, 1, 3, 3}, bf16), of({4}), 2, 3));
 }
 

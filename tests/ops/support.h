@@ -126,6 +126,20 @@ inline Result run(const Operation& operation, const Inputs& inputs, const Tensor
   return result;
 }
 
+/// Expects that a NaN within an input, each in turn, reaches the result.
+inline void expect_passes_not_a_number_on(const Operation& operation, const Inputs& inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Inputs tainted = inputs;
+    tainted[i] = inputs[i].clone();
+    tainted[i].mutable_data<float>()[2] = std::nanf("");
+    each_instruction_set([&] {
+      double sum = 0;
+      for (const double x : values_of(operation(tainted))) sum += x;
+      EXPECT_TRUE(std::isnan(sum)) << "in input " << i;
+    });
+  }
+}
+
 /// The sentence with which body fails.
 inline std::string error_of(const std::function<void()>& body) {
   try {
