@@ -59,6 +59,9 @@ FeatureStatistics statistics_of(const SafetensorsFile& file, const std::string& 
   const Tensor mean = tensor_of(file, (prefix + "mean").c_str(), DType::f64, {size});
   const Tensor covariance = tensor_of(file, (prefix + "covariance").c_str(), DType::f64, {size, size});
   const auto m = mean.values<double>(), c = covariance.values<double>();
+  for (const auto& numbers : {m, c})
+    check(std::ranges::all_of(numbers, [](double value) { return std::isfinite(value); }),
+          "{}: it holds values that are no numbers", file.source());
   return {count, {m.begin(), m.end()}, {c.begin(), c.end()}};
 }
 

@@ -4,8 +4,10 @@
 #include <map>
 #include <mutex>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,42 +34,60 @@ class Descriptor {
 
   int get() const { return descriptor_; }
   bool valid() const { return descriptor_ >= 0; }
+  int release() { return std::exchange(descriptor_, -1); }
 
  private:
   int descriptor_;
 };
 
-// The partial file: removed unless it has been renamed.
+// Whether path still is the file that was opened.
+bool is_at(int descriptor, const std::string& path) {
+  struct stat opened {
+  }, named{};
+  return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
+// An empty file at path that no other process writes to: who comes second waits until the first has renamed its
+// file, and then makes one of its own. File systems without locks are used without.
+int open_alone(const std::string& path) {
+  for (;;) {
+    Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+    if (!file.valid()) throw std::system_error(errno, std::generic_category());
+    while (::flock(file.get(), LOCK_EX) != 0 && errno == EINTR) {
+    }
+    if (!is_at(file.get(), path)) continue;
+    if (::ftruncate(file.get(), 0) != 0) throw std::system_error(errno, std::generic_category());
+    return file.release();
+  }
+}
+
+// The partial file: locked as long as it is open, removed unless it has been renamed.
 class PartialFile {
  public:
   explicit PartialFile(const fs::path& target) : path_(target.string() + ".partial") {
-    const int descriptor = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (descriptor < 0) throw std::system_error(errno, std::generic_category());
+    const int descriptor = open_alone(path_);
     file_ = ::fdopen(descriptor, "wb");
     if (file_) return;
     const int code = errno;
-    ::close(descriptor);
     ::unlink(path_.c_str());
+    ::close(descriptor);
     throw std::system_error(code, std::generic_category());
   }
   ~PartialFile() {
-    if (file_) std::fclose(file_);
     if (!renamed_) ::unlink(path_.c_str());
+    std::fclose(file_);
   }
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
 
   std::FILE* get() { return file_; }
 
-  void close() {
+  // All that was written is on the disk, or this throws; only then is it renamed, still locked.
+  void rename_to(const fs::path& target) {
     if (std::ferror(file_)) throw std::system_error(errno ? errno : EIO, std::generic_category());
     if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0)
       throw std::system_error(errno, std::generic_category());
-    std::FILE* const file = std::exchange(file_, nullptr);
-    if (std::fclose(file) != 0) throw std::system_error(errno, std::generic_category());
-  }
-
-  void rename_to(const fs::path& target) {
     if (std::rename(path_.c_str(), target.c_str()) != 0)
       throw std::system_error(errno, std::generic_category());
     renamed_ = true;
@@ -97,9 +117,13 @@ fs::path final_target(const fs::path& path) {
   check(!fs::is_directory(status), "cannot write {}: it is a folder", printable(path.string()));
   check(!fs::exists(status) || fs::is_regular_file(status), "cannot write {}: it is not a regular file",
         printable(path.string()));
-  if (!fs::exists(status)) return path;
-  const fs::path target = fs::canonical(path, ignored);
-  return target.empty() ? path : target;
+  // Also a link to what is not there yet is followed, which canonical() would not do.
+  fs::path target = path;
+  for (int links = 0; fs::is_symlink(target, ignored); ++links) {
+    check(links < 40, "cannot write {}: {}", printable(path.string()), reason(ELOOP));
+    target = target.parent_path() / fs::read_symlink(target, ignored);
+  }
+  return target;
 }
 
 // Opened without waiting, so that a named pipe is refused instead of hanging the program.
@@ -122,7 +146,6 @@ void write_file_atomically(const fs::path& path, const std::function<void(std::F
     PartialFile partial(target);
     errno = 0;
     write(partial.get());
-    partial.close();
     partial.rename_to(target);
     sync_folder(target.parent_path());
   } catch (const std::system_error& error) {
@@ -162,6 +185,10 @@ std::string read_text_file(const fs::path& path, size_t limit) {
   struct stat status {};
   const Descriptor descriptor(open_for_reading(path, status));
   check(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", printable(path.string()));
+  const auto check_size = [&](size_t size) {
+    check(size <= limit, "{} is larger than the {} bytes expected at most", printable(path.string()), limit);
+  };
+  check_size(static_cast<size_t>(status.st_size));  // before gigabytes are read of what is refused
   std::string text;
   char block[1 << 14];
   for (;;) {
@@ -170,8 +197,7 @@ std::string read_text_file(const fs::path& path, size_t limit) {
     check(count >= 0, "cannot read {}: {}", printable(path.string()), reason(errno));
     if (count == 0) return text;
     text.append(block, static_cast<size_t>(count));
-    check(text.size() <= limit, "{} is larger than the {} bytes expected at most", printable(path.string()),
-          limit);
+    check_size(text.size());
   }
 }
 

@@ -16,8 +16,9 @@ namespace linnet {
 /// Writes path as a whole or not at all: write() fills "<path>.partial", which is flushed to the disk and then
 /// renamed to path; whoever has the old file open or mapped keeps the old contents. Any failure removes the
 /// partial file and leaves the old one; a kill leaves the old one and a partial file that the next call
-/// overwrites. A symbolic link is followed. Throws Error naming path and the system's reason; what write()
-/// itself throws passes through. Two writers of the same path at once are the caller's to prevent.
+/// overwrites. A symbolic link is followed, also to what is not there yet. Throws Error naming path and the
+/// system's reason; what write() itself throws passes through. Of two processes that write the same path at
+/// once one waits for the other, and the last to write wins.
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write);
 
 /// A whole text, by write_file_atomically.

@@ -62,11 +62,14 @@ void take_bytes(png_structp png, png_bytep into, size_t count) {
   left = left.subspan(count);
 }
 
-// Whatever the file holds, rows arrive as 8-bit RGB or RGBA.
 void read_header(Codec& codec, std::span<const std::byte>& left) {
   png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);  // ours are checked, with a better sentence
   png_set_read_fn(codec.png, &left, &take_bytes);
   png_read_info(codec.png, codec.info);
+}
+
+// Whatever the file holds, rows arrive as 8-bit RGB or RGBA. Takes memory for two of them.
+void begin_rows(Codec& codec) {
   png_set_expand(codec.png);
   png_set_scale_16(codec.png);
   png_set_gray_to_rgb(codec.png);
@@ -147,9 +150,10 @@ DecodedImage read_png(std::span<const std::byte> bytes, const std::string& name)
   check(guarded(codec, [&] { read_header(codec, left); }), "{}: damaged PNG: {}", name, codec.message);
   const int64_t width = png_get_image_width(codec.png, codec.info);
   const int64_t height = png_get_image_height(codec.png, codec.info);
-  const int64_t channels = png_get_channels(codec.png, codec.info);
   // Deflate makes at most 1032 bytes of one, each of at most 8 pixels.
   Image image = sized_image(width, height, bytes.size(), 8 * 1032, name);
+  check(guarded(codec, [&] { begin_rows(codec); }), "{}: damaged PNG: {}", name, codec.message);
+  const int64_t channels = png_get_channels(codec.png, codec.info);
   std::vector<uint8_t> rgba(channels == 4 ? static_cast<size_t>(width * height * 4) : 0);
   std::vector<png_bytep> rows(static_cast<size_t>(height));
   for (size_t y = 0; y < rows.size(); ++y)

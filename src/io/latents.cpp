@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <functional>
 
@@ -14,8 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char *settings_key = "linnet.latents", *classes_key = "linnet.classes",
-                     *broken_key = "linnet.broken";
+constexpr const char *settings_key = "linnet.latents", *broken_key = "linnet.broken";
 
 std::string to_json(const LatentSettings& settings) {
   nlohmann::ordered_json json;
@@ -28,6 +28,8 @@ std::string to_json(const LatentSettings& settings) {
   json["shards"] = settings.shards;
   if (settings.bucketed) json["bucketed"] = true;
   if (!settings.text_encoder.empty()) json["text_encoder"] = settings.text_encoder;
+  if (!settings.stored.empty()) json["stored"] = settings.stored;
+  if (!settings.products.empty()) json["products"] = settings.products;
   return json.dump();
 }
 
@@ -47,6 +49,8 @@ LatentSettings settings_of(const SafetensorsFile& file) {
     json.at("shards").get_to(settings.shards);
     settings.bucketed = json.value("bucketed", false);
     settings.text_encoder = json.value("text_encoder", std::string());
+    settings.stored = json.value("stored", std::string());
+    settings.products = json.value("products", std::string());
     check(settings.shards > 0 && settings.shards <= 1'000'000 && std::isfinite(settings.scaling_factor) &&
               std::isfinite(settings.shift_factor),
           "{}: what it says of its latents is impossible", file.source());
@@ -54,19 +58,6 @@ LatentSettings settings_of(const SafetensorsFile& file) {
   } catch (const nlohmann::json::exception& error) {
     fail("{}: what it says of its latents is not readable ({})", file.source(), printable(error.what()));
   }
-}
-
-std::vector<std::string> list_of(const SafetensorsFile& file, const char* key) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) return {};
-  const auto json = nlohmann::json::parse(found->second, nullptr, false);
-  std::vector<std::string> result;
-  check(json.is_array(), "{}: its metadata \"{}\" are no list", file.source(), key);
-  for (const auto& entry : json) {
-    check(entry.is_string(), "{}: its metadata \"{}\" are no list of texts", file.source(), key);
-    result.push_back(entry.get<std::string>());
-  }
-  return result;
 }
 
 bool is_float(const Tensor& tensor) { return tensor.dtype() == DType::f16 || tensor.dtype() == DType::f32; }
@@ -135,15 +126,37 @@ LatentShard read_shard(const SafetensorsFile& file, const LatentSettings& settin
   check(rows == shard.labels.numel(), "{}: there are latents of {} pictures and labels of {}", file.source(),
         rows, shard.labels.numel());
   if (!settings.text_encoder.empty()) read_texts(file, shard);
-  shard.class_names = list_of(file, classes_key);
+  shard.class_names = list_in_metadata(file.metadata(), classes_key, file.source());
   return shard;
 }
 
-// "latents-00003-of-00012.safetensors"
-bool is_shard(const fs::path& path) {
+// How many shards there are by the name of one, 12 of "latents-00003-of-00012.safetensors"; 0 if it is none.
+int64_t shards_in_name(const fs::path& path) {
+  constexpr std::string_view before = "latents-", between = "-of-", after = ".safetensors";
   const std::string name = path.filename().string();
-  return name.starts_with("latents-") && name.ends_with(".safetensors") &&
-         name.find("-of-") != std::string::npos;
+  const size_t of = name.rfind(between);
+  if (!name.starts_with(before) || !name.ends_with(after) || of == std::string::npos) return 0;
+  const char* const end = name.data() + name.size() - after.size();
+  int64_t shards = 0;
+  const auto [parsed, problem] = std::from_chars(name.data() + of + between.size(), end, shards);
+  return problem == std::errc() && parsed == end ? std::max<int64_t>(shards, 0) : 0;
+}
+
+// The same of all that are in a folder.
+int64_t shards_in_names(const fs::path& folder) {
+  int64_t shards = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const int64_t said = shards_in_name(entry.path());
+    check(said == 0 || shards == 0 || said == shards,
+          "{}: here are latents in {} shards and others in {}: keep only those that belong together",
+          printable(folder.string()), std::min(said, shards), std::max(said, shards));
+    shards = std::max(said, shards);
+  }
+  return shards;
+}
+
+Shape shape_of(const LatentGroup& group) {
+  return {group.mean.size(1), group.mean.size(2), group.mean.size(3)};
 }
 
 void read_values(const Tensor& tensor, int64_t row, std::span<float> values) {
@@ -153,6 +166,13 @@ void read_values(const Tensor& tensor, int64_t row, std::span<float> values) {
 }
 
 }  // namespace
+
+bool agree(const LatentSettings& stored, const LatentSettings& wanted) {
+  LatentSettings known = stored;
+  if (known.stored.empty()) known.stored = wanted.stored;
+  if (known.products.empty()) known.products = wanted.products;
+  return known == wanted;
+}
 
 fs::path shard_path(const fs::path& folder, int64_t shard, int64_t shards) {
   return folder / fmt::format("latents-{:05}-of-{:05}.safetensors", shard, shards);
@@ -175,38 +195,49 @@ void write_latent_shard(const fs::path& path, const LatentShard& shard, const La
   }
   std::map<std::string, std::string> metadata{{settings_key, to_json(settings)}};
   if (!shard.class_names.empty()) metadata[classes_key] = nlohmann::json(shard.class_names).dump();
-  if (!shard.broken.empty()) metadata[broken_key] = nlohmann::json(shard.broken).dump();
+  std::vector<std::string> broken;  // files may have any bytes as their names, JSON may not
+  for (const std::string& picture : shard.broken) broken.push_back(valid_utf8(picture));
+  if (!broken.empty()) metadata[broken_key] = nlohmann::json(broken).dump();
   write_safetensors(path, tensors, metadata);
 }
 
 LatentSettings read_latent_settings(const fs::path& path) { return settings_of(SafetensorsFile::open(path)); }
 
 std::vector<std::string> read_broken_pictures(const fs::path& path) {
-  return list_of(SafetensorsFile::open(path), broken_key);
+  const auto file = SafetensorsFile::open(path);
+  return list_in_metadata(file.metadata(), broken_key, file.source());
 }
 
 bool is_latent_folder(const fs::path& folder) {
   if (!fs::is_directory(folder)) return false;
   return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
-                     [](const fs::directory_entry& entry) { return is_shard(entry.path()); });
+                     [](const fs::directory_entry& entry) { return shards_in_name(entry.path()) > 0; });
+}
+
+void check_shards_of(const fs::path& folder, int64_t shards) {
+  if (!fs::is_directory(folder)) return;
+  const int64_t there = shards_in_names(folder);
+  check(there == 0 || there == shards,
+        "{}: here are latents in {} shards, and not in {}; choose another folder", printable(folder.string()),
+        there, shards);
 }
 
 LatentFolder LatentFolder::open(const fs::path& folder) {
-  fs::path any;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (is_shard(entry.path()) && (any.empty() || entry.path() < any)) any = entry.path();
-  check(!any.empty(), "{}: there are no latents here (latents-00000-of-....safetensors)",
+  const int64_t shards = shards_in_names(folder);
+  check(shards > 0, "{}: there are no latents here (latents-00000-of-....safetensors)",
         printable(folder.string()));
   LatentFolder result;
-  result.settings_ = read_latent_settings(any);
-  const int64_t shards = result.settings_.shards;
   for (int64_t i = 0; i < shards; ++i) {
     const fs::path path = shard_path(folder, i, shards);
     check(fs::exists(path), "{}: shard {} of {} is missing; linnet encode goes on where it stopped",
           printable(folder.string()), i, shards);
     const auto file = SafetensorsFile::open(path);
-    check(settings_of(file) == result.settings_, "{}: it was encoded otherwise than {}", file.source(),
-          printable(any.filename().string()));
+    const LatentSettings settings = settings_of(file);
+    check(settings.shards == shards, "{}: it says that it is one of {} shards, and its name says {}",
+          file.source(), settings.shards, shards);
+    if (i == 0) result.settings_ = settings;
+    check(settings == result.settings_, "{}: it was encoded otherwise than {}", file.source(),
+          printable(shard_path({}, 0, shards).string()));
     result.add(read_shard(file, result.settings_), file.source());
   }
   check(!result.places_.empty(), "{}: its shards hold no picture", printable(folder.string()));
@@ -237,16 +268,14 @@ const LatentGroup& LatentFolder::group_of(int64_t picture) const {
   return shards_[static_cast<size_t>(place.shard)].groups[static_cast<size_t>(place.group)];
 }
 
-Shape LatentFolder::shape(int64_t picture) const {
-  const Tensor& mean = group_of(picture).mean;
-  return {mean.size(1), mean.size(2), mean.size(3)};
-}
+Shape LatentFolder::shape(int64_t picture) const { return shape_of(group_of(picture)); }
 
 Shape LatentFolder::shape() const {
   const Shape first = shape(0);
-  for (int64_t i = 1; i < count(); ++i)
-    check(shape(i) == first, "latents of shapes {} and {} are not of one size", to_string(first),
-          to_string(shape(i)));
+  for (const LatentShard& shard : shards_)
+    for (const LatentGroup& group : shard.groups)
+      if (group.mean.size(0) > 0 && shape_of(group) != first)
+        fail("latents of shapes {} and {} are not of one size", to_string(first), to_string(shape_of(group)));
   return first;
 }
 

@@ -23,9 +23,14 @@ struct LatentSettings {
   int64_t shards = 1;                           ///< in all
   bool bucketed = false;                        ///< pictures keep about their ratio of height to width
   std::string text_encoder = {};  ///< fingerprint of its weights and what cut the texts; empty: there are none
+  std::string stored = {};        ///< type of the latents, "f16" or "f32"; empty: not said
+  std::string products = {};      ///< type of the autoencoder's products; empty: not said
 
   bool operator==(const LatentSettings&) const = default;
 };
+
+/// Whether latents that are there are those that are wanted; what they do not say of their types is right.
+bool agree(const LatentSettings& stored, const LatentSettings& wanted);
 
 /// Pictures of one size: tensors (n, c, h, w) of f16 or f32. The mirrored ones undefined without.
 struct LatentGroup {
@@ -46,7 +51,7 @@ struct LatentShard {
 /// "latents-00003-of-00012.safetensors"
 std::filesystem::path shard_path(const std::filesystem::path& folder, int64_t shard, int64_t shards);
 
-/// Atomically.
+/// Atomically. Bytes of the broken ones' names that are no UTF-8 become U+FFFD.
 void write_latent_shard(const std::filesystem::path& path, const LatentShard& shard,
                         const LatentSettings& settings);
 /// What a shard says of itself. Throws Error naming the file when it is none.
@@ -56,6 +61,8 @@ std::vector<std::string> read_broken_pictures(const std::filesystem::path& path)
 
 /// True if there is a shard in the folder.
 bool is_latent_folder(const std::filesystem::path& folder);
+/// Throws Error if the folder holds shards of which, by their names, there are others than so many.
+void check_shards_of(const std::filesystem::path& folder, int64_t shards);
 
 class LatentFolder {
  public:

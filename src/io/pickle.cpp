@@ -33,6 +33,9 @@ constexpr size_t most_values = 4'000'000;
 // Two bytes that recall a value put it into a container again, and OrderedDict copies a whole list.
 constexpr size_t most_items = 16'000'000;
 
+// Module and name of an object together, which are copied every time.
+constexpr size_t longest_object = 1024;
+
 constexpr std::string_view ordered_dictionary = "collections.OrderedDict";
 
 }  // namespace
@@ -55,13 +58,20 @@ class PickleMachine {
   }
 
  private:
+  // Of values, and of the places where they are kept, of which each may also hold one value over and over.
+  void check_room(size_t count) const {
+    check(count < most_values, "{}: the pickle in it has too many values", source_);
+  }
   PickleValue* make(Kind kind) {
-    check(values_->size() < most_values, "{}: the pickle in it has too many values", source_);
+    check_room(values_->size());
     PickleValue& value = values_->emplace_back();
     value.kind = kind;
     return &value;
   }
-  void push(PickleValue* value) { stack_.push_back(value); }
+  void push(PickleValue* value) {
+    check_room(stack_.size());
+    stack_.push_back(value);
+  }
   PickleValue* push(Kind kind) {
     push(make(kind));
     return stack_.back();
@@ -109,7 +119,14 @@ class PickleMachine {
     target->items.insert(target->items.end(), items.begin(), items.end());
   }
 
-  void remember(uint64_t index) { memo_[index] = top(); }
+  void mark() {
+    check_room(marks_.size());
+    marks_.push_back(stack_.size());
+  }
+  void remember(uint64_t index) {
+    check_room(memo_.size());
+    memo_[index] = top();
+  }
   void recall(uint64_t index) {
     const auto found = memo_.find(index);
     check(found != memo_.end(), "{}: the pickle in it is damaged (it recalls what it never stored)", source_);
@@ -129,6 +146,8 @@ class PickleMachine {
   }
 
   void push_global(std::string_view module, std::string_view name) {
+    check(module.size() + name.size() <= longest_object,
+          "{}: the pickle in it has an object of too long a name", source_);
     push(Kind::global)->name = std::string(module) + "." + std::string(name);
   }
 
@@ -182,7 +201,7 @@ void PickleMachine::step(uint8_t opcode) {
       return;
     }
     case FRAME: reader_.take(8); return;
-    case MARK: marks_.push_back(stack_.size()); return;
+    case MARK: return mark();
     case POP: pop(); return;
     case POP_MARK: pop_to_mark(); return;
     case DUP: push(top()); return;

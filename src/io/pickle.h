@@ -26,12 +26,12 @@ struct PickleValue {
     tuple,       ///< items
     set,         ///< items
     dictionary,  ///< items: key, value, key, value, ...
-    global,      ///< text: "module.name"
+    global,      ///< name: "module.name"
     call,        ///< items: callable, arguments (a tuple); then what a BUILD handed over, if any
     persistent,  ///< items: the identifier that the writer gave instead of an object
   };
   Kind kind = Kind::none;
-  int64_t integer = 0;  ///< of a boolean too; integers beyond 64 bits are refused
+  int64_t integer = 0;  ///< of a boolean too; integers beyond 64 bits are bytes
   double real = 0;
   std::string_view text;  ///< of texts and bytes, in the pickle's memory
   std::string name;       ///< of a global

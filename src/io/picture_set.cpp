@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <list>
 #include <map>
 #include <optional>
 #include <set>
@@ -54,10 +55,11 @@ class Pairing {
 
   void take(const std::string& name, std::span<const std::byte> bytes) {
     const auto [key, extension] = split_key(name);
-    const bool picture = image_format(name).has_value();
+    const bool picture = image_format(name).has_value() && extension.rfind('.') == 0;  // and no "key.mask.png"
     if (!picture && extension != (captions_ ? ".txt" : ".cls")) return;
-    check(waiting_.size() < most_waiting, "{}: pictures and what belongs to them lie too far apart", tar_);
-    Waiting& waiting = waiting_[key];
+    Waiting& waiting = waiting_for(key);
+    if (picture && !waiting.name.empty())
+      return on_broken_(tar_ + ": " + name, "there is another picture of this key");
     if (picture) {
       waiting.name = name;
       waiting.bytes.assign(bytes.begin(), bytes.end());
@@ -70,13 +72,12 @@ class Pairing {
     }
     if (waiting.name.empty() || !waiting.has_note) return;
     finish(waiting);
-    waiting_.erase(key);
+    forget(key);
   }
   // What still waits when the file ends.
   void finish() {
     for (const auto& [key, waiting] : waiting_)
-      if (!waiting.name.empty())
-        on_broken_(tar_ + ": " + waiting.name, captions_ ? "it has no text" : "it has no class");
+      leave_out(waiting, captions_ ? "it has no text" : "it has no class");
   }
 
  private:
@@ -86,7 +87,31 @@ class Pairing {
     bool has_note = false;
     std::optional<int64_t> label;
     std::string caption;
+    std::list<std::string>::iterator turn;
   };
+
+  // What waits under a key. When there are too many, the one that has waited longest makes room.
+  Waiting& waiting_for(const std::string& key) {
+    const auto found = waiting_.find(key);
+    if (found != waiting_.end()) return found->second;
+    if (waiting_.size() == most_waiting) {
+      const std::string oldest = turns_.front();
+      leave_out(waiting_[oldest],
+                captions_ ? "its text lies too far from it" : "its class lies too far from it");
+      forget(oldest);
+    }
+    Waiting& waiting = waiting_[key];
+    waiting.turn = turns_.insert(turns_.end(), key);
+    return waiting;
+  }
+  void forget(const std::string& key) {
+    turns_.erase(waiting_[key].turn);
+    waiting_.erase(key);
+  }
+  // A class or a text alone is no loss.
+  void leave_out(const Waiting& waiting, const char* why) const {
+    if (!waiting.name.empty()) on_broken_(tar_ + ": " + waiting.name, why);
+  }
 
   void finish(Waiting& waiting) {
     const std::string name = tar_ + ": " + waiting.name;
@@ -105,9 +130,28 @@ class Pairing {
   const PictureSet::OnPicture& on_picture_;
   const PictureSet::OnBroken& on_broken_;
   std::map<std::string, Waiting> waiting_;
+  std::list<std::string> turns_;  // their keys, in the order of their coming
 };
 
 }  // namespace
+
+std::vector<fs::path> class_folders(const fs::path& root) {
+  check(fs::is_directory(root), "{}: there is no such folder of pictures", printable(root.string()));
+  std::set<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(root))
+    if (entry.is_directory()) folders.insert(entry.path());
+  for (const fs::path& folder : folders)
+    check(is_utf8(folder.filename().string()), "{}: this folder's name, which names a class, is not UTF-8",
+          printable(folder.string()));
+  return {folders.begin(), folders.end()};
+}
+
+std::vector<fs::path> pictures_directly_in(const fs::path& folder) {
+  std::set<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
+  return {files.begin(), files.end()};
+}
 
 PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, PictureNotes notes) {
   check(fs::is_directory(root), "{}: there is no such folder of pictures", printable(root.string()));
@@ -129,14 +173,9 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, Pictu
 }
 
 void PictureSet::take_class_folders() {
-  std::set<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(root_))
-    if (entry.is_directory()) folders.insert(entry.path());
-  for (const fs::path& folder : folders) {
-    std::set<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
-    for (const fs::path& file : files) files_.push_back({file, static_cast<int64_t>(class_names_.size())});
+  for (const fs::path& folder : class_folders(root_)) {
+    for (const fs::path& file : pictures_directly_in(folder))
+      files_.push_back({file, static_cast<int64_t>(class_names_.size())});
     class_names_.push_back(folder.filename().string());
   }
   check(!files_.empty(), "{}: there are neither tar files nor pictures in class sub-folders here",
@@ -154,15 +193,17 @@ std::string PictureSet::fingerprint() const {
     for (const char c : text) hash = mix(hash, static_cast<unsigned char>(c));
   };
   const auto add = [&](const fs::path& path) {
-    add_text(fs::relative(path, root_).string());
+    add_text(path.lexically_relative(root_).string());
     std::error_code ignored;
     hash = mix(hash, static_cast<uint64_t>(fs::file_size(path, ignored)));
   };
   for (const fs::path& tar : tars_) add(tar);
   for (const File& file : files_) {
     add(file.path);
+    hash = mix(hash, static_cast<uint64_t>(file.label));
     add_text(file.caption);
   }
+  for (const std::string& name : class_names_) add_text(name + '/');
   return fmt::format("{:016x}", hash);
 }
 
@@ -184,8 +225,11 @@ void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken&
       continue;
     }
     try {
-      const auto mapped = MappedFile::open(file.path);
-      picture.bytes.assign(mapped->bytes().begin(), mapped->bytes().end());
+      // Not mapped: nobody may cut a picture short while it is copied.
+      const std::string bytes = read_text_file(file.path, most_picture_bytes);
+      check(!bytes.empty(), "{}: the file is empty", printable(picture.name));
+      const auto all = std::as_bytes(std::span(bytes));
+      picture.bytes.assign(all.begin(), all.end());
     } catch (const Error& error) {
       on_broken(picture.name, error.what());
       continue;

@@ -1,6 +1,6 @@
 // Data sets of pictures with classes or texts, as people keep them: a folder of class sub-folders (ImageNet's
 // layout), a folder with captions (io/captions.h), or a folder of tar files in which a picture "key.jpg" lies
-// beside its class "key.cls" or its text "key.txt" (WebDataset's layout).
+// beside its class "key.cls" or its text "key.txt" (WebDataset's layout; a key ends at its name's first point).
 #pragma once
 
 #include <filesystem>
@@ -19,6 +19,12 @@ struct StoredPicture {
   std::string caption = {};
 };
 
+/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no
+/// such folder, or a class's name is not UTF-8.
+std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root);
+/// A folder's pictures, by what their names say that they are, in the order of their names.
+std::vector<std::filesystem::path> pictures_directly_in(const std::filesystem::path& folder);
+
 /// What pictures are wanted with.
 enum class PictureNotes : uint8_t { classes, captions };
 
@@ -26,7 +32,7 @@ class PictureSet {
  public:
   /// Parts are the tar files, or so many pictures of the folder. Classes are numbered in the order of their
   /// folders' names. Throws Error when there is neither a tar file nor a picture in a class folder, or with a
-  /// text.
+  /// text, and when a class's name is not UTF-8.
   static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part,
                          PictureNotes notes = PictureNotes::classes);
 
@@ -35,7 +41,8 @@ class PictureSet {
   const std::vector<std::string>& class_names() const { return class_names_; }
   /// In all; 0 if only reading the tar files would tell.
   int64_t count() const { return static_cast<int64_t>(files_.size()); }
-  /// Of the files' names, sizes and texts, and how they are parted: tells whether a set is the same as before.
+  /// Of the files' names, sizes, classes and texts, the classes' names, and how they are parted: tells whether
+  /// a set is the same as before.
   std::string fingerprint() const;
 
   using OnPicture = std::function<void(StoredPicture picture)>;

@@ -281,6 +281,17 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, cons
   return header;
 }
 
+std::vector<std::string> list_in_metadata(const std::map<std::string, std::string>& metadata,
+                                          const std::string& key, const std::string& source) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) return {};
+  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  const bool texts = json.is_array() &&
+                     std::all_of(json.begin(), json.end(), [](const auto& entry) { return entry.is_string(); });
+  check(texts, "{}: its metadata \"{}\" are no list of texts", source, key);
+  return json.get<std::vector<std::string>>();
+}
+
 void sort_for_safetensors(std::vector<TensorToWrite>& tensors) {
   std::ranges::stable_sort(tensors, [](const auto& a, const auto& b) {
     const FormatType *left = find_type(a.dtype), *right = find_type(b.dtype);

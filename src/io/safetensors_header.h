@@ -38,6 +38,14 @@ struct SafetensorsHeader {
 /// __metadata__ maps strings to strings. Element types that are unknown here are let through.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
 
+/// Under this metadata key stand the names of classes, as a JSON list.
+inline constexpr const char* classes_key = "linnet.classes";
+
+/// The texts of the JSON list that the metadata hold under a key; none if they do not. Throws Error, one
+/// sentence beginning with source, when it is no list of texts.
+std::vector<std::string> list_in_metadata(const std::map<std::string, std::string>& metadata,
+                                          const std::string& key, const std::string& source);
+
 /// A tensor that is to be written: what the header says of it, and where its values come from when its turn
 /// comes.
 struct TensorToWrite {

@@ -57,7 +57,7 @@ std::optional<Group> read_group(std::istream& words) {
   if (group.count > 1 && group.size != ObjectSize::any) return std::nullopt;
   for (group.shape = 0; group.shape < shape_count; ++group.shape) {
     const std::string& name = shape_names()[static_cast<size_t>(group.shape)];
-    if (shape == name || shape == plural(name)) return group;
+    if (shape == (group.count == 1 ? name : plural(name))) return group;
   }
   return std::nullopt;
 }

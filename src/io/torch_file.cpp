@@ -32,7 +32,7 @@ constexpr std::array allowed_calls = {rebuild_tensor,
                                       std::string_view("_codecs.encode")};
 
 // A key may stand in many dictionaries, and becomes part of every name below it.
-constexpr size_t longest_name = 4096;
+constexpr size_t longest_name = 4096, most_name_bytes = size_t{64} << 20;
 
 struct ElementType {
   std::string_view name;  // of torch.<Name>Storage, in lower case
@@ -203,6 +203,8 @@ class TorchFileReader {
   }
 
   void add(const std::string& name, const PickleValue& call) {
+    name_bytes_ += name.size();
+    check(name_bytes_ <= most_name_bytes, "{}: the names in it are too long, all together", source_);
     const auto& arguments = call.items[1]->items;  // storage, offset, shape, strides, wants a gradient, hooks
     const bool fits = arguments.size() >= 4 && arguments[0]->is(Kind::persistent) &&
                       arguments[1]->is(Kind::integer) && arguments[1]->integer >= 0;
@@ -253,6 +255,7 @@ class TorchFileReader {
   std::function<std::span<const std::byte>(std::string_view key, const ElementType& type, uint64_t count)>
       find_storage_;
   int64_t visited_ = 0;
+  size_t name_bytes_ = 0;
 };
 
 bool TorchFile::is_torch_file(std::span<const std::byte> bytes) {

@@ -8,7 +8,6 @@ namespace linnet {
 namespace {
 
 constexpr const char* classifier_key = "linnet.classifier";
-constexpr const char* classes_key = "linnet.classes";
 
 ClassifierConfig read_config(const Weights& weights) {
   const auto found = weights.metadata().find(classifier_key);

@@ -1,7 +1,5 @@
 #include "store/model_file.h"
 
-#include <nlohmann/json.hpp>
-
 #include <cstring>
 #include <set>
 
@@ -11,8 +9,6 @@
 
 namespace linnet {
 namespace {
-
-constexpr const char* classes_key = "linnet.classes";
 
 uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
   // Four independent chains, so that the multiplications of one need not wait for another's.
@@ -29,9 +25,15 @@ uint64_t hash_bytes(const void* data, size_t bytes, uint64_t seed) {
   return mix(mix(chains[0], chains[1]), mix(mix(chains[2], chains[3]), bytes));
 }
 
-}  // namespace
-
-namespace {
+// Of a large tensor in blocks evenly spread from its first bytes to its last, of a small one whole.
+uint64_t hash_samples(const Tensor& tensor, uint64_t seed) {
+  constexpr size_t blocks = 16, block = 4096;
+  const auto* data = static_cast<const char*>(tensor.raw());
+  if (tensor.bytes() <= blocks * block) return hash_bytes(data, tensor.bytes(), seed);
+  const size_t last = tensor.bytes() - block;
+  for (size_t i = 0; i < blocks; ++i) seed = hash_bytes(data + last * i / (blocks - 1), block, seed);
+  return seed;
+}
 
 // What is stored of a tensor, if anything is.
 std::optional<nn::Stored> stored(const Weights& weights, const std::string& name) {
@@ -142,16 +144,8 @@ DiTConfig read_model_config(const std::filesystem::path& path) {
 }
 
 std::vector<std::string> read_class_names(const Weights& weights, int64_t num_classes) {
-  const auto found = weights.metadata().find(classes_key);
-  if (found == weights.metadata().end()) return {};
-  const auto json = nlohmann::json::parse(found->second, nullptr, false);
-  std::vector<std::string> names;
-  bool valid = json.is_array();
-  for (size_t i = 0; valid && i < json.size(); ++i) {
-    valid = json[i].is_string();
-    if (valid) names.push_back(json[i].get<std::string>());
-  }
-  check(valid, "{}: the metadata \"{}\" is no list of names", weights.source(), classes_key);
+  if (!weights.metadata().contains(classes_key)) return {};
+  std::vector<std::string> names = list_in_metadata(weights.metadata(), classes_key, weights.source());
   check(static_cast<int64_t>(names.size()) == num_classes, "{}: {} class names for {} classes",
         weights.source(), names.size(), num_classes);
   return names;
@@ -168,14 +162,12 @@ std::string fingerprint(const nn::ParameterList& parameters) {
 }
 
 std::string quick_fingerprint(const nn::ParameterList& parameters) {
-  constexpr size_t part = 4096;
   uint64_t hash = parameters.size();
   for (const auto& [name, parameter] : parameters) {
-    const Tensor& value = parameter->value;
-    const size_t bytes = value.bytes(), ends = std::min(bytes, part);
-    hash = mix(mix(hash, nn::hash_name(name)), mix(static_cast<uint64_t>(value.dtype()), bytes));
-    hash = hash_bytes(value.raw(), ends, hash);
-    hash = hash_bytes(static_cast<const char*>(value.raw()) + bytes - ends, ends, hash);
+    const Tensor &value = parameter->value, &scale = parameter->scale;
+    hash = mix(mix(hash, nn::hash_name(name)), mix(static_cast<uint64_t>(value.dtype()), value.bytes()));
+    hash = hash_samples(value, hash);
+    if (scale.defined()) hash = hash_bytes(scale.raw(), scale.bytes(), hash);
   }
   return fmt::format("{:016x}", hash);
 }

@@ -54,7 +54,8 @@ std::vector<TensorToWrite> values_of(const nn::ParameterList& parameters, DType 
 /// types and bytes, not of metadata or of the order in the file. Tells files apart; no defence against forgery.
 std::string fingerprint(const nn::ParameterList& parameters);
 inline std::string fingerprint(DiT& model) { return fingerprint(nn::learned_parameters(model)); }
-/// The same of the first and last values of every tensor: of weights that are too many to be read for it.
+/// The same of a few blocks of every tensor, the first and the last among them, and of all scales: of weights
+/// that are too many to be read for it.
 std::string quick_fingerprint(const nn::ParameterList& parameters);
 /// The same of one tensor's values.
 std::string fingerprint(const Tensor& tensor);

@@ -124,6 +124,14 @@ void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
   config.interpolation = usual_interpolation(config.sample_size, config.caption_tokens);
 }
 
+// Where nothing else tells α from Σ, the pipeline does: it cuts texts at 120 tokens.
+void take_from_pipeline(const std::string& text, PixArtConfig& config) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!config.null_caption && json.is_object() &&
+      json.value("_class_name", nlohmann::json()) == "PixArtAlphaPipeline")
+    config.caption_tokens = 120;
+}
+
 void take_from_folder(const std::string& text, PixArtConfig& config) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   check(json.is_object(), "config.json is no JSON object");
@@ -171,6 +179,8 @@ PixArtConfig read_pixart_config(const Weights& weights) {
       return pixart_config_from_json(stated->second);
     PixArtConfig config;
     infer_from_shapes(weights, config);
+    if (const auto index = weights.metadata().find(folder_pipeline_key); index != weights.metadata().end())
+      take_from_pipeline(index->second, config);
     if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end())
       take_from_folder(stated->second, config);
     config.validate();

@@ -56,6 +56,7 @@ void Renaming::join(const std::vector<std::string>& names, const std::string& ne
   extents[0] = rows;
   item.name = new_name;
   item.shape = Shape(extents);
+  item.made = true;
   item.read = [reads] {
     std::vector<Tensor> parts;
     for (const auto& read : reads) parts.push_back(read());

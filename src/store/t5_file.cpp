@@ -93,6 +93,11 @@ std::string to_json(const T5Config& config) {
   return json.dump(2) + "\n";
 }
 
+std::string quick_fingerprint(T5Encoder& encoder) {
+  const std::string weights = quick_fingerprint(nn::all_parameters(encoder));
+  return fmt::format("{:016x}", nn::hash_name(weights + to_json(encoder.config())));
+}
+
 void save_t5(const fs::path& folder, T5Encoder& encoder, DType dtype) {
   write_safetensors(folder / "model.safetensors", values_of(nn::learned_parameters(encoder), dtype),
                     {{"format", "pt"}});

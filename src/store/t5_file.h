@@ -23,6 +23,8 @@ Weights find_t5_weights(const Weights& file);
 
 /// The "config.json" that transformers writes beside the weights.
 std::string to_json(const T5Config& config);
+/// Which encoder it is, by its configuration and quick_fingerprint(all_parameters(encoder)).
+std::string quick_fingerprint(T5Encoder& encoder);
 /// Writes folder/model.safetensors and config.json, each atomically; weights in dtype. The folder must be
 /// there.
 void save_t5(const std::filesystem::path& folder, T5Encoder& encoder, DType dtype);

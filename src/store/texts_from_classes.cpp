@@ -188,6 +188,8 @@ PixArtConfig with_texts(const DiTConfig& classes, const TextsInPlaceOfClasses& t
 
 std::vector<Inherited> inherit_with_texts(PixArt& student, const Weights& classes, uint64_t seed) {
   const Weights weights = with_float_matrices(classes);
+  DiT stated(read_model_config(weights));  // what is read must be as large as it is said to be
+  check_parameters(nn::all_parameters(stated), weights);
   const Values values = Source(weights, student.config()).values();
   nn::initialize(student, seed);
   std::vector<Inherited> report;

@@ -40,7 +40,17 @@ Weights of_index(const fs::path& path) {
   return result;
 }
 
-// Of PyTorch's files, as transformers wrote them before safetensors.
+// Of one file, by its contents.
+Weights of_contents(const fs::path& path) {
+  const auto mapped = MappedFile::open(path);
+  const std::string name = printable(path.string());
+  if (TorchFile::is_torch_file(mapped->bytes()))
+    return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
+  return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));
+}
+
+// Of PyTorch's files, as transformers wrote them before safetensors. An index among them is no file of tensors:
+// it could name itself.
 Weights of_torch_index(const fs::path& path) {
   constexpr size_t index_limit = 100'000'000;
   const std::string name = printable(path.string());
@@ -48,7 +58,7 @@ Weights of_torch_index(const fs::path& path) {
   Weights result(name, {}, "PyTorch with an index");
   for (const auto& [tensor, file] : parse_safetensors_index(read_text_file(path, index_limit), name)) {
     auto found = files.find(file);
-    if (found == files.end()) found = files.emplace(file, Weights::open(path.parent_path() / file)).first;
+    if (found == files.end()) found = files.emplace(file, of_contents(path.parent_path() / file)).first;
     result.add(found->second.item(tensor));
   }
   return result;
@@ -56,12 +66,7 @@ Weights of_torch_index(const fs::path& path) {
 
 Weights of_file(const fs::path& path) {
   if (path.string().ends_with(".bin.index.json")) return of_torch_index(path);
-  if (path.extension() == ".json") return of_index(path);
-  const auto mapped = MappedFile::open(path);
-  const std::string name = printable(path.string());
-  if (TorchFile::is_torch_file(mapped->bytes()))
-    return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
-  return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));
+  return path.extension() == ".json" ? of_index(path) : of_contents(path);
 }
 
 }  // namespace
@@ -72,8 +77,11 @@ Weights Weights::open(const fs::path& given) {
   if (!folder) return of_file(path);
   Weights result = of_file(path);
   result.container_ = fmt::format("folder: {} ({})", printable(path.filename().string()), result.container_);
-  if (const fs::path config = path.parent_path() / "config.json"; fs::exists(config))
+  const fs::path own = fs::absolute(path).parent_path();
+  if (const fs::path config = own / "config.json"; fs::exists(config))
     result.metadata_.emplace(folder_config_key, read_text_file(config, 1 << 20));
+  if (const fs::path index = own.parent_path() / "model_index.json"; fs::exists(index))
+    result.metadata_.emplace(folder_pipeline_key, read_text_file(index, 1 << 20));
   return result;
 }
 
@@ -114,6 +122,12 @@ void Weights::add(Item item) {
 size_t Weights::bytes() const {
   size_t bytes = 0;
   for (const Item& item : items_) bytes += item.bytes();
+  return bytes;
+}
+
+size_t Weights::made_bytes() const {
+  size_t bytes = 0;
+  for (const Item& item : items_) bytes += item.made ? item.bytes() : 0;
   return bytes;
 }
 

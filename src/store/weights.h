@@ -19,6 +19,8 @@ namespace linnet {
 
 /// Under this metadata key stands a folder's "config.json".
 inline constexpr const char* folder_config_key = "folder.config";
+/// And under this one the "model_index.json" of the pipeline that the folder is part of.
+inline constexpr const char* folder_pipeline_key = "folder.pipeline";
 
 class Weights {
  public:
@@ -28,6 +30,7 @@ class Weights {
     std::optional<DType> dtype;  ///< none if Linnet has no such element type
     Shape shape;
     std::function<Tensor()> read;
+    bool made = false;  ///< reading makes it, in memory of its own; else it lies in the file
 
     /// 0 if the type is unknown.
     size_t bytes() const { return dtype ? static_cast<size_t>(shape.numel()) * size_of(*dtype) : 0; }
@@ -63,6 +66,8 @@ class Weights {
   Tensor tensor(std::string_view name) const { return item(name).read(); }
   /// Of all tensors; those of an unknown type count nothing.
   size_t bytes() const;
+  /// Of those that take memory of their own when they are read.
+  size_t made_bytes() const;
   /// What stands before a name that is known to be there, of the first that ends in it: "first_stage_model.";
   /// none if no tensor does.
   std::optional<std::string> prefix_before(std::string_view name) const;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <sstream>
@@ -80,7 +81,10 @@ ModelConfig sized_as(const ModelConfig& preset, const ModelConfig& model) {
 ModelConfig model_to_begin_with(const std::string& kind, const std::string& preset, const ModelConfig& usual) {
   require(kind.empty() || kind == "dit" || kind == "pixart", "model.kind is \"dit\" or \"pixart\"");
   const bool texts = kind.empty() ? is_of_texts(usual) : kind == "pixart";
-  ModelConfig model = texts == is_of_texts(usual) ? usual : texts ? ModelConfig(PixArtConfig()) : DiTConfig();
+  PixArtConfig of_texts;
+  of_texts.null_caption =
+      false;  // which training here would not teach it: a dropped text's states are those of ""
+  ModelConfig model = texts == is_of_texts(usual) ? usual : texts ? ModelConfig(of_texts) : DiTConfig();
   if (preset.empty()) return model;
   const ModelConfig named = model_preset(preset);
   require(kind.empty() || is_of_texts(named) == texts, "model.preset is of another kind than model.kind");
@@ -283,6 +287,23 @@ TrainConfig config_from(toml::table root, const std::vector<std::string>& overri
   return config;
 }
 
+// A configuration's settings as texts, by "table.key".
+using Settings = std::map<std::string, std::string>;
+
+Settings settings_in(const std::string& text) {
+  Settings settings;
+  const toml::table root = parse(text, "checkpoint");
+  for (const auto& [table, keys] : root) {
+    if (!keys.is_table()) continue;
+    for (const auto& [key, value] : *keys.as_table()) {
+      std::ostringstream out;
+      value.visit([&](const auto& node) { out << node; });
+      settings[fmt::format("{}.{}", table.str(), key.str())] = out.str();
+    }
+  }
+  return settings;
+}
+
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path);
   if (!file || std::filesystem::is_directory(path))
@@ -312,6 +333,22 @@ TrainConfig read_train_config(const ConfigSource& source) {
 
 std::string teacher_of(const std::string& toml) {
   return parse(toml, "checkpoint")["distil"]["teacher"].value_or(std::string());
+}
+
+std::vector<std::string> changed_settings(const std::string& before, const std::string& now) {
+  const Settings old = settings_in(before), current = settings_in(now);
+  std::vector<std::string> changes;
+  const auto value_in = [](const Settings& settings, const std::string& name) {
+    const auto found = settings.find(name);
+    return found == settings.end() ? "not said" : found->second;
+  };
+  Settings both = old;
+  both.insert(current.begin(), current.end());
+  for (const auto& [name, value] : both)
+    if (value_in(old, name) != value_in(current, name) && name != "train.steps" && name != "output.dir")
+      changes.push_back(
+          fmt::format("{} was {}, is now {}", name, value_in(old, name), value_in(current, name)));
+  return changes;
 }
 
 DType training_product_dtype(const OptimizerConfig& config) {

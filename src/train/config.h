@@ -98,6 +98,9 @@ TrainConfig parse_train_config(const std::string& toml, const std::vector<std::s
 
 /// The teacher of a run, as the configuration that its checkpoint keeps says; empty: none.
 std::string teacher_of(const std::string& toml);
+/// What differs in two configurations of a run, but for where it lies and how far it goes: "train.batch was 64,
+/// is now 32".
+std::vector<std::string> changed_settings(const std::string& before, const std::string& now);
 
 /// The type that train.precision means on train.device.
 DType training_product_dtype(const OptimizerConfig& config);

@@ -1,11 +1,10 @@
 #include "train/data.h"
 
 #include <algorithm>
-#include <set>
 
 #include "core/parallel.h"
-#include "io/image.h"
 #include "io/latents.h"
+#include "io/picture_set.h"
 #include "io/safetensors.h"
 #include "train/drawn_data.h"
 
@@ -37,10 +36,8 @@ class FolderData : public LabelledData {
     const std::filesystem::path root = config.data.path;
     const int64_t channels = model_.in_channels;
     for (const auto& folder : class_folders(root)) {
-      std::set<std::filesystem::path> files;
-      for (const auto& entry : std::filesystem::directory_iterator(folder))
-        if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
-      for (const auto& file : files) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
+      for (const auto& file : pictures_directly_in(folder))
+        pictures_.push_back({file, static_cast<int64_t>(names_.size())});
       names_.push_back(folder.filename().string());
     }
     check(!pictures_.empty(), "{}: no PNG, JPEG or WebP pictures in class sub-folders here", root.string());
@@ -103,7 +100,7 @@ class LatentData : public LabelledData {
   int64_t label(int64_t picture) const override { return latents_.label(picture); }
 
   void read(const Drawn& drawn, std::span<float> values) const override {
-    const Tensor noise = latent_noise(drawn.counter, latents_.shape());
+    const Tensor noise = latent_noise(drawn.counter, latents_.shape(drawn.picture));
     latents_.draw(drawn.picture, drawn.flipped, noise.values<float>(), values);
   }
 
@@ -156,14 +153,6 @@ class ReplayData : public BatchSource {
 
 }  // namespace
 
-std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root) {
-  check(std::filesystem::is_directory(root), "{}: there is no such folder of pictures", root.string());
-  std::set<std::filesystem::path> folders;
-  for (const auto& entry : std::filesystem::directory_iterator(root))
-    if (entry.is_directory()) folders.insert(entry.path());
-  return {folders.begin(), folders.end()};
-}
-
 Batch part_of(const Batch& batch, int64_t begin, int64_t end) {
   const auto rows = [&](const Tensor& all) { return all.defined() ? all.rows(begin, end) : all; };
   Batch part{rows(batch.x0), rows(batch.noise), rows(batch.t), rows(batch.y)};
@@ -183,8 +172,8 @@ std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
   return std::make_unique<FolderData>(config);
 }
 
-Prefetcher::Prefetcher(const BatchSource& source, int64_t first)
-    : source_(source), thread_([this, first] { run(first); }) {}
+Prefetcher::Prefetcher(const BatchSource& source, int64_t first, int threads)
+    : source_(source), thread_([this, first, threads] { run(first, threads); }) {}
 
 Prefetcher::~Prefetcher() {
   {
@@ -195,9 +184,9 @@ Prefetcher::~Prefetcher() {
   thread_.join();
 }
 
-void Prefetcher::run(int64_t step) {
+void Prefetcher::run(int64_t step, int threads) {
   constexpr size_t ahead = 4;
-  set_threads(1);  // this thread's loops must not compete with the training step's
+  set_threads(threads);  // of this thread's loops only
   try {
     for (;; ++step) {
       Batch batch = source_.batch(step);

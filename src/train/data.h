@@ -30,23 +30,20 @@ class BatchSource {
   virtual std::vector<std::string> class_names() const { return {}; }
 };
 
-/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no
-/// such folder.
-std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root);
-
 /// Throws Error if the data cannot be read or do not fit the model.
 std::unique_ptr<BatchSource> open_data(const TrainConfig& config);
 
-/// Makes batches first, first + 1, … on a thread of its own, a few ahead.
+/// Makes batches first, first + 1, … on a thread of its own, a few ahead; its loops take so many threads: one
+/// where the training step beside needs the processor itself.
 class Prefetcher {
  public:
-  Prefetcher(const BatchSource& source, int64_t first);
+  Prefetcher(const BatchSource& source, int64_t first, int threads);
   ~Prefetcher();
   /// The next batch. Throws what making it threw.
   Batch next();
 
  private:
-  void run(int64_t step);
+  void run(int64_t step, int threads);
 
   const BatchSource& source_;
   std::mutex mutex_;

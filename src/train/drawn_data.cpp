@@ -34,15 +34,10 @@ Batch DrawnData::batch(int64_t step) const {
     drawn.push_back({pictures[static_cast<size_t>(i)], counter, flipped});
   }
   float* const values = result.x0.mutable_data<float>();
-  const auto read_some = [&](int64_t begin, int64_t end) {
+  parallel_for(n, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       read(drawn[static_cast<size_t>(i)], {values + i * each, static_cast<size_t>(each)});
-  };
-  // Side by side where the CPU has nothing else to do; else the step beside has its cores.
-  if (device_from_name(config_.train.device).is_gpu())
-    parallel_for(n, 4, read_some);
-  else
-    read_some(0, n);
+  });
   add_conditions(drawn, result);
   Generator generator(stream_seed(seed, Stream::noise, step));
   result.noise = generator.normal(result.x0.shape());

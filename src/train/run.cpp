@@ -71,7 +71,12 @@ void check_folder(const TrainConfig& config, bool resume, const fs::path& checkp
         fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir));
   if (!resume) return;
   if (!fs::exists(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
-  const std::string teacher = teacher_of(open_checkpoint(checkpoint).toml);
+  const std::string before = open_checkpoint(checkpoint).toml;
+  for (const std::string& change : changed_settings(before, config.toml))
+    if (change.starts_with("train.optimizer "))
+      throw UsageError(
+          fmt::format("{}: {}; what one optimiser keeps of the steps means nothing to another", dir, change));
+  const std::string teacher = teacher_of(before);
   if (!teacher.empty() && config.distil.teacher.empty())
     throw UsageError(
         fmt::format("{0}: this run learns from a teacher; go on with --teacher {1}, or begin another run "
@@ -113,10 +118,10 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     trainer.save_averaged(dir);
     if (callbacks.on_save) callbacks.on_save(checkpoint);
   };
-  Prefetcher batches(*data, trainer.steps_done());
+  Prefetcher batches(*data, trainer.steps_done(), trainer.device().is_gpu() ? threads() : 1);
   const int64_t first = trainer.steps_done(), last = config.train.steps;
   const auto start = Clock::now();
-  int64_t saved = first;
+  int64_t saved = -1;  // also what was done before is saved again: a kill may have come between its files
   while (trainer.steps_done() < last) {
     pending = trainer.begin_step(batches.next());
     const int64_t step = pending.step();

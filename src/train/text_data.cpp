@@ -3,6 +3,7 @@
 
 #include "io/captions.h"
 #include "io/latents.h"
+#include "io/text.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
 #include "store/t5_file.h"
@@ -23,6 +24,8 @@ class TextFolderData : public DrawnData {
           "make them "
           "of these pictures, and train on its folder",
           config.data.path, model_.in_channels);
+    for (const CaptionedPicture& picture : pictures_)
+      if (!is_utf8(picture.caption)) fail("{}: its text is not UTF-8", printable(picture.path.string(), 4096));
     if (config.trains_text_encoder()) return;
     encoder_ = load_t5(config.text.encoder);
     check_belongs(encoder_->config(), config.text.encoder, model_);
@@ -142,7 +145,14 @@ class TextLatentData : public DrawnData {
 std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config) {
   if (!config.data.replay.empty())
     throw UsageError("configuration: data.replay is for models of classes; give data.path");
-  if (is_latent_folder(config.data.path)) return std::make_unique<TextLatentData>(config);
+  if (is_latent_folder(config.data.path)) {
+    if (config.trains_text_encoder())
+      throw UsageError(
+          "configuration: latents bring their texts' states, so that no text encoder can be trained along; "
+          "leave "
+          "out text.tokenizer");
+    return std::make_unique<TextLatentData>(config);
+  }
   if (config.text.tokenizer.empty())
     throw UsageError(
         "configuration: a model of texts needs text.tokenizer, and text.encoder unless that is trained");

@@ -1,6 +1,9 @@
 #include "train/train_classifier.h"
 
+#include <cmath>
+
 #include "core/tape.h"
+#include "io/picture_set.h"
 #include "ops/cross_entropy.h"
 #include "train/data.h"
 #include "train/optimizer.h"
@@ -45,14 +48,16 @@ TrainedClassifier train_classifier(ClassifierTraining training,
   nn::initialize(model, static_cast<uint64_t>(settings.seed));
   Optimizer optimizer(nn::learned_parameters(model), nn::learned_parameters(*result.model));
 
-  Prefetcher batches(*data, 0);
+  Prefetcher batches(*data, 0, 1);
   for (int64_t step = 0; step < settings.steps; ++step) {
     const Batch batch = batches.next();
     Tape tape;
     const Tensor loss = ops::cross_entropy(model.logits(model.features(batch.x0)), batch.y);
     tape.backward(loss);
     optimizer.step(settings, learning_rate(settings, step), step);
-    if (on_step) on_step({step + 1, static_cast<double>(loss.item())});
+    const auto value = static_cast<double>(loss.item());
+    check(std::isfinite(value), "the loss is no longer a number at step {}; a lower rate may help", step + 1);
+    if (on_step) on_step({step + 1, value});
   }
   return result;
 }

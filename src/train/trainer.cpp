@@ -154,6 +154,8 @@ StepMetrics PendingMetrics::read() const {
   check(std::isfinite(metrics.loss),
         "the loss is no longer a number at step {}; a lower train.lr or train.clip may help", step_);
   if (gradient_norm_.defined()) metrics.gradient_norm = static_cast<double>(gradient_norm_.item());
+  check(std::isfinite(metrics.gradient_norm),
+        "the gradient is no longer finite at step {}; a lower train.lr may help", step_);
   return metrics;
 }
 
@@ -163,7 +165,7 @@ void Trainer::save_checkpoint(const std::filesystem::path& path) {
 
 void Trainer::save_averaged(const std::filesystem::path& folder) {
   std::map<std::string, std::string> metadata{{"linnet.step", std::to_string(steps_done_)}};
-  if (!class_names_.empty()) metadata["linnet.classes"] = nlohmann::json(class_names_).dump();
+  if (!class_names_.empty()) metadata[classes_key] = nlohmann::json(class_names_).dump();
   ema_->save(folder, metadata);
 }
 

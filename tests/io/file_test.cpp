@@ -90,6 +90,26 @@ TEST(WriteFileAtomically, FollowsASymbolicLink) {
   EXPECT_EQ(text_of(folder / "real"), "new");
 }
 
+TEST(WriteFileAtomically, FollowsALinkToWhatIsNotThereYet) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "sub");
+  fs::create_symlink("sub/second", folder / "first");
+  fs::create_symlink("real", folder / "sub/second");
+  check_writable(folder / "first");
+  write_text(folder / "first", "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "first"));
+  EXPECT_TRUE(fs::is_symlink(folder / "sub/second"));
+  EXPECT_EQ(text_of(folder / "sub/real"), "new");
+}
+
+TEST(WriteFileAtomically, RefusesALinkThatLeadsToItself) {
+  const TemporaryFolder folder;
+  fs::create_symlink("x", folder / "x");
+  EXPECT_EQ(error_of([&] { write_text(folder / "x", "new"); }),
+            "cannot write " + (folder / "x").string() + ": Too many levels of symbolic links");
+  EXPECT_TRUE(fs::is_symlink(folder / "x"));
+}
+
 TEST(WriteFileAtomically, LetsTheCallbacksExceptionThroughAndKeepsTheOldFile) {
   const TemporaryFolder folder;
   write_text(folder / "x", "old");
@@ -196,6 +216,30 @@ TEST(WriteFileAtomically, NeverShowsAReaderHalfAFile) {
     const std::string seen = text_of(folder / "x");
     ASSERT_TRUE(seen == a || seen == b);
   }
+}
+
+TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
+  const TemporaryFolder folder;
+  const std::string a(300'000, 'a'), b(200'000, 'b');
+  const auto write_often = [&](const std::string& text) {
+    for (int i = 0; i < 50; ++i) write_text(folder / "x", text);
+  };
+  const pid_t other = ::fork();
+  if (other == 0) {
+    try {
+      write_often(b);
+    } catch (const Error&) {
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  write_often(a);
+  int status = -1;
+  ::waitpid(other, &status, 0);
+  EXPECT_EQ(status, 0);
+  const std::string left = text_of(folder / "x");
+  EXPECT_TRUE(left == a || left == b);
+  EXPECT_EQ(files_in(folder), 1u);
 }
 
 TEST(ReadTextFile, ReadsUpToTheLimitAndNoMore) {

@@ -158,6 +158,24 @@ TEST_F(ImageFiles, AHeaderCannotAskForMoreThanTheFileHolds) {
   EXPECT_NE(error_of(dir / "huge.jpg").find("huge.jpg"), std::string::npos);
 }
 
+// Of a row of 2^31 - 1 pixels libpng itself would take gigabytes.
+TEST_F(ImageFiles, ARowThatIsTooLongIsRefusedBeforeThereIsMemoryForIt) {
+  using namespace std::string_literals;
+  const auto peak = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;  // kilobytes
+  };
+  put(dir / "long.png",
+      "\x89PNG\r\n\x1a\n"
+      "\0\0\0\x0dIHDR\x7f\xff\xff\xff\0\0\0\x01\x08\x02\0\0\0\x2f\x54\xa4\x8a"
+      "\0\0\0\0IDAT\x35\xaf\x06\x1e"
+      "\0\0\0\0IEND\xae\x42\x60\x82"s);
+  const auto before = peak();
+  EXPECT_NE(error_of(dir / "long.png").find("2147483647 x 1 pixels are too many"), std::string::npos);
+  EXPECT_LT(peak() - before, 100'000);
+}
+
 TEST_F(ImageFiles, AWrittenPictureIsReadBackExactly) {
   for (const auto& [width, height] : {std::pair{1, 1}, {7, 3}, {64, 65}}) {
     const Image image = gradient(width, height);

@@ -61,7 +61,8 @@ TEST_F(PictureSetTest, TarFilesPairPicturesWithClasses) {
     tar.add("./d/one.cls", "7\n");
     tar.add("two.cls", "3");
     tar.add("two.json", "{}");
-    tar.add("two.seg.png", "the mask belongs to two, too, and comes first");
+    tar.add("two.seg.png", "the mask belongs to two, too, and comes first, but is not the picture");
+    tar.add("two.png", "E");
     tar.add("lonely.png", "B");
     tar.add("bad.cls", "seven");
     tar.add("bad.png", "C");
@@ -72,10 +73,49 @@ TEST_F(PictureSetTest, TarFilesPairPicturesWithClasses) {
   EXPECT_EQ(set.count(), 0);
   EXPECT_TRUE(set.class_names().empty());
   EXPECT_EQ(all_of(set, folder_.path()),
-            (std::vector<std::string>{"0.tar: ./d/one.jpg=A:7",
-                                      "0.tar: two.seg.png=the mask belongs to two, too, and "
-                                      "comes first:3",
-                                      "0.tar: bad.png!", "0.tar: lonely.png!", "1.tar: x.png!"}));
+            (std::vector<std::string>{"0.tar: ./d/one.jpg=A:7", "0.tar: two.png=E:3", "0.tar: bad.png!",
+                                      "0.tar: lonely.png!", "1.tar: x.png!"}));
+}
+
+TEST_F(PictureSetTest, ASecondPictureOfAKeyIsLeftOut) {
+  {
+    test::TarWriter tar(folder_ / "0.tar");
+    tar.add("a.jpg", "A");
+    tar.add("a.png", "B");
+    tar.add("a.cls", "1");
+  }
+  EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 1000), folder_.path()),
+            (std::vector<std::string>{"0.tar: a.png!", "0.tar: a.jpg=A:1"}));
+}
+
+TEST_F(PictureSetTest, APictureThatWaitsTooLongForItsClassIsLeftOut) {
+  const auto name = [](int i, const char* extension) { return fmt::format("{:05}.{}", i, extension); };
+  {
+    test::TarWriter tar(folder_ / "0.tar");
+    for (int i = 0; i <= 4096; ++i) tar.add(name(i, "png"), "A");
+    tar.add(name(4096, "cls"), "7");
+  }
+  const auto all = all_of(PictureSet::open(folder_.path(), 1000), folder_.path());
+  ASSERT_EQ(all.size(), 4097u);
+  EXPECT_EQ(all[0], "0.tar: 00000.png!");
+  EXPECT_EQ(all[1], "0.tar: 04096.png=A:7");
+  EXPECT_EQ(all[2], "0.tar: 00001.png!") << "those that still wait at the end";
+}
+
+TEST_F(PictureSetTest, APictureThatIsTooLargeIsLeftOut) {
+  write(folder_ / "a/1.png", "x");
+  fs::resize_file(folder_ / "a/1.png", (size_t{1} << 30) + 1);  // a hole
+  EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3), folder_.path()),
+            (std::vector<std::string>{"a/1.png!"}));
+}
+
+TEST_F(PictureSetTest, AClassWhoseNameIsNotUtf8IsRefused) {
+  write(folder_ / "a/\xff.png", "x");
+  EXPECT_EQ(PictureSet::open(folder_.path(), 3).count(), 1) << "names of pictures are not kept";
+  write(folder_ / "b\xff/1.png", "x");
+  const std::string sentence = test::refusal([&] { PictureSet::open(folder_.path(), 3); });
+  EXPECT_NE(sentence.find("/b\\xff: this folder's name, which names a class, is not UTF-8"), std::string::npos)
+      << sentence;
 }
 
 TEST_F(PictureSetTest, DamagedTarFilesAreRefusedByName) {
@@ -98,6 +138,21 @@ TEST_F(PictureSetTest, TheFingerprintSeesNamesAndSizes) {
   EXPECT_NE(before, longer);
   write(folder_ / "a/2.png", "x");
   EXPECT_NE(longer, PictureSet::open(folder_.path(), 3).fingerprint());
+}
+
+TEST_F(PictureSetTest, TheFingerprintSeesClassesButNotWhereLinksLead) {
+  const fs::path set = folder_ / "set";
+  const auto print = [&] { return PictureSet::open(set, 3).fingerprint(); };
+  write(set / "cat/1.png", "x");
+  const std::string cats = print();
+  fs::rename(set / "cat", folder_ / "elsewhere");
+  fs::create_directory_symlink("../elsewhere", set / "cat");
+  EXPECT_EQ(print(), cats);
+  fs::create_directory(set / "bird");  // without pictures, but now cats are the second class
+  const std::string second = print();
+  EXPECT_NE(second, cats);
+  fs::create_directory(set / "dog");
+  EXPECT_NE(print(), second);
 }
 
 TEST_F(PictureSetTest, AFolderWithoutPicturesIsRefused) {

@@ -244,6 +244,24 @@ TEST(PickleBomb, OfTooManyValuesIsRefused) {
   EXPECT_NE(refusal_of_pickle(std::string(4'000'001, 'N')).find("too many values"), std::string::npos);
 }
 
+// ... and places to keep one value in eight times and more, ...
+TEST(PickleBomb, OfOneValueInTooManyPlacesIsRefused) {
+  for (const char opcode : {'2', '(', '\x94'})  // on the stack, under marks, and remembered
+    EXPECT_NE(refusal_of_pickle("N" + std::string(4'000'001, opcode)).find("too many values"),
+              std::string::npos)
+        << opcode;
+}
+
+// ... an object's name is copied wherever it is named, ...
+TEST(PickleBomb, OfLongNamesOfObjectsIsRefused) {
+  using test::pickled::text;
+  const auto object = [](size_t length) { return text("torch") + text(std::string(length, 'x')) + "\x93"; };
+  EXPECT_EQ(refusal_of_pickle(object(1000)), "accepted");
+  EXPECT_NE(refusal_of_pickle(object(1024)).find("too long a name"), std::string::npos);
+  EXPECT_NE(refusal_of_pickle("ctorch\n" + std::string(1024, 'x') + "\n").find("too long a name"),
+            std::string::npos);
+}
+
 // ... a list that is given to OrderedDict again and again is copied each time, ...
 TEST(PickleBomb, OfCopiesOfOneListIsRefused) {
   const std::string list = "](" + repeated("NN\x86q\x01", 1) + repeated("h\x01", 100'000) + "eq\x02";
@@ -268,6 +286,15 @@ TEST(PickleBomb, OfLongNamesIsRefused) {
   EXPECT_NE(
       refusal_of_file("}(" + test::pickled::text(std::string(5000, 'w')) + tensor + "u").find("is too long"),
       std::string::npos);
+}
+
+// So is each of many that are short enough.
+TEST(PickleBomb, OfTooManyLongNamesIsRefused) {
+  using namespace test::pickled;
+  const std::string inner = "}(" + text(std::string(4000, 'w')) + tensor("0", 1, 0, {1}, {1}) + "uq\x01";
+  std::string outer = "}(" + text("d") + inner;
+  for (int i = 0; i < 20'000; ++i) outer += text(std::to_string(i)) + "h\x01";
+  EXPECT_NE(refusal_of_file(outer + "u").find("names in it are too long"), std::string::npos);
 }
 
 TEST(Pickle, NestedAMillionDeepIsReadAndLetGoWithoutRecursion) {

@@ -2,6 +2,7 @@
 // what is refused.
 #include <gtest/gtest.h>
 
+#include "ops/int8_linear.h"
 #include "store/model_file.h"
 #include "support/compare.h"
 #include "support/refusal.h"
@@ -62,6 +63,15 @@ TEST_F(Int8Model, HoldsTheBlocksMatricesInAQuarterOfTheBytes) {
     EXPECT_EQ(parameter.value.dtype(), matrix ? DType::i8 : DType::f32) << name;
     EXPECT_EQ(parameter.scale.defined(), matrix) << name;
   });
+}
+
+// Their scale would be subnormal, and its inverse infinite.
+TEST_F(Int8Model, RowsThatAreNearlyZeroBecomeZero) {
+  const Tensor from = Tensor::from(std::vector<float>{1e-40f, 0, -1e-37f, 1, 0, -0.75f});
+  const ops::Int8Matrix rounded = ops::quantize(from.reshape({2, 3}));
+  const auto values = rounded.values.values<int8_t>();
+  EXPECT_EQ((std::vector<int8_t>{values.begin(), values.end()}), (std::vector<int8_t>{0, 0, 0, 127, 0, -95}));
+  EXPECT_EQ(rounded.scale.data<float>()[0], 0.0f);
 }
 
 TEST_F(Int8Model, RunsInWhateverTypeIsAskedFor) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "store/t5_file.h"
 #include "support/compare.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
@@ -83,6 +84,38 @@ TEST_F(ModelFile, OneBitChangesTheFingerprint) {
       static_cast<uint8_t*>(p.value.mutable_raw())[p.value.bytes() - 1] ^= 1;
   });
   EXPECT_NE(fingerprint(model_), print);
+}
+
+TEST(QuickFingerprint, SeesTheMiddleOfALargeTensorAndEveryScale) {
+  nn::Parameter parameter({1000, 1000}, nn::Init::zero());
+  parameter.value = Tensor::zeros(parameter.shape, DType::i8);
+  parameter.scale = Tensor::full({1000, 1}, 1.0f);
+  const auto print = [&] { return quick_fingerprint({{"w", &parameter}}); };
+  const std::string before = print();
+  parameter.scale.mutable_data<float>()[500] = 2;
+  const std::string scaled = print();
+  EXPECT_NE(scaled, before);
+  std::fill_n(parameter.value.mutable_data<int8_t>() + 400'000, 200'000, int8_t{1});
+  const std::string middle = print();
+  EXPECT_NE(middle, scaled);
+  parameter.value.mutable_data<int8_t>()[999'999] = 1;
+  EXPECT_NE(print(), middle);
+}
+
+TEST(QuickFingerprint, OfATextEncoderSeesItsConfiguration) {
+  T5Config config{.vocabulary = 16, .width = 8, .hidden = 16, .depth = 1, .heads = 2, .head_size = 4};
+  const auto print = [&] {
+    T5Encoder encoder(config);
+    nn::initialize(encoder, 1);
+    return quick_fingerprint(encoder);
+  };
+  const std::string before = print();
+  EXPECT_EQ(print(), before);
+  config.max_distance = 256;
+  const std::string farther = print();
+  EXPECT_NE(farther, before);
+  config.norm_epsilon = 1e-5f;
+  EXPECT_NE(print(), farther);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "store/model_file.h"
+#include "support/refusal.h"
 #include "support/tiny_dit.h"
 
 namespace linnet {
@@ -142,6 +143,25 @@ TEST_F(TextsFromClasses, ReportsEveryTensor) {
     const bool of_texts =
         row.tensor.find("cross_attn") != std::string::npos || row.tensor.starts_with("y_embedder");
     EXPECT_EQ(row.source.empty(), of_texts) << row.tensor;
+  }
+}
+
+TEST_F(TextsFromClasses, RefusesTensorsThatAreNotAsItsConfigurationSays) {
+  PixArt student(with_texts(classes_.config(), narrow()));
+  const Weights all = weights();
+  for (const char* name :
+       {"y_embedder.embedding_table.weight", "blocks.1.adaLN_modulation.1.weight", "final_layer.linear.bias"}) {
+    Weights wrong = all.empty_like();
+    for (Weights::Item item : all.items()) {
+      if (item.name == name) {
+        const Tensor less = item.read().rows(0, 1);
+        item.shape = less.shape();
+        item.read = [less] { return less; };
+      }
+      wrong.add(std::move(item));
+    }
+    test::expect_refused(fmt::format("classes.safetensors: tensor \"{}\" has shape", name),
+                         [&] { inherit_with_texts(student, wrong, 7); });
   }
 }
 

@@ -1,7 +1,10 @@
 // Weights by name: what is asked of all of them, whatever file they come from.
 #include "store/weights.h"
 
+#include <fstream>
+
 #include "support/refusal.h"
+#include "support/temporary_folder.h"
 
 namespace linnet {
 namespace {
@@ -31,6 +34,13 @@ TEST(Weights, AreNamedOnceInASentence) {
   EXPECT_EQ(refusal([] { some().naming_source([] { some().item("a"); }); }), "file: tensor 'a' is missing");
   EXPECT_EQ(refusal([] { some().naming_source([] { fail("files are wrong"); }); }), "file: files are wrong");
   EXPECT_THROW(some().naming_source([] { throw OutOfMemory("no memory"); }), OutOfMemory);
+}
+
+TEST(Weights, OfAnIndexThatNamesItselfAreRefused) {
+  const TemporaryFolder folder;
+  const std::string name = "pytorch_model.bin.index.json";
+  std::ofstream(folder / name) << fmt::format(R"({{"weight_map": {{"w": "{}"}}}})", name);
+  EXPECT_NE(refusal([&] { Weights::open(folder.path()); }).find(name + ": "), std::string::npos);
 }
 
 }  // namespace

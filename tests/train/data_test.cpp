@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <set>
 
 #include "io/latents.h"
@@ -95,11 +96,31 @@ TEST_F(FolderData, SaysWhatMakesLatents) {
 }
 TEST_F(FolderData, RefusesAMissingFolder) { EXPECT_THROW(open_data(config({"data.path=/nowhere"})), Error); }
 
+TEST_F(FolderData, RefusesAClassWhoseNameIsNotUtf8) {
+  std::filesystem::create_directory(folder.path() / "shapes" / "z\xff");
+  test::expect_refused("/z\\xff: this folder's name, which names a class, is not UTF-8",
+                       [&] { open_data(config()); });
+}
+
+// They would be refused when their turn comes, hours later, and not by name.
+TEST(TextFolderData, RefusesATextThatIsNotUtf8) {
+  const TemporaryFolder folder;
+  for (const char* name : {"1.png", "2.png"}) std::ofstream(folder / name) << "a picture";
+  std::ofstream(folder / "1.txt") << "ein Bär";
+  std::ofstream(folder / "2.txt") << "ein B\xe4r";
+  const TrainConfig config = parse_train_config(
+      "[model]\nkind='pixart'\nsample_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\n"
+      "num_heads=1\nnum_cross_heads=2\ncaption_channels=24\ncaption_tokens=20\nnull_caption=false\n"
+      "[train]\nbatch=2\nprecision='f32'\n[text]\nheads=2\nhidden=32\ndepth=1\n",
+      {"data.path=" + folder.path().string(), "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model"});
+  test::expect_refused("2.png: its text is not UTF-8", [&] { open_data(config); });
+}
+
 TEST_F(FolderData, ABrokenPictureIsNamed) {
   const auto broken = folder.path() / "shapes" / "red-star" / "broken.png";
   std::fclose(std::fopen(broken.c_str(), "w"));
   const auto data = open_data(config());
-  Prefetcher batches(*data, 0);
+  Prefetcher batches(*data, 0, 1);
   try {
     for (int i = 0; i < 8; ++i) batches.next();
     FAIL() << "the broken picture went unnoticed";
@@ -220,7 +241,7 @@ TEST_F(WideLatentData, LatentsAreDrawnAnewEachTime) {
 
 TEST_F(FolderData, ThePrefetcherKeepsTheOrder) {
   const auto data = open_data(config()), again = open_data(config());
-  Prefetcher batches(*data, 3);
+  Prefetcher batches(*data, 3, 2);
   for (int64_t step = 3; step < 9; ++step) EXPECT_TRUE(equal(batches.next().noise, again->batch(step).noise));
 }
 
