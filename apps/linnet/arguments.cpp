@@ -1,6 +1,10 @@
 #include "arguments.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+
+#include "core/error.h"
 
 namespace linnet::app {
 
@@ -53,6 +57,16 @@ void Verb::require_subcommand(int least, int most) const {
   app_->require_subcommand(static_cast<size_t>(least), static_cast<size_t>(most));
 }
 bool Verb::has_chosen() const { return !app_->get_subcommands().empty(); }
+void Verb::refuse_options_before_verbs() const {
+  for (CLI::App* verb : app_->get_subcommands([](const CLI::App*) { return true; }))
+    verb->preparse_callback([app = app_, verb](size_t) {
+      for (const CLI::Option* option : app->get_options())
+        if (option->count() > 0 && option != app->get_help_ptr())
+          throw UsageError(
+              fmt::format("\"{}\" makes no use of {} before it: what it takes stands behind its name",
+                          verb->get_name(), option->get_name()));
+    });
+}
 
 template <class T>
 Argument Verb::add_option(const std::string& names, T& value, const std::string& what) const {

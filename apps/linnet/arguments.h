@@ -47,6 +47,8 @@ class Verb {
   void require_subcommand(int least, int most) const;
   /// Whether one of its own verbs was chosen.
   bool has_chosen() const;
+  /// From here on refuses what is said before one of the verbs added so far, as nobody would look at it.
+  void refuse_options_before_verbs() const;
 
   /// names: "-o,--output", or "file" for what is told by its place. The value must live until the callback.
   template <class T>

@@ -4,8 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 
 #include "bench_device.h"
 #include "core/gpu.h"
@@ -37,6 +39,10 @@ DType BenchOptions::product_dtype() const {
 }
 
 void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::string> dtypes) {
+  std::vector<std::string> of_gpu;
+  std::ranges::copy_if(dtypes, std::back_inserter(of_gpu),
+                       [](const std::string& dtype) { return dtype == "tf32" || dtype == "f16"; });
+  const bool on_gpu = !of_gpu.empty();
   app.add_option("--seconds", options.budget.seconds, "Time for one measurement; each is made at least once")
       .in_range(0.001, 86400.0)
       .capture_default_str();
@@ -45,11 +51,12 @@ void add_bench_options(const Verb& app, BenchOptions& options, std::vector<std::
       .capture_default_str();
   app.add_option("--threads", options.threads, "Threads; 0: all").in_range(0, 4096).capture_default_str();
   app.add_option("--dtype", options.dtype,
-                 fmt::format("Type of the products: {} (auto: the fastest here; tf32 and f16 on a GPU)",
-                             fmt::join(dtypes, ", ")))
+                 fmt::format("Type of the products: {} (auto: the fastest here{})", fmt::join(dtypes, ", "),
+                             on_gpu ? fmt::format("; {} on a GPU", fmt::join(of_gpu, " and ")) : ""))
       .one_of(dtypes)
       .capture_default_str();
-  app.add_option("--device", options.device, "Where to work: cpu, cuda, cuda:1, ...").capture_default_str();
+  if (on_gpu)
+    app.add_option("--device", options.device, "Where to work: cpu, cuda, cuda:1, ...").capture_default_str();
   app.add_option("--json", options.json, "Also write everything to this file");
 }
 

@@ -21,6 +21,7 @@ struct BenchOptions {
   DType product_dtype() const;
 };
 
+/// dtypes: what --dtype may be. Without a GPU's (tf32, f16) the verb works on the CPU, and has no --device.
 void add_bench_options(const Verb& app, BenchOptions& options,
                        std::vector<std::string> dtypes = {"auto", "f32", "tf32", "bf16", "f16"});
 /// Of verbs that measure a preset: another mixer in place of its own.

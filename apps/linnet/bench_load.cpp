@@ -1,6 +1,7 @@
 // linnet bench load: how long a model on disk takes until it can compute, and what it costs in memory. Weights
 // are mapped, so that loading reads hardly any; what it would have read, the first forward pass does, which
-// converts and packs them. Files are in the system's page cache, into which an untimed round brings them.
+// converts and packs them. All of it is the CPU's work. Files are in the system's page cache, into which an
+// untimed round brings them.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -157,7 +158,7 @@ void add_bench_load(const Verb& bench) {
   app.add_option("model", options->model, "Weights of any kind that `linnet info` knows, or builtin")
       .required();
   add_weights_option(app, options->weights);
-  add_bench_options(app, *options);
+  add_bench_options(app, *options, {"auto", "f32", "bf16"});
   app.callback([options] { run(*options); });
 }
 

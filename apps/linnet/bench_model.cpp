@@ -128,7 +128,7 @@ void run(const Options& o) {
   // A model in 8 bits is held against the same one in the fastest floating-point type.
   std::unique_ptr<DiT> floats;
   if (dtype == DType::i8) {
-    floats = make(ops::fastest_product_dtype());
+    floats = make(ops::fastest_product_dtype(bench_device()));
     works.push_back({.run = [&] { floats->forward(input.x, input.t, input.y); }});
   }
   const auto samples = interleave(o.budget, works);
@@ -137,8 +137,8 @@ void run(const Options& o) {
   report.measured(speed(whole, flops, activation_bytes(forward), matmul.name()));
   if (floats)
     report.measured(eight_bits(samples[1], samples.back(), floats->product_dtype(),
-                               relative_difference(model.forward(input.x, input.t, input.y),
-                                                   floats->forward(input.x, input.t, input.y))));
+                               relative_difference(model.forward(input.x, input.t, input.y).host(),
+                                                   floats->forward(input.x, input.t, input.y).host())));
   if (o.no_breakdown) return report.save(o.json);
   std::vector<Part> parts;
   for (size_t i = 0; i < operations.size(); ++i) {
@@ -162,7 +162,7 @@ void add_bench_model(const Verb& bench) {
   app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
   app.add_option("--batch", options->batch, "Pictures in one pass").in_range(1, 65536).capture_default_str();
   app.add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
-  add_bench_options(app, *options, {"auto", "f32", "bf16", "int8"});
+  add_bench_options(app, *options, {"auto", "f32", "tf32", "bf16", "f16", "int8"});
   app.callback([options] { run(*options); });
 }
 

@@ -37,7 +37,7 @@ Shapes shapes_of(const DiTConfig& config, int64_t batch, DType dtype) {
           config.num_heads,
           config.grid(),
           config.depth,
-          int8 ? ops::fastest_product_dtype() : dtype,
+          int8 ? ops::fastest_product_dtype(bench_device()) : dtype,
           int8};
 }
 

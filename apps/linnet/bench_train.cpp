@@ -36,6 +36,14 @@ class SyntheticData : public BatchSource {
   Batch batch_;
 };
 
+// "auto" may mean f16, an older GPU's fastest: what is measured and reported is what training makes of it.
+std::string training_dtype(const Options& o) {
+  OptimizerConfig config;
+  config.precision = o.dtype;
+  config.device = o.device;
+  return std::string(name_of(training_product_dtype(config)));
+}
+
 TrainConfig train_config(const Options& o, const DiTConfig& model) {
   TrainConfig config;
   config.model = model;
@@ -155,9 +163,10 @@ std::vector<Timed> timed_parts(const DiTConfig& config, const Options& o, int64_
   return list;
 }
 
-void run(const Options& o) {
+void run(Options o) {
   const DiTConfig config = config_for(o.model, o.size, o.mixer);
   const auto teacher = make_teacher(o);  // first, so that a wrong name is refused before anything is measured
+  o.dtype = training_dtype(o);
   Report report = begin_report("train", o,
                                {{"model", o.model},
                                 {"mixer", name_of(config.mixer)},
@@ -219,7 +228,7 @@ void add_bench_train(const Verb& bench) {
   app.add_option("--batch", options->batch, "Pictures a step").in_range(1, 65536).capture_default_str();
   app.add_flag("--checkpointing", options->checkpointing, "Compute activations again instead of keeping them");
   app.add_flag("--no-breakdown", options->no_breakdown, "Time only the whole");
-  add_bench_options(app, *options);
+  add_bench_options(app, *options, {"auto", "f32", "tf32", "bf16"});
   app.callback([options] { run(*options); });
 }
 

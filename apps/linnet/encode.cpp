@@ -11,6 +11,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "ops/matmul.h"
+#include "pipeline/memory_plan.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
 #include "store/t5_file.h"
@@ -38,11 +39,11 @@ DType stored_type(const std::string& name) {
 }
 
 // "312 of 20000, 1.4 pictures/s, 3 h 54 min left"
-std::string describe(int64_t done, int64_t count, double seconds) {
-  const double rate = static_cast<double>(done) / std::max(seconds, 1e-9);
+std::string describe(int64_t done, int64_t now, int64_t count, double seconds) {
+  const double rate = static_cast<double>(now) / std::max(seconds, 1e-9);
   std::string text = count > 0 ? fmt::format("{} of {}", done, count) : fmt::format("{} pictures", done);
   text += fmt::format(", {:.3g} pictures/s", rate);
-  if (count > 0 && done > 0)
+  if (count > 0 && now > 0)
     text += fmt::format(", {} left", duration(static_cast<double>(count - done) / rate));
   return text;
 }
@@ -64,11 +65,14 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   const auto tokenizer = std::make_shared<Tokenizer>(Tokenizer::open(options.tokenizer));
   const std::shared_ptr<T5Encoder> encoder = load_t5(options.text_encoder);
   check_belongs(*tokenizer, printable(options.tokenizer), encoder->config());
-  encoder->set_product_dtype(options.dtype == "f32" ? DType::f32
-                                                    : ops::fastest_wide_product_dtype(encode.device));
-  encode.text_encoder = fmt::format("{} in {}, {} tokens, {}", quick_fingerprint(nn::all_parameters(*encoder)),
-                                    name_of(encoder->product_dtype()), options.text_tokens, options.cleaning);
-  nn::move_to(*encoder, encode.device);
+  encoder->set_product_dtype(options.dtype == "f32" || options.dtype == "tf32"
+                                 ? DType::f32
+                                 : ops::fastest_wide_product_dtype(encode.device));
+  encode.text_encoder =
+      fmt::format("{} in {}, tokenizer {:016x}, {} tokens, {}", quick_fingerprint(*encoder),
+                  name_of(encoder->product_dtype()), nn::hash_name(read_tokenizer_file(options.tokenizer)),
+                  options.text_tokens, options.cleaning);
+  place(*encoder, encode.device, std::max(tokens_at_once, options.text_tokens));
   encode.encode_texts = [=, limit = options.text_tokens](const std::vector<std::string>& texts) {
     return encode_each(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);
   };
@@ -106,10 +110,10 @@ void run(const Options& options) {
   EncodeResult result;
   {
     Progress progress;
-    encode.on_pictures = [&](int64_t done) {
+    encode.on_pictures = [&](int64_t done, int64_t now) {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       progress.show(static_cast<double>(done), static_cast<double>(std::max(pictures.count(), done)),
-                    describe(done, pictures.count(), seconds));
+                    describe(done, now, pictures.count(), seconds));
       end_if_interrupted();
     };
     const std::string weights = fingerprint(nn::all_parameters(*vae));
@@ -132,16 +136,21 @@ void add_encode(const Verb& app) {
                   "picture, or "
                   "tar files with key.txt")
       .required();
-  verb.add_flag("--captions", o->captions, "Pictures have texts, which are encoded too");
+  const Argument captions =
+      verb.add_flag("--captions", o->captions, "Pictures have texts, which are encoded too");
   verb.add_option("--text-encoder", o->text_encoder, "T5 encoder of the texts, a folder or a file")
-      .type_name("PATH");
+      .type_name("PATH")
+      .needs(captions);
   verb.add_option("--tokenizer", o->tokenizer, "SentencePiece model, or the folder that holds it")
-      .type_name("PATH");
+      .type_name("PATH")
+      .needs(captions);
   verb.add_option("--text-tokens", o->text_tokens, "Longer texts are cut: 300 of PixArt-Σ, 120 of α")
-      .capture_default_str();
+      .capture_default_str()
+      .needs(captions);
   verb.add_option("--cleaning", o->cleaning, "Of texts, as linnet generate's")
       .capture_default_str()
-      .type_name("NAME");
+      .type_name("NAME")
+      .needs(captions);
   verb.add_flag(
       "--buckets", o->buckets,
       "Keep about each picture's ratio of height to width, one of those that PixArt was trained with");

@@ -84,7 +84,8 @@ void add_eval(const Verb& app) {
       "Folder of pictures to measure, sub-folders included; with --inception also an .npz file, as ADM's");
   verb.add_option(
       "reference", options->reference,
-      "Folder of pictures that they should be like, or its statistics as --save-statistics wrote them");
+      "Folder of pictures that they should be like, or its statistics as --save-statistics wrote them; with "
+      "--inception also an .npz file");
   verb.add_option(
           "--inception", options->inception,
           "Inception's weights (pt_inception-2015-12-05-6726825d.pth): FID, sFID, Inception score, precision "
@@ -102,6 +103,7 @@ void add_eval(const Verb& app) {
   add_eval_shapes(verb);
   add_eval_scenes(verb);
   add_eval_train_classifier(verb);
+  verb.refuse_options_before_verbs();
   verb.footer("linnet eval samples data/shapes --features models/shapes-features.safetensors");
   verb.callback([verb, options] {
     if (!verb.has_chosen()) run(*options);

@@ -35,10 +35,27 @@ std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, D
   return load_decoder(vae_path(options), channels, dtype, device);
 }
 
-PaintRequest request_from(const PaintOptions& options) {
+// What would change nothing here is refused, not passed over.
+void refuse_options_of_texts(const PaintOptions& options) {
   if (!options.prompts.empty() || !options.prompt_file.empty())
     throw UsageError("this model paints classes (--class), not texts");
-  if (options.time_grid != "rounded") throw UsageError("--time-grid is for models that paint texts");
+  const std::pair<const char*, std::string PaintOptions::*> of_texts[] = {
+      {"--negative", &PaintOptions::negative},
+      {"--size", &PaintOptions::size},
+      {"--text-encoder", &PaintOptions::text_encoder},
+      {"--tokenizer", &PaintOptions::tokenizer},
+      {"--cache", &PaintOptions::cache},
+      {"--cleaning", &PaintOptions::cleaning},
+      {"--unconditional", &PaintOptions::unconditional},
+      {"--time-grid", &PaintOptions::time_grid}};
+  const PaintOptions usual;
+  for (const auto& [option, value] : of_texts)
+    if (options.*value != usual.*value)
+      throw UsageError(fmt::format("{} is for models that paint texts", option));
+}
+
+PaintRequest request_from(const PaintOptions& options) {
+  refuse_options_of_texts(options);
   PaintRequest request;
   request.count = options.count.value_or(1);  // unless more classes are given
   request.batch = options.batch;
@@ -91,9 +108,9 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
     origin.memory = device.is_gpu() ? options.memory : options.decoding_memory();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
-  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
+  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config());
   const size_t memory = decoding_limit(options, device);
-  place(model, device, 2 * batch);
+  place(model, device, 2 * std::min(batch, request.count));
 
   fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
              name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,

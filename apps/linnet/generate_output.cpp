@@ -100,13 +100,18 @@ void PictureWriter::check_what_is_there() {
   for (int64_t i = 0; i < job_.count; ++i) (void)is_there(i);
 }
 
-bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
+bool PictureWriter::lacks(int64_t first, int64_t end, int64_t batch) {
   if (!options_.to_folder()) return true;
-  if (first / batch % share_.count != share_.index) return false;
+  if (!is_ours(first, batch)) return false;
   bool all = true;
   for (int64_t i = first; i < end; ++i) all = is_there(i) && all;
-  if (all) kept_ += end - first;
   return !all;
+}
+
+bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
+  const bool lacking = lacks(first, end, batch);
+  if (!lacking && is_ours(first, batch)) kept_ += end - first;
+  return lacking;
 }
 
 bool PictureWriter::is_there(int64_t picture) {

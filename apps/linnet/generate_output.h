@@ -59,6 +59,8 @@ class PictureWriter {
   void check_what_is_there();
   /// Whether these pictures are this process's to paint and not there yet. Throws Error when there are others
   /// by their names.
+  bool lacks(int64_t first, int64_t end, int64_t batch);
+  /// The same when their turn has come: those that are there already are counted as kept.
   bool wants(int64_t first, int64_t end, int64_t batch);
   /// Samples of the pictures from first on; decoding them is shown.
   void take(int64_t first, const Tensor& samples, Progress& progress);
@@ -71,6 +73,7 @@ class PictureWriter {
 
  private:
   std::filesystem::path path_of(int64_t picture) const;
+  bool is_ours(int64_t first, int64_t batch) const { return first / batch % share_.count == share_.index; }
   bool is_there(int64_t picture);
   void write_one(int64_t picture, const Image& image) const;
   void write_npz() const;

@@ -1,6 +1,7 @@
 // linnet generate of a text-to-image model: the text encoder, the transformer, and the autoencoder in turn.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "core/memory.h"
@@ -28,6 +29,9 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+// Parts beside the transformer work in bf16 unless it does not.
+bool wants_floats(const PaintOptions& options) { return options.dtype == "f32" || options.dtype == "tf32"; }
+
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void say(const std::string& line) {
@@ -43,6 +47,8 @@ TextToImageParts find_parts(const PaintOptions& options, const PixArtConfig& con
     return options.model == builtin_text ? builtin_text
                                          : part_in(options.model, name, fmt::format("name it with {}", option));
   };
+  if (config.in_channels == 3 && !options.vae.empty())
+    throw UsageError("this model paints pixels: --vae has nothing to decode");
   const bool decodes = config.in_channels != 3 && !options.output.empty();
   return {options.model, part(options.text_encoder, "text_encoder", "--text-encoder"),
           part(options.tokenizer, "tokenizer", "--tokenizer"),
@@ -86,18 +92,22 @@ class TextStage {
     return std::min(count_of_tokens(), std::max(tokens_at_once, model_.caption_tokens));
   }
 
-  /// Of each text. What is encoded is kept at once, and with a cache it leaves memory again.
-  std::vector<Tensor> encode() const {
+  /// Tokens whose states stay in memory; with a cache they lie in its files.
+  int64_t kept_tokens() const { return options_.cache.empty() ? count_of_tokens() : 0; }
+
+  /// Of each text that is wanted; the others undefined. What is encoded is kept at once, and with a cache it
+  /// leaves memory again.
+  std::vector<Tensor> encode(const std::vector<bool>& wanted) const {
     const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder_));
     const auto start = Clock::now();
     std::vector<Tensor> states;
     std::vector<size_t> missing;
     std::vector<std::vector<int64_t>> fresh;
-    for (const auto& ids : tokens_.ids) {
-      states.push_back(cache.find(ids, model_.caption_channels));
-      if (states.back().defined()) continue;
-      missing.push_back(states.size() - 1);
-      fresh.push_back(ids);
+    for (size_t i = 0; i < tokens_.ids.size(); ++i) {
+      states.push_back(wanted[i] ? cache.find(tokens_.ids[i], model_.caption_channels) : Tensor());
+      if (states.back().defined() || !wanted[i]) continue;
+      missing.push_back(i);
+      fresh.push_back(tokens_.ids[i]);
     }
     if (!fresh.empty()) place(*encoder_, device_, tokens());
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
@@ -141,12 +151,11 @@ class TextStage {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
     check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
     check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
-    encoder->set_product_dtype(options_.dtype == "f32" ? DType::f32 : ops::fastest_wide_product_dtype(device_));
+    encoder->set_product_dtype(wants_floats(options_) ? DType::f32 : ops::fastest_wide_product_dtype(device_));
     return encoder;
   }
   static std::string name_of_encoder(T5Encoder& encoder) {
-    return fmt::format("{} in {}", quick_fingerprint(nn::all_parameters(encoder)),
-                       name_of(encoder.product_dtype()));
+    return fmt::format("{} in {}", quick_fingerprint(encoder), name_of(encoder.product_dtype()));
   }
 
   const TextToImageParts& parts_;
@@ -207,7 +216,7 @@ class PaintStage {
       : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
-    const DType wanted = options.dtype == "f32" ? DType::f32 : DType::bf16;
+    const DType wanted = wants_floats(options) ? DType::f32 : DType::bf16;
     if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted, device);
   }
 
@@ -221,14 +230,17 @@ class PaintStage {
   std::string fingerprint_of_vae() const { return fingerprint(nn::all_parameters(*vae_)); }
 
   /// Throws UsageError, before anything is computed, when --memory is too little.
-  void plan(const T5Encoder& encoder, const TextPaintRequest& request, int64_t text_tokens) {
+  void plan(const TextStage& texts, const TextPaintRequest& request) {
     dtype_ = product_dtype();
     const bool guided = request.options.guidance_scale != 1.0f;
-    sizes_ = {guided ? 2 * request.batch : request.batch, request.height, request.width, text_tokens, dtype_};
+    const int64_t at_once = std::min(request.batch, request.count);
+    sizes_ = {
+        guided ? 2 * at_once : at_once, request.height, request.width, texts.tokens(), texts.kept_tokens(),
+        weights_.made_bytes(),          dtype_};
     decoding_ = decoding_limit(options_, device_);
     // On a GPU all stages stay there, of the weights as many as there is room for.
     if (device_.is_gpu()) return;
-    const StageMemory stages = plan_memory(encoder, config_, vae_.get(), sizes_);
+    const StageMemory stages = plan_memory(texts.encoder(), config_, vae_.get(), sizes_);
     const size_t budget = options_.memory.empty() ? 0 : bytes_from(options_.memory);
     if (budget == 0) return;
     constexpr size_t megabyte = size_t{1} << 20;
@@ -300,8 +312,7 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
     request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
   request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
   check_request(request, config, has_negative(options, request));
-  request.batch = request.batch > 0 ? std::min(request.batch, request.count)
-                                    : default_batch(config, request.height, request.width, request.count);
+  if (request.batch == 0) request.batch = default_batch(config, request.height, request.width);
   if (options.grid) layout_sheet(request.count, size.width, size.height, options.columns, 4, options.scale);
 }
 
@@ -331,6 +342,19 @@ PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const Te
   return origin;
 }
 
+// Which of the texts, the prompts and maybe the negative one, the pictures need that are to be painted.
+std::vector<bool> wanted_texts(PictureWriter& writer, const TextPaintRequest& request, size_t texts,
+                               size_t prompts) {
+  std::vector<bool> wanted(texts, false);
+  for (int64_t first = 0; first < request.count; first += std::min(request.batch, request.count - first)) {
+    const int64_t end = first + std::min(request.batch, request.count - first);
+    if (!writer.lacks(first, end, request.batch)) continue;
+    for (int64_t i = first; i < end; ++i) wanted[static_cast<size_t>(i) % prompts] = true;
+    if (texts > prompts) wanted.back() = true;
+  }
+  return wanted;
+}
+
 // Batch by batch: between two the model may have given its memory to the autoencoder.
 void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest request,
                PictureWriter& writer) {
@@ -341,9 +365,9 @@ void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest 
     preview(step);
     watch(step);
   };
-  for (int64_t first = 0; first < request.count; first += request.batch) {
+  for (int64_t first = 0; first < request.count; first += std::min(request.batch, request.count - first)) {
     end_if_interrupted();
-    const int64_t end = std::min(first + request.batch, request.count);
+    const int64_t end = first + std::min(request.batch, request.count - first);
     if (!writer.wants(first, end, request.batch)) continue;
     watch.begin_batch(first, end);
     writer.take(first, paint_batch(stage.model(), request, first, end), progress);
@@ -354,11 +378,12 @@ void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest 
 }  // namespace
 
 void paint_texts(const PaintOptions& options, const Weights& file) {
-  const std::vector<std::string> prompts = prompts_of(options);
+  std::vector<std::string> prompts = prompts_of(options);
   const Weights weights = find_pixart_weights(file, choice_from_name(options.weights));
   const PixArtConfig config = read_pixart_config(weights);
   TextPaintRequest request = request_from(options, config);
   request.count = options.count.value_or(static_cast<int64_t>(prompts.size()));
+  if (request.count > 0) prompts.resize(std::min(prompts.size(), static_cast<size_t>(request.count)));
   const TextToImageParts parts = find_parts(options, config);
   prepare_outputs(options);
   use_threads(options.threads);
@@ -371,7 +396,7 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
   std::vector<std::string> texts = prompts;
   if (has_negative(options, request)) texts.push_back(options.negative);
   auto text_stage = std::make_unique<TextStage>(parts, options, config, request.options.device, texts);
-  stage.plan(text_stage->encoder(), request, text_stage->tokens());
+  stage.plan(*text_stage, request);
   const PictureOrigin origin = origin_of(options, stage, request);
   const TextOrigin told = told_of(options, prompts, size);
   const PictureJob job{
@@ -387,7 +412,8 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
                   size.width, size.height, request.seed,
                   describe_products(stage.dtype(), request.options.device)));
 
-  take_states(request, text_stage->encode(), static_cast<int64_t>(prompts.size()));
+  const std::vector<bool> wanted = wanted_texts(writer, request, texts.size(), prompts.size());
+  take_states(request, text_stage->encode(wanted), static_cast<int64_t>(prompts.size()));
   text_stage.reset();
   release_cached_memory();
   const auto start = Clock::now();

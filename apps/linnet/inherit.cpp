@@ -109,7 +109,7 @@ void run(const Options& options) {
   const Weights teacher = find_model_weights(file, choice);
   const DiTConfig config = read_model_config(teacher);
   std::map<std::string, std::string> metadata;
-  if (const auto classes = teacher.metadata().find("linnet.classes"); classes != teacher.metadata().end())
+  if (const auto classes = teacher.metadata().find(classes_key); classes != teacher.metadata().end())
     metadata.insert(*classes);
   inherit_from<DiT>(options, teacher, config, usual_heads(mixer, config.hidden_size),
                     [&](DiT& student) { save_model(options.output, student, DType::f32, metadata); });

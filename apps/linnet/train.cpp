@@ -15,6 +15,7 @@
 #include "pipeline/text_encoding.h"
 #include "store/t5_file.h"
 #include "terminal.h"
+#include "train/checkpoint.h"
 #include "train/presets.h"
 #include "train/trainer.h"
 #include "verbs.h"
@@ -129,6 +130,14 @@ std::string describe(const ModelConfig& model) {
   return std::visit([](const auto& config) { return describe_model(config); }, model);
 }
 
+// A run goes on as the configuration says now, which need not be as it began.
+void say_what_changed(const TrainConfig& config) {
+  const std::filesystem::path checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
+  if (!std::filesystem::exists(checkpoint)) return;
+  for (const std::string& change : changed_settings(open_checkpoint(checkpoint).toml, config.toml))
+    fmt::print("otherwise than before: {}\n", printable(change));
+}
+
 void say_what_follows(const TrainConfig& config) {
   const Device device = open_device(config.train.device);  // before anything is read or made
   const auto probe = make_trainee(config);
@@ -173,6 +182,7 @@ void run(const Options& options) {
   if (options.print) return fmt::print("{}", to_toml(find_preset(options.preset)));
   const TrainConfig config = read_train_config(source_of(options));
   catch_interrupts();
+  if (options.resume) say_what_changed(config);
   say_what_follows(config);
   Progress progress;
   RunCallbacks callbacks;
@@ -187,6 +197,7 @@ void run(const Options& options) {
   progress.line(fmt::format("{} after {} steps; the model is {}/model.safetensors{}",
                             steps < config.train.steps ? "stopped" : "done", steps, config.output.dir,
                             steps < config.train.steps ? "; go on with --resume" : ""));
+  if (steps < config.train.steps) end_if_interrupted();  // so that no script takes it for a model that is done
 }
 
 }  // namespace

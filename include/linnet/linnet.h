@@ -62,7 +62,8 @@ class Cancelled : public Error {
   Cancelled() : Error("cancelled") {}
 };
 
-/// A model ready to paint. Movable; one model may not paint on two threads at once.
+/// A model ready to paint. Movable; one model may not paint on two threads at once. Several may, those on a GPU
+/// by turns.
 class Model {
  public:
   /// A model of any kind that `linnet info` knows; its weights are mapped, not read. A model of latents needs
@@ -95,7 +96,7 @@ class Model {
 };
 
 /// A text-to-image model ready to paint: PixArt or LiT, its text encoder, its tokenizer and its autoencoder.
-/// Movable; one model may not paint on two threads at once.
+/// Movable; threads as of Model.
 class TextModel {
  public:
   /// Parts that do not lie in the model's folder.
@@ -128,7 +129,8 @@ class TextModel {
   std::unique_ptr<State> state_;
 };
 
-/// How many threads products and kernels use from now on, in all models; at first, as many as the machine has.
+/// How many threads products and kernels use in every paint() that begins from now on, in all models and on
+/// whichever thread; at first, as many as the machine has.
 void set_thread_count(int count);
 
 }  // namespace linnet

@@ -1,11 +1,26 @@
 #include "api/common.h"
 
+#include <atomic>
+
 #include "core/parallel.h"
 #include "io/image.h"
 #include "pipeline/decode.h"
 
 namespace linnet {
+namespace {
+
+// OpenMP keeps this for each thread that calls it, and whoever embeds this may paint on any.
+std::atomic<int> wanted_threads = 0;  // 0: as many as the machine has
+
+}  // namespace
+
 namespace api {
+
+Turn::Turn(const Device& device) {
+  static std::recursive_mutex gpu_in_use;
+  if (device.is_gpu()) lock_ = std::unique_lock(gpu_in_use);
+  if (const int count = wanted_threads; count > 0) set_threads(count);
+}
 
 std::string_view name_of(Precision precision) {
   constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8", "f16"};
@@ -42,7 +57,7 @@ void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const V
 void set_thread_count(int count) {
   if (count < 1 || count > 1024)
     throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
-  set_threads(count);
+  wanted_threads = count;
 }
 
 }  // namespace linnet

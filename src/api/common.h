@@ -3,6 +3,8 @@
 
 #include <linnet/linnet.h>
 
+#include <mutex>
+
 #include "models/vae.h"
 #include "pipeline/sampling.h"
 
@@ -18,6 +20,16 @@ std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& 
 
 /// Passes steps on, and throws Cancelled when on_step says so.
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);
+
+/// While there is one, this thread paints: with as many threads as set_thread_count() said, and, on a GPU,
+/// which records for one at a time, while no other thread does.
+class Turn {
+ public:
+  explicit Turn(const Device& device);
+
+ private:
+  std::unique_lock<std::recursive_mutex> lock_;  // on_step may paint too
+};
 
 /// Adds the pictures of samples (n, c, h, w), decoded if there is an autoencoder.
 void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory);

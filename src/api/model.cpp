@@ -48,6 +48,7 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded, const 
 Model::Model(const std::filesystem::path& file, Precision precision, const std::filesystem::path& autoencoder,
              const std::string& device_name) {
   const Device device = device_from_name(device_name);
+  const api::Turn turn(device);
   state_ = std::make_unique<State>(State{ready_to_paint(load_model(file), precision, device), device});
   const DiT& model = *state_->loaded.model;
   state_->vae = api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
@@ -60,6 +61,7 @@ Model::~Model() = default;
 
 Model Model::builtin(Precision precision, const std::string& device_name) {
   const Device device = device_from_name(device_name);
+  const api::Turn turn(device);
   return Model(std::make_unique<State>(
       State{ready_to_paint(load_model(Weights::of(builtin_model())), precision, device), device}));
 }
@@ -71,6 +73,7 @@ int64_t Model::picture_size() const {
 }
 
 std::vector<Picture> Model::paint(const Request& request) const {
+  const api::Turn turn(state_->device);
   std::vector<Picture> pictures;
   linnet::paint(*state_->loaded.model, translate(request, state_->loaded, state_->device),
                 [&](int64_t, const Tensor& samples) {

@@ -1,4 +1,6 @@
 // Painting from words, as the public interface has it (include/linnet/linnet.h).
+#include <algorithm>
+
 #include "api/common.h"
 #include "builtin/builtin_model.h"
 #include "io/file.h"
@@ -29,8 +31,8 @@ std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision,
   std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
   model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision), device));
   nn::freeze(*model);
-  constexpr int64_t pictures = 2;  // one, with guidance
-  place(*model, device, pictures, model->config().sample_size, model->config().sample_size);
+  const int64_t side = model->config().sample_size;
+  place(*model, device, 2 * default_batch(model->config(), side, side), side, side);  // with guidance
   model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   return model;
 }
@@ -41,7 +43,7 @@ void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& mo
   check_belongs(tokenizer, "the tokenizer", encoder.config());
   encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32
                                                                 : ops::fastest_wide_product_dtype(device));
-  place(encoder, device, 2 * model.config().caption_tokens);
+  place(encoder, device, std::max(tokens_at_once, model.config().caption_tokens));
 }
 
 std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,
@@ -78,7 +80,8 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
       .clip_x0 = config.in_channels == 3,
       .on_step = api::watched_by(request.on_step)};
   check_request(result, config, true);
-  if (result.batch == 0) result.batch = default_batch(config, result.height, result.width, result.count);
+  if (result.batch == 0) result.batch = default_batch(config, result.height, result.width);
+  result.batch = std::min(result.batch, result.count);
   return result;
 }
 
@@ -87,6 +90,7 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
 TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts,
                      const std::string& device_name) {
   const Device device = device_from_name(device_name);
+  const api::Turn turn(device);
   auto model = ready_to_paint(Weights::open(path), precision, device);
   auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
   auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
@@ -99,6 +103,7 @@ TextModel::TextModel(const std::filesystem::path& path, Precision precision, con
 
 TextModel TextModel::builtin(Precision precision, const std::string& device_name) {
   const Device device = device_from_name(device_name);
+  const api::Turn turn(device);
   auto model = ready_to_paint(Weights::of(builtin_transformer()), precision, device);
   auto encoder = load_t5(Weights::of(builtin_text_encoder()));
   auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
@@ -115,14 +120,16 @@ TextModel::~TextModel() = default;
 int64_t TextModel::picture_size() const { return state_->model->config().sample_size * state_->reduction(); }
 
 std::vector<Picture> TextModel::paint(const TextRequest& request) const {
+  const api::Turn turn(state_->device);
   const PixArtConfig& config = state_->model->config();
   TextPaintRequest wanted = translate(request, config, state_->reduction());
   wanted.options.device = state_->device;
   std::vector<std::string> texts = request.prompts;
+  texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
+  const auto prompts = static_cast<int64_t>(texts.size());
   if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
   const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-  take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages),
-              static_cast<int64_t>(request.prompts.size()));
+  take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages), prompts);
   std::vector<Picture> pictures;
   for (int64_t first = 0; first < wanted.count; first += wanted.batch) {
     const int64_t end = std::min(first + wanted.batch, wanted.count);

@@ -21,17 +21,19 @@ class Rows {
   void add(const Tensor& values) {
     if (values.size(0) > 0) parts_.push_back(values.to(stored_));
   }
-  /// All of them, each of that shape.
-  Tensor joined(const Shape& each) const {
+  /// All of them, each of that shape, and none is left: a large shard is not to be in memory twice.
+  Tensor take_all(const Shape& each) {
     std::vector<int64_t> extents{0};
     for (const Tensor& part : parts_) extents[0] += part.size(0);
     extents.insert(extents.end(), each.begin(), each.end());
     Tensor result = Tensor::empty(Shape(extents), stored_);
     auto* to = static_cast<char*>(result.mutable_raw());
-    for (const Tensor& part : parts_) {
+    for (Tensor& part : parts_) {
       std::copy_n(static_cast<const char*>(part.raw()), part.bytes(), to);
       to += part.bytes();
+      part = {};
     }
+    parts_.clear();
     return result;
   }
 
@@ -56,10 +58,10 @@ class Group {
 
   LatentGroup finish() {
     if (!waiting_.empty()) encode();
-    LatentGroup group{mean_.joined(each_), logvar_.joined(each_), {}, {}};
+    LatentGroup group{mean_.take_all(each_), logvar_.take_all(each_), {}, {}};
     if (options_.flip) {
-      group.flipped_mean = flipped_mean_.joined(each_);
-      group.flipped_logvar = flipped_logvar_.joined(each_);
+      group.flipped_mean = flipped_mean_.take_all(each_);
+      group.flipped_logvar = flipped_logvar_.take_all(each_);
     }
     return group;
   }
@@ -183,7 +185,7 @@ class ShardMaker {
       }
       report();
     }
-    shard.states = states.joined({shard.no_text.size(1)});
+    shard.states = states.take_all({shard.no_text.size(1)});
     shard.offsets = Tensor::from<int64_t>(offsets);
   }
 
@@ -199,7 +201,7 @@ class ShardMaker {
 // A shard that is there must be of this very work.
 bool already_there(const fs::path& path, const LatentSettings& settings) {
   if (!fs::exists(path)) return false;
-  check(read_latent_settings(path) == settings,
+  check(agree(read_latent_settings(path), settings),
         "{}: it was encoded from other pictures, by another autoencoder or with other settings; choose another "
         "folder",
         path.string());
@@ -214,8 +216,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
   if (options.size <= 0 || options.size % step != 0 || options.size > 8192)
     throw UsageError(fmt::format("pictures are encoded at a multiple of {} pixels, at most 8192, not {}", step,
                                  options.size));
-  constexpr int64_t bases[] = {256, 512, 1024, 2048};
-  if (options.buckets && std::ranges::find(bases, options.size) == std::end(bases))
+  if (options.buckets && !has_bins(options.size))
     throw UsageError(
         fmt::format("there are ratios for pictures of 256, 512, 1024 and 2048 pixels, not {}", options.size));
   if (options.batch < 1) throw UsageError(fmt::format("{} pictures at once are impossible", options.batch));
@@ -227,28 +228,33 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 vae.config().shift_factor,
                                 pictures.parts(),
                                 options.buckets,
-                                options.text_encoder};
+                                options.text_encoder,
+                                std::string(name_of(options.stored)),
+                                std::string(name_of(vae.product_dtype()))};
+  check_shards_of(folder, settings.shards);
   EncodeResult result;
   result.shards = settings.shards;
   fs::create_directories(folder);
-  int64_t before = 0;
+  int64_t handled = 0, now = 0;  // pictures of the shards before, and those of them that this run made
   for (int64_t part = 0; part < settings.shards; ++part) {
     const fs::path path = shard_path(folder, part, settings.shards);
     if (!already_there(path, settings)) {
       ShardMaker maker(vae, options);
       maker.on_progress([&] {
-        if (options.on_pictures) options.on_pictures(before + maker.done());
+        if (options.on_pictures) options.on_pictures(handled + maker.done(), now + maker.done());
       });
       pictures.read(
           part, [&](StoredPicture picture) { maker.take(std::move(picture)); },
           [&](const std::string& name, const std::string& why) { maker.leave_out(name, why); });
       write_latent_shard(path, maker.finish(pictures.class_names()), settings);
-      before += maker.done();
+      now += maker.done();
       ++result.written;
     }
     const auto file = SafetensorsFile::open(path);
+    const std::vector<std::string> broken = read_broken_pictures(path);
     result.pictures += file.entry("labels").shape.numel();
-    for (std::string& picture : read_broken_pictures(path)) result.broken.push_back(std::move(picture));
+    result.broken.insert(result.broken.end(), broken.begin(), broken.end());
+    handled = result.pictures + std::ssize(result.broken);
   }
   return result;
 }

@@ -23,8 +23,9 @@ struct EncodeOptions {
   /// Of pictures with texts: the states of some, and what names the encoder that gives them.
   std::function<std::vector<Tensor>(const std::vector<std::string>& texts)> encode_texts = {};
   std::string text_encoder = {};
-  std::function<void(int64_t done)> on_pictures =
-      {};  ///< pictures encoded or left out in this run; may throw to stop
+  /// Pictures encoded or left out so far, and how many of them in this run and not in one before; may throw to
+  /// stop.
+  std::function<void(int64_t done, int64_t now)> on_pictures = {};
 };
 
 struct EncodeResult {

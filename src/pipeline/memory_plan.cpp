@@ -60,14 +60,17 @@ void place(T5Encoder& encoder, const Device& device, int64_t tokens) {
             room_for_weights(tokens, c.width + c.heads * c.head_size + c.hidden), nn::EightBits::streamed);
 }
 
-size_t StageMemory::smallest() const { return process + std::max({text, transformer, vae + decode_least}); }
+// The autoencoder that has decoded a picture stays beside the transformer that paints the next.
+size_t StageMemory::smallest() const {
+  return process + std::max({text, transformer + vae, vae + decode_least});
+}
 
 StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, const Vae* vae,
                         const StageSizes& sizes) {
   constexpr size_t megabyte = size_t{1} << 20;
   const T5Config& t5 = encoder.config();
   StageMemory memory;
-  memory.process = 100 * megabyte;
+  memory.process = 100 * megabyte + static_cast<size_t>(sizes.kept_tokens * t5.width) * sizeof(float);
   // Residual, normed, q, k, v, attended and two hidden states, the last three also turned and in f32.
   const auto token = static_cast<size_t>(8 * t5.width + 16 * t5.heads * t5.head_size + 16 * t5.hidden);
   memory.text = largest_block(encoder) + static_cast<size_t>(sizes.text_tokens) * token + 16 * megabyte;
@@ -82,7 +85,7 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   // matrices' types more in f32.
   const size_t channel = sizes.products == DType::f32 ? 48 : 32;
   memory.transformer = packed_bytes(shapes, eight_bits ? DType::bf16 : sizes.products) + block +
-                       tokens * static_cast<size_t>(config.hidden_size) * channel;
+                       sizes.made_weights + tokens * static_cast<size_t>(config.hidden_size) * channel;
   if (!vae) return memory;
   Vae decoder(vae->config());  // without values
   memory.vae = packed_bytes(decoder, vae->product_dtype());

@@ -13,12 +13,14 @@ struct StageSizes {
   int64_t pictures = 1;           ///< in a batch, those for guidance included
   int64_t height = 0, width = 0;  ///< of the latents
   int64_t text_tokens = 0;        ///< of all texts that are encoded together
+  int64_t kept_tokens = 0;        ///< of all texts whose states stay in memory
+  size_t made_weights = 0;        ///< bytes of the transformer's weights that cannot be mapped from its file
   DType products = DType::bf16;
 };
 
 /// Bytes that are in memory at most, from measurements where they cannot be counted: each a little too much.
 struct StageMemory {
-  size_t process = 0;       ///< before anything is loaded
+  size_t process = 0;       ///< before anything is loaded, and texts' states
   size_t text = 0;          ///< the encoder, of which there is one block at a time, and its activations
   size_t transformer = 0;   ///< packed weights and activations
   size_t vae = 0;           ///< its weights

@@ -9,9 +9,7 @@ int64_t PaintRequest::class_of(int64_t picture, const DiTConfig& model) const {
   return classes[static_cast<size_t>(picture) % classes.size()];
 }
 
-int64_t default_batch(const DiTConfig& model, int64_t count) {
-  return std::min(count, std::clamp<int64_t>(2048 / model.tokens(), 1, 32));
-}
+int64_t default_batch(const DiTConfig& model) { return std::clamp<int64_t>(2048 / model.tokens(), 1, 32); }
 
 void check_request(const PaintRequest& request) {
   check_options(request.options);
@@ -37,7 +35,7 @@ void check_request(const PaintRequest& request, const DiTConfig& model) {
 
 void paint(const DiT& model, const PaintRequest& request, const PaintedCallback& on_batch) {
   check_request(request, model.config());
-  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config(), request.count);
+  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config());
   for (int64_t first = 0; first < request.count; first += std::min(batch, request.count - first)) {
     const int64_t end = first + std::min(batch, request.count - first);
     if (request.wanted && !request.wanted(first, end)) continue;

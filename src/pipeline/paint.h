@@ -23,8 +23,9 @@ struct PaintRequest {
 
 constexpr int64_t most_pictures = 1'000'000;
 
-/// So many that products are large, so few that activations stay small and a step is soon over.
-int64_t default_batch(const DiTConfig& model, int64_t count);
+/// So many that products are large, so few that activations stay small and a step is soon over; however many
+/// there are.
+int64_t default_batch(const DiTConfig& model);
 
 /// Throws UsageError on what no model can do: steps outside the sampler's range, an absurd count, a scale that
 /// is no number.

@@ -39,7 +39,6 @@ constexpr Bin bins[] = {{8, 32},
                         {8, 29, true, true},
                         {9, 28, true, true},
                         {9, 26, true, true}};
-constexpr int64_t bases[] = {256, 512, 1024, 2048};
 
 // What guidance leads away from when it leads to `text`.
 Tensor opposite_of(const Tensor& text, const PixArt& model, const TextPaintRequest& request) {
@@ -54,9 +53,9 @@ void take_states(TextPaintRequest& request, std::vector<Tensor> states, int64_t 
   request.texts = std::move(states);
 }
 
-int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count) {
+int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width) {
   const int64_t tokens = std::max<int64_t>(1, height / model.patch_size * (width / model.patch_size));
-  return std::min(count, std::clamp<int64_t>(2048 / tokens, 1, 32));
+  return std::clamp<int64_t>(2048 / tokens, 1, 32);
 }
 
 void check_request(const TextPaintRequest& request, const PixArtConfig& model, bool with_negative) {
@@ -69,6 +68,16 @@ void check_request(const TextPaintRequest& request, const PixArtConfig& model, b
       request.width % model.patch_size != 0)
     throw UsageError(fmt::format("latents of {} x {} cannot be cut into patches of {}", request.height,
                                  request.width, model.patch_size));
+  const int64_t rows = request.height / model.patch_size, columns = request.width / model.patch_size;
+  const int64_t own = model.sample_size / model.patch_size;
+  if (nn::is_focused(model.mixer) && (rows != own || columns != own))
+    throw UsageError(
+        fmt::format("the mixer {} learned a position for each token of {} x {} and paints no other size",
+                    nn::name_of(model.mixer), own, own));
+  for (const int64_t side : model.kv_compression)
+    if (rows < side || columns < side)
+      throw UsageError(fmt::format("latents of {} x {} are too small: the model joins {} x {} tokens to one",
+                                   request.height, request.width, side, side));
   if (request.options.guidance_scale != 1.0f && !with_negative && !model.null_caption)
     throw UsageError("this model has no embedding of no text: guidance needs an encoded negative prompt");
   if (!request.noise.defined()) return;
@@ -99,11 +108,14 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
                 {model.config().in_channels, request.height, request.width}, seeds, options, noise);
 }
 
+bool has_bins(int64_t base) {
+  constexpr int64_t bases[] = {256, 512, 1024, 2048};
+  return std::ranges::find(bases, base) != std::end(bases);
+}
+
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {
-  if (std::ranges::find(bases, base) == std::end(bases)) {
-    const auto rounded = [unit](int64_t side) { return std::max<int64_t>(1, (side + unit / 2) / unit) * unit; };
-    return {rounded(wanted.height), rounded(wanted.width)};
-  }
+  const auto rounded = [unit](int64_t side) { return std::max<int64_t>(1, (side + unit / 2) / unit) * unit; };
+  if (!has_bins(base)) return {rounded(wanted.height), rounded(wanted.width)};
   const double ratio = static_cast<double>(wanted.height) / static_cast<double>(wanted.width);
   SizeInPixels nearest{base, base};
   double distance = std::abs(ratio - 1);
@@ -118,7 +130,7 @@ SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {
     consider(bin.height, bin.width);
     if (bin.tall_too) consider(bin.width, bin.height);
   }
-  return nearest;
+  return {rounded(nearest.height), rounded(nearest.width)};
 }
 
 SizeInPixels size_from_text(std::string_view text) {

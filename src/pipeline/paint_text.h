@@ -33,7 +33,8 @@ inline TimeInterval usual_interval(const PixArtConfig& model) {
   return model.in_channels == 3 ? TimeInterval{400, 999} : TimeInterval{};
 }
 
-int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width, int64_t count);
+/// Pictures at once unless told otherwise, however many there are.
+int64_t default_batch(const PixArtConfig& model, int64_t height, int64_t width);
 
 /// Throws UsageError on what this model cannot do. It looks at no text, so that nothing need be refused after
 /// texts were encoded, which takes minutes; with_negative is whether there will be a negative one.
@@ -45,11 +46,13 @@ Tensor paint_batch(const PixArt& model, const TextPaintRequest& request, int64_t
 
 /// The size in pixels nearest to the wanted one among those that PixArt was trained with: of about base × base
 /// pixels, with the ratio of height to width that is nearest. base is 256, 512, 1024 or 2048; others are not
-/// binned, and then sides are rounded to multiples of `unit`.
+/// binned. Sides are multiples of `unit`.
 struct SizeInPixels {
   int64_t height = 0, width = 0;
   bool operator==(const SizeInPixels&) const = default;
 };
+/// Whether it is one of those bases.
+bool has_bins(int64_t base);
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit);
 /// "1024x768", width first as people say it; throws UsageError.
 SizeInPixels size_from_text(std::string_view text);

@@ -44,15 +44,14 @@ ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int
 }
 
 ImageText common_text(const PictureOrigin& origin, const PaintRequest& request, const DiT& model) {
-  const int64_t batch =
-      request.batch > 0 ? std::min(request.batch, request.count) : default_batch(model.config(), request.count);
+  const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config());
   return common_text(origin, request.options, model.config().in_channels, model.product_dtype(), batch);
 }
 
 ImageText common_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
                       const PixArtConfig& config, DType dtype) {
-  const int64_t batch = request.batch > 0 ? std::min(request.batch, request.count)
-                                          : default_batch(config, request.height, request.width, request.count);
+  const int64_t batch =
+      request.batch > 0 ? request.batch : default_batch(config, request.height, request.width);
   ImageText text = common_text(origin, request.options, config.in_channels, dtype, batch);
   text["size"] = fmt::format("{}x{}", told.size.width, told.size.height);
   text["cleaning"] = told.cleaning;
@@ -95,9 +94,15 @@ ImageText sheet_text(const PictureOrigin& origin, const PaintRequest& request, c
   ImageText text = common_text(origin, request, model);
   const auto distinct = static_cast<int64_t>(request.classes.size());
   const int64_t shown = std::min(request.count, distinct > 0 ? distinct : model.config().num_classes);
-  std::vector<std::string> names;
-  for (int64_t i = 0; i < shown; ++i)
-    names.push_back(class_name(request.class_of(i, model.config()), origin.class_names));
+  std::vector<std::string> names, numbers;
+  for (int64_t i = 0; i < shown; ++i) {
+    const int64_t index = request.class_of(i, model.config());
+    names.push_back(class_name(index, origin.class_names));
+    numbers.push_back(std::to_string(index));
+  }
+  // Names with commas in them, as ImageNet's, could not be told apart again.
+  const auto has_comma = [](const std::string& name) { return name.find(',') != std::string::npos; };
+  if (shown > 1 && std::ranges::any_of(names, has_comma)) names = numbers;
   text[shown == 1 ? "class" : "classes"] = fmt::format("{}", fmt::join(names, ","));
   text["count"] = std::to_string(request.count);
   text["seed"] = std::to_string(request.seed);
@@ -153,15 +158,22 @@ std::string command_of(const ImageText& text) {
                                                          {"threads", "--threads"}};
   std::string command = "linnet generate";
   const bool sheet = text.contains("count");
-  for (const auto& [key, value] : text)
-    if (key.starts_with("prompt")) command += " " + quoted(value);
+  std::string prompts;
+  bool like_options = false;
+  for (const auto& [key, value] : text) {
+    if (!key.starts_with("prompt")) continue;
+    prompts += " " + quoted(value);
+    like_options = like_options || value.starts_with('-');
+  }
+  if (!like_options) command += prompts;
   for (const auto& [key, option] : options) {
     const auto entry = text.find(key);
     if (entry != text.end() && (sheet || std::string_view(key) != "batch"))  // one picture is a batch of one
       command += fmt::format(" {} {}", option, quoted(entry->second));
   }
   if (text.contains("noise")) command += " --noise FILE";
-  return command + (sheet ? " --grid -o out.png" : " -o out.png");
+  command += sheet ? " --grid -o out.png" : " -o out.png";
+  return like_options ? command + " --" + prompts : command;
 }
 
 }  // namespace linnet

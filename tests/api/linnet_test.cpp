@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <thread>
 
+#include "core/parallel.h"
 #include "io/safetensors.h"
 #include "nn/parameter.h"
 #include "store/model_file.h"
@@ -72,6 +74,22 @@ TEST_F(PublicInterface, PaintsInEveryPrecision) {
     for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(int{exact[i]} - int{other[i]});
     EXPECT_LT(difference, 2 * static_cast<int64_t>(exact.size())) << static_cast<int>(precision);
   }
+}
+
+TEST_F(PublicInterface, TheNumberOfThreadsHoldsOnWhicheverThread) {
+  const int usual = threads();
+  set_thread_count(1);
+  int seen = 0;
+  request.on_step = [&](int, int) {
+    seen = threads();
+    return true;
+  };
+  const Model model(file);
+  std::thread([&] { model.paint(request); }).join();
+  EXPECT_EQ(seen, 1);
+  set_thread_count(usual);
+  std::thread([&] { model.paint(request); }).join();
+  EXPECT_EQ(seen, usual);
 }
 
 TEST_F(PublicInterface, CanBeCancelledAtAnyStep) {

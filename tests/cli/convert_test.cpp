@@ -169,6 +169,7 @@ class InterruptedConversion : public Convert {
   }
 
   Result interrupt(int signal) const {
+    fs::remove(folder_ / "out.safetensors");  // of a round before, for which waiting would end at once
     Process process({"convert", "large.safetensors", "-o", "out.safetensors", "--dtype", "bf16"},
                     {folder_.path()});
     while (!fs::exists(folder_ / "out.safetensors.partial") && !fs::exists(folder_ / "out.safetensors"))

@@ -71,6 +71,10 @@ TEST_F(EncodeCommand, WrongUsesAreRefused) {
       failed(linnet({"encode", "pictures", "--vae", "vae", "-o", "l", "--size", "30"}), 2, "multiple of 4"));
   EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "vae", "-o", "l", "--shard", "0"}), 2, "shard"));
   EXPECT_TRUE(failed(encode({"-o", "l", "--stored", "f64"}), 2, "f64"));
+  const std::pair<const char*, const char*> of_texts[] = {
+      {"--text-encoder", "t5"}, {"--tokenizer", "t5"}, {"--text-tokens", "120"}, {"--cleaning", "strip"}};
+  for (const auto& [option, value] : of_texts)
+    EXPECT_TRUE(failed(encode({"-o", "l", option, value}), 2, "requires --captions")) << option;
   EXPECT_TRUE(failed(encode({"-o", "l", "--dtype", "int8"}), 2, "8 bits"));
   EXPECT_TRUE(failed(linnet({"encode", "none", "--vae", "vae", "-o", "l"}), 1, "none"));
   EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "none", "-o", "l"}), 1, "none"));

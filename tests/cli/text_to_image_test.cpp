@@ -104,6 +104,13 @@ TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
   EXPECT_NE(bytes("a.png"), bytes("c.png"));
 }
 
+TEST_F(TextToImage, ATextThatLooksLikeAnOptionIsSaidBehindThem) {
+  ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", "-n"}, {folder_.path()})));
+  EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), "-n");
+  const Result info = run({"info", "a.png"}, {folder_.path()});
+  EXPECT_NE(info.out.find("-o out.png -- -n"), std::string::npos) << info.out;
+}
+
 TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
   std::ofstream(folder_ / "texts") << "a star\n\ntwo moons\n";
   ASSERT_TRUE(succeeded(generate({"--prompts", "texts", "-n", "3", "-o", "samples/"})));
@@ -113,6 +120,20 @@ TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
   EXPECT_NE(bytes("samples/000000.png"), bytes("samples/000002.png"));
   ASSERT_TRUE(succeeded(generate({"a star", "-n", "4", "--grid", "-o", "sheet.webp"})));
   EXPECT_EQ(read_image_notes(folder_ / "sheet.webp").text.at("count"), "4");
+}
+
+TEST_F(TextToImage, OnlyTextsOfPicturesThatAreLeftAreEncoded) {
+  std::ofstream(folder_ / "texts") << "a star\ntwo moons\na ring\na cross\n";
+  const auto encoded = [&](const Arguments& more) {
+    Arguments all = {"--prompts", "texts", "--batch", "1", "-o", "s/"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Result result = generate(all);
+    EXPECT_TRUE(succeeded(result));
+    return result.out.substr(result.out.find("text: "), std::string("text: 2 of 3").size());
+  };
+  EXPECT_EQ(encoded({"-n", "2"}), "text: 3 of 3");  // with what guidance leads away from
+  EXPECT_EQ(encoded({"-n", "4"}), "text: 3 of 5");
+  EXPECT_EQ(encoded({"-n", "4"}), "text: 0 of 5");
 }
 
 TEST_F(TextToImage, CachedTextsNeedNoEncoding) {

@@ -101,12 +101,23 @@ TEST_F(Train, ARunInterruptedAnywhereGoesOnBitForBit) {
     process.wait_for("step ");
     ::usleep(random() % 100'000);
     process.send(SIGINT);
-    ASSERT_EQ(process.wait().code, 0);
+    const int code = process.wait().code;
+    ASSERT_TRUE(code == 128 + SIGINT || code == 0) << code;  // 0: it was done already
     if (i == 0) more.push_back("--resume");
   }
   ASSERT_EQ(train("parts", more).code, 0);
   EXPECT_EQ(checkpoint("whole"), checkpoint("parts"));
   EXPECT_EQ(logged_steps("parts"), counted(60));
+}
+
+// Or a script would take what is there for a model that is done.
+TEST_F(Train, AnInterruptedRunIsNoSuccess) {
+  Process process(arguments({"train.steps=1000000"}), {place("a")});
+  process.wait_for("step ");
+  process.send(SIGINT);
+  const Result result = process.wait();
+  EXPECT_EQ(result.code, 128 + SIGINT);
+  EXPECT_NE(result.err.find("go on with --resume"), std::string::npos) << result.err;
 }
 
 TEST_F(Train, ARunKilledWhileSavingLosesOnlyStepsSinceTheCheckpoint) {
@@ -147,6 +158,24 @@ TEST_F(Train, ARunIsNotOverwrittenWithoutResume) {
   const std::string kept = checkpoint("a");
   EXPECT_TRUE(failed(train("a"), 2, "--resume"));
   EXPECT_EQ(checkpoint("a"), kept);
+}
+
+TEST_F(Train, AResumedRunSaysWhatIsOtherThanBefore) {
+  ASSERT_EQ(train("a", {"train.steps=3"}).code, 0);
+  const Result result = train("a", {"--resume", "train.batch=8"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("otherwise than before: train.batch was 4, is now 8"), std::string::npos)
+      << result.out;
+  EXPECT_EQ(result.out.find("train.steps was"), std::string::npos) << result.out;
+  EXPECT_TRUE(failed(train("a", {"--resume", "train.optimizer=muon"}), 2, "means nothing to another"));
+}
+
+TEST_F(Train, AResumedRunThatIsDoneWritesTheModelThatAKillLeftOut) {
+  ASSERT_EQ(train("a").code, 0);
+  const std::string model = contents(folder_ / "a/run/model.safetensors");
+  std::filesystem::remove(folder_ / "a/run/model.safetensors");
+  EXPECT_EQ(train("a", {"--resume"}).code, 0);
+  EXPECT_EQ(contents(folder_ / "a/run/model.safetensors"), model);
 }
 
 TEST_F(Train, ThereMustBeARunToResume) {

@@ -55,6 +55,19 @@ TEST_F(WrongInput, AMistypedClassIsCorrected) {
   EXPECT_TRUE(failed(generate({"--class", "red-star,,1"}), 2));
 }
 
+TEST_F(WrongInput, WhatIsSaidOfTextsIsRefusedByAModelOfClasses) {
+  const std::pair<std::string, std::string> options[] = {{"--negative", "blurry"},
+                                                         {"--size", "64x64"},
+                                                         {"--text-encoder", "t5"},
+                                                         {"--tokenizer", "t5"},
+                                                         {"--cache", "c"},
+                                                         {"--cleaning", "strip"},
+                                                         {"--unconditional", "null"},
+                                                         {"--time-grid", "fractional"}};
+  for (const auto& [option, value] : options)
+    EXPECT_TRUE(failed(generate({option, value}), 2, option + " is for models that paint texts"));
+}
+
 TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
   const std::pair<const char*, const char*> options[] = {{"--steps", "0"},
                                                          {"--steps", "1001"},

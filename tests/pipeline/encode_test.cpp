@@ -107,7 +107,7 @@ TEST_F(Encode, AnInterruptedRunEndsAsAnUndisturbedOne) {
   encode("whole");
   struct Stop {};
   for (const int64_t stop : {8, 24, 41, 64}) {  // in the first shard, in others, at the very end
-    options_.on_pictures = [&](int64_t done) {
+    options_.on_pictures = [&](int64_t done, int64_t) {
       if (done >= stop) throw Stop();
     };
     try {

@@ -30,6 +30,23 @@ TEST(PictureSize, IsTheNearestOfThoseThatTheModelKnows) {
   EXPECT_EQ(snap_size({28, 9}, 2048, 16), (SizeInPixels{3584, 1152}));
   EXPECT_EQ(snap_size({50, 30}, 64, 16), (SizeInPixels{48, 32}));
   EXPECT_EQ(snap_size({1, 1}, 64, 16), (SizeInPixels{16, 16}));
+  EXPECT_EQ(snap_size({144, 256}, 256, 32), (SizeInPixels{192, 352}));  // a bin of 192 x 336
+}
+
+TEST(TextRequest, SizesThatTheModelCannotPaintAreRefused) {
+  PixArtConfig model;
+  model.sample_size = 16;
+  model.kv_compression = std::vector<int64_t>(28, 2);
+  TextPaintRequest request;
+  request.height = request.width = 2;
+  test::expect_refused("are too small", [&] { check_request(request, model, true); });
+  request.height = request.width = 4;
+  check_request(request, model, true);
+  model.kv_compression.clear();
+  model.mixer = nn::Mixer::focused;
+  test::expect_refused("paints no other size", [&] { check_request(request, model, true); });
+  request.height = request.width = 16;
+  check_request(request, model, true);
 }
 
 TEST(PictureSize, IsReadAsPeopleWriteIt) {

@@ -24,6 +24,16 @@ TEST(ImageText, SeedsCountUpAndClassesAreCycledThrough) {
   EXPECT_EQ(sheet_text(origin, request, model).at("classes"), "c,b");
 }
 
+TEST(ImageText, ASheetOfClassesWithCommasInTheirNamesSaysTheirNumbers) {
+  const DiT model(test::tiny_dit());
+  PaintRequest request;
+  request.count = 2;
+  request.classes = {2, 1};
+  const PictureOrigin origin{"linnet 1", "m", "f", "", {"tench, Tinca tinca", "goldfish, gold", "c"}, 2};
+  EXPECT_EQ(sheet_text(origin, request, model).at("classes"), "2,1");
+  EXPECT_EQ(picture_text(origin, request, model, 1).at("class"), "goldfish, gold");
+}
+
 TEST(ImageText, TheCommandIsQuotedForAShell) {
   const std::string command =
       command_of({{"Software", "linnet 1"}, {"class", "it's; rm -rf $HOME"}, {"seed", "7"}});

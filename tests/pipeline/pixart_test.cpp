@@ -143,6 +143,36 @@ TEST(PixArtFile, ShapesTellTheConfiguration) {
   EXPECT_EQ(load_pixart(folder / "alpha").model->config(), expected);
 }
 
+// α's model of 512 pixels has nothing in its own folder that tells it from Σ's.
+TEST(PixArtFile, ThePipelineTellsHowLongTextsMayBe) {
+  const TemporaryFolder folder;
+  make_folder(folder / "model/transformer", "sigma");
+  const auto index = [&](const char* pipeline) {
+    std::ofstream(folder / "model/model_index.json") << fmt::format(R"({{"_class_name": "{}"}})", pipeline);
+  };
+  for (const auto& [pipeline, tokens] : {std::pair("PixArtAlphaPipeline", 120), {"PixArtSigmaPipeline", 300}}) {
+    index(pipeline);
+    EXPECT_EQ(load_pixart(folder / "model").model->config().caption_tokens, tokens);
+    EXPECT_EQ(load_pixart(folder / "model/transformer").model->config().caption_tokens, tokens);
+  }
+  std::ofstream(folder / "model/model_index.json") << "no json";
+  EXPECT_EQ(load_pixart(folder / "model").model->config().caption_tokens, 300);
+}
+
+// Projections that diffusers stores apart cannot be mapped as the one that they are here.
+TEST(PixArtFile, WhatIsJoinedIsKnownToTakeMemory) {
+  const TemporaryFolder folder;
+  make_folder(folder / "apart", "sigma");
+  const Weights apart = find_pixart_weights(Weights::open(folder / "apart"), Choice::ema);
+  EXPECT_EQ(apart.made_bytes(), size_t{2} * (5 * 24 * 24 + 5 * 24) * 4);
+  EXPECT_EQ(find_pixart_weights(Weights::open(weights_of("lit")), Choice::ema).made_bytes(), 0u);
+}
+
+TEST(PixArtConfig, AnMlpsWidthSurvivesItsRatio) {
+  for (const auto& [width, hidden] : {std::pair<int64_t, int64_t>{1344, 3264}, {832, 960}, {1152, 4608}})
+    EXPECT_EQ(nn::mlp_width(width, static_cast<double>(hidden) / static_cast<double>(width)), hidden);
+}
+
 TEST(PixArtFile, NamesTellNormsAndShapesTheCompression) {
   const TemporaryFolder folder;
   for (const char* name : {"compressed", "normed"}) make_folder(folder / name, name);
