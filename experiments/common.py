@@ -262,9 +262,10 @@ class Study:
         name = f"inherited-{steps}" + (f"-{also}" if also else "")
         init = WORK / "inherited" / f"{name}-s{seed}.safetensors"
         init.parent.mkdir(parents=True, exist_ok=True)
-        if not init.exists():
-            self.linnet("inherit", "--from", self.teacher(steps), "--mixer", "lit", "--heads", HEADS, "--seed", seed,
-                        "-o", init, *(["--also", also] if also else []))
+        with locked(WORK / "locks" / init.name):
+            if not init.exists():
+                self.linnet("inherit", "--from", self.teacher(steps), "--mixer", "lit", "--heads", HEADS, "--seed", seed,
+                            "-o", init, *(["--also", also] if also else []))
         settings, model = ["model.mixer=lit", f"model.num_heads={HEADS}"], None
         if taught:
             teacher, model, noise, variance = taught
