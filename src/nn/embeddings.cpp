@@ -73,8 +73,10 @@ Tensor PositionCache::get(int64_t rows, int64_t columns, int64_t width, double r
     keep_for_recording(found->second);
     return found->second;
   }
+  const Tensor positions = sincos_positions(rows, columns, width, row_unit, column_unit).to(device);
+  if (is_recording()) return positions;  // which belong to the recording
   if (grids_.size() >= most) grids_.clear();
-  return grids_[key] = sincos_positions(rows, columns, width, row_unit, column_unit).to(device);
+  return grids_[key] = positions;
 }
 
 }  // namespace linnet::nn
