@@ -65,9 +65,7 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   const auto tokenizer = std::make_shared<Tokenizer>(Tokenizer::open(options.tokenizer));
   const std::shared_ptr<T5Encoder> encoder = load_t5(options.text_encoder);
   check_belongs(*tokenizer, printable(options.tokenizer), encoder->config());
-  encoder->set_product_dtype(options.dtype == "f32" || options.dtype == "tf32"
-                                 ? DType::f32
-                                 : ops::fastest_wide_product_dtype(encode.device));
+  encoder->set_product_dtype(ops::wide_product_dtype_from_name(options.dtype, encode.device));
   encode.text_encoder =
       fmt::format("{} in {}, tokenizer {:016x}, {} tokens, {}", quick_fingerprint(*encoder),
                   name_of(encoder->product_dtype()), nn::hash_name(read_tokenizer_file(options.tokenizer)),

@@ -29,9 +29,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-// Parts beside the transformer work in bf16 unless it does not.
-bool wants_floats(const PaintOptions& options) { return options.dtype == "f32" || options.dtype == "tf32"; }
-
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void say(const std::string& line) {
@@ -151,7 +148,7 @@ class TextStage {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
     check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
     check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
-    encoder->set_product_dtype(wants_floats(options_) ? DType::f32 : ops::fastest_wide_product_dtype(device_));
+    encoder->set_product_dtype(ops::wide_product_dtype_from_name(options_.dtype, device_));
     return encoder;
   }
   static std::string name_of_encoder(T5Encoder& encoder) {
@@ -216,8 +213,9 @@ class PaintStage {
       : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
-    const DType wanted = wants_floats(options) ? DType::f32 : DType::bf16;
-    if (!vae.empty()) vae_ = load_decoder(vae, config.in_channels, wanted, device);
+    if (!vae.empty())
+      vae_ = load_decoder(vae, config.in_channels, ops::wide_product_dtype_from_name(options.dtype, device),
+                          device);
   }
 
   const Vae* vae() const { return vae_.get(); }
@@ -346,12 +344,11 @@ PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const Te
 std::vector<bool> wanted_texts(PictureWriter& writer, const TextPaintRequest& request, size_t texts,
                                size_t prompts) {
   std::vector<bool> wanted(texts, false);
-  for (int64_t first = 0; first < request.count; first += std::min(request.batch, request.count - first)) {
-    const int64_t end = first + std::min(request.batch, request.count - first);
-    if (!writer.lacks(first, end, request.batch)) continue;
+  for_batches(request.count, request.batch, [&](int64_t first, int64_t end) {
+    if (!writer.lacks(first, end, request.batch)) return;
     for (int64_t i = first; i < end; ++i) wanted[static_cast<size_t>(i) % prompts] = true;
     if (texts > prompts) wanted.back() = true;
-  }
+  });
   return wanted;
 }
 
@@ -365,13 +362,12 @@ void paint_all(const PaintOptions& options, PaintStage& stage, TextPaintRequest 
     preview(step);
     watch(step);
   };
-  for (int64_t first = 0; first < request.count; first += std::min(request.batch, request.count - first)) {
+  for_batches(request.count, request.batch, [&](int64_t first, int64_t end) {
     end_if_interrupted();
-    const int64_t end = first + std::min(request.batch, request.count - first);
-    if (!writer.wants(first, end, request.batch)) continue;
+    if (!writer.wants(first, end, request.batch)) return;
     watch.begin_batch(first, end);
     writer.take(first, paint_batch(stage.model(), request, first, end), progress);
-  }
+  });
   writer.finish();
 }
 

@@ -81,7 +81,6 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
       .on_step = api::watched_by(request.on_step)};
   check_request(result, config, true);
   if (result.batch == 0) result.batch = default_batch(config, result.height, result.width);
-  result.batch = std::min(result.batch, result.count);
   return result;
 }
 
@@ -131,11 +130,10 @@ std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
   take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages), prompts);
   std::vector<Picture> pictures;
-  for (int64_t first = 0; first < wanted.count; first += wanted.batch) {
-    const int64_t end = std::min(first + wanted.batch, wanted.count);
+  for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
     api::add_pictures(pictures, paint_batch(*state_->model, wanted, first, end), state_->vae.get(),
                       request.memory);
-  }
+  });
   return pictures;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "core/tensor.h"
 #include "ops/matrix_view.h"
@@ -51,6 +52,10 @@ DType fastest_product_dtype(const Device& device = {});
 /// The same with numbers as large as f32 has, which autoencoders and text encoders need: bf16 or f32.
 inline DType fastest_wide_product_dtype(const Device& device = {}) {
   return fastest_product_dtype(device) == DType::bf16 ? DType::bf16 : DType::f32;
+}
+/// Of those beside a model whose products are named so: f32 with "f32" and "tf32", else the fastest wide one.
+inline DType wide_product_dtype_from_name(std::string_view name, const Device& device = {}) {
+  return name == "f32" || name == "tf32" ? DType::f32 : fastest_wide_product_dtype(device);
 }
 
 /// "f32", "bf16", "int8", or "auto": fastest_product_dtype(); and of a GPU "f16", or "tf32", which is f32 with

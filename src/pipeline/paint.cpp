@@ -36,9 +36,8 @@ void check_request(const PaintRequest& request, const DiTConfig& model) {
 void paint(const DiT& model, const PaintRequest& request, const PaintedCallback& on_batch) {
   check_request(request, model.config());
   const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config());
-  for (int64_t first = 0; first < request.count; first += std::min(batch, request.count - first)) {
-    const int64_t end = first + std::min(batch, request.count - first);
-    if (request.wanted && !request.wanted(first, end)) continue;
+  for_batches(request.count, batch, [&](int64_t first, int64_t end) {
+    if (request.wanted && !request.wanted(first, end)) return;
     std::vector<int64_t> classes;
     std::vector<uint64_t> seeds;
     for (int64_t i = first; i < end; ++i) {
@@ -47,7 +46,7 @@ void paint(const DiT& model, const PaintRequest& request, const PaintedCallback&
     }
     const Tensor noise = request.noise.defined() ? request.noise.rows(first, end) : Tensor();
     on_batch(first, generate(model, classes, seeds, request.options, noise));
-  }
+  });
 }
 
 }  // namespace linnet

@@ -2,6 +2,7 @@
 // wanted.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
 #include "pipeline/generate.h"
@@ -32,6 +33,15 @@ int64_t default_batch(const DiTConfig& model);
 void check_request(const PaintRequest& request);
 /// And on what this model cannot do: unknown classes, guidance without a null class, noise of another shape.
 void check_request(const PaintRequest& request, const DiTConfig& model);
+
+/// body(first, end) for the pictures of each batch in turn.
+template <class Body>
+void for_batches(int64_t count, int64_t batch, Body body) {
+  for (int64_t first = 0, end = 0; first < count; first = end) {
+    end = first + std::min(batch, count - first);
+    body(first, end);
+  }
+}
 
 /// Finished pictures first, first + 1, …: samples (n, c, h, w) on the options' device.
 using PaintedCallback = std::function<void(int64_t first, const Tensor& samples)>;
