@@ -49,15 +49,15 @@ std::optional<nn::Stored> stored(const Weights& weights, const std::string& name
 void check_parameters(const nn::ParameterList& parameters, const Weights& weights) {
   std::set<std::string> left_over;
   for (const Weights::Item& item : weights.items()) left_over.insert(item.name);
-  for (const auto& [name, parameter] : parameters) {
-    const std::string scale = scale_name(name);
+  for (const auto& entry : parameters) {  // whole, as Clang 14 lets no lambda have its parts
+    const std::string &name = entry.first, scale = scale_name(name);
     left_over.erase(name);
     left_over.erase(scale);
-    if (!parameter->learned()) continue;
+    if (!entry.second->learned()) continue;
     const auto value = stored(weights, name);
     check(value.has_value(), "{}: tensor \"{}\" is missing", weights.source(), name);
     const auto stored_scale = stored(weights, scale);
-    weights.naming_source([&] { nn::check_fits(name, *parameter, *value, stored_scale); });
+    weights.naming_source([&] { nn::check_fits(name, *entry.second, *value, stored_scale); });
   }
   check(left_over.empty(), "{}: tensor \"{}\" has no place in this model", weights.source(),
         left_over.empty() ? "" : printable(*left_over.begin()));
