@@ -54,7 +54,7 @@ Tensor Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_d
   const ops::MuonStep muon{f(lr), f(config.momentum), f(config.weight_decay), f(config.ema)};
   for (Slot& slot : slots_) {
     Tensor& value = slot.parameter->value;
-    if (slot.rule == Rule::came)
+    if (slot.rule == Rule::came && value.grad().defined())
       ops::came_step(came, clip.factor, value, value.grad(), slot.kept, slot.average->value);
   }
   ops::adamw_step(adamw, clip.factor, all_by(Rule::adamw));
@@ -67,7 +67,7 @@ std::vector<ops::Optimized> Optimizer::all_by(Rule rule) const {
   std::vector<ops::Optimized> result;
   for (const Slot& slot : slots_) {
     const Tensor& value = slot.parameter->value;
-    if (slot.rule == rule)
+    if (slot.rule == rule && value.grad().defined())
       result.push_back({value, value.grad(), slot.kept.mean, slot.kept.square, slot.average->value});
   }
   return result;

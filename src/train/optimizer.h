@@ -19,8 +19,9 @@ class Optimizer {
             std::string_view name = "adamw");
 
   void clear_gradients();
-  /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. Returns the
-  /// gradient's norm before clipping, one f32 beside the parameters.
+  /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. What has no
+  /// gradient, as no part of the loss depends on it, stays as it is: no weight decay makes it smaller. Returns
+  /// the gradient's norm before clipping, one f32 beside the parameters.
   Tensor step(const OptimizerConfig& config, double lr, int64_t steps_done);
 
   /// Replaces values and averages of the parameters that are named in the list.

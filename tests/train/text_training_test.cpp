@@ -2,6 +2,7 @@
 // sizes, and both optimisers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 
@@ -124,6 +125,23 @@ TEST_F(TextTraining, AnEncoderGoesOnFromWhereItWas) {
   }
   EXPECT_GT(furthest, 1e-6);
   EXPECT_THROW(config({"text.tune=true"}), UsageError);
+}
+
+// The published models' embedding of no text: training says "" instead.
+TEST_F(TextTraining, WhatTheLossDoesNotDependOnDoesNotDecay) {
+  for (const std::string optimizer : {"adamw", "came", "muon"}) {
+    const TrainConfig c =
+        config({"train.optimizer=" + optimizer, "train.weight_decay=0.5", "model.null_caption=true"});
+    const auto data = open_data(c);
+    Trainer trainer(c, *data);
+    const nn::ParameterList list = nn::learned_parameters(trainer.model());
+    const auto unused = std::ranges::find_if(
+        list, [](const auto& entry) { return entry.first.ends_with("y_embedder.y_embedding"); });
+    ASSERT_NE(unused, list.end());
+    const Tensor before = unused->second->value.clone();
+    trainer.step(data->batch(0));
+    EXPECT_EQ(test::relative_error(unused->second->value, before), 0) << optimizer;
+  }
 }
 
 // Also in parts: what a batch's texts are must be cut as its pictures are.
