@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cuda/convolution.h"
+#include "cuda/convolution_parts.h"
 #include "cuda/device.h"
 
 namespace linnet::cuda {
@@ -210,25 +211,10 @@ View from_value(View x, int64_t index) {
   return {x.as<char>() + index * static_cast<int64_t>(size_of(x.dtype)), x.dtype};
 }
 
-}  // namespace
-
-// cuDNN counts values in 32 bits: as many pictures at a time as it can count.
-void convolve(const GpuConv& conv, View x, View weight, View bias, View y) {
-  const int64_t in = (conv.height + conv.top + conv.bottom) * (conv.width + conv.left + conv.right) * conv.in;
-  const int64_t out = conv.out_height * conv.out_width * conv.out;
-  const int64_t at_once = std::max<int64_t>(1, INT32_MAX / std::max<int64_t>({1, in, out}));
-  if (conv.n > at_once) {
-    GpuConv some = conv;
-    for (int64_t first = 0; first < conv.n; first += at_once) {
-      some.n = std::min(at_once, conv.n - first);
-      convolve(some, from_value(x, first * conv.height * conv.width * conv.in), weight, bias,
-               from_value(y, first * out));
-    }
-    return;
-  }
+// cuDNN has as many zeros on both sides only.
+void convolve_part(const GpuConv& conv, View x, View weight, View bias, View y) {
   if (conv.top == conv.bottom && conv.left == conv.right)
     return convolve_evenly_padded({conv, x, weight, bias, y});
-  // cuDNN has as many zeros on both sides only.
   GpuConv inner = conv;
   inner.height += conv.top + conv.bottom;
   inner.width += conv.left + conv.right;
@@ -237,6 +223,14 @@ void convolve(const GpuConv& conv, View x, View weight, View bias, View y) {
   const View view{padded.as<void>(), x.dtype};
   pad_picture(conv, x, view);
   convolve_evenly_padded({inner, view, weight, bias, y});
+}
+
+}  // namespace
+
+void convolve(const GpuConv& conv, View x, View weight, View bias, View y) {
+  in_parts(conv, INT32_MAX, [&](const GpuConv& part, int64_t x_at, int64_t y_at) {
+    convolve_part(part, from_value(x, x_at), weight, bias, from_value(y, y_at));
+  });
 }
 
 }  // namespace linnet::cuda

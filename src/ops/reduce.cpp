@@ -44,6 +44,7 @@ Tensor sum_rows(const Tensor& x) {
   check(x.shape().rank() == 2, "sum_rows wants a matrix, not shape {}", to_string(x.shape()));
   check_type("sum_rows", x);
   const int64_t rows = x.size(0), columns = x.size(1);
+  if (rows == 0) return Tensor::zeros({columns}, DType::f32, x.device());
   Tensor y = Tensor::empty({columns}, DType::f32, x.device());
   if (x.on_gpu()) {
     gpu_kernels().reduce.sum_rows(x.view(), y.view(), rows, columns);

@@ -159,7 +159,7 @@ TEST(GpuOperations, Cast) {
 
 TEST(GpuOperations, SumOfRows) {
   LINNET_NEED_GPU();
-  for (const int64_t rows : {1, 3, 100, 4099})
+  for (const int64_t rows : {0, 1, 3, 100, 4099})
     for (const int64_t columns : {1, 7, 8, 72, 264, 301})
       check_on_gpu({.name = fmt::format("sum_rows {}x{}", rows, columns),
                     .inputs = {random({rows, columns}, 1)},

@@ -4,6 +4,7 @@
 #include <linnet/error.h>
 
 #include "cuda/convolution.h"
+#include "cuda/convolution_parts.h"
 #include "cuda/int8_rows.h"
 #include "cuda/kernels.h"
 #include "cuda/runtime.h"
@@ -73,6 +74,9 @@ void matmul_batch(const MatrixView& a, const MatrixView& b, int64_t a_step, int6
   }
 }
 
+// At once, so small that most convolutions of the tests are made in parts, as only huge ones are by cuDNN.
+constexpr int64_t most_values = 500;
+
 const char* engine() { return "plain loops"; }
 
 // Of one window: over the pixels that lie in the picture.
@@ -109,7 +113,9 @@ void convolve(const ops::GpuConv& conv, View x, View weight, View bias, View y) 
   if (weight.dtype != x.dtype || bias.dtype != x.dtype || y.dtype != x.dtype) wrong_type(y.dtype);
   with_float(x.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
-    convolve_all(conv, x.as<T>(), weight.as<T>(), bias.as<T>(), y.as<T>());
+    in_parts(conv, most_values, [&](const ops::GpuConv& part, int64_t x_at, int64_t y_at) {
+      convolve_all(part, x.as<T>() + x_at, weight.as<T>(), bias.as<T>(), y.as<T>() + y_at);
+    });
   });
 }
 
