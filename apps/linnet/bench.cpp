@@ -70,7 +70,8 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
   const Device device = device_from_name(options.device);
   set_bench_device(device);
   const std::string chip = device.is_gpu() ? gpu().info.name : processor();
-  settings["dtype"] = name_of(options.product_dtype());
+  const std::string products = ops::name_of_products(options.product_dtype(), device);
+  settings["dtype"] = products;
   settings["seconds"] = options.budget.seconds;
   settings["repeat"] = options.budget.repeat;
   const double load = load_average();
@@ -79,7 +80,7 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
                                           {"threads", threads()},
                                           {"load_before", load}};
   fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, chip, ops::matmul_engine_name(device),
-             threads(), threads() == 1 ? "" : "s", name_of(options.product_dtype()));
+             threads(), threads() == 1 ? "" : "s", products);
   Report report(name, machine, std::move(settings));
   if (load > 0.5 && !device.is_gpu())
     report.note(fmt::format(
@@ -116,9 +117,11 @@ void add_bench(const Verb& app) {
       app.add_subcommand("bench", "Measure speed and memory beside what this machine can do at most");
   bench.require_subcommand(1, 1);
   bench.footer(
-      "A figure is only as good as the ceiling beside it: the product that oneDNN computes fastest, and a copy "
-      "of\n"
-      "memory, are measured in turn with the work. Ratios are of the best times, medians in brackets.");
+      "A figure is only as good as the ceiling beside it: the product that oneDNN (on a GPU cuBLASLt) "
+      "computes\n"
+      "fastest, and a copy of memory, are measured in turn with the work. Ratios are of the best times, "
+      "medians\n"
+      "in brackets.");
   add_bench_model(bench);
   add_bench_attention(bench);
   add_bench_heads(bench);

@@ -113,7 +113,9 @@ Work MatmulCeiling::work(double least) const {
 }
 
 std::string MatmulCeiling::name() const {
-  return fmt::format("{}×{}×{} {}", rows_, in_, out_, name_of(dtype_));
+  const Device& device = bench_device();
+  return fmt::format("{} {}×{}×{} {}", device.is_gpu() ? "cuBLASLt" : "oneDNN", rows_, in_, out_,
+                     ops::name_of_products(dtype_, device));
 }
 
 struct ConvCeiling::State {

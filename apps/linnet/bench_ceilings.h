@@ -21,7 +21,7 @@ class MatmulCeiling {
   double flops() const {
     return 2.0 * static_cast<double>(rows_) * static_cast<double>(in_) * static_cast<double>(out_);
   }
-  /// "512×1152×4608 bf16"
+  /// "oneDNN 512×1152×4608 bf16"
   std::string name() const;
 
  private:

@@ -66,7 +66,7 @@ void measure(const Options& o, const std::string& model, Table& facts, Table& fi
                d.flops > 0 ? Cell(d.flops * 1e-9) : Cell(), d.bytes * 1e-6});
   const std::string ceilings = fmt::format("ceilings of {}", model);
   figures.add({ceilings,
-               "oneDNN " + matmul.name(),
+               matmul.name(),
                {},
                samples[0].best() * 1e3,
                samples[0].median() * 1e3,

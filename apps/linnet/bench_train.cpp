@@ -7,6 +7,7 @@
 #include "bench_ceilings.h"
 #include "bench_device.h"
 #include "bench_random.h"
+#include "ops/matmul.h"
 #include "train/trainer.h"
 
 namespace linnet::app {
@@ -41,7 +42,7 @@ std::string training_dtype(const Options& o) {
   OptimizerConfig config;
   config.precision = o.dtype;
   config.device = o.device;
-  return std::string(name_of(training_product_dtype(config)));
+  return ops::name_of_products(training_product_dtype(config), device_from_name(o.device));
 }
 
 TrainConfig train_config(const Options& o, const DiTConfig& model) {

@@ -300,6 +300,11 @@ DType product_dtype_from_name(std::string_view name, const Device& device) {
   return DType::f32;
 }
 
+std::string name_of_products(DType dtype, const Device& device) {
+  const bool rounded = device.is_gpu() && dtype == DType::f32 && tf32_allowed;
+  return rounded ? "tf32" : std::string(name_of(dtype));
+}
+
 std::string matmul_engine_name(const Device& device) {
   if (device.is_gpu()) {
     const GpuApi& api = open_gpu(device);

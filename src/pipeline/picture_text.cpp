@@ -8,12 +8,6 @@
 namespace linnet {
 namespace {
 
-// As --dtype says it.
-std::string name_of_products(DType dtype, const Device& device) {
-  const bool rounded = device.is_gpu() && dtype == DType::f32 && ops::tf32_is_allowed();
-  return rounded ? "tf32" : std::string(name_of(dtype));
-}
-
 // channels are the model's; batch is how many pictures are painted at once.
 ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int64_t channels, DType dtype,
                       int64_t batch) {
@@ -26,7 +20,7 @@ ImageText common_text(const PictureOrigin& origin, const GenerateOptions& o, int
       {"cfg-channels",
        o.guided_channels >= channels && o.guided_channels != 3 ? "all" : std::to_string(o.guided_channels)},
       {"sampler", std::string(name_of(o.sampler))},
-      {"dtype", name_of_products(dtype, o.device)},
+      {"dtype", ops::name_of_products(dtype, o.device)},
       {"clip", o.clip_x0 ? "on" : "off"},
       {"batch", std::to_string(batch)},
       {"threads", std::to_string(origin.threads)}};
