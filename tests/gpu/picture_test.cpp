@@ -191,7 +191,9 @@ TEST(GpuOperations, Resizing) {
   LINNET_NEED_GPU();
   for (const auto& [height, width] : {std::pair{1, 1}, {5, 9}, {13, 4}})
     check_picture("resizing", {random({2, 6, 7, 3}, 1)}, ".",
-                  [height, width](const Inputs& in, DType) { return resize_bilinear(in[0], height, width); },
+                  [height = height, width = width](const Inputs& in, DType) {
+                    return resize_bilinear(in[0], height, width);
+                  },
                   {f32});
 }
 
