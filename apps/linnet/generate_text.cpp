@@ -9,6 +9,7 @@
 #include "generate_options.h"
 #include "interrupt.h"
 #include "io/file.h"
+#include "io/scenes.h"
 #include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
@@ -66,6 +67,19 @@ std::vector<std::string> prompts_of(const PaintOptions& options) {
   }
   if (prompts.empty()) throw UsageError("say what to paint: linnet generate \"two red stars\" -o out.png");
   return prompts;
+}
+
+// The model that ships paints something of any words, and knows few.
+void tell_of_unknown_scenes(const std::vector<std::string>& prompts) {
+  const auto is_unknown = [](const std::string& prompt) { return !description_from(prompt); };
+  const auto unknown = std::ranges::find_if(prompts, is_unknown);
+  if (unknown == prompts.end()) return;
+  const auto count = std::ranges::count_if(prompts, is_unknown);
+  say(fmt::format(
+      "{} has not learned \"{}\"{}: its sentences are like \"two red stars above a blue ring\", of one "
+      "to three of {}, which are {}",
+      builtin_text, printable(*unknown, 60), count > 1 ? fmt::format(" and {} more", count - 1) : "",
+      fmt::join(shape_names(), ", "), fmt::join(colour_names(), ", ")));
 }
 
 // Encodes what the cache does not hold. The encoder is loaded only if there is something left to do, and is
@@ -407,6 +421,7 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
                   name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
                   size.width, size.height, request.seed,
                   describe_products(stage.dtype(), request.options.device)));
+  if (options.model == builtin_text) tell_of_unknown_scenes(prompts);
 
   const std::vector<bool> wanted = wanted_texts(writer, request, texts.size(), prompts.size());
   take_states(request, text_stage->encode(wanted), static_cast<int64_t>(prompts.size()));

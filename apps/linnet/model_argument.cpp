@@ -77,11 +77,12 @@ std::string describe_model(const DiTConfig& config) {
 }
 
 std::string describe_model(const PixArtConfig& config) {
-  return fmt::format(
-      "{} text-to-image (mixer {}), {} block{}, width {}, {} head{}, made for latents of {} x {}",
-      config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer), config.depth,
-      config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads, config.num_heads == 1 ? "" : "s",
-      config.sample_size, config.sample_size);
+  const std::string square = fmt::format("{0} x {0}", config.sample_size);
+  const std::string size = config.in_channels == 3 ? square + " pixels" : "latents of " + square;
+  return fmt::format("{} text-to-image (mixer {}), {} block{}, width {}, {} head{}, made for {}",
+                     config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer), config.depth,
+                     config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads,
+                     config.num_heads == 1 ? "" : "s", size);
 }
 
 std::string in_millions(int64_t count) { return fmt::format("{:.2f} M", static_cast<double>(count) * 1e-6); }

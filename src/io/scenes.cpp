@@ -185,6 +185,7 @@ std::optional<Description> description_from(std::string_view text) {
   const auto known = std::ranges::find(relations, relation);
   const auto second = read_group(words);
   if (known == relations.end() || !second || words >> of) return std::nullopt;
+  if (first->count + second->count > most_objects) return std::nullopt;
   result.groups.push_back(*second);
   result.relation = static_cast<Relation>(known - relations.begin());
   return result;

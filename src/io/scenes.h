@@ -45,8 +45,8 @@ Radii radii_of(int objects);
 /// "a large red star", "three green hearts", "two red stars above a blue ring", "a red star and a small blue
 /// ring".
 std::string sentence(const Description& description);
-/// The other way; nothing for any other text. Upper case, blanks, and whether it says "a", "an" or "one" do not
-/// matter.
+/// The other way; nothing for any other text, or for more objects than a scene has. Upper case, blanks, and
+/// whether it says "a", "an" or "one" do not matter.
 std::optional<Description> description_from(std::string_view text);
 
 /// About a third each: one object, several of a kind, two groups with or without a relation.

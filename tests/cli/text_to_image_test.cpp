@@ -74,6 +74,21 @@ TEST_F(TextToImage, TheModelInsideTheProgramPaintsSentences) {
   EXPECT_NE(pieces.out.find("red"), std::string::npos) << pieces.out;
 }
 
+TEST_F(TextToImage, TheModelInsideTheProgramSaysWhichSentencesItKnows) {
+  const auto said_of = [&](const Arguments& texts) {
+    Arguments all = {"generate", "--steps", "1", "-o", "p/"};
+    all.insert(all.end(), texts.begin(), texts.end());
+    const Result result = run(all, {folder_.path()});
+    EXPECT_TRUE(succeeded(result));
+    return result.out;
+  };
+  EXPECT_EQ(said_of({"a red star"}).find("has not learned"), std::string::npos);
+  fs::remove_all(folder_ / "p");
+  EXPECT_NE(said_of({"a red star", "a corgi", "two red stars and two blue rings"})
+                .find("builtin-text has not learned \"a corgi\" and 1 more"),
+            std::string::npos);
+}
+
 // Whatever is usual for a model: what was asked for is said, so that it can be asked for again.
 TEST_F(TextToImage, SaysWhenThereWasGuidance) {
   const auto interval_of = [&](const Arguments& options) {
@@ -300,7 +315,7 @@ TEST_F(TextToImage, AModelOfTextsStartsFromOneOfClasses) {
   const Result result = inherit({"--texts", "--text-width", "16", "--text-tokens", "8", "--enlarge", "2",
                                  "--prediction", "x0", "--fixed-variance"});
   ASSERT_TRUE(succeeded(result));
-  EXPECT_NE(result.out.find("made for latents of 64 x 64"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("made for 64 x 64 pixels"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("76 of 110 tensors inherited"), std::string::npos) << result.out;
   EXPECT_TRUE(failed(inherit({"--enlarge", "2"}), 2, "--enlarge requires --texts"));
   EXPECT_TRUE(failed(inherit({"--texts", "--mixer", "lit"}), 2, "excludes"));
