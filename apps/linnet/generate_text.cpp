@@ -257,8 +257,8 @@ class PaintStage {
     if (budget == 0) return;
     constexpr size_t megabyte = size_t{1} << 20;
     if (budget < stages.smallest())
-      throw UsageError(fmt::format("--memory {} is too little for {}x{} latents: at least {}M are needed",
-                                   options_.memory, request.width, request.height,
+      throw UsageError(fmt::format("--memory {} is too little for {}x{} pixels: at least {}M are needed",
+                                   options_.memory, request.width * reduction(), request.height * reduction(),
                                    stages.smallest() / megabyte + 1));
     one_by_one_ = budget < stages.together();
     decoding_ = budget - stages.process - stages.vae - (one_by_one_ ? 0 : stages.transformer);
