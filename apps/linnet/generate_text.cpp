@@ -227,9 +227,7 @@ class PaintStage {
       : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
-    if (!vae.empty())
-      vae_ = load_decoder(vae, config.in_channels, ops::wide_product_dtype_from_name(options.dtype, device),
-                          device);
+    if (!vae.empty()) load_vae(vae);
   }
 
   const Vae* vae() const { return vae_.get(); }
@@ -247,8 +245,8 @@ class PaintStage {
     const bool guided = request.options.guidance_scale != 1.0f;
     const int64_t at_once = std::min(request.batch, request.count);
     sizes_ = {
-        guided ? 2 * at_once : at_once, request.height, request.width, texts.tokens(), texts.kept_tokens(),
-        weights_.made_bytes(),          dtype_};
+        guided ? 2 * at_once : at_once, request.height, request.width,     texts.tokens(), texts.kept_tokens(),
+        weights_.made_bytes(),          dtype_,         stored_in_8_bits()};
     decoding_ = decoding_limit(options_, device_);
     // On a GPU all stages stay there, of the weights as many as there is room for.
     if (device_.is_gpu()) return;
@@ -283,17 +281,19 @@ class PaintStage {
         loaded_ = {};
         release_cached_memory();
       }
-      const Tensor picture = decode_samples(*vae_, sample, decoding_);
-      forget_mapped_pages();
-      return picture;
+      return decode_samples(*vae_, sample, decoding_);
     };
   }
 
  private:
+  bool stored_in_8_bits() const { return weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8; }
   DType product_dtype() const {
-    const bool stored_in_8_bits = weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8;
-    return options_.dtype == "auto" && stored_in_8_bits ? DType::i8
-                                                        : ops::product_dtype_from_name(options_.dtype, device_);
+    return nn::product_type_from_name(options_.dtype, stored_in_8_bits(), device_);
+  }
+  void load_vae(const fs::path& path) {
+    vae_ = load_decoder(path, config_.in_channels, ops::wide_product_dtype_from_name(options_.dtype, device_),
+                        device_);
+    vae_->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   }
   void load() {
     loaded_ = load_pixart(weights_);
@@ -350,7 +350,6 @@ PictureOrigin origin_of(const PaintOptions& options, PaintStage& stage, const Te
     origin.vae_fingerprint = stage.fingerprint_of_vae();
   }
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
-  forget_mapped_pages();
   return origin;
 }
 

@@ -102,13 +102,18 @@ struct Vae::Decoder {
   // Everything below the up blocks: small, and attention needs it whole.
   Tensor begin(const Tensor& latents, DType dtype) const {
     const Tensor z = post_quant ? post_quant->forward(latents) : latents;
-    return mid->forward(conv_in.forward(z.to(dtype)));
+    return after_block(mid->forward(conv_in.forward(z.to(dtype))));
+  }
+
+  Tensor after_block(Tensor x) const {
+    if (on_block) on_block();
+    return x;
   }
 
   // What the upsampler of the block before and this block's residual blocks make of x.
   Tensor forward(size_t i, Tensor x) const {
     if (i > 0) x = blocks[i - 1].upsampler->forward(x);
-    for (const ResnetBlock& resnet : blocks[i].resnets) x = resnet.forward(std::move(x));
+    for (const ResnetBlock& resnet : blocks[i].resnets) x = after_block(resnet.forward(std::move(x)));
     return x;
   }
 
@@ -118,9 +123,10 @@ struct Vae::Decoder {
     x = {};
     if (i > 0) source = upsampled(source, *blocks[i - 1].upsampler);
     const auto& resnets = blocks[i].resnets;
-    Tensor result = resnets[0].forward_in_bands(source);
+    Tensor result = after_block(resnets[0].forward_in_bands(source));
     source = {};  // which holds x
-    for (size_t j = 1; j < resnets.size(); ++j) result = resnets[j].forward_in_place(std::move(result), memory);
+    for (size_t j = 1; j < resnets.size(); ++j)
+      result = after_block(resnets[j].forward_in_place(std::move(result), memory));
     return result;
   }
 
@@ -174,6 +180,7 @@ struct Vae::Decoder {
   std::optional<MidBlock> mid;
   std::vector<UpBlock> blocks;
   nn::GroupNorm norm_out;
+  std::function<void()> on_block;
 };
 
 Tensor LatentMoments::sample(const Tensor& noise) const {
@@ -192,6 +199,8 @@ Vae::Vae(const VaeConfig& config) : config_(config) {
   encoder_ = std::make_unique<Encoder>(config_);
   decoder_ = std::make_unique<Decoder>(config_);
 }
+
+void Vae::set_on_block(std::function<void()> on_block) { decoder_->on_block = std::move(on_block); }
 
 Vae::Vae(Vae&&) noexcept = default;
 Vae::~Vae() = default;

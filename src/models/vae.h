@@ -3,6 +3,7 @@
 // latents of an eighth of the side, and back.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -68,6 +69,8 @@ class Vae {
   /// Type of all activations and products: f32, bf16 or, on a GPU, f16.
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return dtype_; }
+  /// Called by decode() after each part of the decoder, whose weights are packed from then on.
+  void set_on_block(std::function<void()> on_block);
 
  private:
   struct Encoder;

@@ -5,6 +5,7 @@
 #include "core/gpu.h"
 #include "nn/placement.h"
 #include "nn/product_type.h"
+#include "ops/int8_linear.h"
 
 namespace linnet {
 namespace {
@@ -16,6 +17,31 @@ size_t packed_bytes(Module& module, DType dtype) {
   module.visit("", [&](const std::string&, nn::Parameter& p) {
     const bool matrix = p.shape.rank() > 1;
     bytes += static_cast<size_t>(p.shape.numel()) * size_of(matrix ? dtype : DType::f32);
+  });
+  return bytes;
+}
+
+// The same of a transformer, whose blocks' matrices may be in 8 bits: rounded here they stay beside their
+// packed copy.
+size_t packed_bytes(PixArt& shapes, const StageSizes& sizes) {
+  if (sizes.products != DType::i8) return packed_bytes(shapes, sizes.products);
+  const DType floats = nn::hidden_type(DType::i8);
+  const size_t block_value =
+      (ops::have_int8_products() ? 1 : size_of(floats)) + (sizes.stored_in_8_bits ? 0 : 1);
+  size_t bytes = packed_bytes(shapes, floats);
+  shapes.visit("", [&](const std::string& name, nn::Parameter& p) {
+    if (!nn::is_block_matrix(name, p.shape)) return;
+    bytes -= static_cast<size_t>(p.shape.numel()) * size_of(floats);
+    bytes += static_cast<size_t>(p.shape.numel()) * block_value;
+  });
+  return bytes;
+}
+
+// The middle is what most is packed of before the file's pages are let go.
+size_t stored_bytes_of_middle(Vae& vae) {
+  size_t bytes = 0;
+  vae.visit("", [&](const std::string& name, nn::Parameter& p) {
+    if (name.starts_with("decoder.mid_block.")) bytes += p.value.bytes();
   });
   return bytes;
 }
@@ -65,7 +91,7 @@ size_t StageMemory::smallest() const {
   return process + std::max({text, transformer + vae, vae + decode_least});
 }
 
-StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, const Vae* vae,
+StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, Vae* vae,
                         const StageSizes& sizes) {
   constexpr size_t megabyte = size_t{1} << 20;
   const T5Config& t5 = encoder.config();
@@ -76,7 +102,6 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   memory.text = largest_block(encoder) + static_cast<size_t>(sizes.text_tokens) * token + 16 * megabyte;
 
   PixArt shapes(config);
-  const bool eight_bits = sizes.products == DType::i8;
   const size_t block = packed_bytes(shapes, DType::f32) / static_cast<size_t>(config.depth + 2);
   const auto tokens =
       static_cast<size_t>(sizes.pictures * sizes.height * sizes.width / config.patch_size / config.patch_size);
@@ -84,11 +109,10 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, co
   // 26 bytes for each of a token's channels in bf16 were measured (docs/performance.md), and 4 for each of the
   // matrices' types more in f32.
   const size_t channel = sizes.products == DType::f32 ? 48 : 32;
-  memory.transformer = packed_bytes(shapes, eight_bits ? DType::bf16 : sizes.products) + block +
-                       sizes.made_weights + tokens * static_cast<size_t>(config.hidden_size) * channel;
+  memory.transformer = packed_bytes(shapes, sizes) + block + sizes.made_weights +
+                       tokens * static_cast<size_t>(config.hidden_size) * channel;
   if (!vae) return memory;
-  Vae decoder(vae->config());  // without values
-  memory.vae = packed_bytes(decoder, vae->product_dtype());
+  memory.vae = packed_bytes(*vae, vae->product_dtype()) + stored_bytes_of_middle(*vae);
   memory.decode_whole = vae->decode_memory(sizes.height, sizes.width);
   memory.decode_least = memory.decode_whole / 2;
   return memory;

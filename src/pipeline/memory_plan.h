@@ -16,6 +16,7 @@ struct StageSizes {
   int64_t kept_tokens = 0;        ///< of all texts whose states stay in memory
   size_t made_weights = 0;        ///< bytes of the transformer's weights that cannot be mapped from its file
   DType products = DType::bf16;
+  bool stored_in_8_bits = false;  ///< the transformer's matrices, in its file
 };
 
 /// Bytes that are in memory at most, from measurements where they cannot be counted: each a little too much.
@@ -23,7 +24,7 @@ struct StageMemory {
   size_t process = 0;       ///< before anything is loaded, and texts' states
   size_t text = 0;          ///< the encoder, of which there is one block at a time, and its activations
   size_t transformer = 0;   ///< packed weights and activations
-  size_t vae = 0;           ///< its weights
+  size_t vae = 0;           ///< its packed weights, and of its file what is packed together
   size_t decode_whole = 0;  ///< a picture's activations, if nothing limits them
   size_t decode_least = 0;  ///< in the narrowest bands
 
@@ -45,7 +46,8 @@ void place(PixArt& model, const Device& device, int64_t pictures, int64_t height
 /// The same of texts of so many tokens in all.
 void place(T5Encoder& encoder, const Device& device, int64_t tokens);
 
-StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& transformer, const Vae* vae,
+/// vae: null where none decodes. Its parameters are looked at only.
+StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& transformer, Vae* vae,
                         const StageSizes& sizes);
 
 }  // namespace linnet

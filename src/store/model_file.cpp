@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/random.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "store/dit_weights.h"
 
@@ -152,12 +153,20 @@ std::vector<std::string> read_class_names(const Weights& weights, int64_t num_cl
 }
 
 std::string fingerprint(const nn::ParameterList& parameters) {
+  constexpr size_t at_once = size_t{16} << 20;  // of a file in memory, but for a larger tensor
   uint64_t sum = 0;
+  size_t seen = 0;
   for (const auto& [name, parameter] : parameters)
-    for (const Tensor& part : {parameter->value.host(), parameter->scale.host()})
-      if (part.defined())
-        sum +=
-            hash_bytes(part.raw(), part.bytes(), mix(nn::hash_name(name), static_cast<uint64_t>(part.dtype())));
+    for (const Tensor& part : {parameter->value.host(), parameter->scale.host()}) {
+      if (!part.defined()) continue;
+      const uint64_t seed = mix(nn::hash_name(name), static_cast<uint64_t>(part.dtype()));
+      sum += hash_bytes(part.raw(), part.bytes(), seed);
+      seen += part.bytes();
+      if (seen < at_once) continue;
+      forget_mapped_pages();
+      seen = 0;
+    }
+  forget_mapped_pages();
   return fmt::format("{:016x}", sum);
 }
 

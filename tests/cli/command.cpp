@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,8 +95,10 @@ Result Process::wait() {
   while (read_some()) {
   }
   int status = 0;
-  while (!ended_ && ::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  struct rusage used {};
+  while (!ended_ && ::wait4(pid_, &status, 0, &used) < 0 && errno == EINTR) {
   }
+  if (!ended_) result_.peak = static_cast<size_t>(used.ru_maxrss) * 1024;
   ended_ = true;
   if (WIFEXITED(status)) result_.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result_.signal = WTERMSIG(status);

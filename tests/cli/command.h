@@ -17,6 +17,7 @@ struct Result {
   int code = -1;   ///< exit code; -1 if a signal ended the process
   int signal = 0;  ///< that signal
   std::string out, err;
+  size_t peak = 0;  ///< bytes that were in memory at most, here when it began or in the command
 };
 
 struct Surroundings {
