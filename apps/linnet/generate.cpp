@@ -7,19 +7,31 @@
 #include "model_argument.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
+#include "store/t5_file.h"
+#include "store/vae_file.h"
 #include "verbs.h"
 
 namespace linnet::app {
 namespace {
+
+// Parts of a model that are often beside it: whatever was asked of them, they do not paint.
+void refuse_parts(const Weights& file) {
+  const auto refuse = [&](const char* what, const char* option) {
+    throw Error(
+        fmt::format("{} holds {}, which does not paint by itself: it is for {}", file.source(), what, option));
+  };
+  if (holds_t5(file)) refuse("a text encoder", "--text-encoder");
+  if (holds_vae(file)) refuse("an autoencoder", "--vae");
+}
 
 void run(PaintOptions options) {
   const bool texts = !options.prompts.empty() || !options.prompt_file.empty();
   if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
   if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
-    paint_texts(options, file);
-  else
-    paint_classes(options, file);
+    return paint_texts(options, file);
+  refuse_parts(file);
+  paint_classes(options, file);
 }
 
 }  // namespace
@@ -44,7 +56,7 @@ void add_generate(const Verb& app) {
                   "SentencePiece model, or the folder that holds it (default: in the model's folder)")
       .type_name("PATH");
   verb.add_option("--cache", o->cache,
-                  "Folder in which encoded texts are kept, so that they need no encoder again")
+                  "Folder in which encoded texts are kept, so that they are not encoded again")
       .type_name("DIR");
   verb.add_option("--cleaning", o->cleaning,
                   "Of texts: lower (small letters, as diffusers) or strip (as PixArt's own code)")

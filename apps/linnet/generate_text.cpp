@@ -82,8 +82,8 @@ void tell_of_unknown_scenes(const std::vector<std::string>& prompts) {
       fmt::join(shape_names(), ", "), fmt::join(colour_names(), ", ")));
 }
 
-// Encodes what the cache does not hold. The encoder is loaded only if there is something left to do, and is
-// gone afterwards.
+// Encodes what the cache does not hold. The encoder is always opened, as the cache goes by it, but only read if
+// there is something left to do; afterwards it is gone.
 class TextStage {
  public:
   TextStage(const TextToImageParts& parts, const PaintOptions& options, const PixArtConfig& model,
@@ -147,6 +147,7 @@ class TextStage {
       progress.stage(fmt::format("text encoder, block {} of {}{}", block, encoder_->config().depth, of_texts));
     };
     const auto on_block = [&] {
+      end_if_interrupted();
       forget_mapped_pages();
       ++block;
       show();

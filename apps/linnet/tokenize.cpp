@@ -3,19 +3,21 @@
 
 #include "io/text.h"
 #include "model_argument.h"
+#include "pipeline/text_encoding.h"
 #include "verbs.h"
 
 namespace linnet::app {
 namespace {
 
 struct Options {
-  std::string model, text;
+  std::string model, text, cleaning = "lower";
 };
 
 void run(const Options& options) {
   const Tokenizer tokenizer = open_tokenizer(options.model == "builtin" ? builtin_text : options.model);
+  const std::string text = clean(options.text, cleaning_from_name(options.cleaning));
   const auto show = [](int64_t id, std::string_view piece) { fmt::print("{:>7}  {}\n", id, piece); };
-  for (const Tokenizer::Piece& piece : tokenizer.pieces(options.text)) show(piece.id, printable(piece.text));
+  for (const Tokenizer::Piece& piece : tokenizer.pieces(text)) show(piece.id, printable(piece.text));
   show(tokenizer.end_id(), "(end)");
 }
 
@@ -28,6 +30,10 @@ void add_tokenize(const Verb& app) {
       .required()
       .type_name("PATH");
   verb.add_option("text", options->text, "The text").required();
+  verb.add_option("--cleaning", options->cleaning,
+                  "Of the text, before it is cut, as linnet generate's: lower or strip")
+      .capture_default_str()
+      .type_name("NAME");
   verb.callback([options] { run(*options); });
 }
 

@@ -1,5 +1,8 @@
 // --memory holds: what a process takes at most, measured by the system, stays within the least that Linnet says
 // would do, with weights large enough that any of them twice, or left mapped, would be seen.
+#include <unistd.h>
+
+#include <csignal>
 #include <fstream>
 
 #include "cli/command.h"
@@ -146,6 +149,20 @@ TEST_F(MemoryBudget, OfABundleAndInMakingIt) {
   expect_it_holds({"bf16"});
   expect_it_holds({"int8"});
   EXPECT_LT(least({"int8"}), least({"bf16"}));
+}
+
+// As the model is large enough for signals to meet its work.
+TEST_F(MemoryBudget, AnInterruptedBundleLeavesNothing) {
+  const auto before = listing(folder_.path());
+  for (const int signal : {SIGINT, SIGTERM}) {
+    Process process({"quantize", "model", "-o", "bundle"}, {folder_.path()});
+    while (!fs::exists(folder_ / "bundle.partial") && !fs::exists(folder_ / "bundle")) ::usleep(100);
+    process.send(signal);
+    const Result result = process.wait();
+    EXPECT_EQ(result.code, 128 + signal);
+    EXPECT_EQ(result.err, "linnet: interrupted\n");
+    EXPECT_EQ(listing(folder_.path()), before);
+  }
 }
 
 }  // namespace

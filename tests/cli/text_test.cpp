@@ -16,6 +16,11 @@ TEST(Tokenize, ShowsPiecesAndIds) {
   const Result result = run({"tokenize", data_file("tokenizer"), "two stars"});
   EXPECT_TRUE(succeeded(result));
   EXPECT_EQ(result.out, "     47  ▁t\n     17  w\n     13  o\n     43  ▁star\n     18  s\n      1  (end)\n");
+  // As it is painted: in small letters unless told otherwise.
+  EXPECT_EQ(run({"tokenize", data_file("tokenizer"), " Two Stars "}).out, result.out);
+  EXPECT_NE(run({"tokenize", data_file("tokenizer"), "Two Stars", "--cleaning", "strip"}).out, result.out);
+  EXPECT_TRUE(failed(run({"tokenize", data_file("tokenizer"), "two stars", "--cleaning", "soap"}), 2,
+                     "lower or strip"));
   EXPECT_TRUE(failed(run({"tokenize", data_file("tokenizer"), "caf\xe9"}), 1, "not UTF-8"));
   EXPECT_TRUE(failed(run({"tokenize", data_file("images"), "a"}), 1, "no tokenizer here"));
 }

@@ -10,6 +10,7 @@
 #include "cli/small_model.h"
 #include "io/image.h"
 #include "io/safetensors.h"
+#include "store/t5_file.h"
 #include "support/compare.h"
 #include "support/temporary_folder.h"
 
@@ -33,6 +34,17 @@ class TextToImage : public testing::Test {
     return run(all, {folder_.path()});
   }
   std::string bytes(const std::string& name) const { return contents(folder_ / name); }
+  void write_t5(const std::string& name, int64_t vocabulary, int64_t width) const {
+    T5Config config;
+    config.vocabulary = vocabulary;
+    config.width = config.hidden = width;
+    config.depth = config.heads = 1;
+    config.head_size = 8;
+    T5Encoder encoder(config);
+    nn::initialize(encoder, 1);
+    fs::create_directories(folder_ / name);
+    save_t5(folder_ / name, encoder, DType::f32);
+  }
 
   TemporaryFolder folder_;
 };
@@ -217,6 +229,16 @@ TEST_F(TextToImage, WhatCannotBePaintedIsRefusedBeforeTextsAreEncoded) {
   refused({"-o", "there/"}, 1, "painted otherwise");
 }
 
+TEST_F(TextToImage, AFolderOfAPartDoesNotPaint) {
+  for (const auto& [folder, what] :
+       {std::pair{"model/vae", "an autoencoder"}, {"model/text_encoder", "a text encoder"}})
+    for (const Arguments& wanted : {Arguments{"a star"}, Arguments{"--class", "1"}}) {
+      Arguments all = {"generate", "--model", folder, "-o", "a.png"};
+      all.insert(all.end(), wanted.begin(), wanted.end());
+      EXPECT_TRUE(failed(run(all, {folder_.path()}), 1, what));
+    }
+}
+
 TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
   fs::rename(folder_ / "model/tokenizer", folder_ / "elsewhere");
   EXPECT_TRUE(failed(generate({"a", "-o", "a.png"}), 2, "--tokenizer"));
@@ -227,6 +249,12 @@ TEST_F(TextToImage, WhatIsMissingOrDoesNotBelongTogetherIsNamed) {
                 fs::copy_options::overwrite_existing);
   EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "model/vae", "-o", "a.png"}),
                      1, "no T5 text encoder"));
+  write_t5("wide", 60, 32);
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "wide", "-o", "a.png"}), 1,
+                     "its states are 32 wide, and the transformer takes 24"));
+  write_t5("few", 20, 24);
+  EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "--text-encoder", "few", "-o", "a.png"}), 1,
+                     "and the text encoder knows 20"));
   fs::remove_all(folder_ / "model/vae");
   EXPECT_TRUE(failed(generate({"a", "--tokenizer", "elsewhere", "-o", "a.png"}), 2, "--vae"));
   EXPECT_TRUE(succeeded(generate({"a", "--tokenizer", "elsewhere", "--latents-out", "l"})));
