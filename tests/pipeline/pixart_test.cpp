@@ -4,11 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "core/random.h"
 #include "core/tape.h"
-#include "diffusion/samplers.h"
 #include "io/safetensors.h"
 #include "ops/reduce.h"
 #include "pipeline/forward.h"
@@ -92,27 +92,53 @@ TEST_P(PixArtReference, ItsConfigurationSurvivesItsOwnFile) {
   EXPECT_LT(error(*again.model), 1e-5);
 }
 
-// PixArt's own code samples on another grid than diffusers.
-TEST(PixArtSampling, FollowsTheFractionalGrid) {
-  const TemporaryFolder folder;
-  make_folder(folder.path(), "sigma");
-  const LoadedPixArt loaded = load_pixart(folder.path());
-  const auto io = SafetensorsFile::open(dumps / "pixart_sigma.io.safetensors");
-  const Tensor text = io.tensor("text"), mask = io.tensor("text_mask");
-  const Denoiser model = [&](const Tensor& x, const Tensor& t) {
-    TextStates texts{Tensor::empty({12, 20}), {0, 7, 8, 12}};
-    for (int64_t i = 0, at = 0; i < mask.numel(); ++i)
-      if (mask.data<int64_t>()[i] == 1) {
-        std::copy_n(text.data<float>() + i * 20, 20, texts.states.mutable_data<float>() + at * 20);
-        ++at;
-      }
-    return loaded.model->forward(x, t, texts);
+// Each token's result depends on the others, by whichever mixer.
+TEST(PixArtMixers, EachMixesTokens) {
+  std::vector<Tensor> results;
+  for (const nn::Mixer mixer :
+       {nn::Mixer::softmax, nn::Mixer::linear, nn::Mixer::lit, nn::Mixer::focused, nn::Mixer::focused_gelu}) {
+    PixArtConfig config = small_config();
+    config.micro_conditions = false;
+    config.mixer = mixer;
+    PixArt model(config);
+    for (const auto& [name, parameter] : nn::learned_parameters(model)) {
+      Generator generator(nn::hash_name(name));
+      parameter->init = nn::Init::normal(0.2f);
+      nn::draw(*parameter, generator);
+    }
+    Generator generator(1);
+    Tensor x = generator.normal({1, 4, 8, 8});
+    const Tensor t = Tensor::full({1}, 300.0f);
+    const TextStates text{generator.normal({3, 12}), {0, 3}};
+    const Tensor before = model.forward(x, t, text).clone();
+    x.mutable_data<float>()[63] += 1;  // in the last token
+    const Tensor after = model.forward(x, t, text);
+    for (const Tensor& y : {before, after})
+      for (int64_t i = 0; i < y.numel(); ++i) ASSERT_TRUE(std::isfinite(y.data<float>()[i]));
+    EXPECT_NE(before.data<float>()[0], after.data<float>()[0]) << nn::name_of(mixer);
+    for (const Tensor& other : results)
+      EXPECT_GT(test::relative_error(before, other), 1e-3) << nn::name_of(mixer);
+    results.push_back(before);
+  }
+}
+
+TEST(PixArtFile, PyTorchsHoldsWeightsAndTheirAverage) {
+  const fs::path path = dumps / "pixart_lit.pth";
+  const LoadedPixArt own = load_pixart(weights_of("lit")), raw = load_pixart(path, Choice::raw),
+                     ema = load_pixart(path);
+  EXPECT_EQ(raw.model->config().sample_size, 8);
+  EXPECT_EQ(raw.model->null_text().states.size(0), 9);
+  const auto named = [](const LoadedPixArt& loaded) {
+    std::map<std::string, Tensor> values;
+    for (const auto& [name, parameter] : nn::learned_parameters(*loaded.model)) values[name] = parameter->value;
+    return values;
   };
-  for (const int steps : {6, 12}) {
-    const Tensor expected = io.tensor(fmt::format("fractional.{}", steps));
-    const Tensor painted =
-        sample_dpmpp_2m(model, io.tensor("x"), NoiseSchedule::linear(), steps, {}, TimeGrid::fractional);
-    EXPECT_LT(test::relative_error(painted, expected), 1e-4) << steps;
+  const auto expected = named(own), weights = named(raw), averages = named(ema);
+  ASSERT_EQ(weights.size(), expected.size() + 1);
+  for (const auto& [name, value] : expected) {
+    EXPECT_EQ(test::relative_error(weights.at(name), value), 0) << name;
+    for (int64_t i = 0; i < value.numel(); ++i)
+      ASSERT_EQ(averages.at(name).data<float>()[i], value.data<float>()[i] + 1) << name;
   }
 }
 

@@ -10,6 +10,12 @@ and k. The weights of the last three have the original's names.
 pixart_lit.gradients.safetensors holds the gradients of Σ out · weight in all parameters and in the texts' states:
 weight, text (as in the io file), grad.<name>.
 
+pixart_sampling.safetensors holds what the samplers of diffusion_reference.py make of "lit" with guidance away from an
+embedding of no text, under the mask of the prompt's as in PixArt's own code: x, text, text_mask, null, scale, noise →
+ddim.7, ddpm.5.
+
+pixart_lit.pth is "lit" with that embedding as PixArt's own training saves it.
+
 text_pipeline.safetensors holds what diffusers' PixArtSigmaPipeline paints with the models of make_text_dumps.py and
 make_vae_dumps.py and a transformer of its own (pixart_pipeline.model): noise → latents, pictures (0 to 255), for the
 prompts in the metadata.
@@ -22,17 +28,17 @@ The committed files were made with torch 2.15.0 and diffusers 0.42.1.
 import argparse
 import json
 import pathlib
-import shutil
-import tempfile
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from transformers import T5Config, T5EncoderModel
 
+from diffusion_reference import Schedule, ddim, ddpm
 from dit_reference import LinearAttention
+from make_text_dumps import read_tokenizer
 
 COMMON = {"num_attention_heads": 3, "attention_head_dim": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2,
           "cross_attention_dim": 24, "caption_channels": 20, "patch_size": 2, "norm_elementwise_affine": False,
@@ -129,11 +135,16 @@ def original_names(state):
     return result
 
 
-def make(name, folder):
+def random_model(name):
     config, (height, width) = MODELS[name]
     model = PixArtTransformer2DModel(**COMMON, **config)
     replace_attention(model, name, (height // 2, width // 2))
-    randomise(model)
+    return randomise(model)
+
+
+def make(name, folder):
+    config, (height, width) = MODELS[name]
+    model = random_model(name)
     generator = torch.Generator().manual_seed(12)
     x = torch.randn(3, 4, height, width, generator=generator)
     t = torch.tensor([0.0, 417.5, 999.0])
@@ -172,6 +183,28 @@ def save_gradients(model, x, t, text, mask, folder):
     gradients = original_names({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     save_file({"weight": weight, "grad.text": text.grad, **{f"grad.{name}": value for name, value in gradients.items()}},
               folder / "pixart_lit.gradients.safetensors")
+
+
+def make_sampling(folder):
+    model, generator = random_model("lit"), torch.Generator().manual_seed(15)
+    x, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 9, 20, generator=generator)
+    null, noise = torch.randn(9, 20, generator=generator), torch.randn(5, 2, 4, 8, 8, generator=generator)
+    mask, scale = torch.tensor([[int(i < length) for i in range(9)] for length in (7, 4)]), 3.0
+
+    def guided(noisy, t):
+        out = model(torch.cat([noisy] * 2), encoder_hidden_states=torch.cat([text, null.expand(2, 9, 20)]),
+                    encoder_attention_mask=torch.cat([mask] * 2), timestep=torch.cat([t] * 2),
+                    added_cond_kwargs={"resolution": None, "aspect_ratio": None}).sample
+        wanted, away = out.chunk(2)
+        return torch.cat([away[:, :4] + scale * (wanted[:, :4] - away[:, :4]), wanted[:, 4:]], dim=1)
+
+    save_file({"x": x, "text": text, "text_mask": mask, "null": null, "scale": torch.tensor([scale]), "noise": noise,
+               "ddim.7": ddim(guided, Schedule(7), x), "ddpm.5": ddpm(guided, Schedule(5), x, noise)},
+              folder / "pixart_sampling.safetensors")
+    state = {key: value.clone() for key, value in model.state_dict().items() if key != "pos_embed.pos_embed"}
+    state = {**original_names(state), "y_embedder.y_embedding": null, "pos_embed": torch.zeros(1, 16, 24)}
+    torch.save({"epoch": 1, "state_dict": state, "state_dict_ema": {key: value + 1 for key, value in state.items()}},
+               folder / "pixart_lit.pth")
 
 
 def dpm_solver_fractional(predict, x, steps):
@@ -238,16 +271,6 @@ def make_pipeline(folder, tokenizer):
               folder / "text_pipeline.safetensors", {"prompts": json.dumps(PROMPTS), "negative": NEGATIVE})
 
 
-def read_tokenizer(folder):
-    """transformers opens a folder alone, with a configuration beside the model."""
-    with tempfile.TemporaryDirectory() as made:
-        shutil.copy(folder / "spiece.model", made)
-        settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "eos_token": "</s>", "pad_token": "<pad>",
-                    "unk_token": "<unk>"}
-        (pathlib.Path(made) / "tokenizer_config.json").write_text(json.dumps(settings))
-        return T5Tokenizer.from_pretrained(made)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "data/reference")
@@ -256,4 +279,5 @@ if __name__ == "__main__":
     for name in [arguments.only] if arguments.only else MODELS:
         make(name, arguments.folder)
     if not arguments.only:
+        make_sampling(arguments.folder)
         make_pipeline(arguments.folder, read_tokenizer(arguments.folder.parent / "tokenizer"))

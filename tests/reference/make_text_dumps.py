@@ -3,8 +3,7 @@
 t5.model.safetensors: transformers' T5EncoderModel (gated GELU) with random weights, small, its config.json in the
 metadata "config"; t5.io.safetensors: input_ids, attention_mask → last_hidden_state (0 where the mask is).
 tokenizer/spiece.model: a SentencePiece model of 200 pieces at most, trained on sentences made here, with T5's special
-pieces; tokenizer/texts.json: texts and the ids that SentencePiece makes of them, T5's end behind, which are
-those of transformers' T5Tokenizer too.
+pieces; tokenizer/texts.json: texts and the ids that transformers' T5Tokenizer makes of them.
 
 The committed files were made with torch 2.15.0, transformers 5.24.0 and sentencepiece 0.2.3.
 
@@ -16,11 +15,13 @@ import io
 import itertools
 import json
 import pathlib
+import shutil
+import tempfile
 
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from transformers import T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 CONFIG = T5Config(vocab_size=60, d_model=24, d_kv=8, d_ff=40, num_layers=3, num_heads=3, relative_attention_num_buckets=8,
                   relative_attention_max_distance=20, feed_forward_proj="gated-gelu", layer_norm_epsilon=1e-6)
@@ -54,6 +55,16 @@ def make_t5(folder):
     save_file({"input_ids": ids, "attention_mask": mask, "last_hidden_state": states}, folder / "t5.io.safetensors")
 
 
+def read_tokenizer(folder):
+    """transformers opens a folder alone, with a configuration beside the model."""
+    with tempfile.TemporaryDirectory() as made:
+        shutil.copy(folder / "spiece.model", made)
+        settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "eos_token": "</s>", "pad_token": "<pad>",
+                    "unk_token": "<unk>"}
+        (pathlib.Path(made) / "tokenizer_config.json").write_text(json.dumps(settings))
+        return T5Tokenizer.from_pretrained(made)
+
+
 def make_tokenizer(folder):
     folder.mkdir(exist_ok=True)
     model = io.BytesIO()
@@ -61,8 +72,8 @@ def make_tokenizer(folder):
         sentence_iterator=sentences(), model_writer=model, vocab_size=200, model_type="unigram", pad_id=0, eos_id=1,
         unk_id=2, bos_id=-1, character_coverage=1.0, hard_vocab_limit=False, num_threads=1, minloglevel=2)
     (folder / "spiece.model").write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    texts = [{"text": text, "ids": processor.encode(text) + [processor.eos_id()]} for text in TEXTS]
+    tokenizer = read_tokenizer(folder)
+    texts = [{"text": text, "ids": tokenizer(text).input_ids} for text in TEXTS]
     (folder / "texts.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 
