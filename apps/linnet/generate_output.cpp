@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "core/gpu.h"
 #include "io/file.h"
 #include "io/npz.h"
@@ -138,7 +140,9 @@ void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progres
     if (decode_)
       progress.stage(job_.count == 1 ? "decoding"
                                      : fmt::format("decoding picture {} of {}", first + i + 1, job_.count));
+    const auto start = std::chrono::steady_clock::now();
     const Tensor picture = decode_ ? decode_(sample) : sample.host();
+    decoding_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const Image image = to_image(picture.reshape({3, picture.size(2), picture.size(3)}));
     if (options_.grid)
       sheet_.push_back(image);

@@ -68,6 +68,8 @@ class PictureWriter {
 
   int64_t painted() const { return painted_; }
   int64_t kept() const { return kept_; }
+  /// Seconds that decoding has taken; nothing where nothing is decoded.
+  std::optional<double> decoding() const { return decode_ ? std::optional(decoding_) : std::nullopt; }
   /// "out.png", or "out-0001.png to out-0016.png"
   std::string what_was_written() const;
 
@@ -83,6 +85,7 @@ class PictureWriter {
   Decode decode_;
   const ProcessShare share_ = process_share();
   int64_t painted_ = 0, kept_ = 0;
+  double decoding_ = 0;
   std::vector<bool> seen_;  // those in the folder that were looked at
   Tensor latents_;
   std::vector<Image> sheet_;
