@@ -99,7 +99,7 @@ class Preview : public testing::Test {
   }
 
   TemporaryFolder folder_;
-  const std::string model_ = write_small_model(folder_ / "small.safetensors");
+  std::string model_ = write_small_model(folder_ / "small.safetensors");
 };
 
 const Arguments slowly = {"--steps", "1000", "--preview-every", "2"};
@@ -107,6 +107,22 @@ const Arguments slowly = {"--steps", "1000", "--preview-every", "2"};
 Arguments with(Arguments all, const Arguments& more) {
   all.insert(all.end(), more.begin(), more.end());
   return all;
+}
+
+TEST_F(Preview, ATerminalSeesTheStagesOfPaintingFromTexts) {
+  copy_model("pixart_pipeline", folder_ / "model/transformer", "diffusion_pytorch_model.safetensors");
+  copy_model("vae_plain", folder_ / "model/vae", "diffusion_pytorch_model.safetensors");
+  copy_model("t5", folder_ / "model/text_encoder", "model.safetensors");
+  fs::create_directories(folder_ / "model/tokenizer");
+  fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
+  model_ = "model";
+  const std::string sent = on_terminal({"a star", "--steps", "3", "-o", "a.png"}, "xterm");
+  if (sent.empty()) GTEST_SKIP() << "there is no terminal to be had";
+  size_t at = 0;  // one after the other
+  for (const char* stage : {"text encoder, block 1 of 3", "step 3 of 3", "decoding", "1 picture in"}) {
+    at = sent.find(stage, at);
+    ASSERT_NE(at, std::string::npos) << stage << "\n" << sent;
+  }
 }
 
 TEST_F(Preview, AFileBesideTheOutputIsWrittenAgainAndAgainAndGoesWhenPaintingEnds) {
