@@ -228,7 +228,9 @@ class PaintStage {
       : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
-    if (!vae.empty()) load_vae(vae);
+    if (!vae.empty())
+      vae_ = load_decoder(vae, config.in_channels, ops::wide_product_dtype_from_name(options.dtype, device),
+                          device);
   }
 
   const Vae* vae() const { return vae_.get(); }
@@ -290,11 +292,6 @@ class PaintStage {
   bool stored_in_8_bits() const { return weights_.item("blocks.0.mlp.fc1.weight").dtype == DType::i8; }
   DType product_dtype() const {
     return nn::product_type_from_name(options_.dtype, stored_in_8_bits(), device_);
-  }
-  void load_vae(const fs::path& path) {
-    vae_ = load_decoder(path, config_.in_channels, ops::wide_product_dtype_from_name(options_.dtype, device_),
-                        device_);
-    vae_->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   }
   void load() {
     loaded_ = load_pixart(weights_);

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "io/file.h"
 #include "ops/combine.h"
 #include "ops/matmul.h"
 #include "store/vae_file.h"
@@ -33,6 +34,7 @@ std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t cha
   check_decodes(*vae, channels);
   vae->set_product_dtype(dtype == DType::f32 ? DType::f32 : ops::fastest_wide_product_dtype(device));
   nn::move_to(*vae, device);
+  vae->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
   return vae;
 }
 
