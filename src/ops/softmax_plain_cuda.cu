@@ -9,12 +9,13 @@ namespace {
 constexpr int side = 64, pitch = side + 4, threads = 256, depth = 32;
 
 /// Operands lie with their depth outermost, so that a thread reads its four neighbours at once.
+struct Factors {
+  float a[depth][pitch], b[depth][pitch];
+};
 struct alignas(16) Shared {
   float left[side][pitch];  ///< shares or the like
   union {
-    struct {
-      float a[depth][pitch], b[depth][pitch];
-    } scores;
+    Factors scores;
     float right[side][pitch];  ///< 64 columns of a tile of rows
   };
 };
