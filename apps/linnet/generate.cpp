@@ -140,7 +140,9 @@ void add_generate(const Verb& app) {
                   "limit), or that "
                   "painting texts may take in all, such as 6G. What does not fit is decoded in bands of rows, "
                   "the same picture "
-                  "but for rounding; stages give their memory to the next")
+                  "but for rounding; stages give their memory to the next. On a GPU it is what the card may "
+                  "hold in all "
+                  "(default: all of it)")
       .type_name("BYTES");
   verb.add_option("--noise", o->noise, "Start from the tensor \"noise\" (n, c, h, w) of a safetensors file")
       .type_name("FILE");

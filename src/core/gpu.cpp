@@ -39,7 +39,9 @@ std::vector<fs::path> places() {
 }
 
 void* load_library() {
-  std::string problems = "it is not where it was looked for";
+  const char* const given = std::getenv(path_variable);
+  std::string problems =
+      given && *given ? fmt::format("there is no {}", given) : "it is not where it was looked for";
   for (const fs::path& path : places()) {
     if (path.has_parent_path() && !fs::exists(path)) continue;
     if (void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
@@ -78,7 +80,7 @@ const GpuApi& open_gpu(const Device& device) {
   void* const library = load_library();
   const auto entry = reinterpret_cast<Entry>(dlsym(library, entry_name));
   check(entry != nullptr, "{} is not a library of Linnet's: it has no {}", library_name, entry_name);
-  state.api.version = GpuApi::current_version;
+  state.api.version = LINNET_GPU_INTERFACE;
   char problem[512] = "";
   check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
         problem);

@@ -39,9 +39,9 @@ struct GpuInfo {
 
 /// Functions of the library. They throw Error, and OutOfMemory with the numbers.
 struct GpuApi {
-  /// Of this interface: a library of another is refused.
-  static constexpr int current_version = 1;
-  int version;
+  /// Of this interface, from the text of its headers (cmake/gpu_interface.cmake): a library of another is
+  /// refused.
+  unsigned version;
   GpuInfo info;
 
   void* (*allocate)(size_t bytes);

@@ -32,7 +32,7 @@ extern "C" __attribute__((visibility("default"))) bool linnet_open_gpu(int index
   using namespace linnet;
   try {
     // What the program has room for is what its own version of the interface says.
-    if (api->version != GpuApi::current_version) cuda::fail("the library is of another version of Linnet");
+    if (api->version != LINNET_GPU_INTERFACE) cuda::fail("the library is of another version of Linnet");
     cuda::open_device(index, *api);
     cuda::fill_tensor_kernels(*api);
     api->kernels = &cuda::all_kernels();

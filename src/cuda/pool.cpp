@@ -93,9 +93,10 @@ std::string mebibytes(size_t bytes) { return fmt::format("{:.1f} MiB", static_ca
   size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
   if (most_reserved > 0) total = std::min(total, most_reserved);
-  throw OutOfMemory(
-      fmt::format("the GPU is out of memory: {} more wanted, {} in use of {}; fewer pictures at once take less",
-                  mebibytes(wanted), mebibytes(in_use), mebibytes(total)));
+  throw OutOfMemory(fmt::format(
+      "the GPU is out of memory: {} more wanted, {} in use and {} free of {}; fewer pictures at once take "
+      "less, and so does train.checkpointing in training",
+      mebibytes(wanted), mebibytes(in_use), mebibytes(free), mebibytes(total)));
 }
 
 void delete_if_empty(Pool* pool) {

@@ -113,7 +113,8 @@ TEST_F(WrongInput, WithoutAGpuItIsSaidWhatIsMissing) {
                                 Arguments{"forward", "small.safetensors", "in.safetensors", "-o", "out"}}) {
     Arguments all = verb;
     all.insert(all.end(), {"--device", "cuda"});
-    EXPECT_TRUE(failed(run(all, {folder_.path(), without}), 1, "LINNET_CUDA_LIBRARY")) << verb[0];
+    EXPECT_TRUE(failed(run(all, {folder_.path(), without}), 1, "there is no /none/liblinnet_cuda.so"))
+        << verb[0];
   }
 }
 

@@ -20,7 +20,10 @@ void download(void* to, const void* from, size_t bytes) { std::memcpy(to, from, 
 void clear(void* at, size_t bytes) { std::memset(at, 0, bytes); }
 void nothing() {}
 
-size_t available() { return (most > 0 ? most : size_t{1} << 34) - stats.in_use; }
+size_t available() {
+  const size_t all = most > 0 ? most : size_t{1} << 34;
+  return all > stats.in_use ? all - stats.in_use : 0;
+}
 
 double seconds(void (*work)(void*), void* context) {
   const auto begin = std::chrono::steady_clock::now();

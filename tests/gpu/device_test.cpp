@@ -1,0 +1,48 @@
+// The GPU's library and its memory, apart from what is computed.
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+#include "gpu/support.h"
+
+namespace linnet::ops::test {
+namespace {
+
+TEST(GpuLibrary, OfAnotherInterfaceIsRefused) {
+  LINNET_NEED_GPU();
+  const char* path = std::getenv("LINNET_CUDA_LIBRARY");
+  if (path == nullptr) GTEST_SKIP() << "the library was found elsewhere";
+  void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(library, nullptr);
+  const auto entry = reinterpret_cast<bool (*)(int, GpuApi*, char*, size_t)>(dlsym(library, "linnet_open_gpu"));
+  ASSERT_NE(entry, nullptr);
+  GpuApi api{};
+  api.version = gpu().version + 1;
+  char problem[512] = "";
+  EXPECT_FALSE(entry(0, &api, problem, sizeof problem));
+  EXPECT_NE(std::string(problem).find("another version"), std::string::npos) << problem;
+  EXPECT_EQ(api.kernels, nullptr);
+  dlclose(library);
+}
+
+TEST(GpuMemory, WhatALimitHasNoRoomForIsASentence) {
+  LINNET_NEED_GPU();
+  const GpuApi& api = gpu();
+  const Shape large{int64_t{64} << 20};  // 256 MiB
+  for (const size_t limit :
+       {size_t{1}, api.stats().in_use + (size_t{1} << 20)}) {  // the first lies below what is in use
+    api.release_cached();                                      // what other tests left
+    api.limit(limit);
+    try {
+      Tensor::empty(large, DType::f32, the_gpu);
+      ADD_FAILURE() << "there was room";
+    } catch (const OutOfMemory& error) {
+      EXPECT_NE(std::string(error.what()).find("the GPU is out of memory"), std::string::npos) << error.what();
+    }
+    api.limit(0);
+  }
+  EXPECT_EQ(Tensor::empty(large, DType::f32, the_gpu).numel(), large.numel());
+}
+
+}  // namespace
+}  // namespace linnet::ops::test
