@@ -12,6 +12,7 @@
 #include "models/vae.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
+#include "support/sanitizers.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -21,32 +22,11 @@ namespace fs = std::filesystem;
 
 constexpr size_t megabyte = size_t{1} << 20;
 
-// The sanitizers take memory of their own.
-bool has_memory_of_its_own() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return false;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  return false;
-#endif
-#endif
-  return true;
-}
-
-template <class Module>
-void draw_all(Module& module) {
-  module.visit("", [](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned()) return;
-    Generator generator(nn::hash_name(name));
-    if (parameter.init.kind == nn::Init::Kind::zero) parameter.init = nn::Init::normal(0.02f);
-    nn::draw(parameter, generator);
-  });
-}
-
 class MemoryBudget : public testing::Test {
  protected:
   void SetUp() override {
-    if (!has_memory_of_its_own()) GTEST_SKIP() << "the sanitizer's own memory would be measured";
+    if (with_address_sanitizer || with_thread_sanitizer)
+      GTEST_SKIP() << "the sanitizer's own memory would be measured";
     fs::create_directories(folder_ / "model/tokenizer");
     fs::create_directories(folder_ / "model/transformer");
     fs::create_directories(folder_ / "model/vae");

@@ -24,12 +24,7 @@ DiTConfig small_config() {
 
 std::string write_small_model(const std::filesystem::path& path, const DiTConfig& config, bool class_names) {
   DiT model(config);
-  model.visit("", [](const std::string& name, nn::Parameter& parameter) {
-    if (!parameter.learned()) return;
-    Generator generator(nn::hash_name(name));
-    if (parameter.init.kind == nn::Init::Kind::zero) parameter.init = nn::Init::normal(0.05f);
-    nn::draw(parameter, generator);
-  });
+  draw_all(model);
   std::map<std::string, std::string> metadata;
   const auto names = linnet::class_names();
   if (class_names)

@@ -9,9 +9,20 @@
 
 namespace linnet::test {
 
+/// Draws every parameter, also those that start at zero: by its name alone.
+template <class Module>
+void draw_all(Module& module) {
+  module.visit("", [](const std::string& name, nn::Parameter& parameter) {
+    if (!parameter.learned()) return;
+    Generator generator(nn::hash_name(name));
+    if (parameter.init.kind == nn::Init::Kind::zero) parameter.init = nn::Init::normal(0.05f);
+    nn::draw(parameter, generator);
+  });
+}
+
 /// 16x16 pixels, 64 classes with the names of the data set `shapes`.
 DiTConfig small_config();
-/// Writes such a model, every parameter drawn (also those that start at zero), and returns the path.
+/// Writes such a model with draw_all(), and returns the path.
 std::string write_small_model(const std::filesystem::path& path, const DiTConfig& config = small_config(),
                               bool class_names = true);
 

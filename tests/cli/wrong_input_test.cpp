@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/small_model.h"
+#include "support/sanitizers.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -222,12 +223,6 @@ TEST_F(WrongInput, ImpossibleDataSetsAreRefused) {
   EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--count", "0"}), 2));
   EXPECT_TRUE(failed(linnet({"data", "shapes", "none/\nx", "--count", "-3"}), 2));
 }
-
-#ifdef __has_feature
-constexpr bool with_thread_sanitizer = __has_feature(thread_sanitizer);  // Clang's
-#else
-constexpr bool with_thread_sanitizer = false;
-#endif
 
 TEST_F(WrongInput, AFullDiskIsOneSentence) {
   if (with_thread_sanitizer) GTEST_SKIP() << "the thread sanitizer writes a larger file itself";
