@@ -10,31 +10,30 @@
 namespace linnet {
 namespace {
 
-// Of a whole module's parameters as they are used: matrices in the products' type, the rest in f32.
-template <class Module>
-size_t packed_bytes(Module& module, DType dtype) {
+// Of a whole module's parameters as they are used: matrices in a type of `bytes_of` a value, the rest in f32.
+template <class Module, class BytesOf>
+size_t packed_bytes(Module& module, BytesOf bytes_of) {
   size_t bytes = 0;
-  module.visit("", [&](const std::string&, nn::Parameter& p) {
+  module.visit("", [&](const std::string& name, nn::Parameter& p) {
     const bool matrix = p.shape.rank() > 1;
-    bytes += static_cast<size_t>(p.shape.numel()) * size_of(matrix ? dtype : DType::f32);
+    bytes += static_cast<size_t>(p.shape.numel()) * (matrix ? bytes_of(name, p.shape) : size_of(DType::f32));
   });
   return bytes;
 }
+template <class Module>
+size_t packed_bytes(Module& module, DType dtype) {
+  return packed_bytes(module, [dtype](const std::string&, const Shape&) { return size_of(dtype); });
+}
 
-// The same of a transformer, whose blocks' matrices may be in 8 bits: rounded here they stay beside their
+// Of a transformer, whose blocks' matrices may be in 8 bits: those that are rounded here stay beside their
 // packed copy.
-size_t packed_bytes(PixArt& shapes, const StageSizes& sizes) {
+size_t transformer_bytes(PixArt& shapes, const StageSizes& sizes) {
   if (sizes.products != DType::i8) return packed_bytes(shapes, sizes.products);
-  const DType floats = nn::hidden_type(DType::i8);
-  const size_t block_value =
-      (ops::have_int8_products() ? 1 : size_of(floats)) + (sizes.stored_in_8_bits ? 0 : 1);
-  size_t bytes = packed_bytes(shapes, floats);
-  shapes.visit("", [&](const std::string& name, nn::Parameter& p) {
-    if (!nn::is_block_matrix(name, p.shape)) return;
-    bytes -= static_cast<size_t>(p.shape.numel()) * size_of(floats);
-    bytes += static_cast<size_t>(p.shape.numel()) * block_value;
+  const size_t floats = size_of(nn::hidden_type(DType::i8));
+  const size_t rounded = (ops::have_int8_products() ? 1 : floats) + (sizes.stored_in_8_bits ? 0 : 1);
+  return packed_bytes(shapes, [=](const std::string& name, const Shape& shape) {
+    return nn::is_block_matrix(name, shape) ? rounded : floats;
   });
-  return bytes;
 }
 
 // The middle is what most is packed of before the file's pages are let go.
@@ -109,7 +108,7 @@ StageMemory plan_memory(const T5Encoder& encoder, const PixArtConfig& config, Va
   // 26 bytes for each of a token's channels in bf16 were measured (docs/performance.md), and 4 for each of the
   // matrices' types more in f32.
   const size_t channel = sizes.products == DType::f32 ? 48 : 32;
-  memory.transformer = packed_bytes(shapes, sizes) + block + sizes.made_weights +
+  memory.transformer = transformer_bytes(shapes, sizes) + block + sizes.made_weights +
                        tokens * static_cast<size_t>(config.hidden_size) * channel;
   if (!vae) return memory;
   memory.vae = packed_bytes(*vae, vae->product_dtype()) + stored_bytes_of_middle(*vae);
