@@ -136,7 +136,7 @@ void replay(void* recording) {
 void download(void* to, const void* from, size_t bytes) {
   if (being_recorded != nullptr) fail("what is being recorded cannot be read yet");
   must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "copying from it");
-  must(cudaStreamSynchronize(stream()), "waiting for it");
+  wait_for_stream();
 }
 
 void copy(void* to, const void* from, size_t bytes) {
@@ -144,8 +144,6 @@ void copy(void* to, const void* from, size_t bytes) {
 }
 
 void clear(void* at, size_t bytes) { must(cudaMemsetAsync(at, 0, bytes, stream()), "clearing memory"); }
-
-void synchronize() { must(cudaStreamSynchronize(stream()), "waiting for it"); }
 
 double seconds(void (*work)(void*), void* context) {
   cudaEvent_t begin = nullptr, end = nullptr;
@@ -197,6 +195,28 @@ void must(cudaError_t result, const char* doing) {
     fail(fmt::format("the GPU failed while {}: {}", doing, cudaGetErrorString(result)));
 }
 
+void wait_for_stream() { must(cudaStreamSynchronize(stream()), "waiting for it"); }
+
+Room room() {
+  Room result{};
+  stream();  // so that this thread is on the card
+  must(cudaMemGetInfo(&result.free, &result.total), "asking for its memory");
+  return result;
+}
+
+void* obtain_segment(size_t bytes) {
+  void* segment = nullptr;
+  stream();
+  if (cudaMalloc(&segment, bytes) == cudaSuccess) return segment;
+  cudaGetLastError();  // it is dealt with
+  return nullptr;
+}
+
+void release_segment(void* segment, size_t) { cudaFree(segment); }
+
+void* allocate(size_t bytes) { return take_block(bytes); }
+void give(void* block, size_t bytes) { give_block(block, bytes); }
+
 void upload(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
   if (being_recorded == nullptr) return staging().upload(to, from, bytes);
@@ -225,7 +245,7 @@ void open_device(int index, GpuApi& api) {
   api.download = download;
   api.copy = copy;
   api.clear = clear;
-  api.synchronize = synchronize;
+  api.synchronize = wait_for_stream;
   api.begin_recording = begin_recording;
   api.end_recording = end_recording;
   api.replay = replay;

@@ -8,6 +8,7 @@
 
 #include <linnet/error.h>
 
+#include "core/poison.h"
 #include "core/segments.h"
 #include "cuda/device.h"
 
@@ -24,22 +25,24 @@ size_t reserved = 0, most_reserved = 0;  // of all segments, and how much they m
 
 void* obtain(size_t bytes) {
   if (most_reserved > 0 && reserved + bytes > most_reserved) return nullptr;
-  void* segment = nullptr;
-  stream();  // so that this thread is on the card
-  if (cudaMalloc(&segment, bytes) != cudaSuccess) {
-    cudaGetLastError();  // it is dealt with
-    return nullptr;
-  }
-  reserved += bytes;
+  void* const segment = obtain_segment(bytes);
+  if (segment != nullptr) reserved += bytes;
   return segment;
 }
 
 void release(void* segment, size_t bytes) {
-  cudaFree(segment);
+  release_segment(segment, bytes);
   reserved -= bytes;
 }
 
+#ifdef LINNET_ADDRESS_SANITIZER
+constexpr size_t gap = 1;  // behind each block, on the emulated card: what the sanitizer watches
+#else
+constexpr size_t gap = 0;
+#endif
+
 size_t rounded(size_t bytes) {
+  bytes += gap;
   const size_t step = bytes < large ? small_step : Segments::granularity;
   return std::max(small_step, (bytes + step - 1) / step * step);
 }
@@ -90,8 +93,7 @@ Pools& pools() {
 std::string mebibytes(size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / mib); }
 
 [[noreturn]] void out_of_memory(size_t wanted, size_t in_use) {
-  size_t free = 0, total = 0;
-  cudaMemGetInfo(&free, &total);
+  auto [free, total] = room();
   if (most_reserved > 0) total = std::min(total, most_reserved);
   throw OutOfMemory(fmt::format(
       "the GPU is out of memory: {} more wanted, {} in use and {} free of {}; fewer pictures at once take "
@@ -107,14 +109,14 @@ void delete_if_empty(Pool* pool) {
 
 }  // namespace
 
-void* allocate(size_t bytes) {
+void* take_block(size_t bytes) {
   Pools& all = pools();
   const std::scoped_lock lock(all.mutex);
   const size_t size = rounded(bytes);
   Pool& pool = all.active != nullptr ? *all.active : all.shared;
   void* block = pool.take(size);
   if (block == nullptr && all.active == nullptr) {
-    must(cudaStreamSynchronize(stream()), "waiting for it");
+    wait_for_stream();
     all.shared.release_cached();
     block = pool.take(size);
   }
@@ -125,7 +127,7 @@ void* allocate(size_t bytes) {
   return block;
 }
 
-void give(void* block, size_t bytes) {
+void give_block(void* block, size_t bytes) {
   Pools& all = pools();
   const std::scoped_lock lock(all.mutex);
   const size_t size = rounded(bytes);
@@ -163,9 +165,7 @@ MemoryStats pool_stats() {
 
 size_t pool_available() {
   const std::scoped_lock lock(pools().mutex);
-  size_t free = 0, total = 0;
-  stream();  // tells the thread its card
-  must(cudaMemGetInfo(&free, &total), "asking for its memory");
+  size_t free = room().free;
   if (most_reserved > 0) free = std::min(free, most_reserved - std::min(most_reserved, reserved));
   return free + reserved - std::min(reserved, pools().in_use);
 }
@@ -177,7 +177,7 @@ void reset_pool_peak() {
 
 void release_cached_blocks() {
   const std::scoped_lock lock(pools().mutex);
-  must(cudaStreamSynchronize(stream()), "waiting for it");
+  wait_for_stream();
   pools().shared.release_cached();
 }
 

@@ -120,7 +120,7 @@ template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef LINNET_CUDA_EMULATED
-  emulation::run(grid, block, shared, [&] { kernel(static_cast<Params>(args)...); });
+  emulation::put([=] { emulation::run(grid, block, shared, [&] { kernel(static_cast<Params>(args)...); }); });
 #else
   const cudaStream_t queue = stream();  // which also tells the thread its card
   if (shared > 48 * 1024)

@@ -25,14 +25,14 @@ namespace {
 // What a block that multiplies tiles may have of shared memory: nothing, where cards cannot multiply them.
 size_t shared_limit() {
 #ifdef LINNET_CUDA_EMULATED
-  return 99 * 1024;  // what the smallest of them have
+  const int bytes = 99 * 1024;  // what the smallest of them have
 #else
   int device = 0, bytes = 0;
   must(cudaGetDevice(&device), "asking for the device");
   must(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
        "asking for its shared memory");
-  return architecture_of_kernels() < 80 ? 0 : static_cast<size_t>(bytes);
 #endif
+  return architecture_of_kernels() < 80 ? 0 : static_cast<size_t>(bytes);
 }
 
 }  // namespace

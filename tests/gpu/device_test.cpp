@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "gpu/support.h"
+#include "ops/matmul.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -23,6 +24,14 @@ TEST(GpuLibrary, OfAnotherInterfaceIsRefused) {
   EXPECT_NE(std::string(problem).find("another version"), std::string::npos) << problem;
   EXPECT_EQ(api.kernels, nullptr);
   dlclose(library);
+}
+
+TEST(GpuDevice, ProductsAreOfTheTypeThatItsTensorCoresKnow) {
+  LINNET_NEED_GPU();
+  const bool has_bf16 = gpu().info.architecture >= 80;
+  EXPECT_EQ(fastest_product_dtype(the_gpu), has_bf16 ? DType::bf16 : DType::f16);
+  EXPECT_EQ(fastest_wide_product_dtype(the_gpu), has_bf16 ? DType::bf16 : DType::f32);
+  EXPECT_EQ(product_dtype_from_name("auto", the_gpu), fastest_product_dtype(the_gpu));
 }
 
 TEST(GpuMemory, WhatALimitHasNoRoomForIsASentence) {

@@ -45,6 +45,8 @@ void publish(const void* own, size_t bytes);
 
 /// Runs body once for each thread of each block.
 void run(const dim3& grid, const dim3& block, size_t shared, const std::function<void()>& body);
+/// Onto the stream: done at once, or, while a recording is made, by each of its replays.
+void put(std::function<void()> work);
 
 }  // namespace linnet::cuda::emulation
 

@@ -52,7 +52,7 @@ void matmul(const MatrixView& a, const MatrixView& b, View bias, Activation acti
     with_float(into.dtype, [&](auto* out) {
       using In = Pointee<decltype(in)>;
       using Out = Pointee<decltype(out)>;
-      multiply<In, Out>(a, b, bias.as<Out>(), activation, accumulate, into.as<Out>());
+      emulation::put([=] { multiply<In, Out>(a, b, bias.as<Out>(), activation, accumulate, into.as<Out>()); });
     });
   });
 }
@@ -114,7 +114,8 @@ void convolve(const ops::GpuConv& conv, View x, View weight, View bias, View y) 
   with_float(x.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
     in_parts(conv, most_values, [&](const ops::GpuConv& part, int64_t x_at, int64_t y_at) {
-      convolve_all(part, x.as<T>() + x_at, weight.as<T>(), bias.as<T>(), y.as<T>() + y_at);
+      emulation::put(
+          [=] { convolve_all(part, x.as<T>() + x_at, weight.as<T>(), bias.as<T>(), y.as<T>() + y_at); });
     });
   });
 }
