@@ -257,7 +257,10 @@ void LatentFolder::add(LatentShard shard, const std::string& source) {
       places_.push_back({number, row++, static_cast<int32_t>(group), static_cast<int32_t>(i)});
   if (has_texts()) {
     const int64_t width = shard.no_text.size(1);
-    if (shards_.empty()) text_width_ = width;
+    if (shards_.empty()) {
+      text_width_ = width;
+      text_dtype_ = shard.states.dtype();
+    }
     check(width == text_width_, "{}: its texts' states are {} wide, and others {}", source, width, text_width_);
   }
   shards_.push_back(std::move(shard));
@@ -283,10 +286,10 @@ Tensor LatentFolder::text(int64_t picture) const {
   const Place place = places_[static_cast<size_t>(picture)];
   const LatentShard& shard = shards_[static_cast<size_t>(place.shard)];
   const int64_t* offsets = shard.offsets.data<int64_t>() + place.row;
-  return shard.states.rows(offsets[0], offsets[1]).to(DType::f32);
+  return shard.states.rows(offsets[0], offsets[1]).to(text_dtype_);
 }
 
-Tensor LatentFolder::no_text() const { return shards_.front().no_text.to(DType::f32); }
+Tensor LatentFolder::no_text() const { return shards_.front().no_text.to(text_dtype_); }
 
 int64_t LatentFolder::label(int64_t picture) const {
   const Place place = places_[static_cast<size_t>(picture)];

@@ -81,7 +81,8 @@ class LatentFolder {
   const std::vector<std::string>& class_names() const { return class_names_; }
 
   int64_t label(int64_t picture) const;
-  /// The states of a picture's text, or of no text: (tokens, text_width()) f32.
+  /// The states of a picture's text, or of no text: (tokens, text_width()) of the type in which the first shard
+  /// has them, f16 or f32.
   Tensor text(int64_t picture) const;
   Tensor no_text() const;
   /// Draws a picture's latents as diffusion takes them, (mean + e^(logvar/2)·noise − shift)·scaling; noise and
@@ -98,6 +99,7 @@ class LatentFolder {
 
   LatentSettings settings_;
   int64_t text_width_ = 0;
+  DType text_dtype_ = DType::f32;
   std::vector<LatentShard> shards_;
   std::vector<Place> places_;
   std::vector<std::string> class_names_;

@@ -261,6 +261,10 @@ class TextLatents : public testing::Test {
     settings_.bucketed = true;
     settings_.text_encoder = "t5";
     fs::create_directories(folder_ / "latents");
+    write({DType::f32, DType::f32});
+  }
+  // With the states of each shard's texts in a type.
+  void write(const std::array<DType, 2>& types) {
     for (int64_t shard = 0; shard < 2; ++shard) {
       const auto group = [&](int64_t count, int64_t height, int64_t width) {
         const Tensor mean = Tensor::full({count, 2, height, width}, static_cast<float>(shard));
@@ -272,8 +276,9 @@ class TextLatents : public testing::Test {
       std::vector<int64_t> offsets{0};
       for (int64_t i = 0; i < 6; ++i) offsets.push_back(offsets.back() + 1 + i);
       s.offsets = Tensor::from<int64_t>(offsets);
-      s.states = Tensor::full({offsets.back(), 24}, static_cast<float>(10 + shard));
-      s.no_text = Tensor::full({1, 24}, -1.0f);
+      const DType type = types[static_cast<size_t>(shard)];
+      s.states = Tensor::full({offsets.back(), 24}, static_cast<float>(10 + shard)).to(type);
+      s.no_text = Tensor::full({1, 24}, -1.0f).to(type);
       write_latent_shard(shard_path(folder_ / "latents", shard, 2), s, settings_);
     }
   }
@@ -315,6 +320,23 @@ TEST_F(TextLatents, ADroppedTextIsThatOfNoText) {
   const Batch batch = data->batch(0);
   EXPECT_EQ(batch.texts.length(0), 1);
   EXPECT_EQ(batch.texts.states.data<float>()[0], -1.0f);
+}
+
+TEST_F(TextLatents, StatesStayInTheTypeOfTheFirstShard) {
+  const auto states = [&](const std::vector<std::string>& more) {
+    return open_data(config(more))->batch(0).texts.states;
+  };
+  write({DType::f16, DType::f32});
+  const Tensor mixed = states({});
+  EXPECT_EQ(mixed.dtype(), DType::f16);
+  const Tensor values = mixed.to(DType::f32);
+  for (const float x : values.values<float>()) EXPECT_TRUE(x == 10.0f || x == 11.0f) << x;
+  EXPECT_EQ(states({"text.dropout=0.999"}).to(DType::f32).data<float>()[0], -1.0f);
+  write({DType::f16, DType::f16});
+  const TrainConfig c = config();
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  EXPECT_TRUE(std::isfinite(trainer.step(data->batch(0)).loss));
 }
 
 TEST_F(TextLatents, ASizeOfWhichThereAreTooFewWaitsAndTooFewOfAllAreRefused) {
