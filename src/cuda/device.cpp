@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -30,19 +31,20 @@ Card& card() {
 }
 
 // What is to be uploaded goes through a ring of pinned buffers, so that the caller's memory is free at once and
-// the copy runs beside what the CPU does next. A buffer is filled again when the copies out of it are done.
+// the copy runs beside what the CPU does next. A buffer is filled again when the copies out of it are done. As
+// long as they are not, the ring grows: a step of training puts its batch there while the step before still
+// runs.
 class Staging {
  public:
   void upload(void* to, const void* from, size_t bytes) {
     const std::scoped_lock lock(mutex_);
     while (bytes > 0) {
-      Buffer& buffer = current();
+      if (used_ >= buffer_bytes) turn();
       const size_t part = std::min(bytes, buffer_bytes - used_);
-      char* const staged = buffer.memory + used_;
+      char* const staged = ring_.back().memory + used_;
       std::memcpy(staged, from, part);
       must(cudaMemcpyAsync(to, staged, part, cudaMemcpyHostToDevice, stream()), "copying to it");
       used_ += (part + alignment - 1) / alignment * alignment;
-      if (used_ >= buffer_bytes) turn();
       to = static_cast<char*>(to) + part;
       from = static_cast<const char*>(from) + part;
       bytes -= part;
@@ -50,33 +52,44 @@ class Staging {
   }
 
  private:
-  static constexpr size_t buffers = 4, buffer_bytes = size_t{16} << 20, alignment = 256;
+  static constexpr size_t most_buffers = 32, buffer_bytes = size_t{16} << 20, alignment = 256;
 
   struct Buffer {
     char* memory = nullptr;
     cudaEvent_t done = nullptr;
   };
 
-  Buffer& current() {
-    Buffer& buffer = ring_[at_];
-    if (buffer.memory == nullptr) {
-      must(cudaHostAlloc(reinterpret_cast<void**>(&buffer.memory), buffer_bytes, cudaHostAllocDefault),
-           "asking for pinned memory");
-      must(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming), "making an event");
+  void turn() {
+    if (!ring_.empty()) must(cudaEventRecord(ring_.back().done, stream()), "marking a copy");
+    if (!grow()) {
+      must(cudaEventSynchronize(ring_.front().done), "copying to it");
+      ring_.push_back(ring_.front());
+      ring_.pop_front();
     }
-    return buffer;
+    used_ = 0;
   }
 
-  void turn() {
-    must(cudaEventRecord(ring_[at_].done, stream()), "marking a copy");
-    at_ = (at_ + 1) % buffers;
-    used_ = 0;
-    if (ring_[at_].done != nullptr) must(cudaEventSynchronize(ring_[at_].done), "copying to it");
+  // By a buffer, if the oldest is still in use and there may be more.
+  bool grow() {
+    const bool wanted = ring_.empty() || (ring_.size() < most_buffers &&
+                                          cudaEventQuery(ring_.front().done) == cudaErrorNotReady);
+    if (!wanted) return false;
+    Buffer buffer;
+    const cudaError_t result =
+        cudaHostAlloc(reinterpret_cast<void**>(&buffer.memory), buffer_bytes, cudaHostAllocDefault);
+    if (result != cudaSuccess && !ring_.empty()) {
+      cudaGetLastError();  // it is dealt with
+      return false;
+    }
+    must(result, "asking for pinned memory");
+    must(cudaEventCreateWithFlags(&buffer.done, cudaEventDisableTiming), "making an event");
+    ring_.push_back(buffer);
+    return true;
   }
 
   std::mutex mutex_;
-  Buffer ring_[buffers];
-  size_t at_ = 0, used_ = 0;
+  std::deque<Buffer> ring_;     // the last is being filled, the first holds the oldest copies
+  size_t used_ = buffer_bytes;  // of the last; as if full, so that the first comes with the first upload
 };
 
 Staging& staging() {
