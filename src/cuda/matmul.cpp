@@ -5,6 +5,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -77,16 +78,21 @@ Operand operand(const MatrixView& m, int64_t step) {
   fail("a matrix for a product on the GPU needs neighbours along its rows or its columns");
 }
 
+// What is done to the sums before they are stored; of the last two `kept` is written or read.
+enum class Epilogue : uint8_t { none, gelu, gelu_keeping, gelu_gradient };
+
 struct Product {
   Operand left, right, into;  // of Cᵀ = Bᵀ·Aᵀ: B, A and C
-  const void* bias;
-  Activation activation;
-  bool accumulate, tf32;
-  int64_t batch;
+  bool tf32;
+  const void* bias = nullptr;
+  Epilogue epilogue = Epilogue::none;
+  void* kept = nullptr;  // laid out as `into`
+  bool accumulate = false;
+  int64_t batch = 1;
 
   auto key() const {
-    return std::tuple(left.key(), right.key(), into.key(), bias ? alignment_of(bias) : 0u, activation,
-                      accumulate, tf32, batch);
+    return std::tuple(left.key(), right.key(), into.key(), tf32, bias ? alignment_of(bias) : 0u, epilogue,
+                      kept ? alignment_of(kept) : 0u, accumulate, batch);
   }
 };
 
@@ -97,9 +103,12 @@ struct Description {
 };
 
 cublasLtEpilogue_t epilogue_of(const Product& p) {
-  if (p.activation == Activation::gelu_tanh)
-    return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
-  return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  switch (p.epilogue) {
+    case Epilogue::gelu: return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    case Epilogue::gelu_keeping: return p.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+    case Epilogue::gelu_gradient: return CUBLASLT_EPILOGUE_DGELU;
+    default: return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
 }
 
 template <class T>
@@ -135,6 +144,10 @@ Description describe(const Product& p) {
     set(d.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     set(d.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(p.into.dtype));
   }
+  if (p.kept) {
+    set(d.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.kept);
+    set(d.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.into.pitch);
+  }
   d.left = layout(p.left, p.batch);
   d.right = layout(p.right, p.batch);
   d.into = layout(p.into, p.batch);
@@ -148,8 +161,8 @@ void prefer(cublasLtMatmulPreferenceOpaque_t& preference, cublasLtMatmulPreferen
        "describing a product");
 }
 
-// The best way that cuBLASLt knows of those that it can go.
-cublasLtMatmulAlgo_t recommended(const Product& p, Description& d) {
+// The best way that cuBLASLt knows of those that it can go, if there is one.
+std::optional<cublasLtMatmulAlgo_t> recommended(const Product& p, Description& d) {
   cublasLtMatmulPreferenceOpaque_t preference;
   must(cublasLtMatmulPreferenceInit(&preference), "describing a product");
   prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
@@ -164,13 +177,12 @@ cublasLtMatmulAlgo_t recommended(const Product& p, Description& d) {
       handle(), &d.operation, &d.left, &d.right, &d.into, &d.into, &preference, asked, results, &count);
   for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < count; ++i)
     if (results[i].state == CUBLAS_STATUS_SUCCESS) return results[i].algo;
-  fail("cuBLASLt knows no way to multiply matrices of " + std::string(name_of(p.left.dtype)) + " into " +
-       std::string(name_of(p.into.dtype)) + " on this GPU");
+  return std::nullopt;
 }
 
-cublasLtMatmulAlgo_t algorithm_of(const Product& p, Description& d) {
+std::optional<cublasLtMatmulAlgo_t> algorithm_of(const Product& p, Description& d) {
   static std::mutex mutex;
-  static auto* const known = new std::map<decltype(p.key()), cublasLtMatmulAlgo_t>;
+  static auto* const known = new std::map<decltype(p.key()), std::optional<cublasLtMatmulAlgo_t>>;
   const std::scoped_lock lock(mutex);
   const auto key = p.key();
   if (const auto found = known->find(key); found != known->end()) return found->second;
@@ -178,29 +190,76 @@ cublasLtMatmulAlgo_t algorithm_of(const Product& p, Description& d) {
   return known->emplace(key, recommended(p, d)).first->second;
 }
 
-void multiply(const Product& p) {
+// False if there is no way to compute it.
+bool multiplied(const Product& p) {
   Description d = describe(p);
-  const cublasLtMatmulAlgo_t algorithm = algorithm_of(p, d);
+  const std::optional<cublasLtMatmulAlgo_t> algorithm = algorithm_of(p, d);
+  if (!algorithm) return false;
   const float one = 1.0f, kept = p.accumulate ? 1.0f : 0.0f;
   void* const into = const_cast<void*>(p.into.data);
   must(cublasLtMatmul(handle(), &d.operation, &one, p.left.data, &d.left, p.right.data, &d.right, &kept, into,
-                      &d.into, into, &d.into, &algorithm, workspace(), workspace_bytes, stream()),
+                      &d.into, into, &d.into, &*algorithm, workspace(), workspace_bytes, stream()),
        "multiplying matrices");
+  return true;
 }
 
-Operand result(const MatrixView& a, const MatrixView& b, View into, int64_t step) {
-  return operand({into.data, into.dtype, a.rows, b.columns, b.columns, 1}, step);
+void multiply(const Product& p) {
+  if (!multiplied(p))
+    fail("cuBLASLt knows no way to multiply matrices of " + std::string(name_of(p.left.dtype)) + " into " +
+         std::string(name_of(p.into.dtype)) + " on this GPU");
+}
+
+// With the distance from one operand to the next of a batch.
+Product product_of(const MatrixView& a, const MatrixView& b, View into, bool tf32, int64_t a_step = 0,
+                   int64_t b_step = 0, int64_t into_step = 0) {
+  const MatrixView c{into.data, into.dtype, a.rows, b.columns, b.columns, 1};
+  return {operand(b, b_step), operand(a, a_step), operand(c, into_step), tf32};
 }
 
 void matmul(const MatrixView& a, const MatrixView& b, View bias, Activation activation, bool accumulate,
             bool tf32, View into) {
-  multiply({operand(b, 0), operand(a, 0), result(a, b, into, 0), bias.data, activation, accumulate, tf32, 1});
+  Product p = product_of(a, b, into, tf32);
+  p.bias = bias.data;
+  p.epilogue = activation == Activation::gelu_tanh ? Epilogue::gelu : Epilogue::none;
+  p.accumulate = accumulate;
+  multiply(p);
+}
+
+const ops::ActivationKernels& activations() {
+  static const ops::ActivationKernels table = [] {
+    ops::ActivationKernels t{};
+    fill(t);
+    return t;
+  }();
+  return table;
+}
+
+// What keeps or reads a second matrix, cuBLASLt has not for every type, shape and card.
+void matmul_gelu(const MatrixView& a, const MatrixView& b, View bias, bool tf32, View kept, View into) {
+  Product p = product_of(a, b, into, tf32);
+  p.bias = bias.data;
+  p.epilogue = Epilogue::gelu_keeping;
+  p.kept = kept.data;
+  if (multiplied(p)) return;
+  matmul(a, b, bias, Activation::none, false, tf32, kept);
+  activations().forward(ops::GpuActivation::gelu_tanh, kept, into, a.rows * b.columns);
+}
+
+void matmul_gelu_gradient(const MatrixView& a, const MatrixView& b, bool tf32, View kept, View into) {
+  Product p = product_of(a, b, into, tf32);
+  p.epilogue = Epilogue::gelu_gradient;
+  p.kept = kept.data;
+  if (multiplied(p)) return;
+  matmul(a, b, {}, Activation::none, false, tf32, into);
+  activations().backward(ops::GpuActivation::gelu_tanh, kept, into, into, a.rows * b.columns);
 }
 
 void matmul_batch(const MatrixView& a, const MatrixView& b, int64_t a_step, int64_t b_step, int64_t into_step,
                   int64_t batch, bool accumulate, bool tf32, View into) {
-  multiply({operand(b, b_step), operand(a, a_step), result(a, b, into, into_step), nullptr, Activation::none,
-            accumulate, tf32, batch});
+  Product p = product_of(a, b, into, tf32, a_step, b_step, into_step);
+  p.accumulate = accumulate;
+  p.batch = batch;
+  multiply(p);
 }
 
 const char* engine() {
@@ -215,7 +274,7 @@ const char* engine() {
 }  // namespace
 
 void fill(ops::ProductKernels& table) {
-  table = {matmul, matmul_batch, quantize_rows, dequantize_rows, engine};
+  table = {matmul, matmul_gelu, matmul_gelu_gradient, matmul_batch, quantize_rows, dequantize_rows, engine};
 }
 
 }  // namespace linnet::cuda

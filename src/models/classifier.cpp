@@ -69,8 +69,7 @@ Tensor Classifier::features(const Tensor& x) const {
   Tensor h = ops::add_positions(patches_.forward(x), positions_);  // (batch, tokens, width)
   for (const Block& block : blocks_) {
     h = ops::add(h, block.attn->forward(normalised(h), grid, grid));
-    const Tensor hidden = block.fc1.forward(normalised(h), DType::f32, ops::Activation::gelu_tanh);
-    h = ops::add(h, block.fc2.forward(hidden, DType::f32));
+    h = ops::add(h, nn::feed_forward(block.fc1, block.fc2, normalised(h), DType::f32));
   }
   return ops::mean_tokens(normalised(h));  // (batch, width)
 }

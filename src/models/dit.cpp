@@ -24,8 +24,7 @@ ops::Residual DiTBlock::forward(ops::Residual stream, const Tensor& conditioning
   const auto [x, h] = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, dtype);
   const auto [mixed, h2] =
       ops::join_and_norm({x, m[2], attn_->forward(h, grid, grid)}, m[3], m[4], norm_epsilon, dtype);
-  const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);  // (batch, tokens, 4·width)
-  return {mixed, m[5], fc2_.forward(hidden, dtype)};
+  return {mixed, m[5], nn::feed_forward(fc1_, fc2_, h2, dtype)};
 }
 
 void DiTBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -65,9 +65,7 @@ ops::Residual PixArtBlock::forward(ops::Residual stream, const Tensor& modulatio
   const auto [told, h2] =
       ops::join_and_norm({mixed, {}, cross_proj_.forward(attended, DType::f32).reshape(mixed.shape())}, m[3],
                          m[4], norm_epsilon, dtype);
-
-  const Tensor hidden = fc1_.forward(h2, dtype, ops::Activation::gelu_tanh);
-  return {told, m[5], fc2_.forward(hidden, dtype)};
+  return {told, m[5], nn::feed_forward(fc1_, fc2_, h2, dtype)};
 }
 
 void PixArtBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {
@@ -138,9 +136,8 @@ Tensor PixArt::forward(const Tensor& x, const Tensor& t, const TextStates& texts
   const Tensor time = time_and_size(t, batch, told);
   const Tensor modulation = t_block_.forward(ops::silu(time, DType::f32), DType::f32);
   const DType dtype = nn::hidden_type(product_dtype_, patches.device());
-  const Tensor text = text_fc2_.forward(
-      text_fc1_.forward(ops::cast(texts.states.to(patches.device()), dtype), dtype, ops::Activation::gelu_tanh),
-      dtype);
+  const Tensor text =
+      nn::feed_forward(text_fc1_, text_fc2_, ops::cast(texts.states.to(patches.device()), dtype), dtype);
   const ops::Offsets& offsets = texts.offsets;
   for (const PixArtBlock& block : blocks_) {
     if (checkpointing_)

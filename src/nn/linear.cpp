@@ -36,6 +36,13 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
   return ops::linear(x, as_matrix(weight.value), bias.value, activation, out_dtype);
 }
 
+Tensor feed_forward(const Linear& first, const Linear& second, const Tensor& x, DType out_dtype) {
+  const bool learns = Tape::active() && !first.weight.frozen && !second.weight.frozen;
+  if (!learns) return second.forward(first.forward(x, x.dtype(), ops::Activation::gelu_tanh), out_dtype);
+  return ops::feed_forward(x, {as_matrix(first.weight.value), first.bias.value},
+                           {as_matrix(second.weight.value), second.bias.value}, out_dtype);
+}
+
 // The weight comes to x's GPU for this product.
 Tensor Linear::visiting(const Tensor& x, DType out_dtype, ops::Activation activation) const {
   if (is_recording()) fail("a recording would keep a copy of every matrix that visits the GPU");

@@ -46,4 +46,7 @@ class Linear {
   mutable Tensor frozen_bias_;
 };
 
+/// second(gelu_tanh(first(x))), the hidden values in x's type: what follows attention in a transformer's block.
+Tensor feed_forward(const Linear& first, const Linear& second, const Tensor& x, DType out_dtype);
+
 }  // namespace linnet::nn

@@ -160,7 +160,12 @@ struct ProductKernels {
   /// f32 is f32 all through unless tf32.
   void (*matmul)(const MatrixView& a, const MatrixView& b, View bias, Activation activation, bool accumulate,
                  bool tf32, View into);
-  /// The same for `batch` products whose operands lie a_step, b_step, into_step elements apart; no bias.
+  /// kept = a·b + bias, into = gelu_tanh(kept); all of a's type.
+  void (*matmul_gelu)(const MatrixView& a, const MatrixView& b, View bias, bool tf32, View kept, View into);
+  /// into = (a·b)∘gelu_tanh'(kept), what goes back through that; all of a's type.
+  void (*matmul_gelu_gradient)(const MatrixView& a, const MatrixView& b, bool tf32, View kept, View into);
+  /// The same as matmul for `batch` products whose operands lie a_step, b_step, into_step elements apart; no
+  /// bias.
   void (*matmul_batch)(const MatrixView& a, const MatrixView& b, int64_t a_step, int64_t b_step,
                        int64_t into_step, int64_t batch, bool accumulate, bool tf32, View into);
   /// ops/int8_linear.h: rows of any float type to i8 and the scale of each (f32); not finite: the scale is NaN.

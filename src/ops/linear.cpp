@@ -3,6 +3,7 @@
 #include "core/tape.h"
 #include "ops/activation.h"
 #include "ops/cast.h"
+#include "ops/gpu_kernels.h"
 #include "ops/reduce.h"
 
 namespace linnet::ops {
@@ -29,17 +30,39 @@ void add_weight_gradient(const std::shared_ptr<GradSlot>& slot, const Shape& sha
   accumulate_grad(slot, result);
 }
 
-// Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows. dW is always f32: it is what the
-// optimiser adds up.
-void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight,
-                     const std::shared_ptr<GradSlot>& dx, const std::shared_ptr<GradSlot>& dweight,
-                     const std::shared_ptr<GradSlot>& dbias) {
-  const Tensor g = cast(gradient, x.dtype());
-  const MatrixView g_rows{g.address(), g.dtype(), x.shape().rows(), weight.size(0), weight.size(0), 1};
-  if (dx) add_product(dx, x.shape(), x.dtype(), x.device(), g_rows, as_matrix(weight));
-  if (dweight) add_weight_gradient(dweight, weight.shape(), x.device(), g_rows, as_matrix(x));
-  if (dbias) accumulate_grad(dbias, sum_rows(g.reshape({x.shape().rows(), weight.size(0)})));
+using Slot = std::shared_ptr<GradSlot>;
+
+// Gradients of y = x·Wᵀ + b: dx = g·W, dW = gᵀ·x, db = Σ g over rows; g (rows, out) of x's type. dW is always
+// f32: it is what the optimiser adds up.
+void learned_backward(const Tensor& g, const Tensor& x, const Tensor& weight, const Slot& dweight,
+                      const Slot& dbias) {
+  if (dweight) add_weight_gradient(dweight, weight.shape(), x.device(), as_matrix(g), as_matrix(x));
+  if (dbias) accumulate_grad(dbias, sum_rows(g));
 }
+void linear_backward(const Tensor& gradient, const Tensor& x, const Tensor& weight, const Slot& dx,
+                     const Slot& dweight, const Slot& dbias) {
+  const Tensor g = cast(gradient, x.dtype()).reshape({x.shape().rows(), weight.size(0)});
+  if (dx) add_product(dx, x.shape(), x.dtype(), x.device(), as_matrix(g), as_matrix(weight));
+  learned_backward(g, x, weight, dweight, dbias);
+}
+
+// What the gradient of the two layers together needs of them.
+struct FeedForward {
+  Tensor x, first, second;  // the weights in x's type
+  Tensor kept, hidden;      // before GELU, and after it
+  Slot dx, dfirst, dfirst_bias, dsecond, dsecond_bias;
+
+  void backward(const Tensor& gradient) const {
+    const int64_t rows = x.shape().rows();
+    const Tensor g = cast(gradient, x.dtype()).reshape({rows, second.size(0)});
+    learned_backward(g, hidden, second, dsecond, dsecond_bias);
+    if (!dx && !dfirst && !dfirst_bias) return;
+    const Tensor inner = Tensor::empty({rows, first.size(0)}, x.dtype(), x.device());
+    gpu_kernels().product.matmul_gelu_gradient(as_matrix(g), as_matrix(second), tf32_is_allowed(), kept.view(),
+                                               inner.view());
+    linear_backward(inner, x, first, dx, dfirst, dfirst_bias);
+  }
+};
 
 }  // namespace
 
@@ -68,6 +91,38 @@ Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, A
   Tensor y = Tensor::empty(x.shape().with_last(weight.out_features()), out_dtype, weight.device());
   const Tensor operand = cast(x.detach().to(weight.device()), weight.dtype());
   weight.apply(as_matrix(operand), y, {.bias = bias.detach(), .activation = activation});
+  return y;
+}
+
+Tensor feed_forward(const Tensor& x, const LinearWeights& first, const LinearWeights& second, DType out_dtype) {
+  const bool record = wants_grad(x, first.weight, first.bias) || wants_grad(x, second.weight, second.bias);
+  if (!record || !x.on_gpu()) {
+    const Tensor hidden = linear(x, first.weight, first.bias, Activation::gelu_tanh, x.dtype());
+    return linear(hidden, second.weight, second.bias, Activation::none, out_dtype);
+  }
+  check(first.weight.shape().rank() == 2 && second.weight.shape().rank() == 2 &&
+            x.shape()[-1] == first.weight.size(1) && first.weight.size(0) == second.weight.size(1),
+        "layers with weights {} and {} cannot follow each other on an input of shape {}",
+        to_string(first.weight.shape()), to_string(second.weight.shape()), to_string(x.shape()));
+  const auto as_x = [&](const Tensor& t) {
+    return t.defined() ? cast(t.detach().to(x.device()), x.dtype()) : Tensor();
+  };
+  const Shape inner = x.shape().with_last(first.weight.size(0));
+  const FeedForward f{x.detach(),
+                      as_x(first.weight),
+                      as_x(second.weight),
+                      Tensor::empty(inner, x.dtype(), x.device()),
+                      Tensor::empty(inner, x.dtype(), x.device()),
+                      x.grad_slot(),
+                      first.weight.grad_slot(),
+                      first.bias.grad_slot(),
+                      second.weight.grad_slot(),
+                      second.bias.grad_slot()};
+  gpu_kernels().product.matmul_gelu(as_matrix(x), as_matrix(f.first).transposed(), as_x(first.bias).view(),
+                                    tf32_is_allowed(), f.kept.view(), f.hidden.view());
+  Tensor y = Tensor::empty(x.shape().with_last(second.weight.size(0)), out_dtype, x.device());
+  matmul(as_matrix(f.hidden), as_matrix(f.second).transposed(), y, {.bias = second.bias.detach()});
+  record_backward(y, [f](const Tensor& g) { f.backward(g); });
   return y;
 }
 

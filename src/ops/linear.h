@@ -15,4 +15,13 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
 Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, Activation activation,
               DType out_dtype);
 
+/// A linear layer's, as linear() takes them.
+struct LinearWeights {
+  const Tensor &weight, &bias;
+};
+
+/// gelu_tanh(x·W₁ᵀ + b₁)·W₂ᵀ + b₂, the hidden values in x's type: as by two linear layers, but that on a GPU
+/// the products store GELU, and multiply by its gradient, themselves.
+Tensor feed_forward(const Tensor& x, const LinearWeights& first, const LinearWeights& second, DType out_dtype);
+
 }  // namespace linnet::ops

@@ -53,6 +53,28 @@ TEST(GpuOperations, Linear) {
   }
 }
 
+TEST(GpuOperations, FeedForward) {
+  LINNET_NEED_GPU();
+  for (const Size& s : sizes) {
+    const int64_t hidden = 2 * s.in;
+    const Tensor x = random({s.rows, s.in}, 1), first = random({hidden, s.in}, 2),
+                 first_bias = random({hidden}, 3), second = random({s.out, hidden}, 4),
+                 second_bias = random({s.out}, 5);
+    check_on_gpu({.name = name("feed forward", s),
+                  .inputs = {x, first, first_bias, second, second_bias},
+                  .typed = "t....",
+                  .operation = [](const Inputs& in, DType dtype) {
+                    return feed_forward(in[0], {in[1], in[2]}, {in[3], in[4]}, dtype);
+                  }});
+    check_on_gpu({.name = name("feed forward without biases", s),
+                  .inputs = {x, first, second},
+                  .typed = "t..",
+                  .operation = [](const Inputs& in, DType) {
+                    return feed_forward(in[0], {in[1], {}}, {in[2], {}}, f32);
+                  }});
+  }
+}
+
 TEST(GpuOperations, LinearOfThreeDimensions) {
   LINNET_NEED_GPU();
   check_on_gpu({.name = "linear",

@@ -17,20 +17,26 @@ using ops::MatrixView;
 
 float gelu(float x) { return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x))); }
 
-template <class In, class Out>
-void multiply(const MatrixView& a, const MatrixView& b, const Out* bias, Activation activation, bool accumulate,
-              Out* into) {
+float gelu_slope(float x) {
+  const float t = std::tanh(0.7978845608f * (x + 0.044715f * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3 * 0.044715f * x * x);
+}
+
+// store(where, sum) for each element.
+template <class In, class Out, class Store>
+void multiply(const MatrixView& a, const MatrixView& b, const Out* bias, bool accumulate, const Out* into,
+              Store store) {
   const auto* left = static_cast<const In*>(a.data);
   const auto* right = static_cast<const In*>(b.data);
   for (int64_t i = 0; i < a.rows; ++i)
     for (int64_t j = 0; j < b.columns; ++j) {
-      Out& out = into[i * b.columns + j];
-      float sum = accumulate ? to_float(out) : 0.0f;
+      const int64_t at = i * b.columns + j;
+      float sum = accumulate ? to_float(into[at]) : 0.0f;
       if (bias) sum += to_float(bias[j]);
       for (int64_t k = 0; k < a.columns; ++k)
         sum += to_float(left[i * a.row_stride + k * a.column_stride]) *
                to_float(right[k * b.row_stride + j * b.column_stride]);
-      assign(out, activation == Activation::gelu_tanh ? gelu(sum) : sum);
+      store(at, sum);
     }
 }
 
@@ -52,7 +58,42 @@ void matmul(const MatrixView& a, const MatrixView& b, View bias, Activation acti
     with_float(into.dtype, [&](auto* out) {
       using In = Pointee<decltype(in)>;
       using Out = Pointee<decltype(out)>;
-      emulation::put([=] { multiply<In, Out>(a, b, bias.as<Out>(), activation, accumulate, into.as<Out>()); });
+      emulation::put([=] {
+        Out* const values = into.as<Out>();
+        multiply<In, Out>(a, b, bias.as<Out>(), accumulate, values, [&](int64_t at, float sum) {
+          assign(values[at], activation == Activation::gelu_tanh ? gelu(sum) : sum);
+        });
+      });
+    });
+  });
+}
+
+// The sums are rounded to what is kept only there.
+void matmul_gelu(const MatrixView& a, const MatrixView& b, View bias, bool, View kept, View into) {
+  check_layout(a);
+  check_layout(b);
+  if (kept.dtype != a.dtype || into.dtype != a.dtype) wrong_type(into.dtype);
+  with_float(a.dtype, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    emulation::put([=] {
+      multiply<T, T>(a, b, bias.as<T>(), false, nullptr, [&](int64_t at, float sum) {
+        assign(kept.as<T>()[at], sum);
+        assign(into.as<T>()[at], gelu(sum));
+      });
+    });
+  });
+}
+
+void matmul_gelu_gradient(const MatrixView& a, const MatrixView& b, bool, View kept, View into) {
+  check_layout(a);
+  check_layout(b);
+  if (kept.dtype != a.dtype || into.dtype != a.dtype) wrong_type(into.dtype);
+  with_float(a.dtype, [&](auto* type) {
+    using T = Pointee<decltype(type)>;
+    emulation::put([=] {
+      multiply<T, T>(a, b, nullptr, false, nullptr, [&](int64_t at, float sum) {
+        assign(into.as<T>()[at], sum * gelu_slope(to_float(kept.as<T>()[at])));
+      });
     });
   });
 }
@@ -121,7 +162,7 @@ void convolve(const ops::GpuConv& conv, View x, View weight, View bias, View y) 
 }
 
 void fill(ops::ProductKernels& table) {
-  table = {matmul, matmul_batch, quantize_rows, dequantize_rows, engine};
+  table = {matmul, matmul_gelu, matmul_gelu_gradient, matmul_batch, quantize_rows, dequantize_rows, engine};
 }
 
 }  // namespace linnet::cuda
