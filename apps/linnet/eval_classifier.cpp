@@ -1,6 +1,7 @@
 // linnet eval train-classifier: makes the classifier whose features `linnet eval` compares.
 #include <fmt/format.h>
 
+#include "device_argument.h"
 #include "eval.h"
 #include "eval/features.h"
 #include "interrupt.h"
@@ -40,6 +41,7 @@ TrainedClassifier train(const ClassifierTraining& training) {
 
 void run(const Options& options) {
   check_options(options);
+  const Device device = open_device(options.training.optimizer.device);
   use_threads(options.threads);
   catch_interrupts();
   const TrainedClassifier trained = train(options.training);
@@ -52,7 +54,7 @@ void run(const Options& options) {
              trained.class_names.size());
   if (options.held_out.empty()) return;
   // Of the file, whose weights are rounded, not of what was trained.
-  const double accuracy = folder_accuracy(load_classifier(options.output), options.held_out);
+  const double accuracy = folder_accuracy(load_classifier(options.output, device), options.held_out);
   fmt::print("{:.2f} % of the pictures in {} are named rightly\n", 100 * accuracy,
              printable(options.held_out, 4096));
 }
@@ -82,6 +84,7 @@ void add_eval_train_classifier(const Verb& verb) {
   train.add_option("--width", model.hidden_size, "Channels, which are the features").capture_default_str();
   train.add_option("--depth", model.depth, "Blocks").capture_default_str();
   train.add_option("--heads", model.num_heads, "Heads of the linear attention").capture_default_str();
+  add_device_option(train, optimizer.device);
   add_threads_option(train, options->threads);
   train.callback([options] { run(*options); });
 }

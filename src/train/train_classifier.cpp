@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/parallel.h"
 #include "core/tape.h"
 #include "io/picture_set.h"
 #include "ops/cross_entropy.h"
@@ -45,16 +46,20 @@ TrainedClassifier train_classifier(ClassifierTraining training,
   Classifier model(training.model);
   TrainedClassifier result{std::make_unique<Classifier>(training.model), data->class_names()};
   const OptimizerConfig& settings = training.optimizer;
+  const Device device = device_from_name(settings.device);
   nn::initialize(model, static_cast<uint64_t>(settings.seed));
+  nn::move_to(model, device);
   Optimizer optimizer(nn::learned_parameters(model), nn::learned_parameters(*result.model));
 
-  Prefetcher batches(*data, 0, 1);
+  Prefetcher batches(*data, 0, device.is_gpu() ? threads() : 1);
   for (int64_t step = 0; step < settings.steps; ++step) {
     const Batch batch = batches.next();
     Tape tape;
-    const Tensor loss = ops::cross_entropy(model.logits(model.features(batch.x0)), batch.y);
+    const Tensor loss = ops::cross_entropy(model.logits(model.features(batch.x0.to(device))), batch.y);
     tape.backward(loss);
     optimizer.step(settings, learning_rate(settings, step), step);
+    const bool is_read = !device.is_gpu() || (step + 1) % 10 == 0 || step + 1 == settings.steps;
+    if (!is_read) continue;
     const auto value = static_cast<double>(loss.item());
     check(std::isfinite(value), "the loss is no longer a number at step {}; a lower rate may help", step + 1);
     if (on_step) on_step({step + 1, value});

@@ -111,7 +111,8 @@ TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
 TEST_F(WrongInput, WithoutAGpuItIsSaidWhatIsMissing) {
   const auto without = [] { ::setenv("LINNET_CUDA_LIBRARY", "/none/liblinnet_cuda.so", 1); };
   for (const Arguments& verb : {Arguments{"generate", "-m", "small.safetensors", "-o", "p.png"},
-                                Arguments{"forward", "small.safetensors", "in.safetensors", "-o", "out"}}) {
+                                Arguments{"forward", "small.safetensors", "in.safetensors", "-o", "out"},
+                                Arguments{"eval", "train-classifier", ".", "-o", "out"}}) {
     Arguments all = verb;
     all.insert(all.end(), {"--device", "cuda"});
     EXPECT_TRUE(failed(run(all, {folder_.path(), without}), 1, "there is no /none/liblinnet_cuda.so"))
