@@ -13,7 +13,6 @@
 #include "pipeline/generate.h"
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
-#include "store/t5_file.h"
 #include "terminal.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
@@ -73,19 +72,20 @@ Tensor sample_classes(DiT& model, const TrainConfig& config) {
   return generate(model, classes, seeds, sampling(config, model.config().null_class()));
 }
 
-// One picture of each text of output.sample_prompts; none without such, or without a text encoder.
-Tensor sample_texts(TextTrainee& model, const TrainConfig& config) {
+// One picture of each text of output.sample_prompts; none without such, or without a text encoder, which is the
+// frozen one unless one is trained along.
+Tensor sample_texts(TextTrainee& model, const T5Encoder* frozen, const TrainConfig& config) {
   const std::vector<std::string>& prompts = config.output.sample_prompts;
-  if (prompts.empty() || config.text.tokenizer.empty()) return {};
+  const T5Encoder* encoder = frozen ? frozen : model.encoder();
+  if (prompts.empty() || !encoder) return {};
   std::vector<std::string> texts = prompts;
   texts.emplace_back();  // what guidance leads away from
   const auto ids =
       tokenize(Tokenizer::open(config.text.tokenizer), texts, config.of_texts().caption_tokens, Cleaning::lower)
           .ids;
-  const auto frozen = model.encoder() ? nullptr : load_t5(config.text.encoder);
   TextPaintRequest request;
   request.count = static_cast<int64_t>(prompts.size());
-  take_states(request, encode_each(frozen ? *frozen : *model.encoder(), ids), request.count);
+  take_states(request, encode_each(*encoder, ids), request.count);
   request.height = request.width = config.of_texts().sample_size;
   request.options = sampling(config, true);
   return paint_batch(model.model(), request, 0, request.count);
@@ -96,7 +96,7 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
   if (each[0] != 3) return;
   auto* texts = dynamic_cast<TextTrainee*>(&trainer.averaged());
   const Tensor samples = texts
-                             ? sample_texts(*texts, config)
+                             ? sample_texts(*texts, trainer.frozen_encoder(), config)
                              : sample_classes(dynamic_cast<ClassTrainee&>(trainer.averaged()).model(), config);
   if (!samples.defined()) return;
   const Tensor pictures = samples.host();

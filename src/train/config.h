@@ -80,6 +80,7 @@ struct TrainConfig {
   bool trains_text_encoder() const {
     return is_of_texts(model) && !text.tokenizer.empty() && (text.encoder.empty() || text.tune);
   }
+  bool has_frozen_text_encoder() const { return is_of_texts(model) && !text.encoder.empty() && !text.tune; }
 };
 
 /// Where settings come from; what stands later in this list overrides what stands earlier.

@@ -15,9 +15,9 @@ struct Batch {
   Tensor x0, noise;  ///< (n, c, h, w) f32
   Tensor t;          ///< (n) i64
   Tensor y;          ///< (n) i64, of a run on classes; the null class where the class was dropped
-  /// Of a run on texts: how their encoder sees them, or, if that is trained along, their pieces.
-  TextStates texts = {{}, {0}};
+  /// Of a run on texts: their pieces, or, where they were encoded beforehand, their states.
   std::vector<std::vector<int64_t>> ids = {};
+  TextStates texts = {{}, {0}};
 };
 /// Pictures begin to end of it.
 Batch part_of(const Batch& batch, int64_t begin, int64_t end);

@@ -5,15 +5,12 @@
 #include "io/latents.h"
 #include "io/text.h"
 #include "pipeline/text_encoding.h"
-#include "store/bundle.h"
-#include "store/t5_file.h"
 #include "train/drawn_data.h"
 
 namespace linnet {
 namespace {
 
-// Texts are cut into pieces when they come; a frozen encoder's states are computed then too, beside the
-// training step, on the thread that makes the batches.
+// Texts are cut into pieces when they come; whoever has the encoder makes states of them.
 class TextFolderData : public DrawnData {
  public:
   explicit TextFolderData(const TrainConfig& config)
@@ -26,10 +23,6 @@ class TextFolderData : public DrawnData {
           config.data.path, model_.in_channels);
     for (const CaptionedPicture& picture : pictures_)
       if (!is_utf8(picture.caption)) fail("{}: its text is not UTF-8", printable(picture.path.string(), 4096));
-    if (config.trains_text_encoder()) return;
-    encoder_ = load_t5(config.text.encoder);
-    check_belongs(encoder_->config(), config.text.encoder, model_);
-    check_belongs(tokenizer_, config.text.tokenizer, encoder_->config());
   }
 
  protected:
@@ -46,16 +39,12 @@ class TextFolderData : public DrawnData {
       texts.push_back(dropped ? std::string() : pictures_[static_cast<size_t>(one.picture)].caption);
     }
     batch.ids = tokenize(tokenizer_, texts, model_.caption_tokens, Cleaning::lower).ids;
-    if (!encoder_) return;
-    batch.texts = encode_texts(*encoder_, batch.ids);
-    batch.ids.clear();
   }
 
  private:
   const PixArtConfig model_;
   const std::vector<CaptionedPicture> pictures_;
   const Tokenizer tokenizer_;
-  std::unique_ptr<T5Encoder> encoder_;
 };
 
 // Which pictures make up the batches of an epoch when every batch is of one shape: pictures come in the epoch's

@@ -14,15 +14,9 @@ namespace fs = std::filesystem;
 
 // Alike the one that it begins as, or as configured.
 T5Config encoder_config(const TrainConfig& config) {
-  const Tokenizer tokenizer = Tokenizer::open(config.text.tokenizer);
-  if (config.text.tune) {
-    const T5Config t5 = load_t5(config.text.encoder)->config();
-    check_belongs(t5, config.text.encoder, config.of_texts());
-    check_belongs(tokenizer, config.text.tokenizer, t5);
-    return t5;
-  }
+  if (config.text.tune) return load_text_encoder(config)->config();
   T5Config t5;
-  t5.vocabulary = tokenizer.size();
+  t5.vocabulary = Tokenizer::open(config.text.tokenizer).size();
   t5.width = config.of_texts().caption_channels;
   t5.hidden = config.text.hidden;
   t5.depth = config.text.depth;
@@ -79,6 +73,14 @@ void TextTrainee::save(const fs::path& folder, const std::map<std::string, std::
     save_t5(folder / "text_encoder", *encoder_, DType::f32);
   }
   save_pixart(folder / "model.safetensors", *model_, DType::f32, metadata);
+}
+
+std::unique_ptr<T5Encoder> load_text_encoder(const TrainConfig& config) {
+  const TextConfig& text = config.text;
+  auto encoder = load_t5(text.encoder);
+  check_belongs(encoder->config(), text.encoder, config.of_texts());
+  check_belongs(Tokenizer::open(text.tokenizer), text.tokenizer, encoder->config());
+  return encoder;
 }
 
 std::unique_ptr<Trainee> make_trainee(const TrainConfig& config) {

@@ -54,7 +54,7 @@ class ClassTrainee : public Trainee {
   std::shared_ptr<DiT> model_;
 };
 
-/// PixArt; encoder may be null, and then batches bring texts' states.
+/// PixArt. Without an encoder, which may be null, it looks at the batch's states; with one it makes its own.
 class TextTrainee : public Trainee {
  public:
   TextTrainee(std::shared_ptr<PixArt> model, std::shared_ptr<T5Encoder> encoder)
@@ -77,6 +77,10 @@ class TextTrainee : public Trainee {
   std::shared_ptr<PixArt> model_;
   std::shared_ptr<T5Encoder> encoder_;
 };
+
+/// The text encoder that a configuration names, frozen. Throws Error unless it fits the model and the
+/// tokenizer.
+std::unique_ptr<T5Encoder> load_text_encoder(const TrainConfig& config);
 
 /// The model that a configuration describes, its parameters without values.
 std::unique_ptr<Trainee> make_trainee(const TrainConfig& config);

@@ -6,6 +6,9 @@
 #include <cmath>
 
 #include "core/tape.h"
+#include "io/latents.h"
+#include "nn/placement.h"
+#include "pipeline/text_encoding.h"
 #include "store/model_file.h"
 #include "train/checkpoint.h"
 
@@ -40,6 +43,18 @@ std::unique_ptr<Trainee> fresh_model(const TrainConfig& config, const Device& de
   return model;
 }
 
+// A run's frozen text encoder, null if it has none. A GPU has all of it, as every step wants it, unless latents
+// bring their texts' states and it is for previews alone. On the CPU it multiplies in f32 whatever the model
+// does, so that runs that go on see the states that they saw before.
+std::unique_ptr<T5Encoder> open_frozen_encoder(const TrainConfig& config, const Device& device) {
+  if (!config.has_frozen_text_encoder()) return nullptr;
+  auto encoder = load_text_encoder(config);
+  if (!device.is_gpu() || is_latent_folder(config.data.path)) return encoder;
+  encoder->set_product_dtype(training_product_dtype(config.train));
+  nn::place(*encoder, device, encoder->product_dtype(), SIZE_MAX, nn::EightBits::streamed);
+  return encoder;
+}
+
 // What a teacher and its student must have in common, in words.
 std::string conditions_of(const ModelConfig& model) {
   if (const auto* text = std::get_if<PixArtConfig>(&model))
@@ -70,7 +85,8 @@ void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
     : config_(config), device_(device_from_name(config.train.device)), class_names_(data.class_names()),
-      schedule_(NoiseSchedule::linear()), model_(fresh_model(config, device_)), ema_(make_trainee(config)),
+      schedule_(NoiseSchedule::linear()), frozen_encoder_(open_frozen_encoder(config, device_)),
+      model_(fresh_model(config, device_)), ema_(make_trainee(config)),
       optimizer_(nn::learned_parameters(*model_), nn::learned_parameters(*ema_), config.train.optimizer) {
   nn::move_to(*ema_, device_);  // what is computed and not learned
   const DType products = training_product_dtype(config.train);
@@ -124,10 +140,18 @@ PendingMetrics Trainer::gather(const Batch& batch) {
   return metrics;
 }
 
-DiffusionLoss Trainer::gather_part(const Batch& batch, float share) {
+// On the run's device, once for all who look at them. On this thread and not on that which makes batches: work
+// that another puts to a GPU could fall into a recording.
+TextStates Trainer::states_of(const Batch& batch) const {
+  if (frozen_encoder_ && !batch.ids.empty()) return encode_texts(*frozen_encoder_, batch.ids);
+  return {batch.texts.states.to(device_), batch.texts.offsets};
+}
+
+DiffusionLoss Trainer::gather_part(Batch batch, float share) {
   const Tensor x0 = batch.x0.to(device_), noise = batch.noise.to(device_);
   const Tensor xt = add_noise(schedule_, x0, noise, batch.t), times = as_floats(batch.t).to(device_);
-  // Before there is a tape: the teacher records nothing, and its layers run on packed weights.
+  // Before there is a tape: encoder and teacher record nothing, and their layers run on frozen weights.
+  batch.texts = states_of(batch);
   const Teaching teaching{teacher_ ? teacher_->predict(xt, times, batch) : Tensor(), config_.distil.noise,
                           config_.distil.variance};
   Tape tape;

@@ -55,6 +55,9 @@ class Trainer {
   /// The model with averaged weights (shared memory, always current).
   Trainee& averaged() { return *ema_; }
 
+  /// What makes states of the batches' texts, if that is not trained along; else, and of classes, null.
+  const T5Encoder* frozen_encoder() const { return frozen_encoder_.get(); }
+
   /// Replaces all weights (and the average) by those of a model of the same configuration; a text encoder that
   /// is trained along keeps its own.
   void start_from(Trainee& source);
@@ -75,12 +78,14 @@ class Trainer {
 
  private:
   PendingMetrics gather(const Batch& batch);
-  DiffusionLoss gather_part(const Batch& batch, float share);
+  DiffusionLoss gather_part(Batch batch, float share);
+  TextStates states_of(const Batch& batch) const;
 
   TrainConfig config_;
   Device device_;
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
+  std::unique_ptr<T5Encoder> frozen_encoder_;
   std::unique_ptr<Trainee> model_, ema_;
   std::shared_ptr<Trainee> teacher_;
   Optimizer optimizer_;

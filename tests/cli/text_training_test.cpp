@@ -75,11 +75,12 @@ TEST_F(TextTrainingCommand, PicturesOfManyShapesKeepThemInBuckets) {
 }
 
 TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
-  const Arguments pixels = {"data.path=scenes", "text.tokenizer=" + spiece_, "model.in_channels=3",
-                            "model.sample_size=32", "model.patch_size=8"};
+  const Arguments pixels = {"data.path=scenes",      "text.tokenizer=" + spiece_,
+                            "model.in_channels=3",   "model.sample_size=32",
+                            "model.patch_size=8",    "output.sample_every=3",
+                            "output.sample_steps=2", "output.sample_prompts=[\"a red star\", \"a moon\"]"};
   Arguments first = pixels;
-  first.insert(first.end(), {"text.heads=2", "output.sample_every=3", "output.sample_steps=2",
-                             "output.sample_prompts=[\"a red star\", \"a moon\"]", "output.dir=teacher"});
+  first.insert(first.end(), {"text.heads=2", "output.dir=teacher"});
   const Result taught = train(first);
   ASSERT_EQ(taught.code, 0) << taught.err;
   EXPECT_NE(taught.out.find("a text encoder is trained along"), std::string::npos) << taught.out;
@@ -92,11 +93,15 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
                                 "2", "-o", "lit.safetensors"})));
   Arguments second = pixels;
   second.insert(second.end(),
-                {"text.encoder=teacher/text_encoder", "model.mixer=lit", "--init", "lit.safetensors",
-                 "--teacher", "teacher/model.safetensors", "output.dir=student"});
+                {"train.steps=2", "text.encoder=teacher/text_encoder", "model.mixer=lit", "--init",
+                 "lit.safetensors", "--teacher", "teacher/model.safetensors", "output.dir=student"});
   const Result distilled = train(second);
   ASSERT_EQ(distilled.code, 0) << distilled.err;
   EXPECT_NE(distilled.out.find("learns from teacher/model.safetensors"), std::string::npos) << distilled.out;
+  EXPECT_FALSE(fs::exists(folder_ / "student/text_encoder"));
+  second.insert(second.end(), {"train.steps=3", "--resume"});
+  ASSERT_EQ(train(second).code, 0);
+  EXPECT_TRUE(fs::exists(folder_ / "student/samples/step-0000003.png"));
 
   ASSERT_TRUE(succeeded(linnet({"quantize", "student/model.safetensors", "--parts", "teacher", "-o", "bundle",
                                 "--text-encoder", "bf16"})));

@@ -3,6 +3,11 @@
 #include "train/trainer.h"
 
 #include "gpu/support.h"
+#include "io/latents.h"
+#include "io/safetensors.h"
+#include "io/tokenizer.h"
+#include "pipeline/text_encoding.h"
+#include "store/t5_file.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -25,7 +30,7 @@ class RandomData : public BatchSource {
   }
 };
 
-// Of a model of texts whose encoder is trained along.
+// Of a model of texts.
 class RandomTexts : public RandomData {
  public:
   Batch batch(int64_t step) const override {
@@ -73,7 +78,11 @@ mixer = 'lit'
                    device, more);
 }
 
-TrainConfig config_of_texts_on(const std::string& device) {
+constexpr const char* tokenizer = LINNET_TEST_DATA "/tokenizer/spiece.model";
+
+// `text` says more about its encoder, `more` about [train].
+TrainConfig config_of_texts_on(const std::string& device, const std::string& text,
+                               const std::string& more = "") {
   return config_of(R"(
 [model]
 kind = 'pixart'
@@ -89,11 +98,62 @@ caption_tokens = 8
 learn_sigma = false
 mixer = 'lit'
 [text]
-tokenizer = ')" LINNET_TEST_DATA R"(/tokenizer/spiece.model'
-heads = 2
-hidden = 32
-)",
-                   device, "");
+tokenizer = ')" + std::string(tokenizer) +
+                       "'\n" + text,
+                   device, more);
+}
+
+// An encoder for config_of_texts_on, its matrices in f32 or in 8 bits.
+void write_encoder(const std::filesystem::path& folder, DType dtype) {
+  T5Encoder encoder({.vocabulary = Tokenizer::open(tokenizer).size(),
+                     .width = 32,
+                     .hidden = 64,
+                     .depth = 2,
+                     .heads = 2,
+                     .head_size = 16});
+  nn::initialize(encoder, 11);
+  encoder.visit("", [&](const std::string& name, nn::Parameter& p) {
+    if (dtype == DType::i8 && T5Encoder::may_be_in_8_bits(name, p.shape)) nn::quantize(p);
+  });
+  std::filesystem::create_directories(folder);
+  save_t5(folder, encoder, DType::f32);
+}
+
+// Counts how often the CPU waits for the GPU: for something to come back, or for all to be done.
+class Waits {
+ public:
+  Waits() : api_(const_cast<GpuApi&>(gpu())) {
+    count_ = 0;
+    real_ = api_;
+    api_.download = [](void* to, const void* from, size_t bytes) {
+      ++count_;
+      real_.download(to, from, bytes);
+    };
+    api_.synchronize = [] {
+      ++count_;
+      real_.synchronize();
+    };
+  }
+  ~Waits() { api_ = real_; }
+  Waits(const Waits&) = delete;
+  Waits& operator=(const Waits&) = delete;
+  int count() const { return count_; }
+
+ private:
+  static inline int count_ = 0;
+  static inline GpuApi real_{};
+  GpuApi& api_;
+};
+
+// A teacher of which nothing is drawn as zero, which would teach nothing.
+std::shared_ptr<Trainee> teacher_for(const TrainConfig& config) {
+  std::shared_ptr<Trainee> teacher = make_trainee(config);
+  nn::initialize(*teacher, 7);
+  teacher->visit("", [](const std::string&, nn::Parameter& p) {
+    if (p.learned() && p.init.kind == nn::Init::Kind::zero)
+      p.value = ops::test::random(p.shape, 8, DType::f32, 0.1f);
+  });
+  return teacher;
 }
 
 void expect_alike(int64_t steps, const BatchSource& data, Trainer& here, Trainer& there) {
@@ -133,8 +193,46 @@ TEST(GpuTraining, OtherWaysToTrainAgreeWithTheCpu) {
 TEST(GpuTraining, ATextEncoderIsTrainedAlong) {
   LINNET_NEED_GPU();
   const RandomTexts data;
-  Trainer here(config_of_texts_on("cpu"), data), there(config_of_texts_on("cuda"), data);
+  const std::string own = "heads = 2\nhidden = 32\n";
+  Trainer here(config_of_texts_on("cpu", own), data), there(config_of_texts_on("cuda", own), data);
   expect_alike(5, data, here, there);
+}
+
+TEST(GpuTraining, AFrozenTextEncoderWorksOnTheDeviceOfTheRun) {
+  LINNET_NEED_GPU();
+  const RandomTexts data;
+  for (const DType dtype : {DType::f32, DType::i8}) {
+    SCOPED_TRACE(name_of(dtype));
+    const TemporaryFolder folder;
+    write_encoder(folder / "t5", dtype);
+    const std::string text = fmt::format("encoder = '{}'\n", (folder / "t5").string());
+    const TrainConfig on_cpu = config_of_texts_on("cpu", text, "accumulate = 2"),
+                      on_gpu = config_of_texts_on("cuda", text, "accumulate = 2");
+    Trainer here(on_cpu, data), there(on_gpu, data);
+    here.learn_from(teacher_for(on_cpu));
+    there.learn_from(teacher_for(on_cpu));
+    expect_alike(4, data, here, there);
+    const TextStates expected = encode_texts(*here.frozen_encoder(), data.batch(0).ids),
+                     actual = encode_texts(*there.frozen_encoder(), data.batch(0).ids);
+    ASSERT_TRUE(actual.states.on_gpu());
+    EXPECT_LT(relative_error(actual.states.host(), values_of(expected.states)), 1e-4);
+    const Waits waits;
+    there.begin_step(data.batch(4));
+    EXPECT_EQ(waits.count(), 0);
+  }
+}
+
+// Which bring their texts' states.
+TEST(GpuTraining, WithLatentsAFrozenTextEncoderLeavesTheMemoryOfTheGpuToTheTraining) {
+  LINNET_NEED_GPU();
+  const RandomTexts data;
+  const TemporaryFolder folder;
+  write_encoder(folder / "t5", DType::f32);
+  TrainConfig config = config_of_texts_on("cuda", fmt::format("encoder = '{}'\n", (folder / "t5").string()));
+  write_safetensors(shard_path(folder.path(), 0, 1), NamedTensors{});
+  config.data.path = folder.path().string();
+  const Trainer trainer(config, data);
+  EXPECT_FALSE(encode_texts(*trainer.frozen_encoder(), data.batch(0).ids).states.on_gpu());
 }
 
 TEST(GpuTraining, ATeacherTeachesOnTheDeviceOfTheRun) {
@@ -142,13 +240,7 @@ TEST(GpuTraining, ATeacherTeachesOnTheDeviceOfTheRun) {
   const RandomData data;
   const auto losses_on = [&](const std::string& device) {
     Trainer trainer(config_on(device), data);
-    auto teacher = make_trainee(config_on("cpu"));
-    nn::initialize(*teacher, 7);
-    teacher->visit("", [](const std::string&, nn::Parameter& p) {  // what is drawn as zero would teach nothing
-      if (p.learned() && p.init.kind == nn::Init::Kind::zero)
-        p.value = ops::test::random(p.shape, 8, DType::f32, 0.1f);
-    });
-    trainer.learn_from(std::move(teacher));
+    trainer.learn_from(teacher_for(config_on("cpu")));
     std::vector<double> losses;
     for (int64_t step = 0; step < 3; ++step) {
       const StepMetrics m = trainer.step(data.batch(step));
