@@ -29,6 +29,14 @@ Tensor all_tokens(const Tensor& x) { return x.reshape({x.size(0) * x.size(1), x.
 
 }  // namespace
 
+TextStates TextStates::part(int64_t begin, int64_t end) const {
+  TextStates result{{}, {offsets.begin() + begin, offsets.begin() + end + 1}};
+  const int64_t first = result.offsets.front();
+  result.states = states.rows(first, result.offsets.back());
+  for (int64_t& offset : result.offsets) offset -= first;
+  return result;
+}
+
 TextStates join(const std::vector<Tensor>& texts) {
   const int64_t width = texts.at(0).size(1);
   ops::Offsets offsets{0};

@@ -66,7 +66,7 @@ double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int
 
 /// Texts as their encoder saw them, one after the other: text i is rows offsets[i] to offsets[i + 1].
 struct TextStates {
-  Tensor states;  ///< (all tokens, caption_channels) f32
+  Tensor states;  ///< (all tokens, caption_channels) of any float type
   ops::Offsets offsets;
 
   int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
@@ -77,9 +77,11 @@ struct TextStates {
   Tensor of(int64_t text) const {
     return states.rows(offsets[static_cast<size_t>(text)], offsets[static_cast<size_t>(text) + 1]);
   }
+  /// Texts begin to end, in the same memory.
+  TextStates part(int64_t begin, int64_t end) const;
 };
-/// Texts (tokens, caption_channels) f32 of any lengths, one after the other; one at least. They lie on the GPU
-/// if one of them does.
+/// Texts (tokens, caption_channels) of one type and of any lengths, one after the other; one at least. They lie
+/// on the GPU if one of them does.
 TextStates join(const std::vector<Tensor>& texts);
 
 class PixArtBlock {

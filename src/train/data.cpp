@@ -156,11 +156,7 @@ class ReplayData : public BatchSource {
 Batch part_of(const Batch& batch, int64_t begin, int64_t end) {
   const auto rows = [&](const Tensor& all) { return all.defined() ? all.rows(begin, end) : all; };
   Batch part{rows(batch.x0), rows(batch.noise), rows(batch.t), rows(batch.y)};
-  if (batch.texts.count() > 0) {
-    std::vector<Tensor> texts;
-    for (int64_t i = begin; i < end; ++i) texts.push_back(batch.texts.of(i));
-    part.texts = join(texts);
-  }
+  if (batch.texts.count() > 0) part.texts = batch.texts.part(begin, end);
   if (!batch.ids.empty()) part.ids = {batch.ids.begin() + begin, batch.ids.begin() + end};
   return part;
 }

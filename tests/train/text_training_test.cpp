@@ -374,6 +374,15 @@ TEST_F(TextLatents, ADroppedTextIsThatOfNoText) {
   EXPECT_EQ(batch.texts.states.data<float>()[0], -1.0f);
 }
 
+TEST_F(TextLatents, APartOfABatchHasItsOwnTexts) {
+  const Batch batch = open_data(config({"train.batch=4"}))->batch(0);
+  const Batch part = part_of(batch, 1, 3);
+  ASSERT_EQ(part.texts.count(), 2);
+  EXPECT_EQ(part.texts.states.size(0), batch.texts.length(1) + batch.texts.length(2));
+  for (int64_t i = 0; i < 2; ++i)
+    EXPECT_EQ(test::relative_error(part.texts.of(i), batch.texts.of(1 + i)), 0) << i;
+}
+
 TEST_F(TextLatents, StatesStayInTheTypeOfTheFirstShard) {
   const auto states = [&](const std::vector<std::string>& more) {
     return open_data(config(more))->batch(0).texts.states;
