@@ -92,8 +92,7 @@ struct ColumnView {
 /// Token sequences for softmax attention. Sequence i of queries is rows query_offsets[i] to [i + 1], likewise
 /// keys; offsets lie on the GPU, and are null where all sequences are equally long.
 struct GpuAttention {
-  static constexpr int64_t largest_head = 256;
-  ColumnView q, k, v;  ///< of one type; heads·head_size columns each, a head of at most largest_head
+  ColumnView q, k, v;  ///< of one type; heads·head_size columns each
   const int64_t *query_offsets, *key_offsets;
   int64_t sequences, queries, keys;       ///< queries and keys: of all sequences
   int64_t longest_queries, longest_keys;  ///< of any sequence

@@ -45,7 +45,6 @@ void backward(const Tensor& g, const cpu::SoftmaxInputs& in, const Tensor& out, 
 template <class Record>
 Tensor attend(const cpu::SoftmaxInputs& in, int64_t width, int64_t heads, bool records, Record record) {
   const Tensor& q = in.q.tensor;
-  check_gpu_head("softmax_attention", q, width / heads);
   Tensor out = Tensor::empty(q.shape().with_last(width), q.dtype(), q.device());
   // On the CPU two of each row, and a sample's heads follow one another; on the GPU log Σ exp(scores), and a
   // head's samples do.

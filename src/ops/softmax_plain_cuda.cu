@@ -1,6 +1,7 @@
 // Softmax attention without tensor cores: f32, exact, and heads wider than those kernels take. A block of 16×16
 // threads works on a tile of 64×64 scores, of which each has 4×4, and on results of 64 rows, of which each has
-// 4×4 in every 64 columns.
+// 4×4 in every 64 columns. Of a head wider than its registers hold, a block has a slice of the results'
+// columns, and every block of the slices computes the scores.
 #include "ops/softmax_cuda.cuh"
 
 namespace linnet::cuda::softmax {
@@ -104,6 +105,12 @@ __device__ __forceinline__ void store(const Rows<T>& to, const Four (&x)[Chunks]
       }
 }
 
+// The first column of a head that this block computes.
+template <int Chunks>
+__device__ __forceinline__ int slice_begin() {
+  return static_cast<int>(blockIdx.y) * Chunks * side;
+}
+
 // A product as a score in units of log 2.
 __device__ __forceinline__ float score_of(const Sequences& all, const Part& part, float product, int query,
                                           int key) {
@@ -125,6 +132,7 @@ __global__ void __launch_bounds__(threads) attend(Attention<T> in, Rows<T> out, 
   const Part part = part_of(in, blocks);
   const int first = part.block * side, column = part.head * in.head_size, rows = part.queries - first;
   if (rows <= 0) return;
+  const int slice = slice_begin<Chunks>();
   const Rows<const T> q = in.q.from(part.first_query + first, column);
   Four result[Chunks] = {};
   float most[4], sum[4] = {};
@@ -154,16 +162,17 @@ __global__ void __launch_bounds__(threads) attend(Attention<T> in, Rows<T> out, 
 #pragma unroll
         for (int j = 0; j < 4; ++j) result[c][i][j] *= shrink;
     }
-    multiply_add(result, p, shared, in.v.from(part.first_key + begin, column), keys, in.head_size);
+    multiply_add(result, p, shared, in.v.from(part.first_key + begin, column + slice), keys,
+                 in.head_size - slice);
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     sum[i] = over_row(sum[i], [](float a, float b) { return a + b; });
-    if (own_column() == 0 && own_row() + i < rows)
+    if (slice == 0 && own_column() == 0 && own_row() + i < rows)
       log_sums[part.head * in.queries + part.first_query + first + own_row() + i] =
           most[i] * ln_2 + logf(sum[i]);
   }
-  store(out.from(part.first_query + first, column), result, rows, in.head_size,
+  store(out.from(part.first_query + first, column + slice), result, rows, in.head_size - slice,
         [&](int i) { return 1.0f / sum[i]; });
 }
 
@@ -173,6 +182,7 @@ __global__ void __launch_bounds__(threads) key_gradients(Attention<T> in, Gradie
   const Part part = part_of(in, blocks);
   const int first = part.block * side, column = part.head * in.head_size, rows = part.keys - first;
   if (rows <= 0) return;
+  const int slice = slice_begin<Chunks>(), columns = in.head_size - slice;
   const Rows<const T> k = in.k.from(part.first_key + first, column),
                       v = in.v.from(part.first_key + first, column);
   const RowSums* const sums = gradients.sums + part.head * in.queries + part.first_query;
@@ -194,12 +204,12 @@ __global__ void __launch_bounds__(threads) key_gradients(Attention<T> in, Gradie
         d[i][j] = p[i][j] * (d[i][j] - row.g_out);
       }
     }
-    multiply_add(dv, p, shared, g, queries, in.head_size);
-    multiply_add(dk, d, shared, q, queries, in.head_size);
+    multiply_add(dv, p, shared, g.from(0, slice), queries, columns);
+    multiply_add(dk, d, shared, q.from(0, slice), queries, columns);
   }
-  store(gradients.dk.from(part.first_key + first, column), dk, rows, in.head_size,
+  store(gradients.dk.from(part.first_key + first, column + slice), dk, rows, columns,
         [&](int) { return in.scale; });
-  store(gradients.dv.from(part.first_key + first, column), dv, rows, in.head_size, [](int) { return 1.0f; });
+  store(gradients.dv.from(part.first_key + first, column + slice), dv, rows, columns, [](int) { return 1.0f; });
 }
 
 template <class T, int Chunks>
@@ -209,6 +219,7 @@ __global__ void __launch_bounds__(threads)
   const Part part = part_of(in, blocks);
   const int first = part.block * side, column = part.head * in.head_size, rows = part.queries - first;
   if (rows <= 0) return;
+  const int slice = slice_begin<Chunks>(), columns = in.head_size - slice;
   const int64_t row = part.first_query + first;
   const Rows<const T> q = in.q.from(row, column), g = gradients.g.from(row, column);
   RowSums sums[4];
@@ -232,9 +243,9 @@ __global__ void __launch_bounds__(threads)
         const float score = score_of(in, part, p[i][j], first + own_row() + i, begin + key);
         d[i][j] = key < keys ? exp_2(score - sums[i].log_sum) * (d[i][j] - sums[i].g_out) : 0.0f;
       }
-    multiply_add(dq, d, shared, k, keys, in.head_size);
+    multiply_add(dq, d, shared, k.from(0, slice), keys, columns);
   }
-  store(gradients.dq.from(row, column), dq, rows, in.head_size, [&](int) { return in.scale; });
+  store(gradients.dq.from(row, column + slice), dq, rows, columns, [&](int) { return in.scale; });
 }
 
 // body(std::integral_constant<int, chunks>) of 64 columns each. Narrow heads of 16-bit types come
@@ -245,7 +256,14 @@ void with_chunks(int64_t head_size, Body&& body) {
     if (head_size <= 64) return body(std::integral_constant<int, 1>());
     if (head_size <= 128) return body(std::integral_constant<int, 2>());
   }
-  return body(std::integral_constant<int, static_cast<int>(ops::GpuAttention::largest_head) / side>());
+  return body(std::integral_constant<int, 4>());
+}
+
+// A block of threads for each block of rows and slice of columns, of each head and sequence.
+dim3 grid_of(const ops::GpuAttention& in, int64_t blocks, int chunks) {
+  dim3 grid = softmax::grid_of(in, blocks);
+  grid.y = static_cast<unsigned>(divide_up(in.head_size, int64_t{chunks} * side));
+  return grid;
 }
 
 }  // namespace
@@ -255,7 +273,7 @@ void forward_plainly(const ops::GpuAttention& in, View out, View log_sums) {
   const int64_t blocks = divide_up(in.longest_queries, side);
   const ops::ColumnView result{out, in.heads * in.head_size, 0};
   with_chunks<T>(in.head_size, [&](auto chunks) {
-    launch(attend<T, chunks()>, grid_of(in, blocks), dim3(threads), 0, attention_of<T>(in, false),
+    launch(attend<T, chunks()>, grid_of(in, blocks, chunks()), dim3(threads), 0, attention_of<T>(in, false),
            rows_of<T>(result), log_sums.as<float>(), static_cast<int>(blocks));
   });
 }
@@ -265,9 +283,9 @@ void backward_plainly(const ops::GpuAttention& in, const Gradients<T>& gradients
   const int64_t key_blocks = divide_up(in.longest_keys, side),
                 query_blocks = divide_up(in.longest_queries, side);
   with_chunks<T>(in.head_size, [&](auto chunks) {
-    launch(key_gradients<T, chunks()>, grid_of(in, key_blocks), dim3(threads), 0, attention_of<T>(in, false),
-           gradients, static_cast<int>(key_blocks));
-    launch(query_gradients<T, chunks()>, grid_of(in, query_blocks), dim3(threads), 0,
+    launch(key_gradients<T, chunks()>, grid_of(in, key_blocks, chunks()), dim3(threads), 0,
+           attention_of<T>(in, false), gradients, static_cast<int>(key_blocks));
+    launch(query_gradients<T, chunks()>, grid_of(in, query_blocks, chunks()), dim3(threads), 0,
            attention_of<T>(in, false), gradients, static_cast<int>(query_blocks));
   });
 }
