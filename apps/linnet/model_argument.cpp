@@ -64,8 +64,8 @@ void use_threads(int threads) {
 }
 
 std::string describe_products(DType dtype, const Device& device) {
-  const std::string_view name = dtype == DType::i8 ? "int8" : name_of(dtype);
-  return fmt::format("products in {} ({})", name, ops::matmul_engine_name(device));
+  return fmt::format("products in {} ({})", ops::name_of_products(dtype, device),
+                     ops::matmul_engine_name(device));
 }
 
 std::string describe_model(const DiTConfig& config) {

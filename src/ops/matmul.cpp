@@ -301,6 +301,7 @@ DType product_dtype_from_name(std::string_view name, const Device& device) {
 }
 
 std::string name_of_products(DType dtype, const Device& device) {
+  if (dtype == DType::i8) return "int8";
   const bool rounded = device.is_gpu() && dtype == DType::f32 && tf32_allowed;
   return rounded ? "tf32" : std::string(name_of(dtype));
 }

@@ -61,7 +61,7 @@ inline DType wide_product_dtype_from_name(std::string_view name, const Device& d
 /// "f32", "bf16", "int8", or "auto": fastest_product_dtype(); and of a GPU "f16", or "tf32", which is f32 with
 /// set_tf32(true). Throws UsageError on others, and on bf16 where the CPU has no products of it.
 DType product_dtype_from_name(std::string_view name, const Device& device = {});
-/// The other way: "tf32" of a GPU's f32 if set_tf32(true), else the type's own name.
+/// The other way: "tf32" of a GPU's f32 if set_tf32(true).
 std::string name_of_products(DType dtype, const Device& device = {});
 
 /// Whether a GPU's products of f32 may round their operands to the 19 bits of TensorFloat-32, from here on, in

@@ -53,7 +53,7 @@ TEST(ImageText, TheAutoencoderIsAskedForAgain) {
 }
 
 TEST(ImageText, ProductsAreNamedAsTheyWereAskedFor) {
-  const DiT model(test::tiny_dit());
+  DiT model(test::tiny_dit());
   const PictureOrigin origin{"linnet 1", "m", "f", ""};
   PaintRequest request;
   request.options.device = {Device::Kind::cuda, 0};
@@ -62,6 +62,9 @@ TEST(ImageText, ProductsAreNamedAsTheyWereAskedFor) {
   EXPECT_NE(command_of(picture_text(origin, request, model, 0)).find("--dtype tf32 --device cuda"),
             std::string::npos);
   ops::set_tf32(false);
+  model.set_product_dtype(DType::i8);
+  EXPECT_NE(command_of(picture_text(origin, request, model, 0)).find("--dtype int8 --device cuda"),
+            std::string::npos);
 }
 
 TEST(ImageText, RawWeightsOfACheckpointAreAskedForAgain) {
