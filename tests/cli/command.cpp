@@ -39,6 +39,7 @@ void drain(int& descriptor, std::string& text) {
   pointers.push_back(nullptr);
   ::setenv("OMP_NUM_THREADS", "2", 1);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  for (const auto& [name, value] : surroundings.environment) ::setenv(name.c_str(), value.c_str(), 1);
   if (!surroundings.folder.empty() && ::chdir(surroundings.folder.c_str()) != 0) ::_exit(126);
   if (surroundings.in_child) surroundings.in_child();
   ::execv(pointers[0], pointers.data());

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Result {
 struct Surroundings {
   std::filesystem::path folder = {};    ///< to run in
   std::function<void()> in_child = {};  ///< called in the new process before it becomes the command
+  std::map<std::string, std::string> environment = {};  ///< variables that it sees beside the tests' own
 };
 
 /// A running command.

@@ -9,7 +9,6 @@
 #include "cli/command.h"
 #include "cli/small_model.h"
 #include "io/safetensors.h"
-#include "support/inception_weights.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -125,13 +124,7 @@ class WithInception : public testing::Test {
  protected:
   static void SetUpTestSuite() {  // a hundred megabytes, once
     folder = std::make_unique<TemporaryFolder>();
-    Inception model;
-    draw_inception(model);
-    NamedTensors tensors;
-    model.visit("", [&](const std::string& name, nn::Parameter& p) { tensors.emplace_back(name, p.value); });
-    tensors.emplace_back("Conv2d_1a_3x3.bn.num_batches_tracked",
-                         Tensor::zeros({1}));  // as PyTorch's files have them
-    write_safetensors(*folder / "inception", tensors);
+    write_inception(*folder / "inception");
     for (const char* seed : {"1", "2"})
       ASSERT_TRUE(succeeded(
           linnet({"data", "shapes", std::string("s") + seed, "--count", "8", "--size", "24", "--seed", seed})));

@@ -6,7 +6,6 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <fstream>
 #include <thread>
 
 #include "cli/command.h"
@@ -110,11 +109,7 @@ Arguments with(Arguments all, const Arguments& more) {
 }
 
 TEST_F(Preview, ATerminalSeesTheStagesOfPaintingFromTexts) {
-  copy_model("pixart_pipeline", folder_ / "model/transformer", "diffusion_pytorch_model.safetensors");
-  copy_model("vae_plain", folder_ / "model/vae", "diffusion_pytorch_model.safetensors");
-  copy_model("t5", folder_ / "model/text_encoder", "model.safetensors");
-  fs::create_directories(folder_ / "model/tokenizer");
-  fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
+  copy_text_model(folder_ / "model");
   model_ = "model";
   const std::string sent = on_terminal({"a star", "--steps", "3", "-o", "a.png"}, "xterm");
   if (sent.empty()) GTEST_SKIP() << "there is no terminal to be had";
@@ -161,10 +156,7 @@ TEST_F(Preview, OfLatentsIsAPixelEach) {
   config.in_channels = 4;
   config.input_size = 8;
   write_small_model(folder_ / "small.safetensors", config, false);
-  const fs::path weights = data_file("reference/vae_plain.model.safetensors");
-  fs::create_directories(folder_ / "vae");
-  fs::copy_file(weights, folder_ / "vae/diffusion_pytorch_model.safetensors");
-  std::ofstream(folder_ / "vae/config.json") << SafetensorsFile::open(weights).metadata().at("config");
+  copy_model("vae_plain", folder_ / "vae", "diffusion_pytorch_model.safetensors");
   const Image image = seen_while_painting(
       with(slowly, {"-n", "64", "--batch", "1", "--vae", "vae", "-o", "p.png", "--memory", "1M"}),
       "p.preview.png");

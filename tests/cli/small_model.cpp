@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 #include "io/shapes.h"
 #include "store/model_file.h"
+#include "support/inception_weights.h"
 
 namespace linnet::test {
 
@@ -38,6 +39,24 @@ void copy_model(const std::string& dump, const std::filesystem::path& folder, co
   std::filesystem::create_directories(folder);
   std::filesystem::copy_file(weights, folder / file);
   std::ofstream(folder / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
+}
+
+void copy_text_model(const std::filesystem::path& folder) {
+  copy_model("pixart_pipeline", folder / "transformer", "diffusion_pytorch_model.safetensors");
+  copy_model("vae_plain", folder / "vae", "diffusion_pytorch_model.safetensors");
+  copy_model("t5", folder / "text_encoder", "model.safetensors");
+  std::filesystem::create_directories(folder / "tokenizer");
+  std::filesystem::copy_file(data_file("tokenizer/spiece.model"), folder / "tokenizer/spiece.model");
+}
+
+void write_inception(const std::filesystem::path& path) {
+  Inception model;
+  draw_inception(model);
+  NamedTensors tensors;
+  model.visit("", [&](const std::string& name, nn::Parameter& p) { tensors.emplace_back(name, p.value); });
+  tensors.emplace_back("Conv2d_1a_3x3.bn.num_batches_tracked",
+                       Tensor::zeros({1}));  // as PyTorch's files have them
+  write_safetensors(path, tensors);
 }
 
 std::string data_file(const std::string& name) { return std::string(LINNET_TEST_DATA) + "/" + name; }

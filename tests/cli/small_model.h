@@ -29,6 +29,11 @@ std::string write_small_model(const std::filesystem::path& path, const DiTConfig
 /// Lays a dump's model out as others' programs do: folder/file, and the config.json that its metadata hold.
 void copy_model(const std::string& dump, const std::filesystem::path& folder, const std::string& file);
 
+/// A model of texts as the Hub lays it out: a transformer, an autoencoder, a text encoder and its tokenizer.
+void copy_text_model(const std::filesystem::path& folder);
+/// Inception with drawn weights: a hundred megabytes.
+void write_inception(const std::filesystem::path& path);
+
 /// A file of tests/data.
 std::string data_file(const std::string& name);
 

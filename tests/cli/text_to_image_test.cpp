@@ -21,13 +21,7 @@ namespace fs = std::filesystem;
 
 class TextToImage : public testing::Test {
  protected:
-  TextToImage() {
-    copy_model("pixart_pipeline", folder_ / "model/transformer", "diffusion_pytorch_model.safetensors");
-    copy_model("vae_plain", folder_ / "model/vae", "diffusion_pytorch_model.safetensors");
-    copy_model("t5", folder_ / "model/text_encoder", "model.safetensors");
-    fs::create_directories(folder_ / "model/tokenizer");
-    fs::copy_file(data_file("tokenizer/spiece.model"), folder_ / "model/tokenizer/spiece.model");
-  }
+  TextToImage() { copy_text_model(folder_ / "model"); }
   Result generate(const Arguments& more) const {
     Arguments all = {"generate", "--model", "model", "--steps", "3", "--seed", "5"};
     all.insert(all.end(), more.begin(), more.end());

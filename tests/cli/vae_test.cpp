@@ -1,8 +1,6 @@
 // Latent models: linnet generate --vae, linnet forward --part, linnet info of an autoencoder.
 #include "models/vae.h"
 
-#include <fstream>
-
 #include "cli/command.h"
 #include "cli/small_model.h"
 #include "io/image.h"
@@ -26,10 +24,7 @@ class LatentModel : public testing::Test {
   }
   // As diffusers lays it out.
   void make_vae(const std::string& name) {
-    const fs::path weights = data_file("reference/vae_" + name + ".model.safetensors");
-    fs::create_directories(folder_ / name);
-    fs::copy_file(weights, folder_ / name / "diffusion_pytorch_model.safetensors");
-    std::ofstream(folder_ / name / "config.json") << SafetensorsFile::open(weights).metadata().at("config");
+    copy_model("vae_" + name, folder_ / name, "diffusion_pytorch_model.safetensors");
   }
   Result generate(const Arguments& more) const {
     Arguments all = {"generate", "--model", "small.safetensors", "--steps", "3", "--seed", "5", "-c", "7"};
