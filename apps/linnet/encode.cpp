@@ -68,8 +68,8 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
   encoder->set_product_dtype(ops::wide_product_dtype_from_name(options.dtype, encode.device));
   encode.text_encoder =
       fmt::format("{} in {}, tokenizer {:016x}, {} tokens, {}", quick_fingerprint(*encoder),
-                  name_of(encoder->product_dtype()), nn::hash_name(read_tokenizer_file(options.tokenizer)),
-                  options.text_tokens, options.cleaning);
+                  ops::name_of_products(encoder->product_dtype(), encode.device),
+                  nn::hash_name(read_tokenizer_file(options.tokenizer)), options.text_tokens, options.cleaning);
   place(*encoder, encode.device, std::max(tokens_at_once, options.text_tokens));
   encode.encode_texts = [=, limit = options.text_tokens](const std::vector<std::string>& texts) {
     return encode_each(*encoder, tokenize(*tokenizer, texts, limit, cleaning).ids, &forget_mapped_pages);

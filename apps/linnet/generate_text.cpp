@@ -14,6 +14,7 @@
 #include "io/text.h"
 #include "memory_argument.h"
 #include "model_argument.h"
+#include "ops/matmul.h"
 #include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
@@ -109,7 +110,7 @@ class TextStage {
   /// Of each text that is wanted; the others undefined. What is encoded is kept at once, and with a cache it
   /// leaves memory again.
   std::vector<Tensor> encode(const std::vector<bool>& wanted) const {
-    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder(*encoder_));
+    const TextCache cache(options_.cache, options_.cache.empty() ? "" : name_of_encoder());
     const auto start = Clock::now();
     std::vector<Tensor> states;
     std::vector<size_t> missing;
@@ -166,8 +167,9 @@ class TextStage {
     encoder->set_product_dtype(ops::wide_product_dtype_from_name(options_.dtype, device_));
     return encoder;
   }
-  static std::string name_of_encoder(T5Encoder& encoder) {
-    return fmt::format("{} in {}", quick_fingerprint(encoder), name_of(encoder.product_dtype()));
+  std::string name_of_encoder() const {
+    return fmt::format("{} in {}", quick_fingerprint(*encoder_),
+                       ops::name_of_products(encoder_->product_dtype(), device_));
   }
 
   const TextToImageParts& parts_;

@@ -6,6 +6,7 @@
 #include "io/image.h"
 #include "io/resize.h"
 #include "io/safetensors.h"
+#include "ops/matmul.h"
 #include "pipeline/paint_text.h"
 
 namespace linnet {
@@ -230,7 +231,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 options.buckets,
                                 options.text_encoder,
                                 std::string(name_of(options.stored)),
-                                std::string(name_of(vae.product_dtype()))};
+                                ops::name_of_products(vae.product_dtype(), options.device)};
   check_shards_of(folder, settings.shards);
   EncodeResult result;
   result.shards = settings.shards;

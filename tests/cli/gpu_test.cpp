@@ -109,6 +109,18 @@ TEST_F(GpuGenerate, WhatTheCardDoesNotHoldVisitsIt) {
   }
 }
 
+TEST_F(GpuGenerate, EncodedTextsAreKeptForTheirOwnType) {
+  const auto encoded = [&](const char* dtype) {
+    const Result result =
+        on_gpu(generate({"../model", "a star", "--cache", "cache", "--dtype", dtype, "-o", "p.png"}));
+    EXPECT_TRUE(succeeded(result));
+    return result.out.substr(result.out.find("text: "), std::string("text: 2 of 2").size());
+  };
+  EXPECT_EQ(encoded("tf32"), "text: 2 of 2");
+  EXPECT_EQ(encoded("tf32"), "text: 0 of 2");
+  EXPECT_EQ(encoded("f32"), "text: 2 of 2");
+}
+
 TEST_F(GpuGenerate, WhatDoesNotFitIsOneSentenceAndNoFile) {
   const Arguments wanted[] = {generate({"../pixels", "-o", "p.png", "--latents-out", "l"}),
                               generate({"../latents", "--vae", "../model/vae", "-o", "p.png"}),

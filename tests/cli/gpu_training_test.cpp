@@ -172,6 +172,17 @@ TEST_F(GpuEncode, LatentsAndStatesAreThoseOfTheCpu) {
     }
 }
 
+// Which are no others' than those of products in f32.
+TEST_F(GpuEncode, ShardsOfProductsInTf32AreNotGoneOnWithInF32) {
+  for (const Arguments& pictures : {captions_, Arguments{"../classes"}}) {
+    fs::remove_all(folder_ / "cuda/l");
+    const Arguments wanted = encode(with(pictures, {"--dtype"}));
+    ASSERT_TRUE(succeeded(on_gpu(with(wanted, {"tf32"}))));
+    EXPECT_TRUE(succeeded(on_gpu(with(wanted, {"tf32"}))));
+    EXPECT_TRUE(failed(on_gpu(with(wanted, {"f32"})), 1, "choose another folder"));
+  }
+}
+
 TEST_F(GpuEncode, WrongUsesAreRefused) {
   EXPECT_TRUE(failed(on_gpu(encode(with(captions_, {"--dtype", "int8"}))), 2, "8 bits"));
   EXPECT_TRUE(failed(run_in(folder_ / "cuda", encode(with(captions_, {"--device", "cuda:1"}))), 1, "no GPU 1"));
