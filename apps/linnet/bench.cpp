@@ -70,17 +70,16 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
   const Device device = device_from_name(options.device);
   set_bench_device(device);
   const std::string chip = device.is_gpu() ? gpu().info.name : processor();
+  const std::string engine = ops::matmul_engine_name(device);  // which names a GPU
   const std::string products = ops::name_of_products(options.product_dtype(), device);
   settings["dtype"] = products;
   settings["seconds"] = options.budget.seconds;
   settings["repeat"] = options.budget.repeat;
   const double load = load_average();
-  const nlohmann::ordered_json machine = {{"processor", chip},
-                                          {"engine", ops::matmul_engine_name(device)},
-                                          {"threads", threads()},
-                                          {"load_before", load}};
-  fmt::print("linnet bench {}: {}, {}, {} thread{}, {} products\n", name, chip, ops::matmul_engine_name(device),
-             threads(), threads() == 1 ? "" : "s", products);
+  const nlohmann::ordered_json machine = {
+      {"processor", chip}, {"engine", engine}, {"threads", threads()}, {"load_before", load}};
+  fmt::print("linnet bench {}: {}, {} thread{}, {} products\n", name,
+             device.is_gpu() ? engine : chip + ", " + engine, threads(), threads() == 1 ? "" : "s", products);
   Report report(name, machine, std::move(settings));
   if (load > 0.5 && !device.is_gpu())
     report.note(fmt::format(

@@ -18,8 +18,8 @@ namespace {
 
 using dnnl::memory;
 
-constexpr int64_t copy_bytes = 256 << 20, gpu_copy_bytes = int64_t{2} << 30;
-constexpr int64_t gpu_side = 8192;  // of the product that a GPU computes fastest
+// More than any cache holds.
+int64_t copy_bytes() { return bench_device().is_gpu() ? ceiling_copy_bytes(gpu().info) : 256 << 20; }
 
 dnnl::matmul::primitive_desc descriptor(const dnnl::engine& engine, const memory::desc& a,
                                         const memory::desc& b, const memory::desc& c) {
@@ -79,7 +79,7 @@ MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
     : rows_(rows), in_(in), out_(out), dtype_(dtype), state_(std::make_shared<State>()) {
   State& s = *state_;
   if (bench_device().is_gpu()) {
-    rows_ = in_ = out_ = gpu_side;
+    rows_ = in_ = out_ = ceiling_side(gpu().info);
     dtype_ = dtype == DType::i8 ? ops::fastest_product_dtype(bench_device()) : dtype;
     s.left = random_tensor({rows_, in_}, 0.5f, dtype_);
     s.right = random_tensor({out_, in_}, 0.5f, dtype_);
@@ -169,7 +169,7 @@ std::string ConvCeiling::name() const {
 }
 
 CopyCeiling::CopyCeiling()
-    : from_(random_tensor({(bench_device().is_gpu() ? gpu_copy_bytes : copy_bytes) / 4}, 1.0f)),
+    : from_(random_tensor({copy_bytes() / static_cast<int64_t>(sizeof(float))}, 1.0f)),
       to_(Tensor::zeros(from_.shape(), DType::f32, bench_device())) {}
 
 Work CopyCeiling::work(double least) const {

@@ -1,6 +1,7 @@
 // The most that this machine gives, measured beside the work: oneDNN's matrix product called directly, so that
 // no flaw of Linnet's own layers lowers the ceiling with the work, and a parallel copy of memory. Of a GPU: a
-// product of 8192 × 8192 matrices by cuBLASLt, whatever the work's own shape, and a copy on the card.
+// product of large square matrices by cuBLASLt, whatever the work's own shape, and a copy on the card
+// (ceiling_side(), ceiling_copy_bytes()).
 #pragma once
 
 #include <memory>
@@ -58,6 +59,7 @@ class CopyCeiling {
   Work work(double least) const;
   /// Read and written.
   double bytes() const { return 2.0 * static_cast<double>(from_.bytes()); }
+  std::string name() const { return from_.on_gpu() ? "copy on the card" : "parallel copy"; }
 
  private:
   Tensor from_, to_;

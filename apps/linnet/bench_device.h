@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/device.h"
+#include "core/gpu.h"
 #include "core/memory.h"
 
 namespace linnet::app {
@@ -13,5 +14,11 @@ const Device& bench_device();
 /// Of that device.
 MemoryStats bench_memory();
 void reset_bench_peak();
+
+/// What is large enough to show the most that a GPU does, and leaves it room for the work: as much as keeps all
+/// its multiprocessors busy, at most what the largest cards need, and within 1/16 of its memory. The side of
+/// square matrices to multiply, up to 8192, and the bytes to copy, up to 2 GiB; powers of two.
+int64_t ceiling_side(const GpuInfo& card);
+int64_t ceiling_copy_bytes(const GpuInfo& card);
 
 }  // namespace linnet::app

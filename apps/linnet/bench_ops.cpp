@@ -76,7 +76,7 @@ void measure(const Options& o, const std::string& model, Table& facts, Table& fi
                {},
                {}});
   figures.add({ceilings,
-               "parallel copy",
+               copy.name(),
                {},
                samples[1].best() * 1e3,
                samples[1].median() * 1e3,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "bench_device.h"
 #include "bench_plot.h"
 #include "bench_report.h"
 #include "bench_timing.h"
@@ -60,6 +61,27 @@ TEST(Reached, IsSpeedOverSpeed) {
   EXPECT_DOUBLE_EQ(ratio.median, 0.25);
   EXPECT_EQ(reached({}, 10, {{1}}, 1).best, 0);
   EXPECT_EQ(reached({{1}}, 10, {{1}}, 0).best, 0);
+}
+
+TEST(GpuCeilings, FollowTheCard) {
+  struct Row {
+    const char* name;
+    int multiprocessors;
+    int64_t gib, side, copy_mib;
+  };
+  const Row rows[] = {{"H200", 132, 140, 8192, 2048},
+                      {"H100 PCIe", 114, 80, 8192, 2048},
+                      {"T4", 40, 15, 4096, 512},
+                      {"of few multiprocessors", 14, 8, 1024, 256},
+                      {"of little memory", 14, 1, 1024, 64},
+                      {"emulated", 2, 16, 128, 32}};
+  for (const Row& row : rows) {
+    GpuInfo card{};
+    card.multiprocessors = row.multiprocessors;
+    card.memory = static_cast<size_t>(row.gib) << 30;
+    EXPECT_EQ(ceiling_side(card), row.side) << row.name;
+    EXPECT_EQ(ceiling_copy_bytes(card) >> 20, row.copy_mib) << row.name;
+  }
 }
 
 Table example() {

@@ -1,5 +1,8 @@
-// linnet bench refuses what is wrong with one sentence, before anything is measured.
-#include "cli/command.h"
+// linnet bench refuses what is wrong with one sentence, before anything is measured; and what it reports of a
+// GPU.
+#include <nlohmann/json.hpp>
+
+#include "cli/gpu.h"
 
 namespace linnet::test {
 namespace {
@@ -35,6 +38,52 @@ TEST(Bench, WhatAVerbDoesNotDoOnAGpuIsRefused) {
 TEST(Bench, AGpusTypesAreRefusedOnTheCpu) {
   for (const char* dtype : {"tf32", "f16"})
     expect_refused({"model", "--dtype", dtype}, 2, "a CPU has f32, bf16 and int8");
+}
+
+// A measurement of a verb, and the ceiling that it is held against.
+struct Measured {
+  Arguments arguments;
+  std::string table, products;
+};
+
+class GpuBench : public GpuCommand {
+ protected:
+  void expect_ratios(const Measured& row) const {
+    const Result result =
+        on_gpu(with(with({"bench"}, row.arguments), {"--seconds", "0.001", "--repeat", "1", "--json", "r"}));
+    ASSERT_TRUE(succeeded(result));
+    EXPECT_NE(result.out.find(": plain loops, emulated GPU, "), std::string::npos) << result.out;
+    EXPECT_NE(result.out.find(row.products + " products"), std::string::npos) << result.out;
+    const std::string ceiling = "cuBLASLt 128×128×128 " + row.products;
+    const auto json = nlohmann::json::parse(bytes("r"));
+    EXPECT_EQ(json.at("settings").at("dtype"), row.products);
+    ASSERT_FALSE(json.at("measured").at(row.table).empty());
+    for (const auto& measured : json.at("measured").at(row.table)) {
+      if (measured.at("ratio").is_null()) continue;  // of the ceilings themselves
+      EXPECT_GT(measured.at("ratio").get<double>(), 0) << measured;
+      EXPECT_EQ(measured.value("ceiling", ceiling), ceiling);
+    }
+  }
+};
+
+TEST_F(GpuBench, EveryVerbMeasuresBesideTheCardsCeiling) {
+  const Arguments small = {"--size", "16", "--batch", "1"};
+  const Measured rows[] = {
+      {with({"model", "--model", "DiT-S/2", "--dtype", "tf32"}, small), "forward", "tf32"},
+      {with({"train", "--model", "DiT-S/2", "--dtype", "f32", "--no-breakdown"}, small), "step", "f32"},
+      {with({"ops", "--models", "DiT-S/2"}, small), "ops", "bf16"},
+      {with({"heads", "--models", "S", "--heads", "6"}, small), "heads", "bf16"},
+      {{"attention", "--sizes", "16,32"}, "attention", "bf16"},
+      {{"vae", "--size", "8", "--dtype", "f16"}, "decode", "f16"}};
+  for (const Measured& row : rows) {
+    SCOPED_TRACE(row.arguments[0]);
+    expect_ratios(row);
+  }
+}
+
+TEST_F(GpuBench, AnotherCardIsRefused) {
+  EXPECT_TRUE(
+      failed(run_in(folder_ / "cuda", {"bench", "attention", "--device", "cuda:1"}), 1, "there is no GPU 1"));
 }
 
 }  // namespace
