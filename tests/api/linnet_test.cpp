@@ -7,15 +7,18 @@
 #include <thread>
 
 #include "core/parallel.h"
+#include "gpu/support.h"
 #include "io/safetensors.h"
 #include "nn/parameter.h"
 #include "store/model_file.h"
+#include "support/refusal.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
 namespace {
 
 namespace fs = std::filesystem;
+using ops::test::the_gpu;
 
 class PublicInterface : public testing::Test {
  protected:
@@ -74,6 +77,37 @@ TEST_F(PublicInterface, PaintsInEveryPrecision) {
     for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(int{exact[i]} - int{other[i]});
     EXPECT_LT(difference, 2 * static_cast<int64_t>(exact.size())) << static_cast<int>(precision);
   }
+}
+
+// At the value that differs most.
+int furthest(const std::vector<Picture>& a, const std::vector<Picture>& b) {
+  if (a.size() != b.size()) return 256;
+  int most = 0;
+  for (size_t i = 0; i < a.size(); ++i)
+    for (size_t k = 0; k < a[i].rgb.size(); ++k)
+      most = std::max(most, std::abs(int{a[i].rgb[k]} - int{b[i].rgb.at(k)}));
+  return most;
+}
+
+TEST_F(PublicInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
+  LINNET_NEED_GPU();
+  request.count = 3;
+  request.batch = 2;
+  const auto expected = Model(file, Precision::f32).paint(request);
+  EXPECT_LE(furthest(Model(file, Precision::f32, {}, "cuda").paint(request), expected), 1);
+  for (const Precision precision : {Precision::automatic, Precision::bf16, Precision::int8, Precision::f16})
+    EXPECT_LE(furthest(Model(file, precision, {}, "cuda").paint(request), expected), 8)
+        << static_cast<int>(precision);
+  request.on_step = [](int step, int) { return step < 2; };
+  EXPECT_THROW(Model(file, Precision::f32, {}, "cuda").paint(request), Cancelled);
+}
+
+TEST_F(PublicInterface, TheProcessStaysOnOneGpu) {
+  LINNET_NEED_GPU();
+  test::expect_refused("a process works on one GPU, and this one on cuda:0",
+                       [&] { Model(file, Precision::automatic, {}, "cuda:1"); });
+  EXPECT_THROW(Model(file, Precision::automatic, {}, "gpu"), UsageError);
+  EXPECT_THROW(Model(file, Precision::f16), UsageError);  // which a CPU has not
 }
 
 TEST_F(PublicInterface, TheNumberOfThreadsHoldsOnWhicheverThread) {
@@ -144,6 +178,20 @@ TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
   ASSERT_EQ(whole.size(), 1u);
   EXPECT_EQ(whole[0].width, 32);
   EXPECT_EQ(whole[0].rgb.size(), 32u * 32u * 3u);
+
+  LINNET_NEED_GPU();
+  const Model there(latent, Precision::f32, folder / "vae", "cuda");
+  EXPECT_EQ(there.picture_size(), 32);
+  EXPECT_LE(furthest(there.paint(request), whole), 1);
+}
+
+TEST(BuiltinModel, PaintsOnAGpuWhatItPaintsOnTheCpu) {
+  LINNET_NEED_GPU();
+  Request request;
+  request.steps = 1;
+  EXPECT_LE(furthest(Model::builtin(Precision::f32, "cuda").paint(request),
+                     Model::builtin(Precision::f32).paint(request)),
+            1);
 }
 
 class TextInterface : public testing::Test {
@@ -185,6 +233,17 @@ TEST_F(TextInterface, PaintsEachPromptInItsTurn) {
   const auto wide = text.paint(request).front();
   EXPECT_EQ(wide.width, 64);
   EXPECT_EQ(wide.height, 32);
+}
+
+TEST_F(TextInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
+  LINNET_NEED_GPU();
+  const auto expected = TextModel(model, Precision::f32).paint(request);
+  const TextModel text(model, Precision::f32, {}, "cuda");
+  EXPECT_LE(furthest(text.paint(request), expected), 1);
+  for (const Precision precision : {Precision::automatic, Precision::int8, Precision::f16})
+    EXPECT_EQ(TextModel(model, precision, {}, "cuda").paint(request).size(), 2u) << static_cast<int>(precision);
+  request.on_step = [](int step, int) { return step < 1; };
+  EXPECT_THROW(text.paint(request), Cancelled);
 }
 
 TEST_F(TextInterface, TakesPartsFromElsewhere) {
