@@ -5,8 +5,10 @@
 #include <charconv>
 #include <random>
 
+#include "core/gpu.h"
 #include "device_argument.h"
 #include "io/text.h"
+#include "memory_argument.h"
 #include "pipeline/decode.h"
 #include "terminal.h"
 
@@ -57,6 +59,8 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
   check_options(result);
   result.device = open_device(options.device);
+  // Before anything lies there: what a GPU has given once is not asked for again.
+  if (result.device.is_gpu() && !options.memory.empty()) gpu().limit(bytes_from(options.memory));
   return result;
 }
 

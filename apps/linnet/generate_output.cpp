@@ -4,7 +4,6 @@
 
 #include <chrono>
 
-#include "core/gpu.h"
 #include "io/file.h"
 #include "io/npz.h"
 #include "io/safetensors.h"
@@ -60,9 +59,7 @@ void check_format(const OutputOptions& options) {
 }  // namespace
 
 size_t decoding_limit(const OutputOptions& options, const Device& device) {
-  if (!device.is_gpu()) return bytes_from(options.decoding_memory());
-  if (!options.memory.empty()) open_gpu(device).limit(bytes_from(options.memory));
-  return 0;
+  return device.is_gpu() ? 0 : bytes_from(options.decoding_memory());
 }
 
 void prepare_outputs(const OutputOptions& options) {

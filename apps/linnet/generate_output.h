@@ -35,7 +35,8 @@ struct OutputOptions {
 void prepare_outputs(const OutputOptions& options);
 
 /// Bytes for decoding a picture, as --memory says, or what it takes unless told otherwise; 0: as many as there
-/// are. That is on a GPU, all of whose memory --memory limits: what is too large for it is decoded in bands.
+/// are. That is on a GPU, all of whose memory --memory limits (sampling_options()): what is too large for it is
+/// decoded in bands.
 size_t decoding_limit(const OutputOptions& options, const Device& device);
 
 /// What is painted, as far as the files that show it are concerned.

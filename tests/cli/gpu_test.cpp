@@ -101,7 +101,7 @@ TEST_F(GpuGenerate, WhatTheCardDoesNotHoldVisitsIt) {
     const Arguments wanted = generate({"../large", "--dtype", dtype, "-o"});
     ASSERT_TRUE(succeeded(on_gpu(with(wanted, {"whole.png"}))));
     // The second leaves half a megabyte to matrices, beside what is kept free for activations and libraries.
-    for (const char* memory : {"1M", "257M"}) {
+    for (const char* memory : {"16M", "257M"}) {
       ASSERT_TRUE(succeeded(on_gpu(with(wanted, {"part.png", "--memory", memory})))) << memory;
       EXPECT_EQ(read_image(folder_ / "cuda/part.png"), read_image(folder_ / "cuda/whole.png"))
           << dtype << " " << memory;
