@@ -92,8 +92,8 @@ struct Parts {
 
 // The same of all parts at once: a part of adaLN is too small to be worth a kernel of its own.
 template <class Unit>
-__global__ void split_units(const Unit* __restrict__ from, Parts parts, int64_t count, int64_t width,
-                            int64_t rows) {
+__global__ void split_units(const Unit* __restrict__ from, const __grid_constant__ Parts parts, int64_t count,
+                            int64_t width, int64_t rows) {
   for_cells(rows, count * width, [&](int64_t row, int64_t i) {
     Unit* const to = static_cast<Unit*>(parts.at[i / width]);
     to[row * width + i % width] = from[row * count * width + i];

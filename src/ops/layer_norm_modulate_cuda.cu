@@ -34,13 +34,35 @@ struct Joining {
 template <>
 struct Joining<void> {};
 
+// A lane's packs of a row joined by the branch, and the sum written. First all is read and then all written, so
+// that no read has to wait for a write; how many are under way at once is left to the compiler, which knows how
+// many registers there are.
+template <int Packs, class Branch>
+__device__ __forceinline__ void join_row(float (&v)[Packs][pack_width], const Joining<Branch>& joining,
+                                         const float* gate, int64_t first, int lane, int d) {
+#pragma unroll
+  for (int p = 0; p < Packs; ++p) {
+    const int at = (lane + p * warp_size) * pack_width;
+    if (at >= d) continue;
+    const auto branch = load_pack<pack_width>(joining.branch + first + at);
+    const auto gates = load_pack<pack_width>(gate + at);
+#pragma unroll
+    for (int i = 0; i < pack_width; ++i) v[p][i] = fmaf(gates.at[i], to_float(branch.at[i]), v[p][i]);
+  }
+#pragma unroll
+  for (int p = 0; p < Packs; ++p) {
+    const int at = (lane + p * warp_size) * pack_width;
+    if (at < d)
+      store_pack(joining.sum + first + at, Pack<float, pack_width>{{v[p][0], v[p][1], v[p][2], v[p][3]}});
+  }
+}
+
 template <int Packs, class X, class Y, class Branch>
 __global__ void __launch_bounds__(block_threads, 2)
     modulate_warps(const X* __restrict__ x, Joining<Branch> joining, const float* __restrict__ shift,
                    const float* __restrict__ scale, float epsilon, Y* __restrict__ y,
                    float* __restrict__ statistics, WarpRows rows, int d) {
   constexpr bool joins = !std::is_void_v<Branch>;
-  using Joined = std::conditional_t<joins, Branch, float>;
   LINNET_DYNAMIC_SHARED(memory);
   float* const gain = static_cast<float*>(static_cast<void*>(memory));
   float *const offset = gain + d, *const gate = offset + d;
@@ -63,15 +85,11 @@ __global__ void __launch_bounds__(block_threads, 2)
   const int64_t first_token = (chunk * warps + warp) * rows.each;
   const int64_t last_token = min(first_token + rows.each, rows.tokens);
   Pack<X, pack_width> next[Packs];
-  Pack<Joined, pack_width> next_branch[joins ? Packs : 1];
   const auto read = [&](int64_t token) {
-    const int64_t from = (sample * rows.tokens + token) * d;
 #pragma unroll
     for (int p = 0; p < Packs; ++p) {
       const int at = (lane + p * warp_size) * pack_width;
-      if (at >= d) continue;
-      next[p] = load_pack<pack_width>(x + from + at);
-      if constexpr (joins) next_branch[p] = load_pack<pack_width>(joining.branch + from + at);
+      if (at < d) next[p] = load_pack<pack_width>(x + (sample * rows.tokens + token) * d + at);
     }
   };
   // With a branch, a row and the next one would be more than the registers hold.
@@ -82,19 +100,10 @@ __global__ void __launch_bounds__(block_threads, 2)
     const int64_t row = sample * rows.tokens + token;
     float v[Packs][pack_width], sum = 0, squares = 0;
 #pragma unroll
-    for (int p = 0; p < Packs; ++p) {
-      const int at = (lane + p * warp_size) * pack_width;
-      if (at >= d) continue;
+    for (int p = 0; p < Packs; ++p)
 #pragma unroll
       for (int i = 0; i < pack_width; ++i) v[p][i] = to_float(next[p].at[i]);
-      if constexpr (joins) {
-        const auto gates = load_pack<pack_width>(gate + at);
-#pragma unroll
-        for (int i = 0; i < pack_width; ++i)
-          v[p][i] = fmaf(gates.at[i], to_float(next_branch[p].at[i]), v[p][i]);
-        store_pack(joining.sum + row * d + at, Pack<float, pack_width>{{v[p][0], v[p][1], v[p][2], v[p][3]}});
-      }
-    }
+    if constexpr (joins) join_row(v, joining, gate, row * d, lane, d);
     if (ahead && token + 1 < last_token) read(token + 1);
     const float first = __shfl_sync(all_lanes, v[0][0], 0), share = 1.0f / static_cast<float>(d);
 #pragma unroll

@@ -14,6 +14,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 // Blocks run one after the other on a thread of the system, so a block's shared memory is that thread's.
