@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/poison.h"
+#include "cuda/runtime.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -185,6 +186,17 @@ void run_block() {
   if (b.problem) std::rethrow_exception(std::exchange(b.problem, nullptr));
 }
 
+// Bytes that a block may have.
+size_t most_shared() {
+  switch (architecture_of_kernels()) {
+    case 75: return 64 * 1024;
+    case 80: return 163 * 1024;
+    case 86:
+    case 89: return 99 * 1024;
+    default: return 227 * 1024;
+  }
+}
+
 }  // namespace
 
 char* dynamic_shared() {
@@ -214,7 +226,7 @@ void exchange(const void* own, size_t bytes, int from, void* result) {
 void run(const dim3& grid, const dim3& size, size_t shared, const std::function<void()>& body) {
   Block& b = block();
   check(size.x * size.y * size.z >= 1 && size.x * size.y * size.z <= 1024 && grid.x > 0 && grid.y > 0 &&
-            grid.z > 0 && grid.y < 65536 && grid.z < 65536 && shared <= 227 * 1024,
+            grid.z > 0 && grid.y < 65536 && grid.z < 65536 && shared <= most_shared(),
         "a kernel cannot run as {}x{}x{} blocks of {}x{}x{} threads with {} bytes of shared memory", grid.x,
         grid.y, grid.z, size.x, size.y, size.z, shared);
   block_size = size;
