@@ -53,7 +53,12 @@ struct GpuApi {
   /// No more than so many bytes from here on; 0: all that the card has.
   void (*limit)(size_t bytes);
 
-  /// To the GPU; `from` may change as soon as this returns.
+  /// Memory of the CPU that the GPU reads by itself, null if there is no more: what upload() is given of it
+  /// must never change.
+  void* (*pin)(size_t bytes);
+  void (*unpin)(void* memory);
+
+  /// To the GPU; `from` may change as soon as this returns, unless it was pinned.
   void (*upload)(void* to, const void* from, size_t bytes);
   /// From the GPU, after everything that was put there before; waits.
   void (*download)(void* to, const void* from, size_t bytes);

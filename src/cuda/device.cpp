@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -30,6 +31,11 @@ Card& card() {
   return *instance;
 }
 
+// From pinned memory.
+void upload_by_itself(void* to, const void* from, size_t bytes) {
+  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "copying to it");
+}
+
 // What is to be uploaded goes through a ring of pinned buffers, so that the caller's memory is free at once and
 // the copy runs beside what the CPU does next. A buffer is filled again when the copies out of it are done. As
 // long as they are not, the ring grows: a step of training puts its batch there while the step before still
@@ -43,7 +49,7 @@ class Staging {
       const size_t part = std::min(bytes, buffer_bytes - used_);
       char* const staged = ring_.back().memory + used_;
       std::memcpy(staged, from, part);
-      must(cudaMemcpyAsync(to, staged, part, cudaMemcpyHostToDevice, stream()), "copying to it");
+      upload_by_itself(to, staged, part);
       used_ += (part + alignment - 1) / alignment * alignment;
       to = static_cast<char*>(to) + part;
       from = static_cast<const char*>(from) + part;
@@ -95,6 +101,47 @@ class Staging {
 Staging& staging() {
   static Staging* const instance = new Staging;
   return *instance;
+}
+
+// What uploads need no staging for, by its first byte.
+struct Pinned {
+  std::mutex mutex;
+  std::map<uintptr_t, size_t> blocks;
+};
+
+Pinned& pinned() {
+  static Pinned* const instance = new Pinned;
+  return *instance;
+}
+
+void* pin(size_t bytes) {
+  void* memory = nullptr;
+  stream();  // so that this thread is on the card
+  if (cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) != cudaSuccess) {
+    cudaGetLastError();  // it is dealt with
+    return nullptr;
+  }
+  const std::scoped_lock lock(pinned().mutex);
+  pinned().blocks.emplace(reinterpret_cast<uintptr_t>(memory), bytes);
+  return memory;
+}
+
+void unpin(void* memory) {
+  cudaStreamSynchronize(stream());  // copies of it may be under way
+  {
+    const std::scoped_lock lock(pinned().mutex);
+    pinned().blocks.erase(reinterpret_cast<uintptr_t>(memory));
+  }
+  cudaFreeHost(memory);
+}
+
+bool is_pinned(const void* memory, size_t bytes) {
+  const std::scoped_lock lock(pinned().mutex);
+  const auto at = reinterpret_cast<uintptr_t>(memory);
+  const auto after = pinned().blocks.upper_bound(at);
+  if (after == pinned().blocks.begin()) return false;
+  const auto& [begin, size] = *std::prev(after);
+  return at + bytes <= begin + size;
 }
 
 // A sequence of kernels that was recorded, with what it reads and writes.
@@ -232,12 +279,13 @@ void give(void* block, size_t bytes) { give_block(block, bytes); }
 
 void upload(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
+  if (is_pinned(from, bytes)) return upload_by_itself(to, from, bytes);
   if (being_recorded == nullptr) return staging().upload(to, from, bytes);
   void* constant = nullptr;
   must(cudaHostAlloc(&constant, bytes, cudaHostAllocDefault), "asking for pinned memory");
   being_recorded->constants.push_back(constant);
   std::memcpy(constant, from, bytes);
-  must(cudaMemcpyAsync(to, constant, bytes, cudaMemcpyHostToDevice, stream()), "copying to it");
+  upload_by_itself(to, constant, bytes);
 }
 
 void open_device(int index, GpuApi& api) {
@@ -254,6 +302,8 @@ void open_device(int index, GpuApi& api) {
   api.reset_peak = reset_pool_peak;
   api.release_cached = release_cached_blocks;
   api.limit = limit_pools;
+  api.pin = pin;
+  api.unpin = unpin;
   api.upload = upload;
   api.download = download;
   api.copy = copy;

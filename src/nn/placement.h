@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
+#include "core/gpu.h"
 #include "nn/parameter.h"
 
 namespace linnet::nn {
@@ -17,17 +19,28 @@ inline bool may_visit(std::string_view name, const Shape& shape) {
          name.find("relative_attention_bias") == std::string_view::npos;
 }
 
-/// What layers do with matrices in 8 bits: keep them widened, too, or, if streamed, widen them for each
-/// product.
-enum class EightBits : uint8_t { widened, streamed };
+/// How often a model is called when it has been placed. Often: matrices in 8 bits are kept widened, too, and
+/// what visits lies ready for it. Seldom: matrices in 8 bits are widened for each product, and what visits
+/// stays what and where it is, which takes no memory.
+enum class Called : uint8_t { often, seldom };
+
+/// A matrix on the CPU as it visits soonest: in the products' type, unless it is in 8 bits, and where the GPU
+/// reads by itself, if there is such memory.
+inline Tensor ready_to_visit(const Tensor& matrix, DType products) {
+  const Tensor wanted = matrix.dtype() == DType::i8 ? matrix : matrix.to(products);
+  void* const pinned = gpu().pin(wanted.bytes());
+  if (pinned == nullptr) return wanted;
+  std::memcpy(pinned, wanted.raw(), wanted.bytes());
+  return Tensor::borrow(pinned, wanted.shape(), wanted.dtype(), {pinned, gpu().unpin});
+}
 
 /// Moves a frozen model to a GPU. Its blocks' matrices become `products` on the way, unless they are in 8 bits,
 /// so that its layers need no copy of them; those that do not fit into what the others leave of `room` bytes,
-/// the last ones, stay where and what they are. Nothing happens for the CPU.
+/// the last ones, stay on the CPU. Nothing happens for the CPU.
 template <class Module>
-void place(Module& module, const Device& device, DType products, size_t room,
-           EightBits eight_bits = EightBits::widened) {
+void place(Module& module, const Device& device, DType products, size_t room, Called called = Called::often) {
   if (!device.is_gpu()) return;
+  open_gpu(device);
   module.visit("", [&](const std::string& name, Parameter& p) {
     if (may_visit(name, p.shape)) return;
     p.value = p.value.to(device);
@@ -37,12 +50,11 @@ void place(Module& module, const Device& device, DType products, size_t room,
   module.visit("", [&](const std::string& name, Parameter& p) {
     if (!may_visit(name, p.shape)) return;
     const bool in_8_bits = p.value.dtype() == DType::i8;
-    const size_t each = !in_8_bits                          ? size_of(products)
-                        : eight_bits == EightBits::streamed ? 1
-                                                            : 1 + size_of(products);
+    const size_t each = !in_8_bits ? size_of(products) : called == Called::seldom ? 1 : 1 + size_of(products);
     const size_t bytes = static_cast<size_t>(p.shape.numel()) * each;
     if (bytes > room) {
       room = 0;
+      if (called == Called::often) p.value = ready_to_visit(p.value, products);
       return;
     }
     room -= bytes;

@@ -82,7 +82,7 @@ void place(T5Encoder& encoder, const Device& device, int64_t tokens) {
   open_gpu(device);
   const T5Config& c = encoder.config();
   nn::place(encoder, device, encoder.product_dtype(),
-            room_for_weights(tokens, c.width + c.heads * c.head_size + c.hidden), nn::EightBits::streamed);
+            room_for_weights(tokens, c.width + c.heads * c.head_size + c.hidden), nn::Called::seldom);
 }
 
 // The autoencoder that has decoded a picture stays beside the transformer that paints the next.

@@ -51,7 +51,7 @@ std::unique_ptr<T5Encoder> open_frozen_encoder(const TrainConfig& config, const 
   auto encoder = load_text_encoder(config);
   if (!device.is_gpu() || is_latent_folder(config.data.path)) return encoder;
   encoder->set_product_dtype(training_product_dtype(config.train));
-  nn::place(*encoder, device, encoder->product_dtype(), SIZE_MAX, nn::EightBits::streamed);
+  nn::place(*encoder, device, encoder->product_dtype(), SIZE_MAX, nn::Called::seldom);
   return encoder;
 }
 

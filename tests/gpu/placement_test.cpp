@@ -61,6 +61,28 @@ TEST(GpuPlacement, WhatFindsNoRoomVisits) {
   }
 }
 
+// In the products' type, so that no more of it travels than is multiplied.
+TEST(GpuPlacement, WhatVisitsOftenLiesReady) {
+  LINNET_NEED_GPU();
+  const auto visitors = [](DiT model, nn::Called called) {
+    nn::place(model, the_gpu, DType::bf16, 0, called);
+    std::vector<Tensor> result;
+    for (const auto& [name, parameter] : nn::all_parameters(model))
+      if (!parameter->value.on_gpu()) result.push_back(parameter->value);
+    return result;
+  };
+  const std::vector<Tensor> often = visitors(frozen(false), nn::Called::often),
+                            seldom = visitors(frozen(false), nn::Called::seldom);
+  ASSERT_GT(seldom.size(), 0u);
+  ASSERT_EQ(often.size(), seldom.size());
+  for (size_t i = 0; i < often.size(); ++i) {
+    EXPECT_EQ(seldom[i].dtype(), DType::f32);
+    EXPECT_TRUE(ops::test::same_bytes(often[i], seldom[i].to(DType::bf16)));
+    EXPECT_TRUE(ops::test::same_bytes(often[i].to(the_gpu).host(), often[i]));
+  }
+  for (const Tensor& matrix : visitors(frozen(true), nn::Called::often)) EXPECT_EQ(matrix.dtype(), DType::i8);
+}
+
 TEST(GpuPlacement, MatricesAreKeptOnceInTheTypeOfProducts) {
   LINNET_NEED_GPU();
   DiT model = frozen(false);

@@ -167,6 +167,8 @@ void open_device(int index, GpuApi& api) {
   api.reset_peak = reset_pool_peak;
   api.release_cached = release_cached_blocks;
   api.limit = limit_pools;
+  api.pin = [](size_t bytes) { return std::malloc(bytes); };
+  api.unpin = std::free;
   api.upload = upload;
   api.download = download;
   api.copy = copy;
