@@ -61,6 +61,18 @@ struct LayerRing {
   const nn::Linear& take() { return layers[next++ % layers.size()]; }
 };
 
+nn::Linear random_layer(int64_t in, int64_t out, const Shapes& s, std::vector<Tensor>& leaves) {
+  nn::Linear layer(in, out);
+  for (nn::Parameter* parameter : {&layer.weight, &layer.bias}) {
+    fill_random(*parameter);
+    parameter->frozen = true;
+    leaf(parameter->value, leaves);
+    parameter->value = leaves.back();
+  }
+  if (s.int8) nn::quantize(layer.weight);
+  return layer;
+}
+
 Operation linear_operation(const LinearCase& c, const Shapes& s) {
   Operation op;
   op.name = c.name;
@@ -76,18 +88,27 @@ Operation linear_operation(const LinearCase& c, const Shapes& s) {
   op.backward_bytes = s.type_bytes() * (2 * rows * in + in * out + rows * out) + 4 * in * out;
   const auto ring = std::make_shared<LayerRing>();
   const auto count = std::clamp<int64_t>(static_cast<int64_t>(beyond_caches / weight_bytes), 1, s.depth);
-  for (int64_t i = 0; i < count; ++i) {
-    nn::Linear& layer = ring->layers.emplace_back(c.in, c.out);
-    for (nn::Parameter* parameter : {&layer.weight, &layer.bias}) {
-      fill_random(*parameter);
-      parameter->frozen = true;
-      leaf(parameter->value, op.leaves);
-      parameter->value = op.leaves.back();
-    }
-    if (s.int8) nn::quantize(layer.weight);
-  }
+  for (int64_t i = 0; i < count; ++i) ring->layers.push_back(random_layer(c.in, c.out, s, op.leaves));
   const Tensor x = leaf(random_tensor({c.rows, c.in}, 1.0f, s.dtype), op.leaves);
   op.forward = [ring, x, c] { return ring->take().forward(x, c.out_dtype, c.activation); };
+  return op;
+}
+
+// Both layers, of which a GPU's products do what lies between them.
+Operation feed_forward_operation(const Shapes& s, int64_t hidden) {
+  const int64_t rows = s.batch * s.tokens;
+  Operation op{.name = "MLP, both layers", .shape = fmt::format("{}×{}×{}", rows, s.width, hidden)};
+  op.calls = static_cast<double>(s.depth);
+  const double weights = 2.0 * static_cast<double>(s.width * hidden),
+               inner = static_cast<double>(rows * hidden);
+  op.flops = 2 * static_cast<double>(rows) * weights;
+  op.backward_flops = 2 * op.flops;
+  op.bytes = s.type_bytes() * (2 * s.elements() + 2 * inner + weights);
+  op.backward_bytes = s.type_bytes() * (3 * s.elements() + 4 * inner + weights) + 4 * weights;
+  const auto first = std::make_shared<nn::Linear>(random_layer(s.width, hidden, s, op.leaves)),
+             second = std::make_shared<nn::Linear>(random_layer(hidden, s.width, s, op.leaves));
+  const Tensor x = leaf(random_tensor({rows, s.width}, 1.0f, s.dtype), op.leaves);
+  op.forward = [=, dtype = s.dtype] { return nn::feed_forward(*first, *second, x, dtype); };
   return op;
 }
 
@@ -266,6 +287,7 @@ std::vector<Operation> further_operations(const DiTConfig& config, int64_t batch
     s.heads = s.width / 64;
     list.push_back(softmax_attention_operation(s));
   }
+  list.push_back(feed_forward_operation(s, config.mlp_size()));
   const Shape hidden{batch, s.tokens, config.mlp_size()}, stream{batch, s.tokens, s.width};
   list.push_back(pointwise_operation("GELU", hidden, dtype, dtype, ops::gelu_tanh));
   list.push_back(pointwise_operation("SiLU", stream, DType::f32, dtype,

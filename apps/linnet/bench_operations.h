@@ -24,8 +24,8 @@ struct Operation {
 
 /// The operations of all blocks of a model on a batch, those that take noticeable time; products in dtype.
 std::vector<Operation> block_operations(const DiTConfig& config, int64_t batch, DType dtype);
-/// Operations that a model's blocks do not show on their own: softmax beside linear attention, GELU, SiLU,
-/// casts.
+/// Operations that a model's blocks do not show on their own: softmax beside linear attention, the MLP as a
+/// whole, GELU, SiLU, casts.
 std::vector<Operation> further_operations(const DiTConfig& config, int64_t batch, DType dtype);
 /// One optimiser step of `parameters` parameters.
 Operation optimizer_operation(int64_t parameters);

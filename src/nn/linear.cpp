@@ -37,8 +37,9 @@ Tensor Linear::forward(const Tensor& x, DType out_dtype, ops::Activation activat
 }
 
 Tensor feed_forward(const Linear& first, const Linear& second, const Tensor& x, DType out_dtype) {
-  const bool learns = Tape::active() && !first.weight.frozen && !second.weight.frozen;
-  if (!learns) return second.forward(first.forward(x, x.dtype(), ops::Activation::gelu_tanh), out_dtype);
+  const auto may_learn = [](const Linear& layer) { return layer.weight.value.dtype() != DType::i8; };
+  if (!Tape::active() || !may_learn(first) || !may_learn(second))
+    return second.forward(first.forward(x, x.dtype(), ops::Activation::gelu_tanh), out_dtype);
   return ops::feed_forward(x, {as_matrix(first.weight.value), first.bias.value},
                            {as_matrix(second.weight.value), second.bias.value}, out_dtype);
 }

@@ -96,7 +96,7 @@ Tensor linear(const Tensor& x, const PackedWeight& weight, const Tensor& bias, A
 
 Tensor feed_forward(const Tensor& x, const LinearWeights& first, const LinearWeights& second, DType out_dtype) {
   const bool record = wants_grad(x, first.weight, first.bias) || wants_grad(x, second.weight, second.bias);
-  if (!record || !x.on_gpu()) {
+  if (!record || !x.on_gpu() || x.numel() == 0) {
     const Tensor hidden = linear(x, first.weight, first.bias, Activation::gelu_tanh, x.dtype());
     return linear(hidden, second.weight, second.bias, Activation::none, out_dtype);
   }
