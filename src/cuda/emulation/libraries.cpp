@@ -68,33 +68,33 @@ void matmul(const MatrixView& a, const MatrixView& b, View bias, Activation acti
   });
 }
 
-// The sums are rounded to what is kept only there.
-void matmul_gelu(const MatrixView& a, const MatrixView& b, View bias, bool, View kept, View into) {
+// Products of one type all through, which also keep or read a second matrix: store(kept, into, sum) for
+// each element.
+template <class Store>
+void multiply_alike(const MatrixView& a, const MatrixView& b, View bias, View kept, View into, Store store) {
   check_layout(a);
   check_layout(b);
   if (kept.dtype != a.dtype || into.dtype != a.dtype) wrong_type(into.dtype);
   with_float(a.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
     emulation::put([=] {
-      multiply<T, T>(a, b, bias.as<T>(), false, nullptr, [&](int64_t at, float sum) {
-        assign(kept.as<T>()[at], sum);
-        assign(into.as<T>()[at], gelu(sum));
-      });
+      multiply<T, T>(a, b, bias.as<T>(), false, nullptr,
+                     [&](int64_t at, float sum) { store(kept.as<T>()[at], into.as<T>()[at], sum); });
     });
   });
 }
 
+// GELU is of the sums, not of what is kept of them, which is rounded.
+void matmul_gelu(const MatrixView& a, const MatrixView& b, View bias, bool, View kept, View into) {
+  multiply_alike(a, b, bias, kept, into, [](auto& before, auto& after, float sum) {
+    assign(before, sum);
+    assign(after, gelu(sum));
+  });
+}
+
 void matmul_gelu_gradient(const MatrixView& a, const MatrixView& b, bool, View kept, View into) {
-  check_layout(a);
-  check_layout(b);
-  if (kept.dtype != a.dtype || into.dtype != a.dtype) wrong_type(into.dtype);
-  with_float(a.dtype, [&](auto* type) {
-    using T = Pointee<decltype(type)>;
-    emulation::put([=] {
-      multiply<T, T>(a, b, nullptr, false, nullptr, [&](int64_t at, float sum) {
-        assign(into.as<T>()[at], sum * gelu_slope(to_float(kept.as<T>()[at])));
-      });
-    });
+  multiply_alike(a, b, {}, kept, into, [](auto& before, auto& gradient, float sum) {
+    assign(gradient, sum * gelu_slope(to_float(before)));
   });
 }
 
