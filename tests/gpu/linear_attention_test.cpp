@@ -91,6 +91,24 @@ TEST(GpuOperations, LinearAttentionWithConvolutionOverTiles) {
   expect_right({.batch = 1, .rows = 19, .columns = 21, .heads = 3, .head_size = 23, .kernel = 5}, halves);
 }
 
+// Heads as wide as real models', with the convolution: of each of the kernels' widths.
+TEST(GpuOperations, LinearAttentionWithConvolutionOfWideHeads) {
+  LINNET_NEED_GPU();
+  for (const int64_t head_size : {40, 72, 128, 192, 264, 288})
+    expect_right({.batch = 1, .rows = 3, .columns = 5, .heads = 2, .head_size = head_size, .kernel = 5},
+                 {DType::bf16});
+  expect_right({.batch = 1, .rows = 27, .columns = 17, .heads = 1, .head_size = 192, .kernel = 5},
+               {DType::bf16});
+  expect_right({.batch = 2,
+                .rows = 19,
+                .columns = 16,
+                .heads = 1,
+                .head_size = 104,
+                .kernel = 5,
+                .map = FeatureMap::none},
+               {DType::f16});
+}
+
 TEST(GpuOperations, LinearAttentionFetchesItsWeights) {
   LINNET_NEED_GPU();
   const Tensor q = random({1, 6, 8}, 1), kv = random({1, 6, 16}, 2), weight = random({8, 1, 3, 3}, 3),
