@@ -39,8 +39,8 @@ size_t shared_limit() {
 
 bool tiles_fit(DType dtype, int64_t head_size) {
   static const size_t limit = shared_limit();
-  return dtype != DType::f32 && head_size % 8 == 0 && head_size <= widest_head &&
-         gather_bytes(head_size) <= limit && rows_bytes(head_size) <= limit;
+  return dtype != DType::f32 && head_size % 8 == 0 && gather_bytes(head_size) <= limit &&
+         rows_bytes(head_size) <= limit;
 }
 
 const Products by_tiles = {gather_by_tiles, answer_by_tiles, gradient_by_tiles};

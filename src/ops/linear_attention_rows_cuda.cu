@@ -3,6 +3,9 @@
 // of results are whole and what is done to them beyond the product is done at its end, in shared memory; the
 // matrix streams by. Two blocks share a multiprocessor, so that one multiplies while the other begins or ends.
 //
+// Of heads that are too wide for that a block takes 32 tokens and a chunk of the columns. What needs whole
+// rows, the gradients of queries, is finished by a second, small kernel.
+//
 // From memory come and go 4·head_size bytes a token of a state, and 2·head_size more where the end reads
 // something else, for 2·head_size² operations; the matrix comes from the second-level cache for all blocks but
 // the first.
@@ -12,27 +15,28 @@ namespace linnet::cuda::linear_attention {
 namespace {
 
 constexpr int warp_rows = 2, warp_columns = 4, threads = warp_rows * warp_columns * warp_size;
-constexpr int tall = 2, half_tokens = 16 * tall, block_tokens = warp_rows * half_tokens;
 constexpr int stages = 3;
 
-// How many 8-wide tiles a warp takes, so that 4 warps cover a head.
-constexpr int wide_for(int64_t head_size) {
-  for (const int wide : {1, 2, 4, 6, 8})
-    if (head_size <= 32 * wide) return wide;
-  return 9;
-}
+// A warp's tokens, 16·Tall, and columns, 8·Wide. Whole: 4 warps beside each other cover a head.
+template <int Tall, int Wide>
+struct Layout {
+  static constexpr int tall = Tall, wide = Wide;
+  static constexpr bool whole = Tall == 2;
+  static constexpr int half_tokens = 16 * Tall, block_tokens = warp_rows * half_tokens;
+  static constexpr int columns = warp_columns * 8 * Wide;
+  static_assert(half_tokens <= stage_depth);
+};
 
-// body(a std::integral_constant) with the `Wide` for heads of this size.
+// body(the Layout for heads of this size)
 template <class Body>
-void with_wide(int64_t head_size, Body&& body) {
-  switch (wide_for(head_size)) {
-    case 1: return body(std::integral_constant<int, 1>());
-    case 2: return body(std::integral_constant<int, 2>());
-    case 4: return body(std::integral_constant<int, 4>());
-    case 6: return body(std::integral_constant<int, 6>());
-    case 8: return body(std::integral_constant<int, 8>());
-    default: return body(std::integral_constant<int, 9>());
-  }
+auto with_layout(int64_t head_size, Body&& body) {
+  if (head_size <= 32) return body(Layout<2, 1>());
+  if (head_size <= 64) return body(Layout<2, 2>());
+  if (head_size <= 128) return body(Layout<2, 4>());
+  if (head_size <= 192) return body(Layout<2, 6>());
+  if (head_size <= 256) return body(Layout<2, 8>());
+  if (head_size <= 288) return body(Layout<2, 9>());
+  return body(Layout<1, 6>());
 }
 
 template <class T>
@@ -48,45 +52,63 @@ struct RowTiles {
   int y_stride;
   const float* inverse;
   float* result;  // 1/z, or −along
-  int tokens, heads, head_size;
+  // Of gradients of queries in chunks, in place of y: the products (states, tokens, head_size), and of each
+  // chunk their sums with f(under) (chunks, states, tokens).
+  float *products, *dots;
+  int tokens, heads, head_size, chunks;
   bool mapped;
 };
 
-// Beside x and the ring: the total as f32 (a gradient's) or as thirds (an answer's), a value of each token, and
-// sums of each warp column.
-template <class T, int Wide>
+// Behind x and the ring: the total as f32 (a gradient's), a value of each token, and sums of each warp column;
+// and behind these the total as thirds (an answer's).
+template <class L>
 struct Tables {
-  static constexpr int columns = warp_columns * 8 * Wide, thirds_row = columns + padding;
-  float total[columns];
-  T thirds[4 * thirds_row];
-  float of_token[block_tokens];
-  float sums[warp_columns][block_tokens];
+  float total[L::columns];
+  float of_token[L::block_tokens];
+  float sums[warp_columns][L::block_tokens];
 };
 
-template <class T, int Wide, bool Transposed>
-struct RowBlock {
-  static constexpr int columns = warp_columns * 8 * Wide, tile_row = columns + padding;
+template <class T, class L, bool Transposed>
+struct RowBlock : L {
+  using L::columns, L::tall, L::half_tokens, L::block_tokens, L::whole;
+  static constexpr int Wide = L::wide, tile_row = columns + padding;
   // In elements. A stage holds rows of the matrix for 32 of the depth, or, transposed, columns of them; or half
   // of the block's tokens of what the end reads and writes.
-  static constexpr int stage = stage_depth * tile_row, tile = block_tokens * tile_row;
-  static constexpr size_t bytes = (tile + stages * stage) * sizeof(T) + sizeof(Tables<T, Wide>);
-  static_assert(half_tokens == stage_depth);
+  static constexpr int stage = stage_depth * tile_row;
   using Sums = float[tall][Wide][4];
 
+  /// Between rows of x.
+  __host__ __device__ static constexpr int x_row_of(int head_size) {
+    return whole ? tile_row : (head_size + stage_depth - 1) / stage_depth * stage_depth + padding;
+  }
+  static size_t bytes(int64_t head_size) {
+    const auto x_row = static_cast<size_t>(x_row_of(static_cast<int>(head_size)));
+    return ((block_tokens + 4) * x_row + stages * stage) * sizeof(T) + sizeof(Tables<L>);
+  }
+
   __device__ RowBlock(const RowTiles<T>& in_, char* shared)
-      : in(in_), x_tile(static_cast<T*>(static_cast<void*>(shared))), ring(x_tile + tile),
-        tables(*static_cast<Tables<T, Wide>*>(static_cast<void*>(ring + stages * stage))) {
-    const int token_blocks = (in.tokens + block_tokens - 1) / block_tokens;
-    first_token = static_cast<int>(blockIdx.x % token_blocks) * block_tokens;
-    state = static_cast<int>(blockIdx.x / token_blocks);
+      : in(in_), x_row(x_row_of(in.head_size)), x_tile(static_cast<T*>(static_cast<void*>(shared))),
+        ring(x_tile + block_tokens * x_row),
+        tables(*static_cast<Tables<L>*>(static_cast<void*>(ring + stages * stage))),
+        thirds(static_cast<T*>(static_cast<void*>(&tables + 1))) {
+    first_token = static_cast<int>(blockIdx.x) % token_blocks() * block_tokens;
+    int task = static_cast<int>(blockIdx.x) / token_blocks();
+    if constexpr (!whole) {
+      first_column = task % in.chunks * columns;
+      task /= in.chunks;
+    }
+    state = task;
     tokens = min(block_tokens, in.tokens - first_token);
+    width = in.head_size - first_column;
     steps = (in.head_size + stage_depth - 1) / stage_depth;
-    matrix = in.matrix + static_cast<int64_t>(state) * in.head_size * in.head_size;
+    matrix = in.matrix + static_cast<int64_t>(state) * in.head_size * in.head_size +
+             first_column * (Transposed ? in.head_size : 1);
     lane = threadIdx.x % warp_size;
     warp_row = threadIdx.x / warp_size % warp_rows;
     warp_column = threadIdx.x / warp_size / warp_rows;
   }
 
+  __device__ int token_blocks() const { return (in.tokens + block_tokens - 1) / block_tokens; }
   template <class Element>
   __device__ Element* row_of(Element* data, int64_t stride) const {
     return rows_of(data, stride, state, in.heads, in.tokens, in.head_size) + first_token * stride;
@@ -94,22 +116,40 @@ struct RowBlock {
   __device__ int64_t token_at() const { return static_cast<int64_t>(state) * in.tokens + first_token; }
 
   __device__ void load_x() const {
-    copy_rows<threads, block_tokens, columns>(x_tile, tile_row, row_of(in.x, in.x_stride), in.x_stride, tokens,
-                                              in.head_size);
+    const T* const from = row_of(in.x, in.x_stride);
+    if constexpr (whole)
+      copy_rows<threads, block_tokens, columns>(x_tile, x_row, from, in.x_stride, tokens, in.head_size);
+    else
+      for_packs_of_x([&](int row, int column) {
+        copy_16(x_tile + row * x_row + column, from + static_cast<int64_t>(row) * in.x_stride + column,
+                row < tokens && column < in.head_size);
+      });
     commit_copies();
+  }
+
+  // body(row, column) for the packs of 8 that are this thread's, in chunks: a warp has whole rows.
+  template <class Body>
+  __device__ void for_packs_of_x(Body body) const {
+    for (int row = static_cast<int>(threadIdx.x) / warp_size; row < block_tokens; row += threads / warp_size)
+      for (int column = 8 * lane; column < x_row - padding; column += 8 * warp_size) body(row, column);
   }
 
   // f of what this thread has copied of x.
   __device__ void map_x() const {
-    for_columns<threads, block_tokens, columns>([&](int first, int column, auto at_once) {
+    const auto map_pack = [&](int row, int column) {
+      uint4& pack = *static_cast<uint4*>(static_cast<void*>(x_tile + row * x_row + column));
+      uint4 pairs = pack;
+      for (unsigned* pair : {&pairs.x, &pairs.y, &pairs.z, &pairs.w}) *pair = features<T>(*pair, true);
+      pack = pairs;
+    };
+    if constexpr (whole)
+      for_columns<threads, block_tokens, columns>([&](int first, int column, auto at_once) {
 #pragma unroll
-      for (int row = first; row < first + block_tokens; row += decltype(at_once)::value) {
-        uint4& pack = *static_cast<uint4*>(static_cast<void*>(x_tile + row * tile_row + column));
-        uint4 pairs = pack;
-        for (unsigned* pair : {&pairs.x, &pairs.y, &pairs.z, &pairs.w}) *pair = features<T>(*pair, true);
-        pack = pairs;
-      }
-    });
+        for (int row = first; row < first + block_tokens; row += decltype(at_once)::value)
+          map_pack(row, column);
+      });
+    else
+      for_packs_of_x(map_pack);
   }
 
   __device__ T* slot(int step) const { return ring + step % stages * stage; }
@@ -123,7 +163,7 @@ struct RowBlock {
       load_columns(slot(step), matrix + k, in.head_size - k);
     else
       copy_rows<threads, stage_depth, columns>(slot(step), tile_row, matrix + k * in.head_size, in.head_size,
-                                               in.head_size - k, in.head_size);
+                                               in.head_size - k, width);
     commit_copies();
   }
 
@@ -140,27 +180,27 @@ struct RowBlock {
     for (int column = 0; column < columns; column += at_once)
       if (columns % at_once == 0 || first + column < columns)
         copy_16(to + column * stage_depth, from + column * in.head_size,
-                first + column < in.head_size && pack * 8 < left);
+                first + column < width && pack * 8 < left);
   }
 
   __device__ void load_beside(int half) const {
     if (in.beside == nullptr) return;
     copy_rows<threads, half_tokens, columns>(
         slot(steps + half), tile_row,
-        row_of(in.beside, in.beside_stride) + half * half_tokens * in.beside_stride, in.beside_stride,
-        tokens - half * half_tokens, in.head_size);
+        row_of(in.beside, in.beside_stride) + half * half_tokens * in.beside_stride + first_column,
+        in.beside_stride, tokens - half * half_tokens, width);
   }
 
   // What the products need; there after the first barrier.
   __device__ void fill_tables() const {
     const float* total = in.total ? in.total + static_cast<int64_t>(state) * in.head_size : nullptr;
-    for (int i = threadIdx.x; i < columns; i += threads) {
-      const float value = total && i < in.head_size ? total[i] : 0.0f;
-      if constexpr (Transposed) {
-        tables.total[i] = value;
-      } else {
-        put_thirds(value, tables.thirds + i, tables.thirds_row);
-        tables.thirds[3 * tables.thirds_row + i] = T{0};
+    if constexpr (Transposed) {
+      for (int i = threadIdx.x; i < columns; i += threads)
+        tables.total[i] = i < width ? total[first_column + i] : 0.0f;
+    } else {
+      for (int i = threadIdx.x; i < x_row; i += threads) {
+        put_thirds(total && i < in.head_size ? total[i] : 0.0f, thirds + i, x_row);
+        thirds[3 * x_row + i] = T{0};
       }
     }
     const int t = static_cast<int>(threadIdx.x);
@@ -171,7 +211,7 @@ struct RowBlock {
   // The product of one stage, and f(x)·total for the tokens of this warp's tile number warp_column mod tall.
   __device__ void multiply(int step, Sums& sums, float (&z)[4]) const {
     const T* left_at =
-        x_tile + (warp_row * half_tokens + lane % 16) * tile_row + lane / 16 * 8 + step * stage_depth;
+        x_tile + (warp_row * half_tokens + lane % 16) * x_row + lane / 16 * 8 + step * stage_depth;
     const int across = lane / 16 * 8, along = lane / 8 % 2, row = lane % 8, column = warp_column * 8 * Wide;
     const T* right =
         slot(step) + (Transposed ? (column + row) * stage_depth : (8 * along + row) * tile_row + column);
@@ -179,12 +219,12 @@ struct RowBlock {
     for (int k = 0; k < stage_depth; k += 16) {
       unsigned left[tall][4];
 #pragma unroll
-      for (int m = 0; m < tall; ++m) load_tiles(left[m], left_at + 16 * m * tile_row + k);
+      for (int m = 0; m < tall; ++m) load_tiles(left[m], left_at + 16 * m * x_row + k);
       if constexpr (!Transposed) {
-        unsigned chosen[4], thirds[2];
+        unsigned chosen[4], of_total[2];
         choose(chosen, left, warp_column % tall);
-        load_thirds(thirds, tables.thirds + step * stage_depth + k, tables.thirds_row);
-        mma<T>(z, chosen, thirds);
+        load_thirds(of_total, thirds + step * stage_depth + k, x_row);
+        mma<T>(z, chosen, of_total);
       }
       multiply_fragments<T, tall, Wide>(
           left,
@@ -226,7 +266,7 @@ struct RowBlock {
       const float inverse = 1.0f / away_from_zero(quad_sum(z[2 * half] + z[2 * half + 1]), in.mapped);
       if (warp_column >= tall || lane % 4 != 0) continue;
       tables.of_token[row] = inverse;
-      if (in.result && row < tokens) in.result[token_at() + row] = inverse;
+      if (in.result && first_column == 0 && row < tokens) in.result[token_at() + row] = inverse;
     }
   }
 
@@ -242,8 +282,8 @@ struct RowBlock {
     });
   }
 
-  // along of each token, to stand in tables.sums[0].
-  __device__ void find_along(const Sums& sums) const {
+  // The products' sums with f(under), of each token in the same thread.
+  __device__ float find_dots(const Sums& sums) const {
     float dots[tall][2] = {};
 #pragma unroll
     for (int m = 0; m < tall; ++m)
@@ -260,20 +300,41 @@ struct RowBlock {
         if (lane % 4 == 0) tables.sums[warp_column][row] = dot;
       }
     __syncthreads();
+    float dot = 0;
+    if (threadIdx.x < block_tokens)
+      for (int i = 0; i < warp_columns; ++i) dot += tables.sums[i][threadIdx.x];
+    return dot;
+  }
+
+  // along of each token, to stand in tables.sums[0].
+  __device__ void find_along(const Sums& sums) const {
+    const float dot = find_dots(sums);
     if (threadIdx.x < block_tokens) {
-      const int row = threadIdx.x;
-      float dot = 0;
-      for (int i = 0; i < warp_columns; ++i) dot += tables.sums[i][row];
-      dot *= tables.of_token[row];
-      tables.sums[0][row] = dot;
-      if (row < tokens) in.result[token_at() + row] = -dot;
+      const float along = dot * tables.of_token[threadIdx.x];
+      tables.sums[0][threadIdx.x] = along;
+      if (static_cast<int>(threadIdx.x) < tokens) in.result[token_at() + threadIdx.x] = -along;
     }
     __syncthreads();
+  }
+
+  // What finish_queries() needs of a chunk.
+  __device__ void keep_products(const Sums& sums) const {
+    const float dot = find_dots(sums);
+    const int64_t chunk = first_column / columns, states = gridDim.x / in.chunks / token_blocks();
+    if (static_cast<int>(threadIdx.x) < min(block_tokens, tokens))
+      in.dots[chunk * states * in.tokens + token_at() + threadIdx.x] = dot;
+    for_pairs(sums, [&](int row, int column, float first, float second) {
+      if (row < tokens && column < width)
+        store_pack(in.products + (token_at() + row) * in.head_size + first_column + column,
+                   Pack<float, 2>{{first, second}});
+    });
   }
 
   __device__ void finish_gradient(const Sums& sums) const {
     wait_for_copies<0>();
     __syncthreads();
+    if constexpr (!whole)
+      if (in.products != nullptr) return keep_products(sums);
     if (in.inverse) find_along(sums);
     for_pairs(sums, [&](int row, int column, float first, float second) {
       const float inverse = tables.of_token[row], along = in.inverse ? tables.sums[0][row] : -1.0f;
@@ -286,25 +347,31 @@ struct RowBlock {
   }
 
   __device__ void store() const {
+    if constexpr (!whole)
+      if (in.products != nullptr) return;
     __syncthreads();
     for (int half = 0; half < warp_rows; ++half)
-      store_rows<threads, half_tokens, columns>(slot(steps + half), tile_row,
-                                                row_of(in.y, in.y_stride) + half * half_tokens * in.y_stride,
-                                                in.y_stride, tokens - half * half_tokens, in.head_size);
+      store_rows<threads, half_tokens, columns>(
+          slot(steps + half), tile_row,
+          row_of(in.y, in.y_stride) + half * half_tokens * in.y_stride + first_column, in.y_stride,
+          tokens - half * half_tokens, width);
   }
 
   const RowTiles<T>& in;
+  int x_row;
   T *x_tile, *ring;
-  Tables<T, Wide>& tables;
+  Tables<L>& tables;
+  T* thirds;
   const T* matrix;
-  int first_token, state, tokens, steps, lane, warp_row, warp_column;
+  // width: of the head, from the block's first column on.
+  int first_token, state, tokens, width, steps, lane, warp_row, warp_column, first_column = 0;
 };
 
-template <class T, int Wide, bool Transposed>
+template <class T, class L, bool Transposed>
 __global__ void __launch_bounds__(threads, 2) multiply_rows(RowTiles<T> in) {
   if (!tiles_built) return;
   LINNET_DYNAMIC_SHARED(shared);
-  using Block = RowBlock<T, Wide, Transposed>;
+  using Block = RowBlock<T, L, Transposed>;
   const Block block(in, shared);
   typename Block::Sums sums = {};
   float z[4] = {};
@@ -328,15 +395,45 @@ __global__ void __launch_bounds__(threads, 2) multiply_rows(RowTiles<T> in) {
   block.store();
 }
 
-template <class T, int Wide, bool Transposed>
+// y = f'(under)·inverse·(p − along·total), along = inverse·(sum of dots), of a gradient of queries in chunks: a
+// warp a token of a state.
+template <class T>
+__global__ void finish_queries(RowTiles<T> in, int64_t rows) {
+  const int lane = threadIdx.x % warp_size;
+  for (int64_t row = thread_number() / warp_size; row < rows; row += thread_count() / warp_size) {
+    const int64_t state = row / in.tokens, token = row % in.tokens;
+    float dot = 0;
+    for (int chunk = 0; chunk < in.chunks; ++chunk) dot += in.dots[chunk * rows + row];
+    const float inverse = in.inverse[row], along = dot * inverse;
+    if (lane == 0) in.result[row] = -along;
+    const float *p = in.products + row * in.head_size, *total = in.total + state * in.head_size;
+    const T* under = rows_of(in.beside, in.beside_stride, state, in.heads, in.tokens, in.head_size) +
+                     token * in.beside_stride;
+    T* y = rows_of(in.y, in.y_stride, state, in.heads, in.tokens, in.head_size) + token * in.y_stride;
+    for (int i = lane; i < in.head_size; i += warp_size)
+      assign(y[i], !in.mapped || to_float(under[i]) > 0.0f ? inverse * (p[i] - along * total[i]) : 0.0f);
+  }
+}
+
+template <class T, class L, bool Transposed>
 void launch_rows(const Shape& shape, RowTiles<T> in) {
+  using Block = RowBlock<T, L, Transposed>;
   in.tokens = static_cast<int>(shape.tokens);
   in.heads = static_cast<int>(shape.heads);
   in.head_size = static_cast<int>(shape.head_size);
+  in.chunks = static_cast<int>(divide_up(shape.head_size, L::columns));
   in.mapped = shape.mapped;
-  launch(multiply_rows<T, Wide, Transposed>,
-         dim3(static_cast<unsigned>(shape.states() * divide_up(shape.tokens, block_tokens))), dim3(threads),
-         RowBlock<T, Wide, Transposed>::bytes, in);
+  const int64_t rows = shape.states() * shape.tokens, blocks = divide_up(shape.tokens, L::block_tokens);
+  const dim3 grid(static_cast<unsigned>(shape.states() * in.chunks * blocks));
+  const size_t bytes = Block::bytes(shape.head_size);
+  if (!Transposed || L::whole || in.inverse == nullptr)
+    return launch(multiply_rows<T, L, Transposed>, grid, dim3(threads), bytes, in);
+  const Scratch products(static_cast<size_t>(rows * shape.head_size) * sizeof(float)),
+      dots(static_cast<size_t>(rows * in.chunks) * sizeof(float));
+  in.products = products.as<float>();
+  in.dots = dots.as<float>();
+  launch(multiply_rows<T, L, Transposed>, grid, dim3(threads), bytes, in);
+  launch_over(rows * warp_size, finish_queries<T>, in, rows);
 }
 
 template <class T>
@@ -347,9 +444,8 @@ T* first_of(const ColumnView& columns) {
 }  // namespace
 
 size_t rows_bytes(int64_t head_size) {
-  size_t bytes = 0;
-  with_wide(head_size, [&](auto wide) { bytes = RowBlock<bf16, decltype(wide)::value, true>::bytes; });
-  return bytes;
+  return with_layout(head_size,
+                     [&](auto layout) { return RowBlock<bf16, decltype(layout), true>::bytes(head_size); });
 }
 
 namespace {
@@ -376,7 +472,7 @@ void answer_by_tiles(const Shape& shape, const Answer& step) {
     in.beside = step.add ? in.y : nullptr;
     in.beside_stride = in.y_stride;
     in.result = step.inverse;
-    with_wide(shape.head_size, [&](auto wide) { launch_rows<T, decltype(wide)::value, false>(shape, in); });
+    with_layout(shape.head_size, [&](auto layout) { launch_rows<T, decltype(layout), false>(shape, in); });
   });
 }
 
@@ -388,7 +484,7 @@ void gradient_by_tiles(const Shape& shape, const Gradient& step) {
     in.beside_stride = static_cast<int>(step.under.stride);
     in.inverse = step.inverse;
     in.result = step.against;
-    with_wide(shape.head_size, [&](auto wide) { launch_rows<T, decltype(wide)::value, true>(shape, in); });
+    with_layout(shape.head_size, [&](auto layout) { launch_rows<T, decltype(layout), true>(shape, in); });
   });
 }
 

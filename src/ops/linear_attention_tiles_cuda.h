@@ -13,8 +13,6 @@ namespace linnet::cuda::linear_attention {
 constexpr int stage_depth = 32;  // of a product, at a time
 constexpr int padding = 8;  // behind each row in shared memory: 16 bytes, so that 8 rows meet no bank twice
 
-constexpr int64_t widest_head = 288;
-
 /// Turing's tensor cores know no bf16; there all is multiplied plainly.
 #if !defined(LINNET_CUDA_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr bool tiles_built = false;

@@ -50,7 +50,15 @@ TEST(GpuOperations, LinearAttentionOfEveryHeadSize) {
       expect_right({.batch = 2, .rows = 3, .columns = 3, .heads = 3, .head_size = head_size, .map = map});
   for (const int64_t head_size : {72, 192, 256, 288})
     expect_right({.batch = 1, .rows = 1, .columns = 12, .heads = 1, .head_size = head_size}, {DType::bf16});
-  expect_right({.batch = 1, .rows = 1, .columns = 5, .heads = 1, .head_size = 296}, {DType::bf16});
+}
+
+// In chunks of 192 columns, as text-to-image models of two heads need.
+TEST(GpuOperations, LinearAttentionOfHeadsInChunks) {
+  LINNET_NEED_GPU();
+  for (const auto map : {FeatureMap::relu, FeatureMap::none})
+    expect_right({.batch = 1, .rows = 1, .columns = 37, .heads = 2, .head_size = 296, .map = map}, halves);
+  expect_right({.batch = 1, .rows = 5, .columns = 7, .heads = 1, .head_size = 576, .kernel = 5}, {DType::bf16});
+  expect_right({.batch = 1, .rows = 1, .columns = 70, .heads = 1, .head_size = 320}, {DType::bf16});
 }
 
 // Few blocks: the tokens are cut into parts; more of them than one tile of an answer or one stage of a product.
