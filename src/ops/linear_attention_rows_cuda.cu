@@ -321,7 +321,7 @@ struct RowBlock : L {
   __device__ void keep_products(const Sums& sums) const {
     const float dot = find_dots(sums);
     const int64_t chunk = first_column / columns, states = gridDim.x / in.chunks / token_blocks();
-    if (static_cast<int>(threadIdx.x) < min(block_tokens, tokens))
+    if (static_cast<int>(threadIdx.x) < tokens)
       in.dots[chunk * states * in.tokens + token_at() + threadIdx.x] = dot;
     for_pairs(sums, [&](int row, int column, float first, float second) {
       if (row < tokens && column < width)

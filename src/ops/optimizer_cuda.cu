@@ -37,8 +37,8 @@ class Parts {
   static std::vector<Part> cut(const GpuParameter* parameters, int64_t count) {
     int64_t total = 0;
     for (int64_t i = 0; i < count; ++i) total += parameters[i].n;
-    // Many blocks for each multiprocessor, so that the last ones are soon done, of parts that are neither tiny
-    // nor so small that their table is large.
+    // Many blocks for each multiprocessor, so that the last ones are soon done; but parts of at least a size
+    // for which their table is worth its upload.
     const int64_t wanted = divide_up(total, int64_t{32} * multiprocessors());
     const int64_t size = divide_up(std::clamp<int64_t>(wanted, 1 << 12, 1 << 16), 4) * 4;
     std::vector<Part> parts;
