@@ -10,6 +10,19 @@
 
 namespace linnet::cuda {
 
+/// Turing's tensor cores know no bf16; what is for both types is multiplied plainly there.
+#if !defined(LINNET_CUDA_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool products_built = false;
+#else
+constexpr bool products_built = true;
+#endif
+
+/// body(a null T*) with the kernels' 16-bit type.
+template <class Body>
+void with_half(DType dtype, Body&& body) {
+  dtype == DType::bf16 ? body(static_cast<bf16*>(nullptr)) : body(static_cast<f16*>(nullptr));
+}
+
 /// Two neighbours as 32 bits, the first in the lower half.
 template <class T>
 __device__ __forceinline__ unsigned pack(float low, float high) {

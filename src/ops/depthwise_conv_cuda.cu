@@ -4,6 +4,8 @@
 // and the K rows of results that a row of values lies under: it reads 4 + K − 1 values a channel for 4·K²
 // multiply-adds, and none of these checks bounds, since there are zeros beyond the grid.
 //
+// (Of 5×5 filters and 16-bit types, wide grids go another way: depthwise_conv_patches_cuda.cu.)
+//
 // Forward moves two values an element (and K² multiply-adds, which take longer for K ≥ 5), backward four (and
 // twice as many multiply-adds): the gradient of values is a convolution, too, and that of taps reads g again,
 // since the registers for both at once would leave too few warps.
@@ -303,8 +305,10 @@ int parts_of(const ConvTask<T>& task) {
 }
 
 template <class T, int K, bool Packed>
-void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weight, const float* bias,
-                     bool flipped, const ColumnView& out) {
+void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weight, View bias, bool flipped,
+                     const ColumnView& out) {
+  if constexpr (Packed)
+    if (patches_fit(conv)) return depthwise_conv_by_patches(conv, in, weight, bias, flipped, out);
   using L = Tile<T, K, Packed>;
   ConvTask<T> task = task_of<T, K, Packed>(conv);
   task.values = source_of<T>(conv, in);
@@ -312,7 +316,7 @@ void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weigh
   task.out_stride = static_cast<unsigned>(out.stride);
   task.out_row_stride = conv.columns * out.stride;
   task.weight = weight.as<float>();
-  task.bias = bias;
+  task.bias = bias.as<float>();
   task.flipped = flipped;
   launch(convolve<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts_of(task))),
          dim3(warp_size, L::warps), 2 * L::covered_chunk * sizeof(T) + L::area * L::taps_pitch * sizeof(float),
@@ -357,8 +361,7 @@ void with_layout(const DepthwiseConv& conv, std::initializer_list<ColumnView> te
 void depthwise_conv(const DepthwiseConv& conv, const ColumnView& values, View weight, View bias,
                     const ColumnView& out) {
   with_layout(conv, {values, out}, [&](auto* type, auto kernel, auto packed) {
-    launch_convolve<Pointee<decltype(type)>, kernel, packed>(conv, values, weight, bias.as<float>(), false,
-                                                             out);
+    launch_convolve<Pointee<decltype(type)>, kernel, packed>(conv, values, weight, bias, false, out);
   });
 }
 
@@ -366,7 +369,7 @@ void depthwise_conv_backward(const DepthwiseConv& conv, const ColumnView& values
                              View weight, const ColumnView& dvalues, View dweight, View dbias) {
   with_layout(conv, {values, g, dvalues}, [&](auto* type, auto kernel, auto packed) {
     using T = Pointee<decltype(type)>;
-    launch_convolve<T, kernel, packed>(conv, g, weight, nullptr, true, dvalues);
+    launch_convolve<T, kernel, packed>(conv, g, weight, View{}, true, dvalues);
     launch_gather_taps<T, kernel, packed>(conv, values, g, dweight, dbias);
   });
 }

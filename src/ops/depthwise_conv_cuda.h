@@ -18,4 +18,10 @@ void depthwise_conv(const DepthwiseConv& conv, const ops::ColumnView& values, Vi
 void depthwise_conv_backward(const DepthwiseConv& conv, const ops::ColumnView& values, const ops::ColumnView& g,
                              View weight, const ops::ColumnView& dvalues, View dweight, View dbias);
 
+/// The same by tensor cores (depthwise_conv_patches_cuda.cu), if they fit; all tensors' columns as 16-byte
+/// packs. Taps are rounded to conv.dtype, and taken in the reverse order if `flipped`; no bias if null.
+bool patches_fit(const DepthwiseConv& conv);
+void depthwise_conv_by_patches(const DepthwiseConv& conv, const ops::ColumnView& values, View weight, View bias,
+                               bool flipped, const ops::ColumnView& out);
+
 }  // namespace linnet::cuda

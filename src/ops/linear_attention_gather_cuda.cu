@@ -252,7 +252,7 @@ struct GatherBlock : Area {
 
 template <class T, class Area, bool Weighted>
 __global__ void __launch_bounds__(Area::threads, Area::together) gather_tiles(GatherTiles<T> in) {
-  if (!tiles_built) return;
+  if (!products_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   GatherBlock<T, Area, Weighted> block(in, shared);
   float sums[Area::tall][Area::wide][4] = {}, total[Area::totals][4] = {};

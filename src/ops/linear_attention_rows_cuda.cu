@@ -369,7 +369,7 @@ struct RowBlock : L {
 
 template <class T, class L, bool Transposed>
 __global__ void __launch_bounds__(threads, 2) multiply_rows(RowTiles<T> in) {
-  if (!tiles_built) return;
+  if (!products_built) return;
   LINNET_DYNAMIC_SHARED(shared);
   using Block = RowBlock<T, L, Transposed>;
   const Block block(in, shared);
