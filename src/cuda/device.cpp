@@ -241,6 +241,7 @@ void open_card(int index) {
 void wrong_type(DType dtype) { fail(fmt::format("the GPU has no kernel for {}", name_of(dtype))); }
 void fail(const std::string& sentence) { throw Error(sentence); }
 int multiprocessors() { return card().properties.multiProcessorCount; }
+int architecture_of_card() { return 10 * card().properties.major + card().properties.minor; }
 
 // Which card a thread works on, the runtime keeps for each thread; it is told before the thread's first call.
 cudaStream_t stream() {

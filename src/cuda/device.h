@@ -17,6 +17,8 @@ namespace linnet::cuda {
 [[noreturn]] void wrong_type(DType dtype);
 [[noreturn]] void fail(const std::string& sentence);
 int multiprocessors();
+/// Its compute capability: 90 for 9.0.
+int architecture_of_card();
 
 #ifndef LINNET_CUDA_EMULATED
 cudaStream_t stream();

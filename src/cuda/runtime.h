@@ -12,7 +12,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#define LINNET_DYNAMIC_SHARED(name) extern __shared__ __align__(128) char name[]
+#define LINNET_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) char name[]
 #endif
 
 #include "core/gpu.h"
@@ -106,6 +106,9 @@ __device__ __forceinline__ float block_sum(float x) {
 /// The architecture that this card runs kernels of, such as 80: its own, or an older one for which they were
 /// built.
 int architecture_of_kernels();
+/// Whether this card has the products of groups of warps, and kernels were built with them
+/// (cuda/group_products.h).
+bool has_group_products();
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

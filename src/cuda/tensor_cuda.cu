@@ -61,6 +61,7 @@ int architecture_of_kernels() {
   }();
   return architecture;
 }
+bool has_group_products() { return architecture_of_kernels() == 90 && architecture_of_card() == 90; }
 #endif
 
 void fill_tensor_kernels(GpuApi& api) {

@@ -43,23 +43,43 @@ bool tiles_fit(DType dtype, int64_t head_size) {
          rows_bytes(head_size) <= limit;
 }
 
-const Products by_tiles = {gather_by_tiles, answer_by_tiles, gradient_by_tiles};
+const Products by_tiles = {[](const Shape& shape, const Gather& step) {
+                             if (!gather_by_groups(shape, step)) gather_by_tiles(shape, step);
+                           },
+                           [](const Shape& shape, const Answer& step) {
+                             if (!answer_by_groups(shape, step)) answer_by_tiles(shape, step);
+                           },
+                           [](const Shape& shape, const Gradient& step) {
+                             if (!gradient_by_groups(shape, step)) gradient_by_tiles(shape, step);
+                           }};
 
 namespace {
 
-template <class M>
+// N: neighbours at once, a divisor of head_size.
+template <int N, class M>
 __global__ void add_all_shares(const float* shares, int64_t parts, int64_t head_size, float scale, M* matrix,
                                float* total, int64_t n) {
   const int64_t area = head_size * head_size, size = area + head_size;
   for (int64_t i = thread_number(); i < n; i += thread_count()) {
-    const int64_t state = i / size, at = i % size;
+    const int64_t state = i / (size / N), at = i % (size / N) * N;
     const float* share = shares + state * parts * size + at;
-    float sum = 0;
-    for (int64_t part = 0; part < parts; ++part) sum += share[part * size];
+    Pack<float, N> sum{};
+#pragma unroll 8
+    for (int64_t part = 0; part < parts; ++part) {
+      const auto pack = load_pack<N>(share + part * size);
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum.at[j] += pack.at[j];
+    }
+    Pack<M, N> rounded;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      sum.at[j] *= scale;
+      assign(rounded.at[j], sum.at[j]);
+    }
     if (at < area)
-      assign(matrix[state * area + at], sum * scale);
+      store_pack(matrix + state * area + at, rounded);
     else
-      total[state * head_size + at - area] = sum * scale;
+      store_pack(total + state * head_size + at - area, sum);
   }
 }
 
@@ -68,8 +88,9 @@ __global__ void add_all_shares(const float* shares, int64_t parts, int64_t head_
 template <class M>
 void add_shares(const Shape& shape, const float* shares, int64_t parts, M* matrix, float* total) {
   const int64_t n = shape.states() * (shape.head_size + 1) * shape.head_size;
-  launch_over(n, add_all_shares<M>, shares, parts, shape.head_size, 1.0f / static_cast<float>(shape.tokens),
-              matrix, total, n);
+  const bool packed = shape.head_size % 4 == 0;
+  launch_over(packed ? n / 4 : n, packed ? add_all_shares<4, M> : add_all_shares<1, M>, shares, parts,
+              shape.head_size, 1.0f / static_cast<float>(shape.tokens), matrix, total, packed ? n / 4 : n);
 }
 template void add_shares(const Shape&, const float*, int64_t, float*, float*);
 template void add_shares(const Shape&, const float*, int64_t, bf16*, float*);

@@ -1,7 +1,7 @@
 // The three products that linear attention and its gradient consist of, as its kernel files offer them: by
-// tensor cores for 16-bit types (linear_attention_gather_cuda.cu, linear_attention_rows_cuda.cu), by plain
-// multiply-adds for f32 and for sizes that tiles do not take (linear_attention_plain_cuda.cu).
-// linear_attention_cuda.cu puts them together.
+// tensor cores for 16-bit types (linear_attention_gather_cuda.cu, linear_attention_rows_cuda.cu, and files of
+// the same names with _groups for what Hopper has), by plain multiply-adds for f32 and for sizes that tiles do
+// not take (linear_attention_plain_cuda.cu). linear_attention_cuda.cu puts them together.
 //
 // Sums over the tokens are held as means: their ratio is the same, and f16 holds means of any number of tokens.
 // A "state" is one head of one sample.

@@ -13,19 +13,6 @@ namespace linnet::cuda::linear_attention {
 constexpr int stage_depth = 32;  // of a product, at a time
 constexpr int padding = 8;  // behind each row in shared memory: 16 bytes, so that 8 rows meet no bank twice
 
-/// Turing's tensor cores know no bf16; there all is multiplied plainly.
-#if !defined(LINNET_CUDA_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr bool tiles_built = false;
-#else
-constexpr bool tiles_built = true;
-#endif
-
-/// body(a null T*) with the kernels' 16-bit type.
-template <class Body>
-void with_half(DType dtype, Body&& body) {
-  dtype == DType::bf16 ? body(static_cast<bf16*>(nullptr)) : body(static_cast<f16*>(nullptr));
-}
-
 /// body(first row, column, rows at once, constant) for the packs of 8 values that are this thread's in tiles of
 /// Rows × Columns. Those of a row are dealt out as one or two powers of 2, so that hardly a thread has to ask
 /// whether one is its own.
@@ -162,6 +149,12 @@ __device__ __forceinline__ void multiply_fragments(const unsigned (&left)[Tall][
 void gather_by_tiles(const Shape& shape, const Gather& step);
 void answer_by_tiles(const Shape& shape, const Answer& step);
 void gradient_by_tiles(const Shape& shape, const Gradient& step);
+/// The same by products of groups of warps (linear_attention_gather_groups_cuda.cu,
+/// linear_attention_rows_groups_cuda.cu); false, with nothing done, if the card has no such products or heads
+/// are of another size.
+bool gather_by_groups(const Shape& shape, const Gather& step);
+bool answer_by_groups(const Shape& shape, const Answer& step);
+bool gradient_by_groups(const Shape& shape, const Gradient& step);
 /// Shared memory of a block, in bytes.
 size_t gather_bytes(int64_t head_size);
 size_t rows_bytes(int64_t head_size);

@@ -117,6 +117,25 @@ TEST(GpuOperations, LinearAttentionWithConvolutionOfWideHeads) {
                {DType::f16});
 }
 
+// What Hopper's products of groups of warps multiply: stages are filled again, tokens end within a tile, and
+// all ways without a convolution, a map, or a division.
+TEST(GpuOperations, LinearAttentionOfHeadsForGroupsOfWarps) {
+  LINNET_NEED_GPU();
+  expect_right({.batch = 1, .rows = 1, .columns = 700, .heads = 1, .head_size = 192}, {DType::bf16});
+  for (const int64_t head_size : {192, 288})
+    expect_right(
+        {.batch = 3, .rows = 5, .columns = 29, .heads = 2, .head_size = head_size, .map = FeatureMap::none},
+        {DType::f16});
+}
+
+// The convolution by tensor cores: grids wider than half a tile; channels, columns and rows that end within
+// one; more tiles than a block begins with.
+TEST(GpuOperations, LinearAttentionWithConvolutionByPatches) {
+  LINNET_NEED_GPU();
+  expect_right({.batch = 3, .rows = 21, .columns = 35, .heads = 3, .head_size = 24, .kernel = 5}, halves);
+  expect_right({.batch = 1, .rows = 2, .columns = 65, .heads = 1, .head_size = 40, .kernel = 5}, halves);
+}
+
 TEST(GpuOperations, LinearAttentionFetchesItsWeights) {
   LINNET_NEED_GPU();
   const Tensor q = random({1, 6, 8}, 1), kv = random({1, 6, 16}, 2), weight = random({8, 1, 3, 3}, 3),

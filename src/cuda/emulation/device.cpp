@@ -107,6 +107,7 @@ void wrong_type(DType dtype) { fail(fmt::format("the GPU has no kernel for {}", 
 void fail(const std::string& sentence) { throw Error(sentence); }
 int multiprocessors() { return 2; }
 int architecture_of_kernels() { return architecture(); }
+bool has_group_products() { return architecture() == 90; }
 
 void wait_for_stream() { check_not_recorded("waited for"); }
 Room room() { return {memory - obtained, memory}; }

@@ -66,6 +66,7 @@ struct Block {
   std::vector<Barrier> warps;
   std::vector<Slot> slots;
   Barrier all;
+  std::array<Barrier, 16> named;
   int current = 0, count = 0, left = 0;
   void* scheduler = nullptr;
   const void* scheduler_stack = nullptr;  // known to the address sanitizer only
@@ -172,6 +173,7 @@ void run_block() {
   b.warps.assign(warps, {});
   for (int i = 0; i < b.count; ++i) ++b.warps[static_cast<size_t>(i / warp_lanes)].alive;
   b.all = {b.count, 0, 0};
+  b.named = {};
   b.left = b.count;
   b.current = 0;
   place(0);
@@ -201,10 +203,18 @@ size_t most_shared() {
 
 char* dynamic_shared() {
   auto at = reinterpret_cast<uintptr_t>(block().shared.data());
-  return reinterpret_cast<char*>((at + 127) / 128 * 128);
+  return reinterpret_cast<char*>((at + 1023) / 1024 * 1024);
 }
 
 void sync_block() { meet(block().all); }
+void come_to_barrier(int name, int threads, bool waits) {
+  Barrier& barrier = block().named.at(static_cast<size_t>(name));
+  barrier.alive = threads;
+  if (waits || barrier.waiting + 1 == threads)
+    meet(barrier);
+  else
+    ++barrier.waiting;
+}
 void sync_warp() { meet(own_warp()); }
 int lane() { return block().current % warp_lanes; }
 
@@ -239,7 +249,7 @@ void run(const dim3& grid, const dim3& size, size_t shared, const std::function<
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
         here.block = dim3(x, y, z);
-        b.shared.assign(shared + 128, '\x7f');  // what a block finds there is never what it wants
+        b.shared.assign(shared + 1024, '\x7f');  // what a block finds there is never what it wants
         run_block();
       }
 }

@@ -36,6 +36,9 @@ extern thread_local dim3 block_size, grid_size;
 
 char* dynamic_shared();
 void sync_block();
+/// At barrier `name` of the block, which opens when `threads` of its threads have come to it; if it waits for
+/// that.
+void come_to_barrier(int name, int threads, bool waits);
 void sync_warp();
 int lane();
 /// What `from` (a lane of this warp) passes in, of at most 16 bytes; all lanes call it together.
