@@ -20,6 +20,8 @@ void depthwise_conv_backward(const DepthwiseConv& conv, const ops::ColumnView& v
 
 /// The same by tensor cores (depthwise_conv_patches_cuda.cu), if they fit; all tensors' columns as 16-byte
 /// packs. Taps are rounded to conv.dtype, and taken in the reverse order if `flipped`; no bias if null.
+/// What is not finite spreads over up to 8×6 neighbouring results, as zeros times it are added, too; not over
+/// 5×5.
 bool patches_fit(const DepthwiseConv& conv);
 void depthwise_conv_by_patches(const DepthwiseConv& conv, const ops::ColumnView& values, View weight, View bias,
                                bool flipped, const ops::ColumnView& out);
