@@ -140,27 +140,22 @@ __device__ __forceinline__ void change_registers() {
   ", "                                                           \
   "%72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, " \
   "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define LINNET_GROUP_PRODUCT_144(TYPE)                                                  \
-  asm volatile(                                                                         \
-      "{\n.reg .pred more;\nsetp.ne.b32 more, %77, 0;\n"                                \
-      "wgmma.mma_async.sync.aligned.m64n144k16.f32." TYPE "." TYPE " {" LINNET_NAMES_72 \
-      "}, {%72, %73, %74, %75}, %76, more, 1, 1, 1;\n}\n"                               \
-      : LINNET_SUMS_16(0), LINNET_SUMS(16), LINNET_SUMS(17)                             \
-      : LINNET_LEFT, "l"(right), "r"(static_cast<int>(more)))
-#define LINNET_GROUP_PRODUCT_192(TYPE)                                                  \
-  asm volatile(                                                                         \
-      "{\n.reg .pred more;\nsetp.ne.b32 more, %101, 0;\n"                               \
-      "wgmma.mma_async.sync.aligned.m64n192k16.f32." TYPE "." TYPE " {" LINNET_NAMES_96 \
-      "}, {%96, %97, %98, %99}, %100, more, 1, 1, 1;\n}\n"                              \
-      : LINNET_SUMS_16(0), LINNET_SUMS_4(16), LINNET_SUMS_4(20)                         \
-      : LINNET_LEFT, "l"(right), "r"(static_cast<int>(more)))
-#define LINNET_GROUP_PRODUCT_8(TYPE)                                 \
-  asm volatile(                                                      \
-      "{\n.reg .pred more;\nsetp.ne.b32 more, %9, 0;\n"              \
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32." TYPE "." TYPE     \
-      " {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, more, 1, 1, 1;\n}\n" \
-      : LINNET_SUMS(0)                                               \
-      : LINNET_LEFT, "l"(right), "r"(static_cast<int>(more)))
+// One instruction of so many COLUMNS: how the operands are numbered depends on the number of sums, which come first.
+#define LINNET_GROUP_PRODUCT(TYPE, COLUMNS, NAMES, LEFT, RIGHT, MORE, ...)                                 \
+  asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, " MORE                                              \
+               ", 0;\n"                                                                                    \
+               "wgmma.mma_async.sync.aligned.m64n" COLUMNS "k16.f32." TYPE "." TYPE " {" NAMES "}, {" LEFT \
+               "}, " RIGHT ", more, 1, 1, 1;\n}\n"                                                         \
+               : __VA_ARGS__                                                                               \
+               : LINNET_LEFT, "l"(right), "r"(static_cast<int>(more)))
+#define LINNET_GROUP_PRODUCT_8(TYPE) \
+  LINNET_GROUP_PRODUCT(TYPE, "8", "%0, %1, %2, %3", "%4, %5, %6, %7", "%8", "%9", LINNET_SUMS(0))
+#define LINNET_GROUP_PRODUCT_144(TYPE)                                                                      \
+  LINNET_GROUP_PRODUCT(TYPE, "144", LINNET_NAMES_72, "%72, %73, %74, %75", "%76", "%77", LINNET_SUMS_16(0), \
+                       LINNET_SUMS(16), LINNET_SUMS(17))
+#define LINNET_GROUP_PRODUCT_192(TYPE)                                                                        \
+  LINNET_GROUP_PRODUCT(TYPE, "192", LINNET_NAMES_96, "%96, %97, %98, %99", "%100", "%101", LINNET_SUMS_16(0), \
+                       LINNET_SUMS_4(16), LINNET_SUMS_4(20))
 
 /// The matrix descriptor of the PTX manual: address and steps in 16 bytes, and in the upmost bits how it is
 /// swizzled.
@@ -197,6 +192,7 @@ __device__ __forceinline__ void multiply_group(float (&c)[N][4], const unsigned 
 }
 
 #undef LINNET_GROUP_PRODUCT_192
+#undef LINNET_GROUP_PRODUCT
 #undef LINNET_GROUP_PRODUCT_8
 #undef LINNET_GROUP_PRODUCT_144
 #undef LINNET_NAMES_96

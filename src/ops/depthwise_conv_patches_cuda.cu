@@ -10,7 +10,7 @@ namespace {
 using namespace depthwise;
 
 // Of a block: warps, and where things lie in shared memory, in elements.
-struct L : PatchTile {
+struct Layout : PatchTile {
   static constexpr int warps = packs, threads = warps * warp_size, blocks = 3;
   static constexpr int quads = 4;  // two for this tile, and two for the next, if it begins anew elsewhere
   static constexpr int results = quads * quad, fragments = results + tokens * channels;
@@ -23,19 +23,20 @@ struct L : PatchTile {
 template <class T>
 struct PatchesBlock {
   __device__ PatchesBlock(const ConvTask<T>& task_, char* memory)
-      : task(task_), values(static_cast<T*>(static_cast<void*>(memory))), results(values + L::results),
-        fragments(static_cast<TapFragments*>(static_cast<void*>(values + L::fragments))),
-        biases(static_cast<float*>(static_cast<void*>(values + L::biases))),
+      : task(task_), values(static_cast<T*>(static_cast<void*>(memory))), results(values + Layout::results),
+        fragments(static_cast<TapFragments*>(static_cast<void*>(values + Layout::fragments))),
+        biases(static_cast<float*>(static_cast<void*>(values + Layout::biases))),
         group(static_cast<int>(blockIdx.x) % task.groups), lane(static_cast<int>(threadIdx.x) % warp_size),
-        warp(static_cast<int>(threadIdx.x) / warp_size), eighth(static_cast<int>(threadIdx.x) % L::packs),
-        first(static_cast<int>(threadIdx.x) / L::packs) {
+        warp(static_cast<int>(threadIdx.x) / warp_size),
+        own_pack(static_cast<int>(threadIdx.x) % Layout::packs),
+        own_column(static_cast<int>(threadIdx.x) / Layout::packs) {
     float* const taps = static_cast<float*>(static_cast<void*>(memory));  // before values come
-    const int head_channel = group * L::channels % task.head_size;
-    for (int i = static_cast<int>(threadIdx.x); i < L::channels * patch_area; i += L::threads) {
+    const int head_channel = group * Layout::channels % task.head_size;
+    for (int i = static_cast<int>(threadIdx.x); i < Layout::channels * patch_area; i += Layout::threads) {
       const int tap = i % patch_area, channel = (head_channel + i / patch_area) % task.head_size;
       taps[i] = task.weight[channel * patch_area + (task.flipped ? patch_area - 1 - tap : tap)];
     }
-    if (threadIdx.x < L::channels)
+    if (threadIdx.x < Layout::channels)
       biases[threadIdx.x] =
           task.bias ? task.bias[(head_channel + static_cast<int>(threadIdx.x)) % task.head_size] : 0.0f;
     __syncthreads();
@@ -51,28 +52,28 @@ struct PatchesBlock {
     bool inside, beyond_inside;  // its column, and the one that is a tile further
   };
   __device__ Source source_of(const Place& place) const {
-    const int column = place.column - patch_kernel / 2 + first, row = place.top - patch_kernel / 2;
-    const bool in_width = place.channel + eighth * 8 < task.width;
+    const int column = place.column - patch_kernel / 2 + own_column, row = place.top - patch_kernel / 2;
+    const bool in_width = place.channel + own_pack * 8 < task.width;
     const auto inside = [&](int x) {
       return in_width && static_cast<unsigned>(x) < static_cast<unsigned>(task.columns);
     };
     return {task.values.first + (place.token + column) * task.values.stride + row * task.values.row_stride +
-                place.channel + eighth * 8,
-            row, inside(column), inside(column + L::columns)};
+                place.channel + own_pack * 8,
+            row, inside(column), inside(column + Layout::columns)};
   }
 
   // Begins to copy what a tile needs and the tile before it in the same piece has not.
   __device__ void load(Source& source, bool begins) {
-    const int beyond = L::columns * task.values.stride;
+    const int beyond = Layout::columns * task.values.stride;
     for (int quad = begins ? 0 : 1; quad < 2; ++quad) {
-      T* const to = values + loaded * L::quad + L::place_in_row(first, eighth);
-      loaded = (loaded + 1) % L::quads;
+      T* const to = values + loaded * Layout::quad + Layout::place_in_row(own_column, own_pack);
+      loaded = (loaded + 1) % Layout::quads;
 #pragma unroll
       for (int y = 0; y < patch; ++y) {
         const bool there = static_cast<unsigned>(source.row + y) < static_cast<unsigned>(task.rows);
-        copy_16(to + y * L::row_size, source.from, there && source.inside);
-        if (first < patch_kernel - 1)
-          copy_16(to + y * L::row_size + L::columns / 2 * L::pair_size, source.from + beyond,
+        copy_16(to + y * Layout::row_size, source.from, there && source.inside);
+        if (own_column < patch_kernel - 1)
+          copy_16(to + y * Layout::row_size + Layout::columns / 2 * Layout::pair_size, source.from + beyond,
                   there && source.beyond_inside);
         source.from += task.values.row_stride;
       }
@@ -85,8 +86,8 @@ struct PatchesBlock {
   // read.
   __device__ T* result_at(int row, int column, int which) const {
     const int pair = column / 2;
-    return results + (row * (L::columns / 2) + pair) * L::pair_size +
-           ((column % 2 * L::packs + which) ^ (pair % 4 | row % 2 * 4)) * lane_channels;
+    return results + (row * (Layout::columns / 2) + pair) * Layout::pair_size +
+           ((column % 2 * Layout::packs + which) ^ (pair % 4 | row % 2 * 4)) * lane_channels;
   }
 
   __device__ void multiply(int first_quad) const {
@@ -98,9 +99,9 @@ struct PatchesBlock {
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[c][i] = bias;
     }
-    convolve_patches<T>(values + first_quad * L::quad, values + (first_quad + 1) % L::quads * L::quad,
-                        L::place_in_row(column, warp), L::place_in_row(column + 1, warp), fragments[warp],
-                        sums);
+    convolve_patches<T>(
+        values + first_quad * Layout::quad, values + (first_quad + 1) % Layout::quads * Layout::quad,
+        Layout::place_in_row(column, warp), Layout::place_in_row(column + 1, warp), fragments[warp], sums);
     for_patch_results([&](int y, int x, int i) {
       *static_cast<uint4*>(static_cast<void*>(result_at(y, x, warp))) =
           make_uint4(pack<T>(sums[0][i], sums[1][i]), pack<T>(sums[2][i], sums[3][i]),
@@ -114,17 +115,17 @@ struct PatchesBlock {
     int rows;
   };
   __device__ Target target_of(const Place& place) const {
-    const int column = place.column + first;
-    const bool inside = place.channel + eighth * 8 < task.width && column < task.columns;
+    const int column = place.column + own_column;
+    const bool inside = place.channel + own_pack * 8 < task.width && column < task.columns;
     return {task.out +
                 (place.token + static_cast<int64_t>(place.top) * task.columns + column) * task.out_stride +
-                place.channel + eighth * 8,
+                place.channel + own_pack * 8,
             inside ? place.bottom - place.top : 0};
   }
   __device__ void store(Target& target) const {
 #pragma unroll
     for (int y = 0; y < patch; ++y) {
-      if (y < target.rows) store_pack(target.to, load_pack<8>(result_at(y, first, eighth)));
+      if (y < target.rows) store_pack(target.to, load_pack<8>(result_at(y, own_column, own_pack)));
       target.to += task.out_row_stride;
     }
     target.rows -= patch;
@@ -133,7 +134,7 @@ struct PatchesBlock {
   __device__ void run() {
     const int parts = static_cast<int>(gridDim.x) / task.groups;
     int piece = static_cast<int>(blockIdx.x) / task.groups, first_quad = 0;
-    Place place = place_of<L>(task, group, piece);
+    Place place = place_of<Layout>(task, group, piece);
     Source source = source_of(place);
     load(source, true);
     while (true) {
@@ -144,14 +145,14 @@ struct PatchesBlock {
         if (left > 1) {
           load(source, false);
         } else if ((piece += parts) < task.pieces) {
-          place = place_of<L>(task, group, piece);
+          place = place_of<Layout>(task, group, piece);
           source = source_of(place);
           load(source, true);
         }
         multiply(first_quad);
         __syncthreads();
         store(target);
-        first_quad = (first_quad + (left > 1 ? 1 : 2)) % L::quads;
+        first_quad = (first_quad + (left > 1 ? 1 : 2)) % Layout::quads;
       }
       if (piece >= task.pieces) return;
     }
@@ -161,25 +162,25 @@ struct PatchesBlock {
   T *values, *results;
   TapFragments* fragments;
   float* biases;
-  // eighth and first: which channels and columns this thread copies.
-  int group, lane, warp, eighth, first, loaded = 0;
+  // own_pack and own_column: which channels and columns this thread copies.
+  int group, lane, warp, own_pack, own_column, loaded = 0;
 };
 
 template <class T>
-__global__ void __launch_bounds__(L::threads, L::blocks) convolve_by_patches(ConvTask<T> task) {
+__global__ void __launch_bounds__(Layout::threads, Layout::blocks) convolve_by_patches(ConvTask<T> task) {
   if (!products_built) return;
   LINNET_DYNAMIC_SHARED(memory);
   PatchesBlock<T> block(task, memory);
   block.run();
 }
 
-// Cuts columns of tiles so that the fullest multiprocessor has least to do; a piece's first rows cost half a
-// tile.
+// Cuts columns of tiles so that the fullest multiprocessor has least to do; a piece's first rows cost half
+// a tile.
 template <class T>
 void cut(ConvTask<T>& task, int64_t batch) {
-  task.groups = static_cast<int>(divide_up(task.width, L::channels));
-  task.across = static_cast<int>(divide_up(task.columns, L::columns));
-  const int64_t tiles = divide_up(task.rows, patch), room = int64_t{L::blocks} * multiprocessors();
+  task.groups = static_cast<int>(divide_up(task.width, Layout::channels));
+  task.across = static_cast<int>(divide_up(task.columns, Layout::columns));
+  const int64_t tiles = divide_up(task.rows, patch), room = int64_t{Layout::blocks} * multiprocessors();
   int64_t least = INT64_MAX;
   for (int64_t cuts = 1; cuts <= tiles; ++cuts) {
     const int64_t height = divide_up(tiles, cuts), down = divide_up(tiles, height);
@@ -208,15 +209,16 @@ void convolve(const DepthwiseConv& conv, const ops::ColumnView& in, View weight,
   task.bias = bias.as<float>();
   task.flipped = flipped;
   cut(task, conv.batch);
-  const int64_t each = divide_up(int64_t{task.pieces} * task.groups, int64_t{L::blocks} * multiprocessors());
+  const int64_t each =
+      divide_up(int64_t{task.pieces} * task.groups, int64_t{Layout::blocks} * multiprocessors());
   launch(convolve_by_patches<T>, dim3(static_cast<unsigned>(task.groups * divide_up(task.pieces, each))),
-         dim3(L::threads), L::bytes, task);
+         dim3(Layout::threads), Layout::bytes, task);
 }
 
 }  // namespace
 
 bool patches_fit(const DepthwiseConv& conv) {
-  return conv.kernel == patch_kernel && conv.columns > L::columns / 2 && conv.dtype != DType::f32 &&
+  return conv.kernel == patch_kernel && conv.columns > Layout::columns / 2 && conv.dtype != DType::f32 &&
          architecture_of_kernels() >= 80;
 }
 

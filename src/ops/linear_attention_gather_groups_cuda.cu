@@ -106,10 +106,8 @@ struct Copier {
     for (int i = lane; i < tokens_at_once; i += warp_size) {
       const int64_t at = static_cast<int64_t>(task.state) * in.tokens + task.begin + step * tokens_at_once + i;
       const bool there = i < left;
-      put_thirds(!there ? 0.0f
-                 : in.e ? in.e[at]
-                        : 1.0f,
-                 static_cast<T*>(static_cast<void*>(stage + extra_at)) + i * 8, 1);
+      const float e = !there ? 0.0f : in.e ? in.e[at] : 1.0f;
+      put_thirds(e, static_cast<T*>(static_cast<void*>(stage + extra_at)) + i * 8, 1);
       if (Weighted) static_cast<float*>(static_cast<void*>(stage + weights_at))[i] = there ? in.w[at] : 0.0f;
     }
     wait_for_copies<0>();
