@@ -140,7 +140,8 @@ __device__ __forceinline__ void change_registers() {
   ", "                                                           \
   "%72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, " \
   "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-// One instruction of so many COLUMNS: how the operands are numbered depends on the number of sums, which come first.
+// One instruction of so many COLUMNS: how the operands are numbered depends on the number of sums, which come
+// first.
 #define LINNET_GROUP_PRODUCT(TYPE, COLUMNS, NAMES, LEFT, RIGHT, MORE, ...)                                 \
   asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, " MORE                                              \
                ", 0;\n"                                                                                    \
