@@ -41,40 +41,71 @@ __host__ __device__ constexpr int place_of(SwizzledSteps steps, int k, int n) {
 #ifdef LINNET_CUDA_EMULATED
 
 inline void begin_group_products() {}
-inline void commit_group_products() {}
+inline void commit_group_products() { emulation::commit_products(); }
 template <int Most>
-void wait_for_group_products() {}
-inline void show_to_group_products() {}
+void wait_for_group_products() {
+  emulation::wait_for_products(Most);
+}
+inline void show_to_group_products() { emulation::show_to_products(); }
 inline void meet(int barrier, int threads) { emulation::come_to_barrier(barrier, threads, true); }
 inline void arrive(int barrier, int threads) { emulation::come_to_barrier(barrier, threads, false); }
 template <int Registers, bool More>
 void change_registers() {}
 
-/// c (64×8·N, f32) += a (64×16)·b (16×8·N), of T; not more, but that alone, if told so.
+// A product as one of its lanes does it: of two rows, and of two columns in every eight.
 template <class T, int N, class Steps>
-void multiply_group(float (&c)[N][4], const unsigned (&a)[4], const void* b, Steps steps, bool more = true) {
-  for (int n = 0; n < N; ++n)
-    for (float& sum : c[n]) sum = more ? sum : 0.0f;
-  emulation::publish(a, sizeof a);
-  const int lane = emulation::lane(), group = lane / 4, pair = 2 * (lane % 4);
+struct LaneProduct {
+  float (&c)[N][4];
+  const char* b;
+  Steps steps;
+  bool more;
   float left[2][16];
-  for (int p = 0; p < 4; ++p) {
-    unsigned other[4];
-    std::memcpy(other, emulation::exchanged(4 * group + p), sizeof other);
-    for (int i = 0; i < 4; ++i) {
-      const float2 values = unpack<T>(other[i]);
-      left[i % 2][8 * (i / 2) + 2 * p] = values.x;
-      left[i % 2][8 * (i / 2) + 2 * p + 1] = values.y;
+
+  LaneProduct(float (&c_)[N][4], const unsigned (&a)[4], const void* b_, Steps steps_, bool more_)
+      : c(c_), b(static_cast<const char*>(b_) + 4 * (emulation::lane() % 4)), steps(steps_), more(more_) {
+    emulation::publish(a, sizeof a);
+    for (int p = 0; p < 4; ++p) {
+      unsigned other[4];
+      std::memcpy(other, emulation::exchanged(emulation::lane() / 4 * 4 + p), sizeof other);
+      for (int i = 0; i < 4; ++i) {
+        const float2 values = unpack<T>(other[i]);
+        left[i % 2][8 * (i / 2) + 2 * p] = values.x;
+        left[i % 2][8 * (i / 2) + 2 * p + 1] = values.y;
+      }
     }
   }
-  for (int n = 0; n < N; ++n)
-    for (int k = 0; k < 16; ++k) {
-      const char* row = static_cast<const char*>(b) + place_of(steps, k, 8 * n);
-      T values[2];
-      std::memcpy(values, row + 2 * pair, sizeof values);
+
+  unsigned right(int k, int n) const {
+    unsigned values;
+    std::memcpy(&values, b + place_of(steps, k, 8 * n), sizeof values);
+    return values;
+  }
+  void look() const {
+    for (int i = 0; emulation::finds_races && i < 16 * N; ++i)
+      emulation::product_reads(b + place_of(steps, i % 16, i / 16 * 8));
+  }
+  void operator()() const {
+    look();
+    for (int n = 0; n < N; ++n)
       for (int r = 0; r < 2; ++r)
-        for (int j = 0; j < 2; ++j) c[n][2 * r + j] += left[r][k] * to_float(values[j]);
-    }
+        for (int j = 0; j < 2; ++j) {
+          float& sum = c[n][2 * r + j];
+          if (!more) sum = 0.0f;
+          for (int k = 0; k < 16; ++k) {
+            const float2 values = unpack<T>(right(k, n));
+            sum += left[r][k] * (j == 0 ? values.x : values.y);
+          }
+        }
+  }
+};
+
+/// c (64×8·N, f32) += a (64×16)·b (16×8·N), of T; not more, but that alone, if told so. Until it is waited for,
+/// c is not to be read, and b not to be changed.
+template <class T, int N, class Steps>
+void multiply_group(float (&c)[N][4], const unsigned (&a)[4], const void* b, Steps steps, bool more = true) {
+  LaneProduct<T, N, Steps> product(c, a, b, steps, more);
+  product.look();
+  emulation::begin_product(std::move(product));
 }
 
 #else

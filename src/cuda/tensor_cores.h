@@ -110,15 +110,20 @@ inline void load_tiles_transposed(unsigned (&r)[4], const void* row) {
 /// 16 bytes from global to shared memory, or zeros if not wanted; there after commit_copies() and
 /// wait_for_copies<0>().
 inline void copy_16(void* shared, const void* global, bool wanted = true) {
-  if (wanted)
-    std::memcpy(shared, global, 16);
-  else
-    std::memset(shared, 0, 16);
+  std::memset(shared, 0x7f, 16);  // from now on nothing may be read there
+  emulation::begin_copy([=] {
+    if (wanted)
+      std::memcpy(shared, global, 16);
+    else
+      std::memset(shared, 0, 16);
+  });
 }
-inline void commit_copies() {}
+inline void commit_copies() { emulation::commit_copies(); }
 /// Until at most so many of this thread's committed groups are under way.
 template <int Most>
-void wait_for_copies() {}
+void wait_for_copies() {
+  emulation::wait_for_copies(Most);
+}
 
 #else
 

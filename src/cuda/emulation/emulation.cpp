@@ -1,40 +1,18 @@
 #include "cuda/emulation/emulation.h"
 
 #include <array>
-#include <memory>
+#include <deque>
+#include <exception>
+#include <thread>
 #include <vector>
 
 #include "core/error.h"
-#include "core/poison.h"
+#include "cuda/emulation/fiber.h"
 #include "cuda/runtime.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#ifdef LINNET_FIND_RACES
+extern "C" void __tsan_read4(void* at);  // what the compiler puts before a read
 #endif
-
-// Saves the registers that a call keeps, changes stacks, and takes up the other one's.
-asm(R"(
-.text
-.type linnet_switch_fiber, @function
-linnet_switch_fiber:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-.size linnet_switch_fiber, .-linnet_switch_fiber
-)");
-extern "C" void linnet_switch_fiber(void** save, void* to);
 
 namespace linnet::cuda::emulation {
 
@@ -43,46 +21,74 @@ thread_local dim3 block_size, grid_size;
 
 namespace {
 
-constexpr size_t stack_bytes = 256 * 1024;
 constexpr int warp_lanes = 32;
+// Blocks run one after the other; where races are looked for, so many at once, so that those between blocks are
+// seen, too.
+constexpr size_t blocks_at_once = finds_races ? 4 : 1;
 
-struct Fiber {
-  std::unique_ptr<char[]> stack = std::make_unique<char[]>(stack_bytes);
-  void* at = nullptr;
-  bool done = false;
+// Work in groups, each done when it is waited for and not before; the last group is not committed yet.
+template <class Work>
+struct Beside {
+  std::deque<std::vector<Work>> groups{1};
+
+  void commit() { groups.emplace_back(); }
+  void wait(size_t most) {
+    for (; groups.size() > most + 1; groups.pop_front())
+      for (const Work& work : groups.front()) work();
+  }
+  bool is_left() const {
+    return std::any_of(groups.begin(), groups.end(), [](const auto& group) { return !group.empty(); });
+  }
 };
 
-// Of those that must meet: how many there are, how many wait, and how often they have met.
+struct CudaThread : Fiber {
+  bool done = false;
+  Beside<std::function<void()>> copies, products;
+};
+
+// Of those that must meet: how many there are, how many wait, and how often they have met; and what order that
+// makes for them and for the products that they may begin, in turns, lest a slow one sees what comes after the
+// next time.
 struct Barrier {
   int alive = 0, waiting = 0, met = 0;
+  struct Order {
+    char threads, products;
+  } order[2] = {};
 };
 
 struct alignas(16) Slot {
   char bytes[16];
 };
 
+// Products of groups of warps do not see what threads write to shared memory until that has been shown to them
+// and a barrier been passed: each warp's are, to the thread sanitizer, one more thread.
+struct Warp : Barrier {
+  Witness products{Witness::Of::a_new_one};
+};
+
 struct Block {
-  std::vector<Fiber> fibers;
-  std::vector<Barrier> warps;
+  std::deque<CudaThread> threads;
+  std::deque<Warp> warps;
   std::vector<Slot> slots;
   Barrier all;
   std::array<Barrier, 16> named;
   int current = 0, count = 0, left = 0;
-  void* scheduler = nullptr;
-  const void* scheduler_stack = nullptr;  // known to the address sanitizer only
-  size_t scheduler_stack_bytes = 0;
+  bool shows = false;  // any thread has shown something to products
+  Thread* scheduler = nullptr;
   const std::function<void()>* body = nullptr;
   std::vector<char> shared;
   std::exception_ptr problem;
+  char begin = 0, end = 0;  // of the block, for the order of what is done
 };
 
-Block& block() {
-  thread_local Block instance;
-  return instance;
-}
+thread_local Block* running = nullptr;
+Block& block() { return *running; }
+CudaThread& thread(int index) { return block().threads[static_cast<size_t>(index)]; }
+CudaThread& own_thread() { return thread(block().current); }
+Warp& own_warp() { return block().warps[static_cast<size_t>(block().current / warp_lanes)]; }
 
-void place(int thread) {
-  const auto t = static_cast<unsigned>(thread);
+void place(int index) {
+  const auto t = static_cast<unsigned>(index);
   here.thread = dim3(t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y);
 }
 
@@ -94,64 +100,47 @@ void leave(Barrier& barrier) {
   }
 }
 
-// To the next fiber that is not done, or, from the last one, back to run().
+// To the next thread that is not done, or, from the last one, back to run_block().
 void switch_on(bool ending) {
   Block& b = block();
-  const int from = b.current;
-  void* target = b.scheduler;
-  if (b.left > 0) {
-    do b.current = (b.current + 1) % b.count;
-    while (b.fibers[static_cast<size_t>(b.current)].done);
-    if (b.current == from && !ending) return;
-    target = b.fibers[static_cast<size_t>(b.current)].at;
-    place(b.current);
-  }
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  const bool to_fiber = b.left > 0;
-  __sanitizer_start_switch_fiber(
-      ending ? nullptr : &fake,
-      to_fiber ? b.fibers[static_cast<size_t>(b.current)].stack.get() : b.scheduler_stack,
-      to_fiber ? stack_bytes : b.scheduler_stack_bytes);
-#endif
-  linnet_switch_fiber(&b.fibers[static_cast<size_t>(from)].at, target);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+  CudaThread& from = own_thread();
+  if (b.left == 0) return from.switch_to(*b.scheduler, ending);
+  do b.current = (b.current + 1) % b.count;
+  while (own_thread().done);
+  if (&own_thread() == &from) return;
+  place(b.current);
+  from.switch_to(own_thread(), ending);
 }
 
-void fiber_main() {
+void thread_main() {
   Block& b = block();
-#if defined(__SANITIZE_ADDRESS__)
-  const bool first = b.current == 0;  // which comes from the scheduler
-  __sanitizer_finish_switch_fiber(nullptr, first ? &b.scheduler_stack : nullptr,
-                                  first ? &b.scheduler_stack_bytes : nullptr);
-#endif
+  arrive(b.current == 0 ? b.scheduler : nullptr);
+  come_after(&b.begin);
+  CudaThread& own = own_thread();
   try {
     (*b.body)();
+    check(!own.copies.is_left() && !own.products.is_left(),
+          "a thread of a kernel ended before its copies or products");
   } catch (...) {
     b.problem = std::current_exception();
   }
-  Fiber& own = b.fibers[static_cast<size_t>(b.current)];
   own.done = true;
   --b.left;
+  come_before(&b.end);
   leave(b.all);
-  leave(b.warps[static_cast<size_t>(b.current / warp_lanes)]);
+  leave(own_warp());
   switch_on(true);
 }
 
-void prepare(Fiber& fiber) {
-  // The functions in which the fiber before it ended never returned: the address sanitizer still watches
-  // between their variables.
-  constexpr size_t left = 16 * 1024;
-  unpoison(fiber.stack.get() + stack_bytes - left, left);
-  auto top = reinterpret_cast<uintptr_t>(fiber.stack.get() + stack_bytes) / 16 * 16;
-  auto* at = reinterpret_cast<void**>(top);
-  *--at = nullptr;  // so that the function begins with the stack as after a call
-  *--at = reinterpret_cast<void*>(&fiber_main);
-  for (int i = 0; i < 6; ++i) *--at = nullptr;
-  fiber.at = at;
-  fiber.done = false;
+void come_to(Barrier& barrier) {
+  auto& order = barrier.order[barrier.met % 2];
+  come_before(&order.threads);
+  if (block().shows) own_warp().products.instead([&] { come_before(&order.products); });
+}
+void go_on_from(Barrier& barrier, int met) {
+  auto& order = barrier.order[met % 2];
+  come_after(&order.threads);
+  if (block().shows) own_warp().products.instead([&] { come_after(&order.products); });
 }
 
 void meet(Barrier& barrier) {
@@ -164,28 +153,58 @@ void meet(Barrier& barrier) {
   while (barrier.met == met) switch_on(false);
 }
 
-Barrier& own_warp() { return block().warps[static_cast<size_t>(block().current / warp_lanes)]; }
+void meet_in_order(Barrier& barrier) {
+  const int met = barrier.met;
+  come_to(barrier);
+  meet(barrier);
+  go_on_from(barrier, met);
+}
 
 void run_block() {
   Block& b = block();
-  for (int i = 0; i < b.count; ++i) prepare(b.fibers[static_cast<size_t>(i)]);
-  const auto warps = static_cast<size_t>((b.count + warp_lanes - 1) / warp_lanes);
-  b.warps.assign(warps, {});
+  Thread scheduler;
+  b.scheduler = &scheduler;
+  for (int i = 0; i < b.count; ++i) {
+    thread(i).prepare(thread_main);
+    thread(i).done = false;
+    thread(i).copies = {};
+    thread(i).products = {};
+  }
+  come_before(&b.begin);
+  for (Warp& warp : b.warps) {
+    static_cast<Barrier&>(warp) = {};
+    warp.products.instead([&] { come_after(&b.begin); });
+  }
   for (int i = 0; i < b.count; ++i) ++b.warps[static_cast<size_t>(i / warp_lanes)].alive;
-  b.all = {b.count, 0, 0};
+  b.all = {b.count, 0, 0, {}};
   b.named = {};
+  b.shows = false;
   b.left = b.count;
   b.current = 0;
   place(0);
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, b.fibers[0].stack.get(), stack_bytes);
-#endif
-  linnet_switch_fiber(&b.scheduler, b.fibers[0].at);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+  scheduler.switch_to(thread(0));
+  come_after(&b.end);
   if (b.problem) std::rethrow_exception(std::exchange(b.problem, nullptr));
+}
+
+// Every blocks_at_once-th of a kernel's blocks, from the first-th on.
+void run_blocks(Block& b, size_t first, const dim3& grid, const dim3& size, size_t shared,
+                const std::function<void()>& body) {
+  running = &b;
+  block_size = size;
+  grid_size = grid;
+  b.count = static_cast<int>(size.x * size.y * size.z);
+  b.body = &body;
+  const auto count = static_cast<size_t>(b.count), warps = (count + warp_lanes - 1) / warp_lanes;
+  while (b.threads.size() < count) b.threads.emplace_back();
+  while (b.warps.size() < warps) b.warps.emplace_back();
+  b.slots.resize(warps * warp_lanes);
+  for (size_t i = first; i < size_t{grid.x} * grid.y * grid.z; i += blocks_at_once) {
+    const auto number = static_cast<unsigned>(i);
+    here.block = dim3(number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y);
+    b.shared.assign(shared + 1024, '\x7f');  // what a block finds there is never what it wants
+    run_block();
+  }
 }
 
 // Bytes that a block may have.
@@ -206,22 +225,27 @@ char* dynamic_shared() {
   return reinterpret_cast<char*>((at + 1023) / 1024 * 1024);
 }
 
-void sync_block() { meet(block().all); }
+void sync_block() { meet_in_order(block().all); }
 void come_to_barrier(int name, int threads, bool waits) {
   Barrier& barrier = block().named.at(static_cast<size_t>(name));
   barrier.alive = threads;
-  if (waits || barrier.waiting + 1 == threads)
+  if (waits) return meet_in_order(barrier);
+  come_to(barrier);
+  if (barrier.waiting + 1 == threads)
     meet(barrier);
   else
     ++barrier.waiting;
 }
-void sync_warp() { meet(own_warp()); }
+void sync_warp() { meet_in_order(own_warp()); }
 int lane() { return block().current % warp_lanes; }
 
+// Lanes wait for one another, but that makes no order for what they do to memory.
 void publish(const void* own, size_t bytes) {
-  sync_warp();  // the values before have been read
-  std::memcpy(block().slots[static_cast<size_t>(block().current)].bytes, own, bytes);
-  sync_warp();
+  meet(own_warp());  // the values before have been read
+  // No function of the library's, of which the thread sanitizer would be told.
+  volatile char* const to = block().slots[static_cast<size_t>(block().current)].bytes;
+  for (size_t i = 0; i < bytes; ++i) to[i] = static_cast<const char*>(own)[i];
+  meet(own_warp());
 }
 
 const void* exchanged(int from) {
@@ -233,25 +257,53 @@ void exchange(const void* own, size_t bytes, int from, void* result) {
   std::memcpy(result, exchanged(from), bytes);
 }
 
+void begin_copy(std::function<void()> copy) { own_thread().copies.groups.back().push_back(std::move(copy)); }
+void commit_copies() { own_thread().copies.commit(); }
+void wait_for_copies(int most) { own_thread().copies.wait(static_cast<size_t>(most)); }
+
+void begin_product(std::function<void()> product) {
+  own_thread().products.groups.back().push_back(std::move(product));
+}
+void commit_products() { own_thread().products.commit(); }
+void wait_for_products(int most) {
+  own_thread().products.wait(static_cast<size_t>(most));
+  // What they have read may be written over now.
+  CudaThread& own = own_thread();
+  own_warp().products.instead([&] { come_before(&own.products); });
+  come_after(&own.products);
+}
+void show_to_products() {
+  block().shows = true;
+  CudaThread& own = own_thread();
+  come_before(&own);
+  own_warp().products.instead([&] { come_after(&own); });
+}
+void product_reads([[maybe_unused]] const void* at) {
+#ifdef LINNET_FIND_RACES
+  own_warp().products.instead([=] { __tsan_read4(const_cast<void*>(at)); });
+#endif
+}
+
 void run(const dim3& grid, const dim3& size, size_t shared, const std::function<void()>& body) {
-  Block& b = block();
   check(size.x * size.y * size.z >= 1 && size.x * size.y * size.z <= 1024 && grid.x > 0 && grid.y > 0 &&
             grid.z > 0 && grid.y < 65536 && grid.z < 65536 && shared <= most_shared(),
         "a kernel cannot run as {}x{}x{} blocks of {}x{}x{} threads with {} bytes of shared memory", grid.x,
         grid.y, grid.z, size.x, size.y, size.z, shared);
-  block_size = size;
-  grid_size = grid;
-  b.count = static_cast<int>(size.x * size.y * size.z);
-  if (b.fibers.size() < static_cast<size_t>(b.count)) b.fibers.resize(static_cast<size_t>(b.count));
-  b.slots.resize(static_cast<size_t>((b.count + warp_lanes - 1) / warp_lanes * warp_lanes));
-  b.body = &body;
-  for (unsigned z = 0; z < grid.z; ++z)
-    for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) {
-        here.block = dim3(x, y, z);
-        b.shared.assign(shared + 1024, '\x7f');  // what a block finds there is never what it wants
-        run_block();
+  thread_local std::array<Block, blocks_at_once> blocks;
+  if constexpr (blocks_at_once == 1) return run_blocks(blocks[0], 0, grid, size, shared, body);
+  std::vector<std::thread> workers;
+  std::array<std::exception_ptr, blocks_at_once> problems;
+  for (size_t i = 0; i < blocks_at_once; ++i)
+    workers.emplace_back([&, i, own = &blocks[i]] {
+      try {
+        run_blocks(*own, i, grid, size, shared, body);
+      } catch (...) {
+        problems[i] = std::current_exception();
       }
+    });
+  for (std::thread& worker : workers) worker.join();
+  for (const std::exception_ptr& problem : problems)
+    if (problem) std::rethrow_exception(problem);
 }
 
 }  // namespace linnet::cuda::emulation

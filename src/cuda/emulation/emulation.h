@@ -1,6 +1,7 @@
 // CUDA's language on a CPU, as much of it as Linnet's kernels use: each thread of a block is a fiber, and a
 // barrier switches to the next one. Slow, and meant to be: it lets every kernel be tested, and watched by the
-// address sanitizer, where there is no GPU. Kernels see it through cuda/runtime.h.
+// sanitizers of addresses and of threads, where there is no GPU. What runs beside its thread is done as late as
+// it may be, so that no wait for it can be missing. Kernels see all this through cuda/runtime.h.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,7 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
-// Blocks run one after the other on a thread of the system, so a block's shared memory is that thread's.
+// A thread of the system runs one block at a time, so a block's shared memory is that thread's.
 #define __shared__ static thread_local
 #define LINNET_DYNAMIC_SHARED(name) char* const name = ::linnet::cuda::emulation::dynamic_shared()
 
@@ -27,6 +28,12 @@ struct dim3 {
 };
 
 namespace linnet::cuda::emulation {
+
+#ifdef LINNET_FIND_RACES  // with the thread sanitizer, to which each thread of a block is one of its own
+constexpr bool finds_races = true;
+#else
+constexpr bool finds_races = false;
+#endif
 
 struct Place {
   dim3 thread, block;
@@ -46,6 +53,17 @@ void exchange(const void* own, size_t bytes, int from, void* result);
 /// Where that lane's last exchanged value lies, until the next one.
 const void* exchanged(int from);
 void publish(const void* own, size_t bytes);
+
+/// Copies that run beside the thread: in groups, done when so many later ones at most may still be under way.
+void begin_copy(std::function<void()> copy);
+void commit_copies();
+void wait_for_copies(int most);
+/// Products that do. What they read, 4 bytes at a time, must have been shown to them.
+void begin_product(std::function<void()> product);
+void commit_products();
+void wait_for_products(int most);
+void show_to_products();
+void product_reads(const void* at);
 
 /// Runs body once for each thread of each block.
 void run(const dim3& grid, const dim3& block, size_t shared, const std::function<void()>& body);
