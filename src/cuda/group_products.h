@@ -56,13 +56,18 @@ void change_registers() {}
 template <class T, int N, class Steps>
 struct LaneProduct {
   float (&c)[N][4];
+  const unsigned (&a)[4];
+  unsigned a_before[4];
   const char* b;
   Steps steps;
   bool more;
   float left[2][16];
 
-  LaneProduct(float (&c_)[N][4], const unsigned (&a)[4], const void* b_, Steps steps_, bool more_)
-      : c(c_), b(static_cast<const char*>(b_) + 4 * (emulation::lane() % 4)), steps(steps_), more(more_) {
+  LaneProduct(float (&c_)[N][4], const unsigned (&a_)[4], const void* b_, Steps steps_, bool more_)
+      : c(c_), a(a_), b(static_cast<const char*>(b_) + 4 * (emulation::lane() % 4)), steps(steps_),
+        more(more_) {
+    emulation::check_aligned(b_, std::is_same_v<Steps, SwizzledSteps> ? 1024 : 16);
+    std::memcpy(a_before, a, sizeof a);
     emulation::publish(a, sizeof a);
     for (int p = 0; p < 4; ++p) {
       unsigned other[4];
@@ -80,12 +85,13 @@ struct LaneProduct {
     std::memcpy(&values, b + place_of(steps, k, 8 * n), sizeof values);
     return values;
   }
-  void look() const {
+  void look(bool again) const {
     for (int i = 0; emulation::finds_races && i < 16 * N; ++i)
-      emulation::product_reads(b + place_of(steps, i % 16, i / 16 * 8));
+      emulation::product_reads(b + place_of(steps, i % 16, i / 16 * 8), again);
   }
   void operator()() const {
-    look();
+    look(true);
+    if (std::memcmp(a_before, a, sizeof a) != 0) fail("a product's left tile was changed before it was done");
     for (int n = 0; n < N; ++n)
       for (int r = 0; r < 2; ++r)
         for (int j = 0; j < 2; ++j) {
@@ -100,11 +106,12 @@ struct LaneProduct {
 };
 
 /// c (64×8·N, f32) += a (64×16)·b (16×8·N), of T; not more, but that alone, if told so. Until it is waited for,
-/// c is not to be read, and b not to be changed.
+/// a and b are not to be changed, and c neither that nor read.
 template <class T, int N, class Steps>
 void multiply_group(float (&c)[N][4], const unsigned (&a)[4], const void* b, Steps steps, bool more = true) {
   LaneProduct<T, N, Steps> product(c, a, b, steps, more);
-  product.look();
+  emulation::begin_to_read();
+  product.look(false);
   emulation::begin_product(std::move(product));
 }
 

@@ -85,6 +85,7 @@ void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 /// Four 8×8 tiles of 16-bit values from shared memory: lane i gives the address of row i mod 8 of tile i/8,
 /// which is 16 bytes; r[t] gets of tile t the values (group, pair..), or, transposed, (pair.., group).
 inline void load_tiles(unsigned (&r)[4], const void* row) {
+  emulation::check_aligned(row, 16);
   emulation::publish(&row, sizeof row);
   const int lane = emulation::lane();
   for (int tile = 0; tile < 4; ++tile) {
@@ -94,6 +95,7 @@ inline void load_tiles(unsigned (&r)[4], const void* row) {
   }
 }
 inline void load_tiles_transposed(unsigned (&r)[4], const void* row) {
+  emulation::check_aligned(row, 16);
   emulation::publish(&row, sizeof row);
   const int lane = emulation::lane();
   for (int tile = 0; tile < 4; ++tile) {
@@ -110,6 +112,8 @@ inline void load_tiles_transposed(unsigned (&r)[4], const void* row) {
 /// 16 bytes from global to shared memory, or zeros if not wanted; there after commit_copies() and
 /// wait_for_copies<0>().
 inline void copy_16(void* shared, const void* global, bool wanted = true) {
+  emulation::check_aligned(shared, 16);
+  if (wanted) emulation::check_aligned(global, 16);
   std::memset(shared, 0x7f, 16);  // from now on nothing may be read there
   emulation::begin_copy([=] {
     if (wanted)

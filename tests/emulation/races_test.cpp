@@ -84,6 +84,17 @@ TEST(EmulatedRaces, BlocksAreNotOrdered) {
       false, [=] { add_up(0); }, 32, 2);
 }
 
+TEST(EmulatedRaces, NorAreBlocksAtAnyDistance) {
+  static volatile float sum = 0;
+  for (const unsigned last : {2u, 4u, 8u, 16u, 64u})
+    expect_race(
+        true,
+        [=] {
+          if (threadIdx.x == 0 && (blockIdx.x == 0 || blockIdx.x == last)) sum = sum + 1;
+        },
+        32, last + 1);
+}
+
 TEST(EmulatedRaces, SharedMemoryIsOfABlock) {
   expect_race(
       false,
@@ -97,7 +108,7 @@ TEST(EmulatedRaces, SharedMemoryIsOfABlock) {
 
 // Thread 0 copies what all read.
 void copy(bool waits, bool meets) {
-  static const std::array<float, 4> values = {1, 2, 3, 4};
+  alignas(16) static const std::array<float, 4> values = {1, 2, 3, 4};
   if (threadIdx.x == 0) {
     copy_16(shared_floats(), values.data());
     commit_copies();
@@ -120,6 +131,58 @@ TEST(EmulatedRaces, AProductSeesWhatIsShown) {
   expect_race(true, [] { multiply_shown(false, true, false, result); });
   expect_race(true, [] { multiply_shown(true, false, false, result); });
   expect_race(true, [] { multiply_shown(true, true, true, result); });
+}
+
+// Two products, each with a tile of its own, of which the second is written over while it may still be read.
+void write_over_the_second(bool waits) {
+  const auto fill = [](unsigned tile, unsigned pair) {
+    if (threadIdx.x < 64) shared_pair(64 * tile + threadIdx.x) = pair;
+    show_to_group_products();
+    __syncthreads();
+  };
+  fill(0, pair_of_ones);
+  fill(1, pair_of_ones);
+  float sums[2][1][4] = {};
+  const unsigned left[4] = {pair_of_ones, pair_of_ones, pair_of_ones, pair_of_ones};
+  begin_group_products();
+  for (int tile = 0; tile < 2; ++tile) {
+    multiply_group<bf16>(sums[tile], left, shared_memory() + 256 * tile, BlockSteps{128, 0});
+    commit_group_products();
+  }
+  if (waits)
+    wait_for_group_products<0>();
+  else
+    wait_for_group_products<1>();
+  __syncthreads();
+  fill(1, 0);
+  wait_for_group_products<0>();
+}
+
+TEST(EmulatedRaces, WhatAProductStillReadsIsNotWrittenOver) {
+  expect_race(true, [] { write_over_the_second(false); });
+  expect_race(false, [] { write_over_the_second(true); });
+}
+
+TEST(EmulatedRaces, WaitingForProductsOrdersNothingElse) {
+  const auto read_of_others = [](bool meets) {
+    static float result = 0;
+    float* const values = shared_floats() + 256;
+    values[threadIdx.x] = 1.0f;
+    show_to_group_products();
+    multiply_shown(true, true, false, result);
+    if (threadIdx.x % 32 == 1) values[threadIdx.x] = 2.0f;
+    show_to_group_products();
+    const unsigned left[4] = {};
+    float sums[1][4] = {};
+    begin_group_products();
+    multiply_group<bf16>(sums, left, shared_memory(), BlockSteps{128, 0});
+    commit_group_products();
+    wait_for_group_products<0>();
+    if (meets) __syncthreads();
+    [[maybe_unused]] const volatile float seen = values[threadIdx.x ^ 1];
+  };
+  expect_race(true, [=] { read_of_others(false); });
+  expect_race(false, [=] { read_of_others(true); });
 }
 
 }  // namespace

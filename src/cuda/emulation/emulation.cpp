@@ -1,5 +1,6 @@
 #include "cuda/emulation/emulation.h"
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <exception>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/poison.h"
 #include "cuda/emulation/fiber.h"
 #include "cuda/runtime.h"
 
@@ -27,14 +29,18 @@ constexpr int warp_lanes = 32;
 constexpr size_t blocks_at_once = finds_races ? 4 : 1;
 
 // Work in groups, each done when it is waited for and not before; the last group is not committed yet.
-template <class Work>
 struct Beside {
-  std::deque<std::vector<Work>> groups{1};
+  std::deque<std::vector<std::function<void()>>> groups{1};
+  int finished = 0;  // groups before these
 
+  int open_group() const { return finished + static_cast<int>(groups.size()) - 1; }
+  void add(std::function<void()> work) { groups.back().push_back(std::move(work)); }
   void commit() { groups.emplace_back(); }
-  void wait(size_t most) {
-    for (; groups.size() > most + 1; groups.pop_front())
-      for (const Work& work : groups.front()) work();
+  bool has_more_than(int most) const { return groups.size() > static_cast<size_t>(most) + 1; }
+  void finish_one() {
+    for (const auto& work : groups.front()) work();
+    groups.pop_front();
+    ++finished;
   }
   bool is_left() const {
     return std::any_of(groups.begin(), groups.end(), [](const auto& group) { return !group.empty(); });
@@ -43,16 +49,16 @@ struct Beside {
 
 struct CudaThread : Fiber {
   bool done = false;
-  Beside<std::function<void()>> copies, products;
+  Beside copies, products;
 };
 
 // Of those that must meet: how many there are, how many wait, and how often they have met; and what order that
-// makes for them and for the products that they may begin, in turns, lest a slow one sees what comes after the
-// next time.
+// makes for them and for what is shown to products, in turns, lest a slow one sees what comes after the next
+// time.
 struct Barrier {
   int alive = 0, waiting = 0, met = 0;
   struct Order {
-    char threads, products;
+    char threads, shown;
   } order[2] = {};
 };
 
@@ -61,9 +67,15 @@ struct alignas(16) Slot {
 };
 
 // Products of groups of warps do not see what threads write to shared memory until that has been shown to them
-// and a barrier been passed: each warp's are, to the thread sanitizer, one more thread.
+// and a barrier been passed; and what they read may not be written over until they have been waited for. So to
+// the thread sanitizer a warp's products are more threads. One knows what the warp's threads have shown; one
+// what of all that has come through a barrier; and those of the groups of products under way, each of which
+// knows what had come so far when its products began.
 struct Warp : Barrier {
-  Witness products{Witness::Of::a_new_one};
+  static constexpr int most_groups = 4;
+  Witness shown{Witness::Of::a_new_one}, seen{Witness::Of::a_new_one};
+  std::array<Witness, most_groups> readers{Witness{Witness::Of::a_new_one}, Witness{Witness::Of::a_new_one},
+                                           Witness{Witness::Of::a_new_one}, Witness{Witness::Of::a_new_one}};
 };
 
 struct Block {
@@ -74,6 +86,7 @@ struct Block {
   std::array<Barrier, 16> named;
   int current = 0, count = 0, left = 0;
   bool shows = false;  // any thread has shown something to products
+  int turns = 0;       // in which threads have found their barriers closed, one after the other
   Thread* scheduler = nullptr;
   const std::function<void()>* body = nullptr;
   std::vector<char> shared;
@@ -92,12 +105,15 @@ void place(int index) {
   here.thread = dim3(t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y);
 }
 
+void open(Barrier& barrier) {
+  barrier.waiting = 0;
+  ++barrier.met;
+  block().turns = 0;
+}
+
 void leave(Barrier& barrier) {
   --barrier.alive;
-  if (barrier.alive > 0 && barrier.waiting == barrier.alive) {
-    barrier.waiting = 0;
-    ++barrier.met;
-  }
+  if (barrier.alive > 0 && barrier.waiting == barrier.alive) open(barrier);
 }
 
 // To the next thread that is not done, or, from the last one, back to run_block().
@@ -122,10 +138,11 @@ void thread_main() {
     check(!own.copies.is_left() && !own.products.is_left(),
           "a thread of a kernel ended before its copies or products");
   } catch (...) {
-    b.problem = std::current_exception();
+    if (!b.problem) b.problem = std::current_exception();
   }
   own.done = true;
   --b.left;
+  b.turns = 0;
   come_before(&b.end);
   leave(b.all);
   leave(own_warp());
@@ -135,22 +152,23 @@ void thread_main() {
 void come_to(Barrier& barrier) {
   auto& order = barrier.order[barrier.met % 2];
   come_before(&order.threads);
-  if (block().shows) own_warp().products.instead([&] { come_before(&order.products); });
+  if (block().shows) own_warp().shown.instead([&] { come_before(&order.shown); });
 }
 void go_on_from(Barrier& barrier, int met) {
   auto& order = barrier.order[met % 2];
   come_after(&order.threads);
-  if (block().shows) own_warp().products.instead([&] { come_after(&order.products); });
+  if (block().shows) own_warp().seen.instead([&] { come_after(&order.shown); });
 }
 
 void meet(Barrier& barrier) {
   const int met = barrier.met;
-  if (++barrier.waiting == barrier.alive) {
-    barrier.waiting = 0;
-    ++barrier.met;
-    return;
+  if (++barrier.waiting == barrier.alive) return open(barrier);
+  while (barrier.met == met) {
+    check(++block().turns <= 2 * block().count,
+          "threads of a kernel wait for one another: {} of {} have come to a barrier", barrier.waiting,
+          barrier.alive);
+    switch_on(false);
   }
-  while (barrier.met == met) switch_on(false);
 }
 
 void meet_in_order(Barrier& barrier) {
@@ -173,22 +191,41 @@ void run_block() {
   come_before(&b.begin);
   for (Warp& warp : b.warps) {
     static_cast<Barrier&>(warp) = {};
-    warp.products.instead([&] { come_after(&b.begin); });
+    for (const Witness* witness : {&warp.shown, &warp.seen}) witness->instead([&] { come_after(&b.begin); });
   }
   for (int i = 0; i < b.count; ++i) ++b.warps[static_cast<size_t>(i / warp_lanes)].alive;
   b.all = {b.count, 0, 0, {}};
   b.named = {};
   b.shows = false;
+  b.turns = 0;
   b.left = b.count;
   b.current = 0;
   place(0);
   scheduler.switch_to(thread(0));
+  for (Warp& warp : b.warps)
+    for (const Witness& reader : warp.readers) reader.instead([&] { come_before(&b.end); });
   come_after(&b.end);
   if (b.problem) std::rethrow_exception(std::exchange(b.problem, nullptr));
 }
 
-// Every blocks_at_once-th of a kernel's blocks, from the first-th on.
-void run_blocks(Block& b, size_t first, const dim3& grid, const dim3& size, size_t shared,
+// Which of the blocks that run at once a kernel's block is: so that those at any distance, also a power of two,
+// may run at once.
+size_t worker_of(size_t number) {
+  size_t sum = 0;
+  for (; number > 0; number /= blocks_at_once + (blocks_at_once == 1)) sum += number;
+  return sum % blocks_at_once;
+}
+
+// Memory of just so many bytes; what a block finds there is never what it wants.
+void prepare_shared_memory(Block& b, size_t bytes) {
+  unpoison(b.shared.data(), b.shared.size());
+  b.shared.assign(std::max(bytes + 2 * 1024, b.shared.size()), '\x7f');
+  poison(b.shared.data(), b.shared.size());
+  unpoison(dynamic_shared(), bytes);
+}
+
+// Those of a kernel's blocks that are this worker's.
+void run_blocks(Block& b, size_t worker, const dim3& grid, const dim3& size, size_t shared,
                 const std::function<void()>& body) {
   running = &b;
   block_size = size;
@@ -199,10 +236,11 @@ void run_blocks(Block& b, size_t first, const dim3& grid, const dim3& size, size
   while (b.threads.size() < count) b.threads.emplace_back();
   while (b.warps.size() < warps) b.warps.emplace_back();
   b.slots.resize(warps * warp_lanes);
-  for (size_t i = first; i < size_t{grid.x} * grid.y * grid.z; i += blocks_at_once) {
+  for (size_t i = 0; i < size_t{grid.x} * grid.y * grid.z; ++i) {
+    if (worker_of(i) != worker) continue;
     const auto number = static_cast<unsigned>(i);
     here.block = dim3(number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y);
-    b.shared.assign(shared + 1024, '\x7f');  // what a block finds there is never what it wants
+    prepare_shared_memory(b, shared);
     run_block();
   }
 }
@@ -222,12 +260,16 @@ size_t most_shared() {
 
 char* dynamic_shared() {
   auto at = reinterpret_cast<uintptr_t>(block().shared.data());
-  return reinterpret_cast<char*>((at + 1023) / 1024 * 1024);
+  return reinterpret_cast<char*>(at / 1024 * 1024 + 1024);
 }
 
 void sync_block() { meet_in_order(block().all); }
 void come_to_barrier(int name, int threads, bool waits) {
-  Barrier& barrier = block().named.at(static_cast<size_t>(name));
+  check(name >= 1 && name <= 15 && threads > 0 && threads % warp_lanes == 0,
+        "there is no barrier {} for {} threads", name, threads);
+  Barrier& barrier = block().named[static_cast<size_t>(name)];
+  check(barrier.waiting == 0 || barrier.alive == threads, "barrier {} is for {} threads and for {}", name,
+        barrier.alive, threads);
   barrier.alive = threads;
   if (waits) return meet_in_order(barrier);
   come_to(barrier);
@@ -257,30 +299,51 @@ void exchange(const void* own, size_t bytes, int from, void* result) {
   std::memcpy(result, exchanged(from), bytes);
 }
 
-void begin_copy(std::function<void()> copy) { own_thread().copies.groups.back().push_back(std::move(copy)); }
+void check_aligned(const void* at, size_t bytes) {
+  check(reinterpret_cast<uintptr_t>(at) % bytes == 0, "a kernel has an address that is no multiple of {}",
+        bytes);
+}
+
+void begin_copy(std::function<void()> copy) { own_thread().copies.add(std::move(copy)); }
 void commit_copies() { own_thread().copies.commit(); }
-void wait_for_copies(int most) { own_thread().copies.wait(static_cast<size_t>(most)); }
+void wait_for_copies(int most) {
+  while (own_thread().copies.has_more_than(most)) own_thread().copies.finish_one();
+}
+
+const Witness& reader(int group) { return own_warp().readers[static_cast<size_t>(group % Warp::most_groups)]; }
 
 void begin_product(std::function<void()> product) {
-  own_thread().products.groups.back().push_back(std::move(product));
+  check(!own_thread().products.has_more_than(Warp::most_groups - 1),
+        "more than {} groups of products are under way", Warp::most_groups);
+  own_thread().products.add(std::move(product));
 }
 void commit_products() { own_thread().products.commit(); }
 void wait_for_products(int most) {
-  own_thread().products.wait(static_cast<size_t>(most));
-  // What they have read may be written over now.
   CudaThread& own = own_thread();
-  own_warp().products.instead([&] { come_before(&own.products); });
+  while (own.products.has_more_than(most)) {
+    const Witness& finished = reader(own.products.finished);
+    own.products.finish_one();
+    finished.instead([&] { come_before(&own.products); });  // what it has read may be written over now
+  }
   come_after(&own.products);
 }
 void show_to_products() {
   block().shows = true;
   CudaThread& own = own_thread();
   come_before(&own);
-  own_warp().products.instead([&] { come_after(&own); });
+  own_warp().shown.instead([&] { come_after(&own); });
 }
-void product_reads([[maybe_unused]] const void* at) {
+void begin_to_read() {
+  Warp& warp = own_warp();
+  warp.seen.instead([&] { come_before(&warp); });
+  reader(own_thread().products.open_group()).instead([&] { come_after(&warp); });
+}
+void product_reads([[maybe_unused]] const void* at, [[maybe_unused]] bool again) {
 #ifdef LINNET_FIND_RACES
-  own_warp().products.instead([=] { __tsan_read4(const_cast<void*>(at)); });
+  const Beside& products = own_thread().products;
+  reader(again ? products.finished : products.open_group()).instead([=] {
+    __tsan_read4(const_cast<void*>(at));
+  });
 #endif
 }
 

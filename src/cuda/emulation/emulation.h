@@ -54,16 +54,21 @@ void exchange(const void* own, size_t bytes, int from, void* result);
 const void* exchanged(int from);
 void publish(const void* own, size_t bytes);
 
+/// Throws Error unless an address is such a multiple.
+void check_aligned(const void* at, size_t bytes);
+
 /// Copies that run beside the thread: in groups, done when so many later ones at most may still be under way.
 void begin_copy(std::function<void()> copy);
 void commit_copies();
 void wait_for_copies(int most);
-/// Products that do. What they read, 4 bytes at a time, must have been shown to them.
+/// Products that do. What they read, 4 bytes at a time, must have been shown to them when they begin, and be
+/// the same `again` when they are done.
 void begin_product(std::function<void()> product);
 void commit_products();
 void wait_for_products(int most);
 void show_to_products();
-void product_reads(const void* at);
+void begin_to_read();
+void product_reads(const void* at, bool again);
 
 /// Runs body once for each thread of each block.
 void run(const dim3& grid, const dim3& block, size_t shared, const std::function<void()>& body);
