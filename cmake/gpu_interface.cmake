@@ -2,7 +2,7 @@
 # are known by a hash of the headers that declare them.
 set(interface "")
 foreach(header core/gpu.h core/device.h core/dtype.h core/memory.h ops/gpu_kernels.h ops/matrix_view.h ops/diffusion_terms.h)
-  set(path ${CMAKE_SOURCE_DIR}/src/${header})
+  set(path ${PROJECT_SOURCE_DIR}/src/${header})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${path})
   file(SHA256 ${path} sum)
   string(APPEND interface ${sum})
