@@ -24,6 +24,7 @@ int failed(const char* what, int code) {
 int main(int argc, char** argv) {
   using namespace linnet;
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
+  std::signal(SIGPIPE, SIG_IGN);  // so is a reader that went away, as tee does of the Ctrl-C that stops a run
   CLI::App command("Linear diffusion transformers: train, paint and measure, without Python.", "linnet");
   command.formatter(std::make_shared<app::HelpFormatter>());
   command.set_version_flag("--version", "linnet " LINNET_VERSION);

@@ -84,6 +84,20 @@ void check_folder(const TrainConfig& config, bool resume, const fs::path& checkp
                     dir, teacher));
 }
 
+bool is_stopped(const RunCallbacks& callbacks) {
+  return callbacks.stop_requested && callbacks.stop_requested();
+}
+
+// Who reads the log may have ended of the very Ctrl-C that stops the run, which is saved all the same.
+void tell(const RunCallbacks& callbacks, const StepMetrics& m, double rate, double left) {
+  if (!callbacks.on_step) return;
+  try {
+    callbacks.on_step(m, rate, left);
+  } catch (const std::exception&) {
+    if (!is_stopped(callbacks)) throw;
+  }
+}
+
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
@@ -130,14 +144,14 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
       const StepMetrics m = pending.read();
       const double elapsed = seconds_since(start), rate = static_cast<double>(step - first) / elapsed;
       if (is_due(config.output.log_every)) metrics.add(m, elapsed);
-      if (callbacks.on_step) callbacks.on_step(m, rate, static_cast<double>(last - step) / rate);
+      tell(callbacks, m, rate, static_cast<double>(last - step) / rate);
     }
     if (is_due(config.output.save_every)) {
       save();
       saved = step;
     }
     if (is_due(config.output.sample_every) && callbacks.on_sample) callbacks.on_sample(trainer);
-    if (callbacks.stop_requested && callbacks.stop_requested()) break;
+    if (is_stopped(callbacks)) break;
   }
   if (saved != trainer.steps_done()) save();
   return trainer.steps_done();

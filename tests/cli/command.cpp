@@ -92,6 +92,13 @@ void Process::wait_for(const std::string& text) {
   }
 }
 
+void Process::stop_listening() {
+  for (int* end : {&out_, &err_}) {
+    if (*end >= 0) ::close(*end);
+    *end = -1;
+  }
+}
+
 Result Process::wait() {
   while (read_some()) {
   }

@@ -39,6 +39,8 @@ class Process {
   /// Waits until standard output and standard error together contain text, or both are closed.
   void wait_for(const std::string& text);
   Result wait();
+  /// Reads no more of what it prints, as if whoever did had ended.
+  void stop_listening();
 
  private:
   bool read_some();

@@ -120,6 +120,19 @@ TEST_F(Train, AnInterruptedRunIsNoSuccess) {
   EXPECT_NE(result.err.find("go on with --resume"), std::string::npos) << result.err;
 }
 
+// As with "2>&1 | tee log", where Ctrl-C ends both.
+TEST_F(Train, AnInterruptedRunIsSavedThoughItsReaderIsGone) {
+  Process process(arguments({"train.steps=1000000", "output.save_every=1000000"}), {place("a")});
+  process.wait_for("step ");
+  process.send(SIGSTOP);
+  process.stop_listening();
+  process.send(SIGINT);
+  process.send(SIGCONT);
+  EXPECT_NE(process.wait().signal, SIGPIPE);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "a/run/checkpoint.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "a/run/model.safetensors"));
+}
+
 TEST_F(Train, ARunKilledWhileSavingLosesOnlyStepsSinceTheCheckpoint) {
   const std::string steps = "train.steps=60", save = "output.save_every=1";
   ASSERT_EQ(train("whole", {steps, save}).code, 0);
