@@ -234,6 +234,9 @@ void read_output(toml::table& root, OutputConfig& output) {
   require(!output.dir.empty(), "output.dir names the folder of the run");
   require(output.log_every > 0 && output.save_every > 0 && output.sample_every >= 0,
           "output intervals are positive");
+  // What the first sheet would refuse, hours later.
+  require(output.sample_steps >= 1 && output.sample_steps <= 1000, "output.sample_steps must lie in 1..1000");
+  require(std::abs(output.sample_cfg) <= 1e6, "output.sample_cfg must lie in -1000000..1000000");
 }
 
 void check_tables(const toml::table& root) {

@@ -76,6 +76,16 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
 }
 
+TEST(TrainConfig, WhatSheetsCannotBePaintedWithIsRefusedBeforeTraining) {
+  for (const char* steps : {"0", "-1", "1001", "5000"})
+    EXPECT_NE(refusal(minimal, {std::string("output.sample_steps=") + steps})
+                  .find("output.sample_steps must lie in 1..1000"),
+              std::string::npos);
+  EXPECT_EQ(refusal(minimal, {"output.sample_steps=1000"}), "accepted");
+  EXPECT_NE(refusal(minimal, {"output.sample_cfg=1e300"}).find("output.sample_cfg must lie in"),
+            std::string::npos);
+}
+
 TEST(TrainConfig, AFileLiesOverAPreset) {
   const TemporaryFolder folder;
   std::ofstream(folder / "own.toml")
