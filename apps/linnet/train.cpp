@@ -155,7 +155,10 @@ void say_what_follows(const TrainConfig& config) {
 }
 
 // A path as a TOML text.
-std::string quoted(const std::string& path) { return nlohmann::json(path).dump(); }
+std::string quoted(const std::string& path) {
+  if (!is_utf8(path)) throw UsageError(fmt::format("the name \"{}\" is not UTF-8", printable(path)));
+  return nlohmann::json(path).dump();
+}
 
 // The first argument may be a setting already, where a preset stands for the file.
 bool is_setting(const std::string& argument) {

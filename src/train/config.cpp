@@ -8,6 +8,7 @@
 #include <sstream>
 #include <type_traits>
 
+#include "io/text.h"
 #include "ops/matmul.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
@@ -27,6 +28,7 @@ toml::table parse(const std::string& text, const std::string& source) {
 // "train.lr=2e-4": the value as TOML reads it, else as plain text.
 void apply_override(toml::table& root, const std::string& text) {
   const size_t equals = text.find('='), dot = text.find('.');
+  if (!is_utf8(text)) throw UsageError(fmt::format("\"{}\" is not UTF-8", printable(text)));
   if (equals == std::string::npos || dot == std::string::npos || dot > equals)
     throw UsageError(fmt::format("\"{}\" is not of the form table.key=value", text));
   const std::string table = text.substr(0, dot), key = text.substr(dot + 1, equals - dot - 1);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "core/parallel.h"
@@ -22,15 +23,22 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// The step of a line of metrics; none if it was damaged.
+std::optional<int64_t> step_in(const std::string& line) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return std::nullopt;
+  const auto step = json["step"].get<int64_t>();
+  return step >= 0 ? std::optional(step) : std::nullopt;
+}
+
 // Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
 // be logged again.
 void keep_metrics_until(const fs::path& path, int64_t step) {
   std::ifstream in(path);
   std::ostringstream kept;
   for (std::string line; std::getline(in, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_object() && json.value("step", int64_t{0}) <= step && json.contains("step"))
-      kept << line << '\n';
+    const auto logged = step_in(line);
+    if (logged && *logged <= step) kept << line << '\n';
   }
   write_text_file(path, kept.str());
 }

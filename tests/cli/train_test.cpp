@@ -166,6 +166,20 @@ TEST_F(Train, WhatARunLoggedThatLeftNoCheckpointIsForgotten) {
   EXPECT_EQ(logged_steps("a"), counted(6));
 }
 
+TEST_F(Train, DamagedLinesOfMetricsAreDropped) {
+  ASSERT_EQ(train("a", {"train.steps=3"}).code, 0);
+  std::ofstream(folder_ / "a/run/metrics.jsonl", std::ios::app)
+      << "{\"step\":\"a\",\"loss\":1}\n{\"step\":1.5}\n{\"step\":18446744073709551615}\n[1]\n{\"st";
+  const Result result = train("a", {"--resume"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(logged_steps("a"), counted(6));
+}
+
+TEST_F(Train, ANameThatIsNotUtf8IsRefused) {
+  for (const char* option : {"--init", "--teacher"})
+    EXPECT_TRUE(failed(train("a", {option, "\xff.safetensors"}), 2, "\"\\xff.safetensors\" is not UTF-8"));
+}
+
 TEST_F(Train, ARunIsNotOverwrittenWithoutResume) {
   ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
   const std::string kept = checkpoint("a");

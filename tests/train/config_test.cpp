@@ -76,6 +76,11 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
 }
 
+// Or the checkpoint, which repeats them, could not be written.
+TEST(TrainConfig, SettingsAreUtf8) {
+  EXPECT_EQ(refusal(minimal, {"output.dir=runs/\xff"}), "\"output.dir=runs/\\xff\" is not UTF-8");
+}
+
 TEST(TrainConfig, WhatSheetsCannotBePaintedWithIsRefusedBeforeTraining) {
   for (const char* steps : {"0", "-1", "1001", "5000"})
     EXPECT_NE(refusal(minimal, {std::string("output.sample_steps=") + steps})
