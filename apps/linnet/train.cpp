@@ -195,6 +195,9 @@ void run(const Options& options) {
     if (!on_terminal() && m.step % config.output.log_every == 0) progress.line(describe(config, m, rate, left));
   };
   callbacks.on_sample = [&](Trainer& trainer) { write_samples(trainer, config); };
+  callbacks.on_rescue = [&](int64_t step) {
+    progress.line(fmt::format("an error ends the run; step {} is saved: go on with --resume", step));
+  };
   callbacks.stop_requested = [] { return interrupted(); };
   const int64_t steps = run_training(config, options.resume, callbacks);
   progress.line(fmt::format("{} after {} steps; the model is {}/model.safetensors{}",

@@ -92,19 +92,84 @@ void check_folder(const TrainConfig& config, bool resume, const fs::path& checkp
                     dir, teacher));
 }
 
-bool is_stopped(const RunCallbacks& callbacks) {
-  return callbacks.stop_requested && callbacks.stop_requested();
-}
+// The steps of a run, what is told of them, and what is saved.
+class Run {
+ public:
+  Run(const TrainConfig& config, Trainer& trainer, const RunCallbacks& callbacks)
+      : config_(config), dir_(config.output.dir), trainer_(trainer), callbacks_(callbacks),
+        metrics_(dir_ / "metrics.jsonl", !config.distil.teacher.empty()), first_(trainer.steps_done()) {}
 
-// Who reads the log may have ended of the very Ctrl-C that stops the run, which is saved all the same.
-void tell(const RunCallbacks& callbacks, const StepMetrics& m, double rate, double left) {
-  if (!callbacks.on_step) return;
-  try {
-    callbacks.on_step(m, rate, left);
-  } catch (const std::exception&) {
-    if (!is_stopped(callbacks)) throw;
+  // To the last step, or until stopped. On an error what was done is saved before the error is passed on.
+  void work(Prefetcher& batches) {
+    try {
+      while (trainer_.steps_done() < config_.train.steps && !is_stopped_) step(batches.next());
+      if (saved_ != trainer_.steps_done()) save();
+    } catch (...) {
+      rescue();
+      throw;
+    }
   }
-}
+
+ private:
+  void step(const Batch& batch) {
+    whole_ = false;
+    pending_ = trainer_.begin_step(batch);
+    whole_ = true;
+    if (is_due(config_.output.log_every) || !trainer_.device().is_gpu()) log();
+    if (is_due(config_.output.save_every)) save();
+    if (is_due(config_.output.sample_every) && callbacks_.on_sample) callbacks_.on_sample(trainer_);
+    is_stopped_ = is_stop_wanted();
+  }
+
+  bool is_due(int64_t every) const {
+    const int64_t step = trainer_.steps_done();
+    return every > 0 && (step % every == 0 || step == config_.train.steps);
+  }
+  bool is_stop_wanted() const { return callbacks_.stop_requested && callbacks_.stop_requested(); }
+
+  void log() {
+    const StepMetrics m = pending_.read();
+    const double elapsed = seconds_since(start_), rate = static_cast<double>(m.step - first_) / elapsed;
+    if (is_due(config_.output.log_every)) metrics_.add(m, elapsed);
+    if (!callbacks_.on_step) return;
+    // Who reads what is told may have ended of the very Ctrl-C that stops the run, which is saved all the same.
+    try {
+      callbacks_.on_step(m, rate, static_cast<double>(config_.train.steps - m.step) / rate);
+    } catch (const std::exception&) {
+      if (!is_stop_wanted()) throw;
+    }
+  }
+
+  void save() {
+    pending_.read();  // throws rather than have a spoilt model replace a good one
+    trainer_.save_checkpoint(dir_ / checkpoint_name);
+    trainer_.save_averaged(dir_);
+    saved_ = trainer_.steps_done();
+    if (callbacks_.on_save) callbacks_.on_save(dir_ / checkpoint_name);
+  }
+
+  // Saves the steps since the last save, if the model is sound.
+  void rescue() {
+    if (!whole_ || trainer_.steps_done() == first_) return;
+    try {
+      if (saved_ != trainer_.steps_done()) save();
+      if (callbacks_.on_rescue) callbacks_.on_rescue(saved_);
+    } catch (...) {  // it would hide the error that led here
+    }
+  }
+
+  const TrainConfig& config_;
+  const fs::path dir_;
+  Trainer& trainer_;
+  const RunCallbacks& callbacks_;
+  Metrics metrics_;
+  PendingMetrics pending_;
+  const int64_t first_;
+  int64_t saved_ = -1;  // also what was done before is saved again: a kill may have come between its files
+  bool whole_ = true;   // no step was broken off within
+  bool is_stopped_ = false;
+  const Clock::time_point start_ = Clock::now();
+};
 
 }  // namespace
 
@@ -131,37 +196,9 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
   }
   keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
-  Metrics metrics(dir / "metrics.jsonl", !config.distil.teacher.empty());
-
-  PendingMetrics pending;
-  const auto save = [&] {
-    pending.read();  // throws rather than have a spoilt model replace a good one
-    trainer.save_checkpoint(checkpoint);
-    trainer.save_averaged(dir);
-    if (callbacks.on_save) callbacks.on_save(checkpoint);
-  };
+  Run run(config, trainer, callbacks);
   Prefetcher batches(*data, trainer.steps_done(), trainer.device().is_gpu() ? threads() : 1);
-  const int64_t first = trainer.steps_done(), last = config.train.steps;
-  const auto start = Clock::now();
-  int64_t saved = -1;  // also what was done before is saved again: a kill may have come between its files
-  while (trainer.steps_done() < last) {
-    pending = trainer.begin_step(batches.next());
-    const int64_t step = pending.step();
-    const auto is_due = [&](int64_t every) { return every > 0 && (step % every == 0 || step == last); };
-    if (is_due(config.output.log_every) || !trainer.device().is_gpu()) {
-      const StepMetrics m = pending.read();
-      const double elapsed = seconds_since(start), rate = static_cast<double>(step - first) / elapsed;
-      if (is_due(config.output.log_every)) metrics.add(m, elapsed);
-      tell(callbacks, m, rate, static_cast<double>(last - step) / rate);
-    }
-    if (is_due(config.output.save_every)) {
-      save();
-      saved = step;
-    }
-    if (is_due(config.output.sample_every) && callbacks.on_sample) callbacks.on_sample(trainer);
-    if (is_stopped(callbacks)) break;
-  }
-  if (saved != trainer.steps_done()) save();
+  run.work(batches);
   return trainer.steps_done();
 }
 

@@ -97,12 +97,15 @@ struct RunCallbacks {
   std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
   std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end
   std::function<void(const std::filesystem::path&)> on_save;
+  /// An error ends the run, and this step, its last, has been saved.
+  std::function<void(int64_t step)> on_rescue;
   std::function<bool()> stop_requested;  ///< asked after every step; true: save and return
 };
 
 /// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint, but not
-/// without the teacher it had (UsageError); without, refuses a folder that holds one (UsageError). Returns the
-/// number of steps done in all.
+/// without the teacher it had (UsageError); without, refuses a folder that holds one (UsageError). What data or
+/// a callback throw passes through, after the steps done by then have been saved; a model that is not finite
+/// never is. Returns the number of steps done in all.
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
 
 }  // namespace linnet

@@ -166,6 +166,24 @@ TEST_F(Train, WhatARunLoggedThatLeftNoCheckpointIsForgotten) {
   EXPECT_EQ(logged_steps("a"), counted(6));
 }
 
+TEST_F(Train, ABrokenPictureLosesNoSteps) {
+  ASSERT_EQ(train("whole", {"train.steps=40"}).code, 0);
+  const auto picture = folder_ / "shapes" / "red-star" / listing(folder_ / "shapes/red-star").front();
+  const std::string intact = contents(picture);
+  std::filesystem::resize_file(picture, 30);
+  const Result result = train("parts", {"train.steps=40", "output.save_every=1000"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find(picture.filename().string()), std::string::npos) << result.err;
+  const int64_t done = std::ssize(logged_steps("parts"));
+  EXPECT_NE(result.err.find(fmt::format("step {} is saved: go on with --resume", done)), std::string::npos)
+      << result.err;
+  std::ofstream(picture) << intact;
+  ASSERT_EQ(train("parts", {"train.steps=40", "--resume"}).code, 0);
+  EXPECT_EQ(logged_steps("parts"), counted(40));
+  EXPECT_EQ(contents(folder_ / "parts/run/model.safetensors"),
+            contents(folder_ / "whole/run/model.safetensors"));
+}
+
 TEST_F(Train, DamagedLinesOfMetricsAreDropped) {
   ASSERT_EQ(train("a", {"train.steps=3"}).code, 0);
   std::ofstream(folder_ / "a/run/metrics.jsonl", std::ios::app)
