@@ -330,7 +330,9 @@ TrainConfig read_train_config(const ConfigSource& source) {
   if (source.file.empty()) return config_from(std::move(root), source.overrides, source.resume);
   lay_over(root, parse(read_file(source.file), source.file.string()));
   try {
-    return config_from(std::move(root), source.overrides, source.resume);
+    TrainConfig config = config_from(std::move(root), source.overrides, source.resume);
+    config.file = source.file;
+    return config;
   } catch (const UsageError& error) {
     throw UsageError(fmt::format("{}: {}", source.file.string(), error.what()));
   }

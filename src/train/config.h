@@ -73,7 +73,8 @@ struct TrainConfig {
   OptimizerConfig train;
   DistilConfig distil;
   OutputConfig output;
-  std::string toml;  ///< the whole configuration as TOML, overrides included
+  std::string toml;            ///< the whole configuration as TOML, overrides included
+  std::filesystem::path file;  ///< what it was read from, if from a file
 
   const DiTConfig& of_classes() const { return std::get<DiTConfig>(model); }
   const PixArtConfig& of_texts() const { return std::get<PixArtConfig>(model); }

@@ -1,16 +1,13 @@
-// The training loop around Trainer: folder, metrics, checkpoints, stopping and going on.
+// The training loop around Trainer: metrics, checkpoints, stopping and going on.
 #include <nlohmann/json.hpp>
 
 #include <chrono>
 #include <fstream>
-#include <optional>
-#include <sstream>
 
 #include "core/parallel.h"
-#include "io/file.h"
-#include "io/tokenizer.h"
 #include "store/t5_file.h"
 #include "train/checkpoint.h"
+#include "train/run_folder.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -21,26 +18,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// The step of a line of metrics; none if it was damaged.
-std::optional<int64_t> step_in(const std::string& line) {
-  const auto json = nlohmann::json::parse(line, nullptr, false);
-  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return std::nullopt;
-  const auto step = json["step"].get<int64_t>();
-  return step >= 0 ? std::optional(step) : std::nullopt;
-}
-
-// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
-// be logged again.
-void keep_metrics_until(const fs::path& path, int64_t step) {
-  std::ifstream in(path);
-  std::ostringstream kept;
-  for (std::string line; std::getline(in, line);) {
-    const auto logged = step_in(line);
-    if (logged && *logged <= step) kept << line << '\n';
-  }
-  write_text_file(path, kept.str());
 }
 
 class Metrics {
@@ -70,27 +47,6 @@ class Metrics {
   bool taught_;
   std::ofstream file_;
 };
-
-// Whether the run may begin, or go on, in its folder.
-void check_folder(const TrainConfig& config, bool resume, const fs::path& checkpoint) {
-  const std::string& dir = config.output.dir;
-  if (!resume && fs::exists(checkpoint))
-    throw UsageError(
-        fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir));
-  if (!resume) return;
-  if (!fs::exists(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
-  const std::string before = open_checkpoint(checkpoint).toml;
-  for (const std::string& change : changed_settings(before, config.toml))
-    if (change.starts_with("train.optimizer "))
-      throw UsageError(
-          fmt::format("{}: {}; what one optimiser keeps of the steps means nothing to another", dir, change));
-  const std::string teacher = teacher_of(before);
-  if (!teacher.empty() && config.distil.teacher.empty())
-    throw UsageError(
-        fmt::format("{0}: this run learns from a teacher; go on with --teacher {1}, or begin another run "
-                    "without one by --init {0}/model.safetensors",
-                    dir, teacher));
-}
 
 // The steps of a run, what is told of them, and what is saved.
 class Run {
@@ -174,28 +130,19 @@ class Run {
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
-  const fs::path dir = config.output.dir, checkpoint = dir / checkpoint_name;
-  check_folder(config, resume, checkpoint);
+  check_run_folder(config, resume);
   if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
 
   const auto data = open_data(config);
   Trainer trainer(config, *data);
   if (!config.distil.teacher.empty()) trainer.learn_from(load_trainee(config.distil.teacher, config.model));
   if (resume) {
-    trainer.load_checkpoint(checkpoint);
+    trainer.load_checkpoint(fs::path(config.output.dir) / checkpoint_name);
   } else {
     if (!config.train.init.empty()) trainer.start_from(*load_trainee(config.train.init, config.model));
     if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
   }
-  std::error_code error;
-  fs::create_directories(dir, error);
-  check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
-  write_text_file(dir / "config.toml", config.toml + "\n");
-  if (config.trains_text_encoder()) {
-    fs::create_directories(dir / "tokenizer");
-    write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
-  }
-  keep_metrics_until(dir / "metrics.jsonl", trainer.steps_done());
+  begin_run_folder(config, trainer.steps_done());
   Run run(config, trainer, callbacks);
   Prefetcher batches(*data, trainer.steps_done(), trainer.device().is_gpu() ? threads() : 1);
   run.work(batches);

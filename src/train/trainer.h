@@ -103,9 +103,9 @@ struct RunCallbacks {
 };
 
 /// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint, but not
-/// without the teacher it had (UsageError); without, refuses a folder that holds one (UsageError). What data or
-/// a callback throw passes through, after the steps done by then have been saved; a model that is not finite
-/// never is. Returns the number of steps done in all.
+/// without the teacher it had (UsageError); without, refuses a folder that holds one, or what no run wrote
+/// (UsageError). What data or a callback throw passes through, after the steps done by then have been saved; a
+/// model that is not finite never is. Returns the number of steps done in all.
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
 
 }  // namespace linnet

@@ -160,10 +160,33 @@ TEST_F(Train, ARunKilledWhileSavingLosesOnlyStepsSinceTheCheckpoint) {
 }
 
 TEST_F(Train, WhatARunLoggedThatLeftNoCheckpointIsForgotten) {
-  std::filesystem::create_directories(place("a") / "run");
-  std::ofstream(folder_ / "a/run/metrics.jsonl") << "{\"step\":1}\n{\"step\":2}\n";
+  Process process(arguments({"train.steps=1000000", "output.save_every=1000000"}), {place("a")});
+  process.wait_for("step 2 ");
+  process.send(SIGKILL);
+  process.wait();
+  ASSERT_EQ(listing(folder_ / "a/run"), (std::vector<std::string>{"config.toml", "metrics.jsonl"}));
   ASSERT_EQ(train("a").code, 0);
   EXPECT_EQ(logged_steps("a"), counted(6));
+}
+
+TEST_F(Train, ANewRunWritesOverNothingThatNoRunWrote) {
+  for (const char* name : {"model.safetensors", "config.toml", "metrics.jsonl"}) {
+    std::filesystem::create_directories(place(name) / "run");
+    std::ofstream(folder_ / name / "run" / name) << "{\"step\":1}\n";
+    EXPECT_TRUE(failed(train(name), 2, fmt::format("run/{} ", name)));
+    EXPECT_EQ(listing(folder_ / name / "run"), std::vector<std::string>{name});
+    EXPECT_EQ(contents(folder_ / name / "run" / name), "{\"step\":1}\n");
+  }
+}
+
+TEST_F(Train, ANewRunDoesNotWriteOverItsConfiguration) {
+  ASSERT_EQ(train("first", {"train.steps=1"}).code, 0);
+  std::filesystem::create_directories(place("a") / "run");  // with a copy of what a run wrote
+  std::filesystem::copy_file(folder_ / "first/run/config.toml", folder_ / "a/run/config.toml");
+  const std::string config = contents(folder_ / "a/run/config.toml");
+  EXPECT_TRUE(failed(run({"train", "./run/config.toml", "train.steps=2"}, {folder_ / "a"}), 2,
+                     "run/config.toml is the configuration that was given"));
+  EXPECT_EQ(contents(folder_ / "a/run/config.toml"), config);
 }
 
 TEST_F(Train, ABrokenPictureLosesNoSteps) {

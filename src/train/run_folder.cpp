@@ -1,0 +1,109 @@
+#include "train/run_folder.h"
+
+#include <nlohmann/json.hpp>
+
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "io/file.h"
+#include "io/tokenizer.h"
+#include "train/checkpoint.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The first line of a run's config.toml, by which it is told from one that a person wrote.
+constexpr std::string_view config_mark = "# The configuration of a run as it was used, written by linnet train.\n";
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
+
+bool was_written_by_a_run(const fs::path& config) {
+  std::ifstream file(config, std::ios::binary);
+  std::string beginning(config_mark.size(), '\0');
+  file.read(beginning.data(), static_cast<std::streamsize>(beginning.size()));
+  return file.good() && beginning == config_mark;
+}
+
+void check_new_run(const TrainConfig& config) {
+  const fs::path dir = config.output.dir;
+  std::error_code ignored;
+  if (is_there(dir / checkpoint_name))
+    throw UsageError(
+        fmt::format("{} holds a run already; go on with --resume, or choose another output.dir", dir.string()));
+  const auto refuse = [&](const char* name, const char* what) {
+    throw UsageError(fmt::format("{} {}, and this run would write over it; choose another output.dir",
+                                 (dir / name).string(), what));
+  };
+  if (is_there(dir / "model.safetensors")) refuse("model.safetensors", "is there already");
+  if (!config.file.empty() && fs::equivalent(config.file, dir / "config.toml", ignored))
+    refuse("config.toml", "is the configuration that was given");
+  if (was_written_by_a_run(dir / "config.toml")) return;
+  std::vector<const char*> names = {"config.toml", "metrics.jsonl"};
+  if (config.trains_text_encoder()) names.insert(names.end(), {"tokenizer", "text_encoder"});
+  for (const char* name : names)
+    if (is_there(dir / name)) refuse(name, "was not written by a run");
+}
+
+void check_resumed_run(const TrainConfig& config) {
+  const std::string& dir = config.output.dir;
+  const fs::path checkpoint = fs::path(dir) / checkpoint_name;
+  if (!is_there(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
+  const std::string before = open_checkpoint(checkpoint).toml;
+  for (const std::string& change : changed_settings(before, config.toml))
+    if (change.starts_with("train.optimizer "))
+      throw UsageError(
+          fmt::format("{}: {}; what one optimiser keeps of the steps means nothing to another", dir, change));
+  const std::string teacher = teacher_of(before);
+  if (!teacher.empty() && config.distil.teacher.empty())
+    throw UsageError(
+        fmt::format("{0}: this run learns from a teacher; go on with --teacher {1}, or begin another run "
+                    "without one by --init {0}/model.safetensors",
+                    dir, teacher));
+}
+
+// The step of a line of metrics; none if it was damaged.
+std::optional<int64_t> step_in(const std::string& line) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return std::nullopt;
+  const auto step = json["step"].get<int64_t>();
+  return step >= 0 ? std::optional(step) : std::nullopt;
+}
+
+// Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
+// be logged again.
+void keep_metrics_until(const fs::path& path, int64_t step) {
+  std::ifstream in(path);
+  std::ostringstream kept;
+  for (std::string line; std::getline(in, line);) {
+    const auto logged = step_in(line);
+    if (logged && *logged <= step) kept << line << '\n';
+  }
+  write_text_file(path, kept.str());
+}
+
+}  // namespace
+
+void check_run_folder(const TrainConfig& config, bool resume) {
+  resume ? check_resumed_run(config) : check_new_run(config);
+}
+
+void begin_run_folder(const TrainConfig& config, int64_t step) {
+  const fs::path dir = config.output.dir;
+  std::error_code error;
+  fs::create_directories(dir, error);
+  check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
+  write_text_file(dir / "config.toml", std::string(config_mark) + config.toml + "\n");
+  if (config.trains_text_encoder()) {
+    fs::create_directories(dir / "tokenizer");
+    write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
+  }
+  keep_metrics_until(dir / "metrics.jsonl", step);
+}
+
+}  // namespace linnet
