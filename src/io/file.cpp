@@ -4,7 +4,6 @@
 #include <map>
 #include <mutex>
 #include <system_error>
-#include <utility>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "io/descriptor.h"
 #include "io/text.h"
 
 namespace linnet {
@@ -21,32 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string reason(int code) { return std::generic_category().message(code); }
-
-// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
-  ~Descriptor() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return descriptor_; }
-  bool valid() const { return descriptor_ >= 0; }
-  int release() { return std::exchange(descriptor_, -1); }
-
- private:
-  int descriptor_;
-};
-
-// Whether path still is the file that was opened.
-bool is_at(int descriptor, const std::string& path) {
-  struct stat opened {
-  }, named{};
-  return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
-         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
-}
 
 // An empty file at path that no other process writes to: who comes second waits until the first has renamed its
 // file, and then makes one of its own. File systems without locks are used without.

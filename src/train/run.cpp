@@ -130,7 +130,7 @@ class Run {
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
-  check_run_folder(config, resume);
+  RunFolder folder(config, resume);
   if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
 
   const auto data = open_data(config);
@@ -142,7 +142,7 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     if (!config.train.init.empty()) trainer.start_from(*load_trainee(config.train.init, config.model));
     if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
   }
-  begin_run_folder(config, trainer.steps_done());
+  folder.begin(trainer.steps_done());
   Run run(config, trainer, callbacks);
   Prefetcher batches(*data, trainer.steps_done(), trainer.device().is_gpu() ? threads() : 1);
   run.work(batches);

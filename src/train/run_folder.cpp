@@ -16,7 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // The first line of a run's config.toml, by which it is told from one that a person wrote.
-constexpr std::string_view config_mark = "# The configuration of a run as it was used, written by linnet train.\n";
+constexpr std::string_view config_mark =
+    "# The configuration of a run as it was used, written by linnet train.\n";
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -89,19 +90,30 @@ void keep_metrics_until(const fs::path& path, int64_t step) {
 
 }  // namespace
 
-void check_run_folder(const TrainConfig& config, bool resume) {
-  resume ? check_resumed_run(config) : check_new_run(config);
+RunFolder::RunFolder(const TrainConfig& config, bool resume) : config_(config), resume_(resume) {
+  check_contents();
+  std::error_code ignored;
+  if (fs::is_directory(config.output.dir, ignored)) lock();
 }
 
-void begin_run_folder(const TrainConfig& config, int64_t step) {
-  const fs::path dir = config.output.dir;
+void RunFolder::check_contents() const { resume_ ? check_resumed_run(config_) : check_new_run(config_); }
+
+void RunFolder::lock() {
+  lock_ = FileLock::take(fs::path(config_.output.dir) / "run.lock");
+  if (!lock_) throw UsageError(fmt::format("another run is working in {}", config_.output.dir));
+  check_contents();  // another may have ended since
+}
+
+void RunFolder::begin(int64_t step) {
+  const fs::path dir = config_.output.dir;
   std::error_code error;
   fs::create_directories(dir, error);
   check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
-  write_text_file(dir / "config.toml", std::string(config_mark) + config.toml + "\n");
-  if (config.trains_text_encoder()) {
+  if (!lock_) lock();
+  write_text_file(dir / "config.toml", std::string(config_mark) + config_.toml + "\n");
+  if (config_.trains_text_encoder()) {
     fs::create_directories(dir / "tokenizer");
-    write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config.text.tokenizer));
+    write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config_.text.tokenizer));
   }
   keep_metrics_until(dir / "metrics.jsonl", step);
 }

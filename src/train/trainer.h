@@ -3,6 +3,7 @@
 //   model.safetensors       the moving average alone, as `linnet generate` takes it
 //   text_encoder/, tokenizer/   of a text encoder that is trained along
 //   config.toml, metrics.jsonl, samples/
+//   run.lock                while a run is working there
 #pragma once
 
 #include <functional>
@@ -104,8 +105,9 @@ struct RunCallbacks {
 
 /// Runs to config.train.steps, or until stopped. With resume, goes on from the run's checkpoint, but not
 /// without the teacher it had (UsageError); without, refuses a folder that holds one, or what no run wrote
-/// (UsageError). What data or a callback throw passes through, after the steps done by then have been saved; a
-/// model that is not finite never is. Returns the number of steps done in all.
+/// (UsageError). Both refuse a folder in which another run is working (UsageError). What data or a callback
+/// throw passes through, after the steps done by then have been saved; a model that is not finite never is.
+/// Returns the number of steps done in all.
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
 
 }  // namespace linnet

@@ -42,6 +42,9 @@ class Train : public testing::Test {
   std::string checkpoint(const std::string& name) const {
     return contents(folder_ / name / "run/checkpoint.safetensors");
   }
+  bool checkpoint_is_missing(const std::string& name) const {
+    return !std::filesystem::exists(folder_ / name / "run/checkpoint.safetensors");
+  }
   std::vector<int64_t> logged_steps(const std::string& name) const {
     std::vector<int64_t> steps;
     for (const std::string& line : lines(contents(folder_ / name / "run/metrics.jsonl")))
@@ -164,9 +167,23 @@ TEST_F(Train, WhatARunLoggedThatLeftNoCheckpointIsForgotten) {
   process.wait_for("step 2 ");
   process.send(SIGKILL);
   process.wait();
-  ASSERT_EQ(listing(folder_ / "a/run"), (std::vector<std::string>{"config.toml", "metrics.jsonl"}));
+  ASSERT_EQ(listing(folder_ / "a/run"), (std::vector<std::string>{"config.toml", "metrics.jsonl", "run.lock"}));
   ASSERT_EQ(train("a").code, 0);
   EXPECT_EQ(logged_steps("a"), counted(6));
+}
+
+TEST_F(Train, TwoRunsDoNotWorkInOneFolder) {
+  Process process(arguments({"train.steps=1000000"}), {place("a")});
+  process.wait_for("step 2 ");
+  while (checkpoint_is_missing("a")) ::usleep(1000);
+  const std::string config = contents(folder_ / "a/run/config.toml");
+  EXPECT_TRUE(failed(train("a", {"--resume", "train.lr=1e-3"}), 2, "another run is working in run"));
+  EXPECT_EQ(contents(folder_ / "a/run/config.toml"), config);
+  process.send(SIGINT);
+  EXPECT_EQ(process.wait().code, 128 + SIGINT);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/run/run.lock"));
+  const auto step = std::to_string(logged_steps("a").size() + 1);
+  EXPECT_EQ(train("a", {"--resume", "train.steps=" + step}).code, 0);
 }
 
 TEST_F(Train, ANewRunWritesOverNothingThatNoRunWrote) {

@@ -64,5 +64,18 @@ TEST_F(TrainingRun, AModelThatIsNotFiniteIsNotSavedOnAnError) {
   EXPECT_FALSE(told);
 }
 
+// Whether it has saved yet or not.
+TEST_F(TrainingRun, ASecondRunIsRefusedWhileTheFirstWorks) {
+  write_batches();
+  RunCallbacks callbacks;
+  std::string refusal;
+  callbacks.on_step = [&](const StepMetrics&, double, double) {
+    refusal = test::refusal([&] { run_training(config(), false, {}); });
+  };
+  run_training(config(), false, callbacks);
+  EXPECT_EQ(refusal, fmt::format("another run is working in {}/run", folder_.path().string()));
+  EXPECT_EQ(saved_step(), 6);
+}
+
 }  // namespace
 }  // namespace linnet
