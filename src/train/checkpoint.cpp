@@ -33,9 +33,13 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
 
 void write_checkpoint(const std::filesystem::path& path,
                       const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
-                      const ModelConfig& model, const std::string& toml) {
-  write_safetensors(path, state,
-                    {{step_key, std::to_string(step)}, {toml_key, toml}, {checkpoint_key, to_json(model)}});
+                      const ModelConfig& model, const std::string& toml,
+                      const std::map<std::string, std::string>& extra) {
+  std::map<std::string, std::string> metadata = extra;
+  metadata[step_key] = std::to_string(step);
+  metadata[toml_key] = toml;
+  metadata[checkpoint_key] = to_json(model);
+  write_safetensors(path, state, metadata);
 }
 
 }  // namespace linnet

@@ -1,5 +1,5 @@
 // A training checkpoint on disk: tensors of the run's state, and as metadata the step, the model's
-// configuration and the whole configuration that the run had. Trainer writes it.
+// configuration, its classes' names and the whole configuration that the run had. Trainer writes it.
 #pragma once
 
 #include "io/safetensors.h"
@@ -20,8 +20,10 @@ struct Checkpoint {
 /// Throws Error naming the file unless it is a training checkpoint. Reads no tensor.
 Checkpoint open_checkpoint(const std::filesystem::path& path);
 
+/// extra: what else stands in the metadata, such as the classes' names.
 void write_checkpoint(const std::filesystem::path& path,
                       const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
-                      const ModelConfig& model, const std::string& toml);
+                      const ModelConfig& model, const std::string& toml,
+                      const std::map<std::string, std::string>& extra);
 
 }  // namespace linnet

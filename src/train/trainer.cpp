@@ -184,12 +184,17 @@ StepMetrics PendingMetrics::read() const {
 }
 
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
-  write_checkpoint(path, optimizer_.state(), steps_done_, config_.model, config_.toml);
+  write_checkpoint(path, optimizer_.state(), steps_done_, config_.model, config_.toml, class_metadata());
+}
+
+std::map<std::string, std::string> Trainer::class_metadata() const {
+  if (class_names_.empty()) return {};
+  return {{classes_key, nlohmann::json(class_names_).dump()}};
 }
 
 void Trainer::save_averaged(const std::filesystem::path& folder) {
-  std::map<std::string, std::string> metadata{{"linnet.step", std::to_string(steps_done_)}};
-  if (!class_names_.empty()) metadata[classes_key] = nlohmann::json(class_names_).dump();
+  std::map<std::string, std::string> metadata = class_metadata();
+  metadata["linnet.step"] = std::to_string(steps_done_);
   ema_->save(folder, metadata);
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 
 #include "diffusion/loss.h"
 #include "train/data.h"
@@ -81,6 +82,7 @@ class Trainer {
   PendingMetrics gather(const Batch& batch);
   DiffusionLoss gather_part(Batch batch, float share);
   TextStates states_of(const Batch& batch) const;
+  std::map<std::string, std::string> class_metadata() const;  // as metadata; empty: unknown
 
   TrainConfig config_;
   Device device_;

@@ -86,6 +86,25 @@ TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
   EXPECT_NE(hash("raw.png"), hash("p.png"));
 }
 
+TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
+  ASSERT_EQ(train("a").code, 0);
+  const Surroundings there{folder_ / "a"};
+  const std::string checkpoint = "run/checkpoint.safetensors";
+  const Result info = run({"info", checkpoint, "--classes", "red-star"}, there);
+  EXPECT_TRUE(succeeded(info));
+  for (const char* weights : {"ema", "raw"})
+    EXPECT_TRUE(succeeded(run({"generate", "-m", checkpoint, "--weights", weights, "--class", "red-star",
+                               "--steps", "1", "-o", "p.png"},
+                              there)));
+  for (const Arguments& made : {Arguments{"inherit", "--from", checkpoint, "-o", "other.safetensors"},
+                                Arguments{"convert", checkpoint, "-o", "other.safetensors"}}) {
+    EXPECT_TRUE(succeeded(run(made, there)));
+    const Result other = run({"info", "other.safetensors", "--classes", "red-star"}, there);
+    EXPECT_TRUE(succeeded(other));
+    EXPECT_EQ(other.out, info.out);
+  }
+}
+
 TEST_F(Train, AResumedRunIsTheUninterruptedOneBitForBit) {
   ASSERT_EQ(train("whole").code, 0);
   ASSERT_EQ(train("parts", {"train.steps=3"}).code, 0);
