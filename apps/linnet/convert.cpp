@@ -121,7 +121,10 @@ void run(const Options& options) {
   if (names == Names::diffusers && dtype == DType::i8)
     throw UsageError(
         "diffusers does not read Linnet's weights in 8 bits: --dtype int8 goes with original names");
-  if (!is_folder(options, names)) check_writable(options.output);
+  if (!is_folder(options, names)) {
+    check_writable(options.output);
+    if (!is_builtin(options.model)) check_keeps_until_done(options.output, options.model);
+  }
   const Weights file = open_file(options.model);
   const bool texts = looks_like_pixart(transformer_weights(file, choice_from_name(options.weights)));
   const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);

@@ -57,8 +57,12 @@ void run(const EvalOptions& options) {
         "say whose features are compared: --inception pt_inception-2015-12-05-6726825d.pth, or --features with "
         "a "
         "classifier of your own");
-  for (const std::string& file : {options.json, options.statistics})
-    if (!file.empty()) check_writable(file);
+  for (const std::string& file : {options.json, options.statistics}) {
+    if (file.empty()) continue;
+    check_writable(file);
+    for (const std::string& input : {options.samples, options.reference, options.features, options.inception})
+      check_keeps(file, input);
+  }
   use_threads(options.threads);
   catch_interrupts();
   if (!options.inception.empty()) return eval_with_inception(options);

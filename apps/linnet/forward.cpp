@@ -73,6 +73,8 @@ void run_transformer(const Options& options, Model& model) {
 
 void run(const Options& options) {
   check_writable(options.output);
+  check_keeps(options.output, options.input);
+  check_keeps_model(options.output, options.model);
   use_threads(options.threads);
   if (options.part == "inception") return run_inception(options);
   if (options.part == "text_encoder") return run_text_encoder(options);

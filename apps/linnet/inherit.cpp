@@ -92,6 +92,7 @@ void inherit_texts(const Options& options, const Weights& teacher) {
 
 void run(const Options& options) {
   check_writable(options.output);
+  check_keeps_model(options.output, options.from);
   const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
   const Choice choice = choice_from_name(options.weights);
   const Weights file = open_file(options.from);

@@ -40,6 +40,26 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
   throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
 }
 
+namespace {
+
+bool is_named_as_weights(const std::string& name) {
+  for (const char* begin : {"model.", "model-", "diffusion_pytorch_model", "pytorch_model"})
+    if (name.starts_with(begin)) return true;
+  return false;
+}
+
+}  // namespace
+
+void check_keeps_model(const std::filesystem::path& output, const std::string& model) {
+  if (is_builtin(model)) return;
+  check_keeps(output, model);
+  for (const char* part : {"", "transformer", "text_encoder", "vae"}) {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(model) / part, ignored))
+      if (is_named_as_weights(entry.path().filename().string())) check_keeps(output, entry.path());
+  }
+}
+
 std::string short_name(const std::string& model) {
   return is_builtin(model) ? model : printable(path_of_folder(model).filename().string());
 }

@@ -36,10 +36,12 @@ int open_alone(const std::string& path) {
   }
 }
 
+fs::path partial_of(const fs::path& target) { return target.string() + ".partial"; }
+
 // The partial file: locked as long as it is open, removed unless it has been renamed.
 class PartialFile {
  public:
-  explicit PartialFile(const fs::path& target) : path_(target.string() + ".partial") {
+  explicit PartialFile(const fs::path& target) : path_(partial_of(target).string()) {
     const int descriptor = open_alone(path_);
     file_ = ::fdopen(descriptor, "wb");
     if (file_) return;
@@ -142,6 +144,22 @@ void check_writable(const fs::path& path) {
         printable(folder.string()));
   const int problem = ::access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
   check(problem == 0, "cannot write {}: {}", printable(path.string()), reason(problem));
+}
+
+void check_keeps_until_done(const fs::path& output, const fs::path& input) {
+  std::error_code ignored;
+  if (fs::equivalent(partial_of(final_target(output)), input, ignored))
+    throw UsageError(
+        fmt::format("cannot write {}: it is written as {} first, which is read; choose another name",
+                    printable(output.string()), printable(input.string())));
+}
+
+void check_keeps(const fs::path& output, const fs::path& input) {
+  std::error_code ignored;
+  if (fs::equivalent(output, input, ignored))
+    throw UsageError(fmt::format("cannot write {}: it is the file that is read; choose another name",
+                                 printable(output.string())));
+  check_keeps_until_done(output, input);
 }
 
 void write_bytes(std::FILE* file, const void* data, size_t bytes) {

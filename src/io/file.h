@@ -31,6 +31,12 @@ std::filesystem::path path_of_folder(const std::filesystem::path& path);
 /// folder, or its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);
 
+/// Says before long work that write_file_atomically(output) would destroy what is read: throws UsageError when
+/// output, or the partial file that it is written as, is the file input, also by way of links.
+void check_keeps(const std::filesystem::path& output, const std::filesystem::path& input);
+/// The same where output may replace input when it is done: only the partial file must be another.
+void check_keeps_until_done(const std::filesystem::path& output, const std::filesystem::path& input);
+
 /// fwrite of all bytes, for use within write_file_atomically; throws std::system_error, which that turns into
 /// an Error with the path. (Without it, a full disk is noticed only when the callback has returned.)
 void write_bytes(std::FILE* file, const void* data, size_t bytes);

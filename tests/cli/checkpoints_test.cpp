@@ -35,6 +35,27 @@ TEST(Checkpoints, ForwardAgreesWithPyTorch) {
   }
 }
 
+TEST(Checkpoints, ForwardKeepsWhatItReads) {
+  const TemporaryFolder folder;
+  namespace fs = std::filesystem;
+  fs::copy_file(data_file("reference/dit_lit.io.safetensors"), folder / "io");
+  fs::copy_file(data_file("reference/dit_lit.model.safetensors"), folder / "model");
+  fs::copy(data_file("checkpoints/diffusers"), folder / "diffusers", fs::copy_options::recursive);
+  fs::create_symlink("io", folder / "link");
+  const std::string io = contents(folder / "io"), model = contents(folder / "model");
+  const std::string inside = "diffusers/transformer/diffusion_pytorch_model.safetensors";
+  const std::string weights = contents(folder.path() / inside);
+  for (const char* output : {"io", "./io", "link", "model"})
+    EXPECT_TRUE(failed(run({"forward", "model", "io", "-o", output}, {folder.path()}), 2,
+                       "it is the file that is read"))
+        << output;
+  EXPECT_TRUE(failed(run({"forward", "diffusers", "io", "-o", inside}, {folder.path()}), 2,
+                     "it is the file that is read"));
+  EXPECT_EQ(contents(folder / "io"), io);
+  EXPECT_EQ(contents(folder / "model"), model);
+  EXPECT_EQ(contents(folder.path() / inside), weights);
+}
+
 TEST(Checkpoints, OnesThatWantToRunSomethingAreRefused) {
   EXPECT_TRUE(
       failed(run({"info", data_file("torch/broken/system_call.pt")}), 1, "it wants to call posix.system"));
@@ -62,6 +83,16 @@ TEST(InheritVerb, KnowsEveryMixer) {
     const Result info = run({"info", student});
     EXPECT_TRUE(says(info, fmt::format("(mixer {})", mixer))) << info.out;
   }
+}
+
+TEST(InheritVerb, KeepsItsTeacher) {
+  const TemporaryFolder folder;
+  const std::string teacher = folder / "teacher.safetensors";
+  std::filesystem::copy_file(data_file("reference/dit_softmax.model.safetensors"), teacher);
+  const std::string before = contents(teacher);
+  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "-o", folder / "./teacher.safetensors"}), 2,
+                     "it is the file that is read"));
+  EXPECT_EQ(contents(teacher), before);
 }
 
 TEST(InheritVerb, RefusesWhatMakesNoSense) {

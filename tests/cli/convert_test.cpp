@@ -91,6 +91,16 @@ TEST_F(Convert, KeepsTypesUnlessOneIsAskedFor) {
   EXPECT_EQ(contents(folder_ / "bf16.safetensors"), contents(folder_ / "kept.safetensors"));
 }
 
+TEST_F(Convert, MayReplaceWhatItReads) {
+  ASSERT_TRUE(succeeded(convert(dit_, {"-o", "f32.safetensors", "--dtype", "f32"})));
+  ASSERT_TRUE(succeeded(convert("f32.safetensors", {"-o", "bf16.safetensors", "--dtype", "bf16"})));
+  ASSERT_TRUE(succeeded(convert("f32.safetensors", {"-o", "f32.safetensors", "--dtype", "bf16"})));
+  EXPECT_EQ(contents(folder_ / "f32.safetensors"), contents(folder_ / "bf16.safetensors"));
+  fs::copy_file(folder_ / "bf16.safetensors", folder_ / "new.safetensors.partial");
+  EXPECT_TRUE(failed(convert("new.safetensors.partial", {"-o", "new.safetensors"}), 2, "which is read"));
+  EXPECT_EQ(contents(folder_ / "new.safetensors.partial"), contents(folder_ / "bf16.safetensors"));
+}
+
 TEST_F(Convert, KeepsTheNamesOfClasses) {
   const std::string model = write_small_model(folder_ / "m.safetensors");
   ASSERT_TRUE(succeeded(convert(model, {"-o", "c.safetensors", "--dtype", "bf16"})));

@@ -111,6 +111,8 @@ TEST_F(Comparing, WrongInputIsSaidInOneSentence) {
   EXPECT_TRUE(
       failed(linnet({"eval", "shapes1", "shapes2", "--features", "dit.safetensors"}), 1, "no classifier"));
   EXPECT_TRUE(failed(linnet({"eval", "shapes1", "shapes2", "--features", "c", "--json", "none/j"}), 1, "none"));
+  EXPECT_TRUE(failed(linnet({"eval", "shapes1", "shapes2", "--features", "c", "--save-statistics", "./c"}), 2,
+                     "it is the file that is read"));
   EXPECT_TRUE(failed(linnet({"eval", "--json", "j", "shapes", "shapes1"}), 2, "no use of --json before it"));
   EXPECT_TRUE(failed(linnet({"eval", "shapes1", "scenes", "shapes2"}), 2, "no use of samples before it"));
   EXPECT_TRUE(failed(train("e", {"--steps", "0"}), 2, "--steps"));

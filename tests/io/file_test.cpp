@@ -242,6 +242,35 @@ TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(CheckKeeps, RefusesToWriteOverWhatIsRead) {
+  const TemporaryFolder folder;
+  write_text(folder / "in", "text");
+  fs::create_symlink("in", folder / "link");
+  fs::create_symlink(".", folder / "here");
+  for (const char* output : {"in", "./in", "link", "here/in", "here/link"})
+    EXPECT_EQ(error_of([&] { check_keeps(folder / output, folder / "in"); }),
+              fmt::format("cannot write {}: it is the file that is read; choose another name",
+                          (folder / output).string()));
+  EXPECT_EQ(error_of([&] { check_keeps(folder / "in", folder / "link"); }).find("cannot write"), 0u);
+  check_keeps(folder / "out", folder / "in");
+  write_text(folder / "out", "another file");
+  check_keeps(folder / "out", folder / "in");
+  check_keeps(folder / "out", folder / "none");
+  check_keeps(folder / "none", folder / "none");
+}
+
+TEST(CheckKeeps, RefusesToBeginInAPartialFileThatIsRead) {
+  const TemporaryFolder folder;
+  write_text(folder / "x.partial", "text");
+  fs::create_symlink("x", folder / "link");
+  for (const char* output : {"x", "link"})
+    for (const auto check : {&check_keeps, &check_keeps_until_done})
+      EXPECT_NE(error_of([&] { check(folder / output, folder / "x.partial"); }).find("which is read"),
+                std::string::npos);
+  write_text(folder / "x", "text");
+  check_keeps_until_done(folder / "x", folder / "x");
+}
+
 TEST(ReadTextFile, ReadsUpToTheLimitAndNoMore) {
   const TemporaryFolder folder;
   write_text(folder / "x", std::string(50'000, 'x'));
