@@ -77,8 +77,7 @@ void complete(PaintRequest& request, const PaintOptions& options, const LoadedMo
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
   request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
-  if (!options.noise.empty())
-    request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  request.noise = start_noise(options);
   check_request(request, config);
   if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
 }

@@ -7,8 +7,10 @@
 
 #include "core/gpu.h"
 #include "device_argument.h"
+#include "io/safetensors.h"
 #include "io/text.h"
 #include "memory_argument.h"
+#include "ops/reduce.h"
 #include "pipeline/decode.h"
 #include "terminal.h"
 
@@ -62,6 +64,15 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
   // Before anything lies there: what a GPU has given once is not asked for again.
   if (result.device.is_gpu() && !options.memory.empty()) gpu().limit(bytes_from(options.memory));
   return result;
+}
+
+Tensor start_noise(const PaintOptions& options) {
+  if (options.noise.empty()) return {};
+  const auto file = SafetensorsFile::open(options.noise);
+  Tensor noise = file.tensor("noise").to(DType::f32);
+  check(ops::all_finite(noise), "{}: tensor 'noise' holds numbers that are not finite (NaN or infinite)",
+        file.source());
+  return noise;
 }
 
 fs::path vae_path(const PaintOptions& options) {

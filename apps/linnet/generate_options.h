@@ -31,6 +31,10 @@ uint64_t seed_of(const PaintOptions& options);
 /// Error when there is no such device.
 GenerateOptions sampling_options(const PaintOptions& options, const GenerateOptions& usual);
 
+/// The tensor "noise" of the file that --noise names, in f32; undefined without one. Throws Error when there is
+/// none, or when it is not finite.
+Tensor start_noise(const PaintOptions& options);
+
 /// Which autoencoder decodes: the one given, or that of the model's own folder; empty if there is none.
 std::filesystem::path vae_path(const PaintOptions& options);
 

@@ -320,8 +320,7 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
               const SizeInPixels& size, int64_t reduction) {
   request.height = size.height / reduction;
   request.width = size.width / reduction;
-  if (!options.noise.empty())
-    request.noise = SafetensorsFile::open(options.noise).tensor("noise").to(DType::f32);
+  request.noise = start_noise(options);
   request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
   check_request(request, config, has_negative(options, request));
   if (request.batch == 0) request.batch = default_batch(config, request.height, request.width);

@@ -86,7 +86,8 @@ class Model {
   /// Side of the pictures in pixels.
   int64_t picture_size() const;
 
-  /// Throws UsageError on a request that this model cannot fulfil, Cancelled when on_step returned false.
+  /// Throws UsageError on a request that this model cannot fulfil, Error when what it paints is not finite,
+  /// Cancelled when on_step returned false.
   std::vector<Picture> paint(const Request& request) const;
 
  private:
@@ -120,7 +121,8 @@ class TextModel {
   int64_t picture_size() const;
 
   /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
-  /// Error on a prompt that is not UTF-8, Cancelled when on_step returned false.
+  /// Error on a prompt that is not UTF-8 and when what it paints is not finite, Cancelled when on_step returned
+  /// false.
   std::vector<Picture> paint(const TextRequest& request) const;
 
  private:

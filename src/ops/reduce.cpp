@@ -2,6 +2,9 @@
 #define HWY_TARGET_INCLUDE "ops/reduce.cpp"
 #include <hwy/foreach_target.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/parallel.h"
 #include "ops/element.h"
 #include "ops/gpu_kernels.h"
@@ -77,6 +80,11 @@ double sum_of_squares(const Tensor& x) {
   double total = 0;
   for (const double value : partial) total += value;
   return total;
+}
+
+bool all_finite(const Tensor& x) {
+  const Tensor here = x.host();
+  return std::ranges::all_of(here.values<float>(), [](float value) { return std::isfinite(value); });
 }
 
 }  // namespace linnet::ops

@@ -1,4 +1,5 @@
-// Sums over rows, and the sum of squares that gradient clipping needs. Not differentiable.
+// Sums over rows, the sum of squares that gradient clipping needs, and whether all is finite. Not
+// differentiable.
 #pragma once
 
 #include "core/tensor.h"
@@ -11,5 +12,8 @@ Tensor sum_rows(const Tensor& x);
 /// Σ x² of x f32 on the CPU, in f32 over blocks of 4,096 and in f64 over those, independent of the number of
 /// threads; infinite where a block's sum leaves f32. (Of many on a GPU: ops/clip.h.)
 double sum_of_squares(const Tensor& x);
+
+/// Whether x, f32 on any device, holds neither NaN nor infinity.
+bool all_finite(const Tensor& x);
 
 }  // namespace linnet::ops

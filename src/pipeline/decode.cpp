@@ -5,6 +5,7 @@
 #include "io/file.h"
 #include "ops/combine.h"
 #include "ops/matmul.h"
+#include "ops/reduce.h"
 #include "store/vae_file.h"
 
 namespace linnet {
@@ -16,16 +17,23 @@ Tensor unscaled(const Tensor& samples, const VaeConfig& config) {
   return ops::combine({{factor, samples}, {1, Tensor::full(samples.shape(), shift, samples.device())}});
 }
 
-}  // namespace
-
-Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
-  const Tensor latents = unscaled(samples, vae.config());
+Tensor decode_somehow(const Vae& vae, const Tensor& latents, size_t memory) {
   try {
     return vae.decode(latents, memory).host();
   } catch (const OutOfMemory&) {
     release_cached_memory();
     return vae.decode(latents, 1).host();
   }
+}
+
+}  // namespace
+
+Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
+  const Tensor pictures = decode_somehow(vae, unscaled(samples, vae.config()), memory);
+  check(ops::all_finite(pictures),
+        "a decoded picture is not finite (NaN or infinite): the autoencoder's weights may be damaged, or the "
+        "type of its products too narrow, of which f32 is the widest");
+  return pictures;
 }
 
 std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype,

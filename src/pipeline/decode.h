@@ -10,7 +10,7 @@ namespace linnet {
 
 /// samples (n, latent channels, h, w), as diffusion left them, where the autoencoder lies → (n, 3, height,
 /// width) in about −1..1, on the CPU. memory: as Vae::decode takes it; when the system has none left, it is
-/// tried once more with as little as can be.
+/// tried once more with as little as can be. Throws Error when a picture is not finite.
 Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory);
 
 /// Loaded to that device, checked to decode so many channels, its products in bf16 where that is faster, unless

@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "diffusion/recorded.h"
+#include "ops/reduce.h"
 
 namespace linnet {
 namespace {
@@ -58,6 +59,18 @@ void check_options(const GenerateOptions& o) {
     throw UsageError(fmt::format("there is no time between timesteps {} and {}", o.guided.from, o.guided.to));
 }
 
+namespace {
+
+// A picture of such numbers would be black, and look as if it were one.
+Tensor checked(Tensor samples) {
+  check(ops::all_finite(samples),
+        "what was painted is not finite (NaN or infinite): the model's weights may be damaged, the guidance "
+        "scale too large, or the type of the products too narrow, of which f32 is the widest");
+  return samples;
+}
+
+}  // namespace
+
 Tensor sample(const Conditioned& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
               const GenerateOptions& options, const Tensor& start_noise) {
   check(each.rank() == 3 && !seeds.empty(), "samples of shape {} cannot be drawn", to_string(each));
@@ -78,9 +91,11 @@ Tensor sample(const Conditioned& model, Prediction kind, const Shape& each, cons
   const SamplingOptions sampling{options.clip_x0, options.on_step};
   const NoiseSource source = [noise](const Shape& wanted) { return (*noise)(wanted); };
   switch (options.sampler) {
-    case Sampler::ddpm: return sample_ddpm(denoiser, x, full.spaced(options.steps), source, sampling);
-    case Sampler::ddim: return sample_ddim(denoiser, x, full.spaced(options.steps), 0.0f, source, sampling);
-    case Sampler::dpmpp: return sample_dpmpp_2m(denoiser, x, full, options.steps, sampling, options.grid);
+    case Sampler::ddpm: return checked(sample_ddpm(denoiser, x, full.spaced(options.steps), source, sampling));
+    case Sampler::ddim:
+      return checked(sample_ddim(denoiser, x, full.spaced(options.steps), 0.0f, source, sampling));
+    case Sampler::dpmpp:
+      return checked(sample_dpmpp_2m(denoiser, x, full, options.steps, sampling, options.grid));
   }
   fail("unknown sampler");
 }

@@ -45,7 +45,7 @@ void check_options(const GenerateOptions& options);
 /// alone, so that a picture does not depend on what it shares a batch with. start_noise (n, c, h, w) replaces
 /// the drawn start when defined. Returns (n, c, h, w) on the options' device, as callbacks get it there. model
 /// predicts `kind`; it is guided by the options' scale in their interval of time, and outside of it only asked
-/// for what is wanted (Kynkäänniemi et al. 2024).
+/// for what is wanted (Kynkäänniemi et al. 2024). Throws Error when a sample is not finite.
 Tensor sample(const Conditioned& model, Prediction kind, const Shape& each, const std::vector<uint64_t>& seeds,
               const GenerateOptions& options, const Tensor& start_noise = {});
 

@@ -4,6 +4,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "io/text.h"
+#include "ops/reduce.h"
 
 namespace linnet {
 namespace {
@@ -73,6 +74,10 @@ std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std:
     const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, result.size()));
     TextStates part = encode_texts(encoder, {first, last}, on_block);
     part.states = part.states.host();
+    check(
+        ops::all_finite(part.states),
+        "the states of a text are not finite (NaN or infinite): the text encoder's weights may be damaged, or "
+        "the type of its products too narrow, of which f32 is the widest");
     for (int64_t i = 0; i < part.count(); ++i) result.push_back(part.of(i));
   }
   return result;
@@ -103,7 +108,7 @@ Tensor TextCache::find(const std::vector<int64_t>& ids, int64_t width) const {
     const Tensor states = file.tensor("states");
     const bool fits = states.dtype() == DType::f32 &&
                       states.shape() == Shape{static_cast<int64_t>(ids.size()), width} &&
-                      file.metadata().at("encoder") == encoder_;
+                      file.metadata().at("encoder") == encoder_ && ops::all_finite(states);
     return fits ? states : Tensor();
   } catch (const std::exception&) {
     return {};

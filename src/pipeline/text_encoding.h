@@ -40,7 +40,8 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
 constexpr int64_t tokens_at_once = 2048;
 /// How many of the texts ids[first], ids[first + 1], … that is: one at least.
 size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first);
-/// States (tokens, width) of each text on the CPU, encoded some at once. on_block as above.
+/// States (tokens, width) of each text on the CPU, encoded some at once. on_block as above. Throws Error when
+/// one is not finite.
 std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
                                 const std::function<void()>& on_block = {});
 
@@ -50,8 +51,8 @@ class TextCache {
   /// An empty folder keeps nothing. encoder is a fingerprint of the encoder and how it computes.
   TextCache(std::filesystem::path folder, std::string encoder);
 
-  /// The states of a text, mapped from its file; undefined if it is not there. A damaged file counts as not
-  /// there.
+  /// The states of a text, mapped from its file; undefined if it is not there. A damaged file, or one with
+  /// states that are not finite, counts as not there.
   Tensor find(const std::vector<int64_t>& ids, int64_t width) const;
   /// Throws Error when it cannot be written.
   void keep(const std::vector<int64_t>& ids, const Tensor& states) const;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <thread>
 
@@ -151,6 +152,15 @@ TEST_F(PublicInterface, SaysWhatIsWrong) {
   EXPECT_THROW(Model(folder.path() / "none.safetensors"), Error);
   std::ofstream(folder.path() / "broken.safetensors") << "not a model";
   EXPECT_THROW(Model(folder.path() / "broken.safetensors"), Error);
+}
+
+TEST_F(PublicInterface, APictureThatIsNotFiniteIsRefused) {
+  const LoadedModel loaded = load_model(file);
+  loaded.model->visit("", [](const std::string&, nn::Parameter& parameter) {
+    if (parameter.learned()) parameter.value = Tensor::full(parameter.shape, NAN);
+  });
+  save_model(file, *loaded.model, DType::f32);
+  test::expect_refused("not finite", [&] { Model(file).paint(request); });
 }
 
 TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
