@@ -150,8 +150,9 @@ void add_convert(const Verb& app) {
   verb.add_option("model", options->model,
                   "Weights of any kind that `linnet info` knows: safetensors, PyTorch, a folder; or builtin")
       .required();
-  verb.add_option("-o,--output", options->output,
-                  "Safetensors file to write; with --names diffusers also a folder, for its from_pretrained")
+  verb.add_option(
+          "-o,--output", options->output,
+          "Safetensors file to write; with --names diffusers also a new folder, for its from_pretrained")
       .required()
       .type_name("FILE");
   verb.add_option(

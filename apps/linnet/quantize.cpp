@@ -47,7 +47,7 @@ void run(const Options& options) {
                           type_from(options.transformer, "--transformer")};
   const TextToImageParts parts = find_parts(options);
   const fs::path output = path_of_folder(options.output);
-  if (fs::exists(output)) throw UsageError(fmt::format("{} is there already", printable(output.string())));
+  check_absent(output);
   check_writable(output);
   catch_interrupts();
   {

@@ -22,7 +22,7 @@ class NewBundle {
   explicit NewBundle(const fs::path& path)
       : path_(path_of_folder(path)), partial_(path_.string() + ".partial") {
     std::error_code problem;
-    check(!fs::exists(path_), "{}: it is there already", printable(path_.string()));
+    check_absent(path_);
     fs::remove_all(partial_, problem);
   }
   ~NewBundle() {

@@ -50,36 +50,41 @@ Tensor converted(const Tensor& value, DType dtype, const std::string& source, co
   return result;
 }
 
-// Removes the folder on the way out, with what save_diffusers_folder puts into it, if it was made here and
-// keep() was not called.
+// On the way out removes what save_diffusers_folder puts into the folder, and the folder if it was made here,
+// unless keep() was called. Another model in it would be read instead, or in part.
 class NewFolder {
  public:
   explicit NewFolder(const fs::path& path) : path_(path) {
     std::error_code problem;
-    made_ = fs::create_directory(path, problem);
     check(!fs::exists(path) || fs::is_directory(path),
           "cannot make the folder {}: there is a file of that name", printable(path.string()));
+    if (!fs::is_directory(path) || !fs::is_empty(path, problem)) check_absent(path);
+    made_ = fs::create_directory(path, problem);
     check(fs::is_directory(path), "cannot make the folder {}: {}", printable(path.string()), problem.message());
   }
   ~NewFolder() {
     std::error_code ignored;
-    if (!made_) return;
+    if (kept_) return;
     for (const fs::path& file : {weights(), config()}) fs::remove(file, ignored);
-    fs::remove(path_, ignored);
+    if (made_) fs::remove(path_, ignored);
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
 
   fs::path weights() const { return path_ / "diffusion_pytorch_model.safetensors"; }
   fs::path config() const { return path_ / "config.json"; }
-  void keep() { made_ = false; }
+  void keep() { kept_ = true; }
 
  private:
   fs::path path_;
-  bool made_ = false;
+  bool made_ = false, kept_ = false;
 };
 
 }  // namespace
+
+void check_absent(const fs::path& path) {
+  if (fs::exists(path)) throw UsageError(fmt::format("{} is there already", printable(path.string())));
+}
 
 Names names_from_name(std::string_view name) {
   if (name == "original") return Names::original;

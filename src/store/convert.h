@@ -37,9 +37,12 @@ using OnTensor = std::function<void(const Weights::Item&)>;
 void save_weights(const std::filesystem::path& path, const Weights& weights,
                   const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor = {});
 
+/// Throws UsageError when something is there, where a folder is to be written.
+void check_absent(const std::filesystem::path& path);
+
 /// As the folder that diffusers' DiTTransformer2DModel.from_pretrained opens: config.json beside
-/// diffusion_pytorch_model.safetensors. The folder above it must be there. Whatever fails, a folder that was
-/// not there before is not there afterwards.
+/// diffusion_pytorch_model.safetensors. It must not be there, or be empty, and the folder above it must be
+/// there: throws UsageError or Error. Whatever fails, all is afterwards as it was before.
 void save_diffusers_folder(const std::filesystem::path& folder, const Weights& weights, const DiTConfig& config,
                            const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor = {});
 

@@ -152,6 +152,20 @@ TEST_F(Convert, AFullDiskLeavesNothingOfAFolder) {
   EXPECT_TRUE(listing(folder_.path()).empty());
 }
 
+// A sharded model in it would be read in its place.
+TEST_F(Convert, AFolderThatHoldsSomethingIsLeftAlone) {
+  fs::copy(data_file("checkpoints/diffusers"), folder_ / "folder", fs::copy_options::recursive);
+  const std::vector<std::string> before = listing(folder_.path());
+  const std::string config = contents(folder_ / "folder/transformer/config.json");
+  for (const char* folder : {"folder", "folder/transformer"})
+    EXPECT_TRUE(failed(convert(dit_, {"-o", folder, "--names", "diffusers"}), 2, "is there already"));
+  EXPECT_EQ(listing(folder_.path()), before);
+  EXPECT_EQ(contents(folder_ / "folder/transformer/config.json"), config);
+  fs::create_directory(folder_ / "empty");
+  ASSERT_TRUE(succeeded(convert(dit_, {"-o", "empty", "--names", "diffusers"})));
+  EXPECT_TRUE(succeeded(run({"info", "empty"}, {folder_.path()})));
+}
+
 TEST_F(Convert, WithoutPermissionNothingIsTried) {
   fs::permissions(folder_.path(), fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
                                       fs::perms::others_exec);

@@ -199,9 +199,13 @@ TEST(Convert, EndedInTheMiddleLeavesNothing) {
 
   save_folder(folder / "dit", original);
   const auto before = read_text_file(folder / "dit/diffusion_pytorch_model.safetensors", 1 << 24);
-  left = 5;
-  EXPECT_THROW(save_folder(folder / "dit", reference("dit_softmax_odd"), stop), std::invalid_argument);
+  EXPECT_THROW(save_folder(folder / "dit", reference("dit_softmax_odd")), UsageError);
   EXPECT_EQ(read_text_file(folder / "dit/diffusion_pytorch_model.safetensors", 1 << 24), before);
+
+  fs::create_directory(folder / "empty");
+  left = 5;
+  EXPECT_THROW(save_folder(folder / "empty", original, stop), std::invalid_argument);
+  EXPECT_TRUE(fs::is_empty(folder / "empty"));
 }
 
 TEST(Convert, AFolderThatIsAFileIsRefused) {
