@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "io/file.h"
+#include "io/sentencepiece_model.h"
 #include "io/text.h"
 
 namespace linnet {
@@ -32,6 +33,7 @@ Tokenizer Tokenizer::open(const fs::path& given) {
 }
 
 Tokenizer Tokenizer::from_bytes(std::string_view model, const std::string& source) {
+  check_sentencepiece_model(model, source);
   const auto state = std::make_shared<State>();
   const auto status = state->processor.LoadFromSerializedProto({model.data(), model.size()});
   check(status.ok() && state->processor.GetPieceSize() > 0, "{}: this is no SentencePiece model",

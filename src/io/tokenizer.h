@@ -13,7 +13,7 @@ namespace linnet {
 class Tokenizer {
  public:
   /// A model file, or a folder with "spiece.model" in it, in "tokenizer" or in "text_encoder". Throws Error
-  /// when there is none, or it is no SentencePiece model.
+  /// when there is none, or it is no SentencePiece model, or one that must not be read (sentencepiece_model.h).
   static Tokenizer open(const std::filesystem::path& path);
   /// Of a model's bytes; source names them in messages.
   static Tokenizer from_bytes(std::string_view model, const std::string& source);
