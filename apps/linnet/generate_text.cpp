@@ -61,8 +61,12 @@ std::vector<std::string> prompts_of(const PaintOptions& options) {
   if (!options.prompt_file.empty()) {
     constexpr size_t limit = 100'000'000;
     std::istringstream lines(read_text_file(options.prompt_file, limit));
+    int64_t number = 0;
     for (std::string line; std::getline(lines, line);) {
+      ++number;
       if (line.ends_with('\r')) line.pop_back();  // of Windows
+      const std::string fault = fault_of_text(line);
+      check(fault.empty(), "{}, line {}: its text {}", printable(options.prompt_file), number, fault);
       if (!line.empty()) prompts.push_back(line);
     }
   }

@@ -42,7 +42,7 @@ struct Request {
 
 /// What to paint from words.
 struct TextRequest {
-  std::vector<std::string> prompts;  ///< UTF-8; picture i shows prompts[i mod size]
+  std::vector<std::string> prompts;  ///< UTF-8 of at most 64 kB; picture i shows prompts[i mod size]
   std::string negative = {};         ///< what guidance leads away from
   int64_t count = 0;                 ///< pictures in all; 0: one of each prompt
   int64_t width = 0, height = 0;  ///< in pixels, the nearest that the model was trained with; 0: its own size
@@ -121,8 +121,8 @@ class TextModel {
   int64_t picture_size() const;
 
   /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
-  /// Error on a prompt that is not UTF-8 and when what it paints is not finite, Cancelled when on_step returned
-  /// false.
+  /// Error on a prompt that is not UTF-8 or longer than 65,536 bytes and when what it paints is not finite,
+  /// Cancelled when on_step returned false.
   std::vector<Picture> paint(const TextRequest& request) const;
 
  private:

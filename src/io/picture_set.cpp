@@ -115,8 +115,8 @@ class Pairing {
 
   void finish(Waiting& waiting) {
     const std::string name = tar_ + ": " + waiting.name;
-    if (captions_ && !is_utf8(waiting.caption))
-      on_broken_(name, "its text is not UTF-8");
+    if (const std::string fault = fault_of_text(waiting.caption); captions_ && !fault.empty())
+      on_broken_(name, "its text " + fault);
     else if (captions_)
       on_picture_({name, std::move(waiting.bytes), 0, std::move(waiting.caption)});
     else if (waiting.label)
@@ -220,8 +220,8 @@ void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken&
   for (int64_t i = part * pictures_a_part_; i < end; ++i) {
     const File& file = files_[static_cast<size_t>(i)];
     StoredPicture picture{file.path.string(), {}, file.label, file.caption};
-    if (!is_utf8(file.caption)) {
-      on_broken(picture.name, "its text is not UTF-8");
+    if (const std::string fault = fault_of_text(file.caption); !fault.empty()) {
+      on_broken(picture.name, "its text " + fault);
       continue;
     }
     try {

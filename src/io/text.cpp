@@ -104,6 +104,12 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+std::string fault_of_text(std::string_view text) {
+  if (text.size() > most_text_bytes)
+    return fmt::format("has {} bytes, and at most {} are read", text.size(), most_text_bytes);
+  return is_utf8(text) ? "" : "is not UTF-8";
+}
+
 std::string lower_case(std::string_view text) {
   std::string result;
   for (size_t i = 0; i < text.size();) {

@@ -15,6 +15,12 @@ std::string printable(std::string_view text, size_t limit = 200);
 std::string valid_utf8(std::string_view text);
 bool is_utf8(std::string_view text);
 
+/// The most bytes of a text that is painted or encoded. An encoder looks at a few hundred words, and cutting a
+/// text into its pieces takes more than a hundred times its own memory.
+inline constexpr size_t most_text_bytes = 65536;
+/// Why a text cannot be cut into pieces, behind its name: "is not UTF-8"; empty if it can.
+std::string fault_of_text(std::string_view text);
+
 /// The text with every capital letter of every script as the small one, one by one (so a word's last Σ becomes
 /// σ); what is no UTF-8 stays as it is.
 std::string lower_case(std::string_view text);

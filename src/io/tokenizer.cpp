@@ -53,10 +53,11 @@ std::string read_tokenizer_file(const fs::path& path) {
 }
 
 std::vector<Tokenizer::Piece> Tokenizer::pieces(const std::string& text) const {
-  check(is_utf8(text), "the text \"{}\" is not UTF-8", printable(text));
+  const std::string fault = fault_of_text(text);
+  check(fault.empty(), "the text \"{}\" {}", printable(text, 60), fault);
   std::vector<std::string> parts;
   const auto status = state_->processor.Encode(text, &parts);
-  check(status.ok(), "the tokenizer cannot take \"{}\": {}", printable(text), status.ToString());
+  check(status.ok(), "the tokenizer cannot take \"{}\": {}", printable(text, 60), status.ToString());
   std::vector<Piece> result;
   for (std::string& part : parts) {
     const int id = state_->processor.PieceToId(part);

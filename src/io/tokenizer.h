@@ -22,7 +22,8 @@ class Tokenizer {
     int64_t id;
     std::string text;  ///< as SentencePiece writes it: "▁" is a blank
   };
-  /// Of a UTF-8 text, without an end. Throws Error on bytes that are not UTF-8.
+  /// Of a UTF-8 text, without an end. Throws Error on bytes that are not UTF-8, and on more than a text has
+  /// (fault_of_text()).
   std::vector<Piece> pieces(const std::string& text) const;
 
   /// The ids of a text and the end-of-text behind them, at most `limit` in all; cut says whether some were left

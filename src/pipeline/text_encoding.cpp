@@ -27,7 +27,8 @@ Cleaning cleaning_from_name(std::string_view name) {
 }
 
 std::string clean(const std::string& prompt, Cleaning cleaning) {
-  check(is_utf8(prompt), "the prompt \"{}\" is not UTF-8", printable(prompt));
+  const std::string fault = fault_of_text(prompt);
+  check(fault.empty(), "the prompt \"{}\" {}", printable(prompt, 60), fault);
   return stripped(cleaning == Cleaning::lower ? lower_case(prompt) : prompt);
 }
 
@@ -35,6 +36,9 @@ TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::strin
                         Cleaning cleaning) {
   TokenizedTexts result;
   for (const std::string& prompt : prompts) {
+    const std::string fault = fault_of_text(prompt);
+    check(fault.empty(), "text {} of {}, \"{}\", {}", result.ids.size() + 1, prompts.size(),
+          printable(prompt, 60), fault);
     Tokenizer::Ids ids = tokenizer.ids(clean(prompt, cleaning), limit);
     result.ids.push_back(std::move(ids.values));
     result.cut.push_back(ids.cut);

@@ -18,7 +18,7 @@ enum class Cleaning : uint8_t {
 };
 /// "lower" or "strip"; throws UsageError on others.
 Cleaning cleaning_from_name(std::string_view name);
-/// Throws Error on a prompt that is not UTF-8.
+/// Throws Error on a prompt that is not UTF-8 or too long (fault_of_text()).
 std::string clean(const std::string& prompt, Cleaning cleaning);
 
 /// The ids of each prompt, cleaned, with the end of text behind, at most `limit` of them.
@@ -26,7 +26,7 @@ struct TokenizedTexts {
   std::vector<std::vector<int64_t>> ids;
   std::vector<bool> cut;  ///< which were longer than the limit
 };
-/// Throws Error on a prompt that is not UTF-8.
+/// Throws Error, with its number, on a prompt that is not UTF-8 or too long.
 TokenizedTexts tokenize(const Tokenizer& tokenizer, const std::vector<std::string>& prompts, int64_t limit,
                         Cleaning cleaning);
 

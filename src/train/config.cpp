@@ -233,6 +233,9 @@ void read_output(toml::table& root, OutputConfig& output) {
   section.take("sample_cfg", output.sample_cfg);
   section.take("sample_prompts", output.sample_prompts);
   section.done();
+  for (const std::string& prompt : output.sample_prompts)
+    require(fault_of_text(prompt).empty(),
+            fmt::format("output.sample_prompts: \"{}\" {}", printable(prompt, 60), fault_of_text(prompt)));
   require(!output.dir.empty(), "output.dir names the folder of the run");
   require(output.log_every > 0 && output.save_every > 0 && output.sample_every >= 0,
           "output intervals are positive");

@@ -22,7 +22,8 @@ class TextFolderData : public DrawnData {
           "of these pictures, and train on its folder",
           config.data.path, model_.in_channels);
     for (const CaptionedPicture& picture : pictures_)
-      if (!is_utf8(picture.caption)) fail("{}: its text is not UTF-8", printable(picture.path.string(), 4096));
+      if (const std::string fault = fault_of_text(picture.caption); !fault.empty())
+        fail("{}: its text {}", printable(picture.path.string(), 4096), fault);
   }
 
  protected:

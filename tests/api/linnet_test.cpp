@@ -272,6 +272,11 @@ TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
   EXPECT_THROW(text.paint(other), UsageError);
   other.prompts = {"caf\xe9"};
   EXPECT_THROW(text.paint(other), Error);
+  other.prompts = {std::string(65537, 'a')};
+  test::expect_refused("65537 bytes", [&] { text.paint(other); });
+  other = request;
+  other.negative = std::string(65537, 'a');
+  test::expect_refused("65537 bytes", [&] { text.paint(other); });
   other = request;
   other.height = -1;
   EXPECT_THROW(text.paint(other), UsageError);

@@ -177,6 +177,17 @@ TEST_F(TextToImage, ALongTextIsCutAndSaidToBe) {
   EXPECT_NE(result.out.find("is cut after 300 tokens"), std::string::npos) << result.out;
 }
 
+TEST_F(TextToImage, ATextThatIsTooLongIsRefusedWithItsNumber) {
+  const std::string text(65537, 'a');
+  EXPECT_TRUE(failed(generate({"a star", text, "-o", "a.png"}), 1, "text 2 of 3"));
+  EXPECT_TRUE(failed(generate({"a star", "--negative", text, "-o", "a.png"}), 1, "text 2 of 2"));
+  std::ofstream(folder_ / "texts") << "a star\n\n" << text << "\n";
+  EXPECT_TRUE(failed(generate({"--prompts", "texts", "-o", "a.png"}), 1,
+                     "texts, line 3: its text has 65537 bytes, and at most 65536 are read"));
+  EXPECT_TRUE(failed(run({"tokenize", "builtin", text}), 1, "65537 bytes"));
+  EXPECT_FALSE(fs::exists(folder_ / "a.png"));
+}
+
 TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
   const Result result = generate({"a star", "--size", "50x30", "-o", "a.png"});
   EXPECT_TRUE(succeeded(result));

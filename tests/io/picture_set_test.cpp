@@ -109,6 +109,24 @@ TEST_F(PictureSetTest, APictureThatIsTooLargeIsLeftOut) {
             (std::vector<std::string>{"a/1.png!"}));
 }
 
+TEST_F(PictureSetTest, APictureWhoseTextIsTooLongIsLeftOut) {
+  const std::string longest(65536, 'a');
+  fs::create_directory(folder_ / "tar");
+  {
+    test::TarWriter tar(folder_ / "tar/0.tar");
+    for (const auto& [key, text] : {std::pair{"a", longest}, {"b", longest + "a"}}) {
+      tar.add(fmt::format("{}.txt", key), text);
+      tar.add(fmt::format("{}.png", key), "x");
+      write(folder_ / fmt::format("folder/{}.txt", key), text);
+      write(folder_ / fmt::format("folder/{}.png", key), "x");
+    }
+  }
+  for (const auto& [place, kept, left_out] :
+       {std::tuple{"tar", "0.tar: a.png=x:0", "0.tar: b.png!"}, {"folder", "a.png=x:0", "b.png!"}})
+    EXPECT_EQ(all_of(PictureSet::open(folder_ / place, 10, PictureNotes::captions), folder_ / place),
+              (std::vector<std::string>{kept, left_out}));
+}
+
 TEST_F(PictureSetTest, AClassWhoseNameIsNotUtf8IsRefused) {
   write(folder_ / "a/\xff.png", "x");
   EXPECT_EQ(PictureSet::open(folder_.path(), 3).count(), 1) << "names of pictures are not kept";

@@ -21,6 +21,13 @@ TEST(Printable, CutsBetweenCharacters) {
   EXPECT_EQ(printable("aüb", 2), "a...");
 }
 
+TEST(FaultOfText, IsWhatIsNotUtf8OrTooLong) {
+  EXPECT_EQ(fault_of_text(""), "");
+  EXPECT_EQ(fault_of_text(std::string(65536, 'a')), "");
+  EXPECT_EQ(fault_of_text(std::string(65537, 'a')), "has 65537 bytes, and at most 65536 are read");
+  EXPECT_EQ(fault_of_text("caf\xe9"), "is not UTF-8");
+}
+
 TEST(LowerCase, KnowsEveryScript) {
   EXPECT_EQ(lower_case("Linnet 2: ÄRGER, ΣΊΣΥΦΟΣ, ЁЖ, 𐐀, 画 🦊"),
             "linnet 2: ärger, σίσυφοσ, ёж, 𐐨, 画 🦊");

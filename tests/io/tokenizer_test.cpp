@@ -78,6 +78,7 @@ TEST(Tokenizer, NamesPieces) {
 TEST(Tokenizer, RefusesWhatIsNoTextAndWhatIsNoTokenizer) {
   const Tokenizer tokenizer = Tokenizer::open(folder);
   test::expect_refused("is not UTF-8", [&] { tokenizer.ids("caf\xe9", 300); });
+  test::expect_refused("the text \"aaaaa", [&] { tokenizer.pieces(std::string(65537, 'a')); });
   test::expect_refused("no tokenizer here", [] { Tokenizer::open(LINNET_TEST_DATA "/images"); });
   test::expect_refused("no SentencePiece model", [] { Tokenizer::open(folder / "texts.json"); });
   const TemporaryFolder empty;

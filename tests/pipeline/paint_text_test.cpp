@@ -18,6 +18,16 @@ TEST(Cleaning, IsThatOfDiffusersOrOfPixArt) {
   test::expect_refused("not UTF-8", [] { clean("caf\xe9", Cleaning::strip); });
 }
 
+TEST(Tokenize, SaysWhichTextIsTooLong) {
+  const Tokenizer tokenizer = Tokenizer::open(LINNET_TEST_DATA "/tokenizer");
+  const std::string longest(65536, 'a');
+  EXPECT_EQ(tokenize(tokenizer, {"a star", longest}, 300, Cleaning::lower).ids[1].size(), 300u);
+  EXPECT_EQ(test::refusal([&] {
+              tokenize(tokenizer, {"a star", longest + "a"}, 300, Cleaning::lower);
+            }),
+            "text 2 of 2, \"" + std::string(60, 'a') + "...\", has 65537 bytes, and at most 65536 are read");
+}
+
 TEST(PictureSize, IsTheNearestOfThoseThatTheModelKnows) {
   EXPECT_EQ(snap_size({1024, 1024}, 1024, 16), (SizeInPixels{1024, 1024}));
   EXPECT_EQ(snap_size({768, 1024}, 1024, 16), (SizeInPixels{832, 1152}));

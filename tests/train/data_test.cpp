@@ -103,7 +103,7 @@ TEST_F(FolderData, RefusesAClassWhoseNameIsNotUtf8) {
 }
 
 // They would be refused when their turn comes, hours later, and not by name.
-TEST(TextFolderData, RefusesATextThatIsNotUtf8) {
+TEST(TextFolderData, RefusesATextThatIsNotUtf8OrTooLong) {
   const TemporaryFolder folder;
   for (const char* name : {"1.png", "2.png"}) std::ofstream(folder / name) << "a picture";
   std::ofstream(folder / "1.txt") << "ein Bär";
@@ -114,6 +114,8 @@ TEST(TextFolderData, RefusesATextThatIsNotUtf8) {
       "[train]\nbatch=2\nprecision='f32'\n[text]\nheads=2\nhidden=32\ndepth=1\n",
       {"data.path=" + folder.path().string(), "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model"});
   test::expect_refused("2.png: its text is not UTF-8", [&] { open_data(config); });
+  std::ofstream(folder / "2.txt") << std::string(65537, 'a');
+  test::expect_refused("2.png: its text has 65537 bytes", [&] { open_data(config); });
 }
 
 TEST_F(FolderData, ABrokenPictureIsNamed) {
