@@ -107,10 +107,14 @@ bool is_sound_table(std::string_view table) {
 }
 
 void check_piece(std::string_view message, const std::string& source) {
-  for (Fields fields(message, source); fields.next();)
-    check(!fields.is(1) || fields.bytes().size() <= longest_piece,
-          "{}: a piece of this tokenizer has {} bytes, and at most {} are read", printable(source),
-          fields.is(1) ? fields.bytes().size() : 0, longest_piece);
+  for (Fields fields(message, source); fields.next();) {
+    if (!fields.is(1)) continue;
+    const std::string_view piece = fields.bytes();
+    check(piece.size() <= longest_piece, "{}: a piece of this tokenizer has {} bytes, and at most {} are read",
+          printable(source), piece.size(), longest_piece);
+    check(piece.find('\0') == std::string_view::npos, "{}: a piece of this tokenizer has a zero byte",
+          printable(source));
+  }
 }
 
 void check_normalizer(std::string_view message, const std::string& source) {

@@ -93,6 +93,13 @@ TEST(Tokenizer, APieceThatIsTooLongIsRefusedBeforeItIsLoaded) {
             "t.model: a piece of this tokenizer has 200000 bytes, and at most 1024 are read");
 }
 
+// To libsentencepiece it ends there, and one that is empty is an exception of its own kind.
+TEST(Tokenizer, APieceWithAZeroByteIsRefused) {
+  for (const std::string& text : {std::string("\0a", 2), std::string("a\0b", 3)})
+    test::expect_refused("t.model: a piece of this tokenizer has a zero byte",
+                         [&] { tokenizer_of(marks + piece("b") + piece(text)); });
+}
+
 TEST(Tokenizer, MorePiecesThanAnyTokenizerHasAreRefused) {
   std::string model;
   for (int i = 0; i < 1'000'001; ++i) model += field(1, "");
