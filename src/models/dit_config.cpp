@@ -46,9 +46,10 @@ void DiTConfig::validate() const {
           "that many tokens of that width are beyond any sensible size");
   require(depth > 0 && depth <= 1024, "depth must lie in 1..1024");
   require(num_heads > 0 && hidden_size % num_heads == 0, "num_heads must divide hidden_size");
-  require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");
+  require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must be above 0 and at most 64");
   require(num_classes > 0 && num_classes <= (1 << 24), "num_classes must lie in 1..16777216");
-  require(class_dropout >= 0 && class_dropout < 1, "class_dropout must lie in 0..1");
+  require(class_dropout >= 0 && class_dropout < 1,
+          fmt::format("class_dropout must be at least 0 and below 1, not {}", class_dropout));
 }
 
 DiTConfig dit_preset(std::string_view name) {

@@ -59,7 +59,7 @@ void PixArtConfig::validate() const {
   require(depth > 0 && depth <= 1024, "depth must lie in 1..1024");
   require(num_heads > 0 && hidden_size % num_heads == 0, "num_heads must divide hidden_size");
   require(num_cross_heads > 0 && hidden_size % num_cross_heads == 0, "num_cross_heads must divide hidden_size");
-  require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must lie in 0..64");
+  require(mlp_ratio > 0 && mlp_ratio <= 64 && mlp_size() > 0, "mlp_ratio must be above 0 and at most 64");
   require(caption_channels > 0 && caption_channels <= 65536, "caption_channels must lie in 1..65536");
   require(caption_tokens > 0 && caption_tokens <= 65536, "caption_tokens must lie in 1..65536");
   const auto sensible = [](int64_t side) { return side >= 1 && side <= most_kv_compression; };

@@ -46,7 +46,7 @@ void T5Config::validate() const {
           "relative positions have 4 to 4096 buckets, a multiple of 4");
   require(max_distance > distance_buckets / 4 && max_distance <= (1 << 20),
           "the largest distance must exceed a quarter of the buckets");
-  require(norm_epsilon > 0 && norm_epsilon < 1, "the norms' epsilon must lie in 0..1");
+  require(norm_epsilon > 0 && norm_epsilon < 1, "the norms' epsilon must be above 0 and below 1");
 }
 
 T5Block::T5Block(const T5Config& c)

@@ -26,9 +26,11 @@ toml::table parse(const std::string& text, const std::string& source) {
 }
 
 // "train.lr=2e-4": the value as TOML reads it, else as plain text.
-void apply_override(toml::table& root, const std::string& text) {
+void apply_override(ConfigTables& root, const std::string& text) {
   const size_t equals = text.find('='), dot = text.find('.');
   if (!is_utf8(text)) throw UsageError(fmt::format("\"{}\" is not UTF-8", printable(text)));
+  if (text.find_first_of("\r\n") != std::string::npos)
+    throw UsageError(fmt::format("\"{}\": a setting holds no line breaks", printable(text)));
   if (equals == std::string::npos || dot == std::string::npos || dot > equals)
     throw UsageError(fmt::format("\"{}\" is not of the form table.key=value", text));
   const std::string table = text.substr(0, dot), key = text.substr(dot + 1, equals - dot - 1);
@@ -39,14 +41,27 @@ void apply_override(toml::table& root, const std::string& text) {
   } catch (const toml::parse_error&) {
     parsed = toml::table{{"v", value}};
   }
-  if (!root.contains(table)) root.insert(table, toml::table{});
-  toml::table* target = root.get(table)->as_table();
+  if (!root.tables.contains(table)) root.tables.insert(table, toml::table{});
+  toml::table* target = root.tables.get(table)->as_table();
   if (!target) throw UsageError(fmt::format("configuration: [{}] must be a table", table));
   parsed.get("v")->visit([&](auto& node) { target->insert_or_assign(key, node); });
+  root.typed.insert_or_assign(table + "." + key, value);
 }
 
 void require(bool condition, std::string_view sentence) {
   if (!condition) throw UsageError(fmt::format("configuration: {}", sentence));
+}
+
+void require_share(std::string_view name, double value) {
+  require(value >= 0 && value < 1, fmt::format("{} must be at least 0 and below 1, not {}", name, value));
+}
+
+void require_positive(std::string_view name, double value) {
+  require(value > 0, fmt::format("{} must be above 0, not {}", name, value));
+}
+
+void require_not_negative(std::string_view name, double value) {
+  require(value >= 0, fmt::format("{} must be at least 0, not {}", name, value));
 }
 
 // Lays what `over` says upon `under`.
@@ -108,7 +123,7 @@ void take_setting(Section& section, const std::string& key, nlohmann::ordered_js
 }
 
 // Every setting is of the kind that it is of in JSON. Lists are not for people to set: they come from weights.
-ModelConfig read_model(toml::table& root, const ModelConfig& usual) {
+ModelConfig read_model(ConfigTables& root, const ModelConfig& usual) {
   Section section(root, "model");
   std::string preset, kind;
   section.take("kind", kind);
@@ -132,7 +147,7 @@ ModelConfig read_model(toml::table& root, const ModelConfig& usual) {
   }
 }
 
-void read_optimizer(toml::table& root, OptimizerConfig& train) {
+void read_optimizer(ConfigTables& root, OptimizerConfig& train) {
   Section section(root, "train");
   section.take("steps", train.steps);
   section.take("batch", train.batch);
@@ -162,28 +177,32 @@ void read_optimizer(toml::table& root, OptimizerConfig& train) {
   require(train.steps > 0 && train.batch > 0 && train.accumulate > 0,
           "train.steps, batch and accumulate are positive");
   require(train.batch % train.accumulate == 0, "train.accumulate must divide train.batch");
-  require(train.lr > 0 && train.lr < 10, "train.lr must lie in 0..10");
-  const auto is_share = [](double value) { return value >= 0 && value < 1; };
-  require(is_share(train.beta1) && is_share(train.beta2) && is_share(train.beta3) && is_share(train.momentum),
-          "train.beta1, beta2, beta3 and momentum lie in 0..1");
+  require(train.lr > 0 && train.lr < 10,
+          fmt::format("train.lr must be above 0 and below 10, not {}", train.lr));
+  require_share("train.beta1", train.beta1);
+  require_share("train.beta2", train.beta2);
+  require_share("train.beta3", train.beta3);
+  require_share("train.momentum", train.momentum);
   require(train.optimizer == "adamw" || train.optimizer == "came" || train.optimizer == "muon",
           "train.optimizer is \"adamw\", \"came\" or \"muon\"");
-  require(train.epsilon > 0 && train.weight_decay >= 0 && train.clip >= 0,
-          "train.epsilon, weight_decay, clip are not negative");
-  require(train.ema >= 0 && train.ema < 1, "train.ema must lie in 0..1");
-  require(train.warmup >= 0 && train.threads >= 0 && train.threads <= 1024,
-          "train.warmup and threads are not negative");
+  require_positive("train.epsilon", train.epsilon);
+  require_not_negative("train.weight_decay", train.weight_decay);
+  require_not_negative("train.clip", train.clip);
+  require_share("train.ema", train.ema);
+  require(train.warmup >= 0, fmt::format("train.warmup must be at least 0, not {}", train.warmup));
+  require(train.threads >= 0 && train.threads <= 1024,
+          fmt::format("train.threads must lie in 0..1024, not {}", train.threads));
   require(train.schedule == "constant" || train.schedule == "cosine",
           "train.schedule is \"constant\" or \"cosine\"");
   require(train.timesteps == "uniform" || train.timesteps == "logit_normal",
           "train.timesteps is \"uniform\" or \"logit_normal\"");
-  require(train.timesteps_deviation > 0, "train.timesteps_deviation is positive");
+  require_positive("train.timesteps_deviation", train.timesteps_deviation);
   require(train.precision == "auto" || train.precision == "f32" || train.precision == "bf16",
           "train.precision is \"auto\", \"f32\" or \"bf16\"");
   device_from_name(train.device);  // throws
 }
 
-void read_data(toml::table& root, DataConfig& data) {
+void read_data(ConfigTables& root, DataConfig& data) {
   Section section(root, "data");
   section.take("path", data.path);
   section.take("replay", data.replay);
@@ -192,7 +211,7 @@ void read_data(toml::table& root, DataConfig& data) {
   require(data.path.empty() != data.replay.empty(), "give either data.path or data.replay");
 }
 
-void read_text(toml::table& root, TrainConfig& config) {
+void read_text(ConfigTables& root, TrainConfig& config) {
   TextConfig& text = config.text;
   Section section(root, "text");
   section.take("tokenizer", text.tokenizer);
@@ -203,27 +222,28 @@ void read_text(toml::table& root, TrainConfig& config) {
   section.take("hidden", text.hidden);
   section.take("dropout", text.dropout);
   section.done();
-  require(text.dropout >= 0 && text.dropout < 1, "text.dropout must lie in 0..1");
+  require_share("text.dropout", text.dropout);
   require(text.encoder.empty() || !text.tokenizer.empty(), "text.encoder needs text.tokenizer too");
   require(!text.tune || !text.encoder.empty(), "text.tune needs text.encoder, where training begins");
   require(!config.trains_text_encoder() || config.distil.teacher.empty(),
           "a teacher and a student must see the same states of a text: give text.encoder, without text.tune");
 }
 
-void read_distil(toml::table& root, DistilConfig& distil) {
+void read_distil(ConfigTables& root, DistilConfig& distil) {
   Section section(root, "distil");
   section.take("teacher", distil.teacher);
   section.take("noise", distil.noise);
   section.take("variance", distil.variance);
   section.take("precision", distil.precision);
   section.done();
-  require(distil.noise >= 0 && distil.variance >= 0, "distil.noise and variance are not negative");
+  require_not_negative("distil.noise", distil.noise);
+  require_not_negative("distil.variance", distil.variance);
   require(distil.precision == "auto" || distil.precision == "f32" || distil.precision == "bf16" ||
               distil.precision == "int8",
           "distil.precision is \"auto\", \"f32\", \"bf16\" or \"int8\"");
 }
 
-void read_output(toml::table& root, OutputConfig& output) {
+void read_output(ConfigTables& root, OutputConfig& output) {
   Section section(root, "output");
   section.take("dir", output.dir);
   section.take("log_every", output.log_every);
@@ -238,7 +258,7 @@ void read_output(toml::table& root, OutputConfig& output) {
             fmt::format("output.sample_prompts: \"{}\" {}", printable(prompt, 60), fault_of_text(prompt)));
   require(!output.dir.empty(), "output.dir names the folder of the run");
   require(output.log_every > 0 && output.save_every > 0 && output.sample_every >= 0,
-          "output intervals are positive");
+          "output.log_every and save_every are positive, sample_every is not negative");
   // What the first sheet would refuse, hours later.
   require(output.sample_steps >= 1 && output.sample_steps <= 1000, "output.sample_steps must lie in 1..1000");
   require(std::abs(output.sample_cfg) <= 1e6, "output.sample_cfg must lie in -1000000..1000000");
@@ -273,9 +293,10 @@ toml::table table_of(const ModelConfig& model) {
   return table;
 }
 
-TrainConfig config_from(toml::table root, const std::vector<std::string>& overrides, bool resume) {
+TrainConfig config_from(toml::table tables, const std::vector<std::string>& overrides, bool resume) {
+  ConfigTables root{std::move(tables)};
   for (const std::string& text : overrides) apply_override(root, text);
-  check_tables(root);
+  check_tables(root.tables);
   TrainConfig config;
   read_data(root, config.data);
   read_optimizer(root, config.train);
@@ -288,9 +309,9 @@ TrainConfig config_from(toml::table root, const std::vector<std::string>& overri
     if (const auto other = first_difference(config.model, *start))
       throw UsageError(fmt::format("configuration: model.{} is {}, but {} in {}", other->setting, other->first,
                                    other->second, config.train.init));
-  root.insert_or_assign("model", table_of(config.model));
+  root.tables.insert_or_assign("model", table_of(config.model));
   std::ostringstream out;
-  out << root;
+  out << root.tables;
   config.toml = out.str();
   return config;
 }

@@ -14,11 +14,18 @@ std::string suggestion(const std::string& name, const std::vector<std::string>& 
                       : fmt::format("; did you mean \"{}\"?", near);
 }
 
-Section::Section(toml::table& root, std::string name) : name_(std::move(name)) {
-  if (toml::node* node = root.get(name_)) {
+Section::Section(ConfigTables& root, std::string name) : name_(std::move(name)), typed_(root.typed) {
+  if (toml::node* node = root.tables.get(name_)) {
     table_ = node->as_table();
     if (!table_) throw UsageError(fmt::format("configuration: [{}] must be a table", name_));
   }
+}
+
+void Section::take(const char* key, std::string& value) {
+  const auto typed = typed_.find(name_ + "." + key);
+  if (const toml::node* node = find(key); node && !node->is_string() && typed != typed_.end())
+    table_->insert_or_assign(key, typed->second);  // so that it is written as a text, too
+  get<std::string>(key, value, "a text");
 }
 
 void Section::take(const char* key, double& value) {

@@ -4,6 +4,7 @@
 
 #include <toml++/toml.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,21 @@ namespace linnet {
 /// "; did you mean "steps"?", or all that is known.
 std::string suggestion(const std::string& name, const std::vector<std::string>& known);
 
+/// A configuration before it is read: its tables, and what was typed of the settings that the command line
+/// gave, by "table.key".
+struct ConfigTables {
+  toml::table tables;
+  std::map<std::string, std::string> typed = {};
+};
+
 /// Takes known keys out of a table; what is left at the end is unknown. A key that is not there leaves the
 /// value as it is; all throw UsageError on a value of another kind.
 class Section {
  public:
-  Section(toml::table& root, std::string name);
+  Section(ConfigTables& root, std::string name);
 
-  void take(const char* key, std::string& value) { get<std::string>(key, value, "a text"); }
+  /// What was typed is a text, also where TOML would read a number or a date: a folder may be called 2024.
+  void take(const char* key, std::string& value);
   void take(const char* key, bool& value) { get<bool>(key, value, "true or false"); }
   void take(const char* key, int64_t& value) { get<int64_t>(key, value, "a whole number"); }
   void take(const char* key, double& value);
@@ -41,6 +50,7 @@ class Section {
   [[noreturn]] void refuse(const char* key, const char* kind) const;
 
   std::string name_;
+  const std::map<std::string, std::string>& typed_;
   toml::table* table_ = nullptr;
   std::vector<std::string> known_;
 };

@@ -76,6 +76,37 @@ TEST(TrainConfig, RefusesWhatCannotBe) {
   EXPECT_NE(refusal("[model]\npreset='LiT-S/2'\n"), "accepted") << "no data";
 }
 
+TEST(TrainConfig, ARefusalSaysWhatWouldBePossible) {
+  const auto says = [](const std::string& setting, const std::string& sentence) {
+    EXPECT_NE(refusal(minimal, {setting}).find(sentence), std::string::npos) << refusal(minimal, {setting});
+  };
+  says("train.threads=2000", "train.threads must lie in 0..1024, not 2000");
+  says("train.warmup=-1", "train.warmup must be at least 0, not -1");
+  says("train.lr=0", "train.lr must be above 0 and below 10, not 0");
+  says("train.epsilon=0", "train.epsilon must be above 0, not 0");
+  says("train.clip=-1", "train.clip must be at least 0, not -1");
+  for (const char* share :
+       {"train.ema", "train.beta1", "train.momentum", "model.class_dropout", "text.dropout"})
+    says(fmt::format("{}=1", share), fmt::format("{} must be at least 0 and below 1, not 1",
+                                                 std::string(share).substr(share[0] == 'm' ? 6 : 0)));
+}
+
+TEST(TrainConfig, ATextOnTheCommandLineMayLookLikeANumberOrADate) {
+  const TrainConfig config =
+      parse_train_config(minimal, {"data.path=2024", "output.dir=2024-01-01", "train.init=", "train.seed=7"});
+  EXPECT_EQ(config.data.path, "2024");
+  EXPECT_EQ(config.output.dir, "2024-01-01");
+  EXPECT_EQ(config.train.seed, 7);
+  EXPECT_EQ(parse_train_config(config.toml, {}).data.path, "2024");
+  EXPECT_EQ(parse_train_config(minimal, {"data.path=\"12\""}).data.path, "12");
+  EXPECT_NE(refusal("[data]\npath = 2024\n").find("data.path must be a text"), std::string::npos);
+}
+
+TEST(TrainConfig, ASettingOnTheCommandLineIsOneLine) {
+  for (const char* setting : {"output.dir=a\nb", "train.lr=1e-3\n# more", "train.seed=1\r\ntrain.steps=5"})
+    EXPECT_NE(refusal(minimal, {setting}).find("a setting holds no line breaks"), std::string::npos);
+}
+
 // Or the checkpoint, which repeats them, could not be written.
 TEST(TrainConfig, SettingsAreUtf8) {
   EXPECT_EQ(refusal(minimal, {"output.dir=runs/\xff"}), "\"output.dir=runs/\\xff\" is not UTF-8");
