@@ -3,11 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <iostream>
 
 #include "core/error.h"
 #include "help.h"
 #include "interrupt.h"
 #include "io/text.h"
+#include "terminal.h"
 #include "verbs.h"
 #include "wrong_usage.h"
 
@@ -15,14 +17,22 @@ namespace {
 
 // Messages may quote what was typed or what a file says: they must stay one line and leave the terminal alone.
 int failed(const char* what, int code) {
-  fmt::print(stderr, "linnet: {}\n", linnet::printable(what, 4000));
+  linnet::app::tell(fmt::format("linnet: {}\n", linnet::printable(what, 4000)));
   return code;
+}
+
+// The exit code, unless what was printed has not arrived.
+int ended(int code) {
+  std::cout.flush();
+  const bool arrived = std::cout.good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  return arrived ? code : failed("cannot write to the standard output", 1);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace linnet;
+  app::reserve_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
   std::signal(SIGPIPE, SIG_IGN);  // so is a reader that went away, as tee does of the Ctrl-C that stops a run
   CLI::App command("Linear diffusion transformers: train, paint and measure, without Python.", "linnet");
@@ -44,14 +54,13 @@ int main(int argc, char** argv) {
   app::add_bench(verbs);
   try {
     command.parse(argc, argv);
-    if (std::fflush(stdout) != 0) return failed("cannot write to the standard output", 1);
-    return 0;
+    return ended(0);
   } catch (const CLI::Success& wish) {  // --help, --version
-    return command.exit(wish);
+    return ended(command.exit(wish));
   } catch (const CLI::ParseError& error) {
     const app::WrongUsage wrong = app::explain(command, {argv + std::min(argc, 1), argv + argc}, error);
     failed(wrong.sentence.c_str(), 2);
-    fmt::print(stderr, "Try \"{} --help\".\n", wrong.help);
+    app::tell(fmt::format("Try \"{} --help\".\n", wrong.help));
     return 2;
   } catch (const UsageError& error) {
     return failed(error.what(), 2);
@@ -60,7 +69,7 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return failed(error.what(), 1);
   } catch (const app::Interrupted& interruption) {
-    fmt::print(stderr, "linnet: interrupted\n");
+    app::tell("linnet: interrupted\n");
     return interruption.exit_code;
   }
 }

@@ -1,10 +1,12 @@
 #include "terminal.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <string_view>
 
@@ -24,6 +26,16 @@ TerminalSize terminal_size() {
 bool on_terminal() {
   const char* kind = std::getenv("TERM");
   return isatty(STDERR_FILENO) == 1 && kind != nullptr && std::string_view(kind) != "dumb";
+}
+
+void tell(std::string_view text) noexcept {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+void reserve_standard_streams() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(descriptor, F_GETFD) < 0) (void)::open("/dev/null", O_RDONLY);  // the lowest that is free
 }
 
 std::string duration(double seconds) {
@@ -60,30 +72,27 @@ void Progress::draw(const std::string& text) {
     bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
   }
   const auto room = static_cast<size_t>(std::max(0, columns - around - width));
-  fmt::print(stderr, "\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, text.substr(0, room));
-  std::fflush(stderr);
+  tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, text.substr(0, room)));
   drawn_ = true;
 }
 
 void Progress::picture(const std::string& text, int rows) {
   if (!on_terminal()) return;
   erase();
-  if (picture_rows_ > 0) fmt::print(stderr, "\033[{}A\033[J", picture_rows_);
-  fmt::print(stderr, "{}", text);
-  std::fflush(stderr);
+  if (picture_rows_ > 0) tell(fmt::format("\033[{}A\033[J", picture_rows_));
+  tell(text);
   picture_rows_ = rows;
 }
 
 void Progress::line(const std::string& text) {
   erase();
-  fmt::print(stderr, "{}\n", text);
+  tell(text + "\n");
   picture_rows_ = 0;
 }
 
 void Progress::erase() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\033[K");
-  std::fflush(stderr);
+  tell("\r\033[K");
   drawn_ = false;
 }
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 
 namespace linnet::app {
 
@@ -15,6 +16,14 @@ TerminalSize terminal_size();
 
 /// True if standard error is a terminal that understands carriage returns.
 bool on_terminal();
+
+/// Writes to standard error. What nobody can read, as it is closed or its disk is full, ends nothing: never
+/// throws.
+void tell(std::string_view text) noexcept;
+
+/// Makes sure that 0, 1 and 2 are open, so that no file is opened as one of them and gets what is printed. What
+/// is missing becomes one that cannot be written to.
+void reserve_standard_streams();
 
 /// "85 ms", "1.4 s", "3 min 20 s", "2 h 05 min"
 std::string duration(double seconds);

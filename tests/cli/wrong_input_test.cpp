@@ -1,10 +1,12 @@
 // What is wrong is answered with one sentence and the right exit code, and leaves nothing behind.
+#include <fcntl.h>
 #include <grp.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
+#include <functional>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -250,6 +252,31 @@ TEST_F(WrongInput, AFullDiskBehindStandardOutputIsNoticed) {
                                                                 ::_exit(125);
                                                             }});
   EXPECT_TRUE(failed(result, 1));
+}
+
+// What cannot be told is not told, and all else is as it would have been.
+TEST_F(WrongInput, StandardErrorThatCannotBeWrittenToEndsNothing) {
+  std::vector<std::function<void()>> ways = {[] { ::close(STDERR_FILENO); }};
+  if (::access("/dev/full", W_OK) == 0)
+    ways.emplace_back([] { ::dup2(::open("/dev/full", O_WRONLY), STDERR_FILENO); });
+  for (const std::function<void()>& lost : ways) {
+    const auto code = [&](const Arguments& arguments) { return run(arguments, {folder_.path(), lost}).code; };
+    EXPECT_EQ(code({"info", "nosuch"}), 1);
+    EXPECT_EQ(code({"infoo"}), 2);
+    EXPECT_EQ(code({"generate", "-m", "small.safetensors", "-c", "zz", "-o", "p.png"}), 2);
+    EXPECT_EQ(code({"info", "small.safetensors"}), 0);
+  }
+}
+
+// Nor do results go into a file that was opened in the place of what is closed.
+TEST_F(WrongInput, AClosedStandardOutputIsNoticed) {
+  const auto closed = [] {
+    for (const int each : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(each);
+  };
+  for (const Arguments& what : {Arguments{"info", "small.safetensors"}, Arguments{"--help"},
+                                Arguments{"convert", "small.safetensors", "-o", "c.safetensors"}})
+    EXPECT_EQ(run(what, {folder_.path(), closed}).code, 1) << what[0];
+  fs::remove(folder_ / "c.safetensors");
 }
 
 TEST_F(WrongInput, AFolderWithoutPermissionIsRefused) {
