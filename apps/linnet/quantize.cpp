@@ -60,9 +60,11 @@ void run(const Options& options) {
                                 fmt::format("{} of {}, {}", in_bytes(done), in_bytes(all), printable(tensor)));
                 });
   }
-  const PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(output)));
-  fmt::print("{}: {}\n  transformer in {}, text encoder in {}; {}\n", printable(output.string()),
-             describe_model(config), options.transformer, options.text_encoder, in_bytes(bytes_in(output)));
+  const Weights transformer = Weights::open(output), text_encoder = Weights::open(output / "text_encoder");
+  fmt::print("{}: {}\n  transformer: {}; text encoder: {}; {}\n", printable(output.string()),
+             describe_model(read_pixart_config(find_pixart_weights(transformer))),
+             fmt::join(types_of(transformer), ", "), fmt::join(types_of(text_encoder), ", "),
+             in_bytes(bytes_in(output)));
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ class NewBundle {
 Weights in_type(const Weights& weights, DType dtype, MayBeIn8Bits may_be) {
   // What stays of matrices beside those in 8 bits, such as the table of tokens, is in bf16.
   if (dtype == DType::i8) return with_matrices_in(in_8_bits(weights, may_be), DType::bf16);
-  return with_matrices_in(weights, dtype);
+  return with_matrices_in(with_float_matrices(weights), dtype);
 }
 
 template <class Model, class Config>

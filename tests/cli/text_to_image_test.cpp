@@ -313,6 +313,24 @@ TEST_F(TextToImage, ABundleIsSmallAndPaintsNearlyTheSame) {
   }
 }
 
+TEST_F(TextToImage, ABundleInEightBitsGoesBackToFloats) {
+  const auto quantize = [&](const char* from, const char* to, const char* type) {
+    return run({"quantize", from, "-o", to, "--transformer", type, "--text-encoder", type}, {folder_.path()});
+  };
+  const Result small = quantize("model", "small", "int8");
+  ASSERT_TRUE(succeeded(small));
+  EXPECT_NE(small.out.find("transformer: f32, bf16, i8; text encoder: "), std::string::npos) << small.out;
+  const Result wide = quantize("small", "wide", "f32");
+  ASSERT_TRUE(succeeded(wide));
+  EXPECT_NE(wide.out.find("transformer: f32; text encoder: f32;"), std::string::npos) << wide.out;
+  for (const char* part : {"transformer/diffusion_pytorch_model", "text_encoder/model"}) {
+    const auto file = SafetensorsFile::open(folder_ / "wide" / (std::string(part) + ".safetensors"));
+    for (const std::string& name : file.names()) EXPECT_EQ(file.entry(name).dtype, DType::f32) << name;
+  }
+  EXPECT_TRUE(
+      succeeded(run({"generate", "a star", "-m", "wide", "--steps", "2", "-o", "p.png"}, {folder_.path()})));
+}
+
 TEST_F(TextToImage, ALinearStudentInheritsAllButTheAttention) {
   const Result result =
       run({"inherit", "--from", "model/transformer", "-o", "lit.safetensors"}, {folder_.path()});
