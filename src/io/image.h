@@ -45,7 +45,8 @@ Image read_image(const std::filesystem::path& path);
 Image read_image(std::span<const std::byte> bytes, const std::string& name);
 
 /// Text entries of a picture: keyword (1 to 79 printable ASCII characters) to UTF-8 value; bytes that are not
-/// UTF-8 become U+FFFD. PNG holds them as such, JPEG and WebP as one JSON object in Exif's UserComment.
+/// UTF-8 become U+FFFD. PNG holds them as such, at most 100,000 of 16 MiB in all, JPEG and WebP as one JSON
+/// object in Exif's UserComment.
 using ImageText = std::map<std::string, std::string>;
 
 /// Writes a picture atomically in the format that its name says, which must say one; the same picture and text

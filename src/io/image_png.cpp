@@ -1,5 +1,6 @@
-// PNG in and out, by libpng. It reports errors by a callback that must not return: that callback jumps back to
-// the setjmp in guarded(), over C frames only; nothing with a destructor lives in between.
+// PNG in and out, by libpng; the texts are read in image_png_text.cpp. It reports errors by a callback that
+// must not return: that callback jumps back to the setjmp in guarded(), over C frames only; nothing with a
+// destructor lives in between.
 #include <png.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 
 #include "io/exif.h"
 #include "io/image_codecs.h"
+#include "io/image_png_text.h"
 #include "io/text.h"
 
 namespace linnet {
@@ -65,6 +67,8 @@ void take_bytes(png_structp png, png_bytep into, size_t count) {
 void read_header(Codec& codec, std::span<const std::byte>& left) {
   png_set_user_limits(codec.png, 0x7fffffff, 0x7fffffff);  // ours are checked, with a better sentence
   png_set_read_fn(codec.png, &left, &take_bytes);
+  constexpr png_byte texts[] = "tEXt\0zTXt\0iTXt";  // of each, four letters and a zero byte
+  png_set_keep_unknown_chunks(codec.png, PNG_HANDLE_CHUNK_NEVER, texts, 3);
   png_read_info(codec.png, codec.info);
 }
 
@@ -75,20 +79,6 @@ void begin_rows(Codec& codec) {
   png_set_gray_to_rgb(codec.png);
   png_set_interlace_handling(codec.png);
   png_read_update_info(codec.png, codec.info);
-}
-
-std::string latin1_to_utf8(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x80) {
-      result += c;
-    } else {
-      result += static_cast<char>(0xc0 | (byte >> 6));
-      result += static_cast<char>(0x80 | (byte & 0x3f));
-    }
-  }
-  return result;
 }
 
 int orientation_of(const Codec& codec) {
@@ -111,10 +101,12 @@ struct TextEntries {
   std::vector<std::pair<std::string, std::string>> entries;
   std::vector<png_text> chunks;
 
-  explicit TextEntries(const ImageText& text) {
+  TextEntries(const ImageText& text, const std::string& name) {
+    PngTextLimit limit(name);
     for (const auto& [keyword, value] : text) {
       check_keyword(keyword);
       entries.emplace_back(keyword, valid_utf8(value));
+      limit.count(keyword.size() + entries.back().second.size());
     }
     for (auto& [keyword, value] : entries) {
       const bool ascii = std::ranges::all_of(value, [](char c) { return static_cast<signed char>(c) >= 0; });
@@ -167,28 +159,9 @@ DecodedImage read_png(std::span<const std::byte> bytes, const std::string& name)
   return {std::move(image), orientation_of(codec)};
 }
 
-ImageText read_png_text(std::span<const std::byte> bytes, const std::string& name) {
-  Codec codec(true);
-  png_textp chunks = nullptr;
-  int count = 0;
-  const bool whole = guarded(codec, [&] {
-    png_set_read_fn(codec.png, &bytes, &take_bytes);
-    png_read_info(codec.png, codec.info);
-    png_get_text(codec.png, codec.info, &chunks, &count);
-  });
-  check(whole, "{}: damaged PNG: {}", name, codec.message);
-  ImageText result;
-  for (int i = 0; i < count; ++i) {
-    const bool utf8 = chunks[i].compression >= PNG_ITXT_COMPRESSION_NONE;
-    const std::string_view value(chunks[i].text, utf8 ? chunks[i].itxt_length : chunks[i].text_length);
-    result[latin1_to_utf8(chunks[i].key)] = utf8 ? valid_utf8(value) : latin1_to_utf8(value);
-  }
-  return result;
-}
-
 void write_png(std::FILE* file, const ImageToWrite& what) {
   const Image& image = what.image;
-  const TextEntries entries(what.text);
+  const TextEntries entries(what.text, what.name);
   std::vector<png_const_bytep> rows;
   for (int64_t y = 0; y < image.height; ++y) rows.push_back(image.at(0, y));
   Codec codec(false);

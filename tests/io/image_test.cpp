@@ -158,14 +158,16 @@ TEST_F(ImageFiles, AHeaderCannotAskForMoreThanTheFileHolds) {
   EXPECT_NE(error_of(dir / "huge.jpg").find("huge.jpg"), std::string::npos);
 }
 
+// Kilobytes that this process had at most.
+long peak() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
 // Of a row of 2^31 - 1 pixels libpng itself would take gigabytes.
 TEST_F(ImageFiles, ARowThatIsTooLongIsRefusedBeforeThereIsMemoryForIt) {
   using namespace std::string_literals;
-  const auto peak = [] {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    return usage.ru_maxrss;  // kilobytes
-  };
   put(dir / "long.png",
       "\x89PNG\r\n\x1a\n"
       "\0\0\0\x0dIHDR\x7f\xff\xff\xff\0\0\0\x01\x08\x02\0\0\0\x2f\x54\xa4\x8a"
@@ -240,6 +242,98 @@ TEST_F(ImageFiles, TextComesBackAsWritten) {
     EXPECT_EQ(read_image(dir / file).width, 4) << file;
   }
   EXPECT_TRUE(read_image_notes(data / "turned_3.jpg").text.empty());
+}
+
+TEST_F(ImageFiles, EveryTextOfALargeSheetComesBack) {
+  ImageText text;
+  for (int i = 1; i <= 1200; ++i) text[fmt::format("prompt-{:04}", i)] = fmt::format("{} red stars", i);
+  write_image(dir / "a.png", gradient(4, 4), text);
+  EXPECT_EQ(read_image_notes(dir / "a.png").text, text);
+}
+
+std::string big_endian(size_t value) {
+  std::string bytes;
+  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift & 0xff);
+  return bytes;
+}
+
+std::string png_chunk(const std::string& type, const std::string& content) {
+  uint32_t sum = 0xffffffff;
+  for (const char c : type + content) {
+    sum ^= static_cast<uint8_t>(c);
+    for (int bit = 0; bit < 8; ++bit) sum = sum >> 1 ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return big_endian(content.size()) + type + content + big_endian(~sum);
+}
+
+// The data of all chunks of a type.
+std::string data_of(const std::string& png, const std::string& type) {
+  std::string content;
+  for (size_t at = 8; at + 12 <= png.size();) {
+    size_t length = 0;
+    for (size_t i = 0; i < 4; ++i) length = length << 8 | static_cast<uint8_t>(png[at + i]);
+    if (png.substr(at + 4, 4) == type) content += png.substr(at + 8, length);
+    at += 12 + length;
+  }
+  return content;
+}
+
+// A small picture with these chunks before its pixels.
+std::string png_with(const std::string& chunks) {
+  std::string png = bytes_of(data / "tiny.png");
+  return png.insert(png.find("IDAT") - 4, chunks);
+}
+
+// What an empty picture's pixels are compressed to: six megabytes in as many kilobytes.
+const std::string& six_megabytes() {
+  static const std::string content = data_of(png_bytes(blank_image(1000, 2000, 0, 0, 0)), "IDAT");
+  return content;
+}
+
+std::string refusal_of_notes(const fs::path& path) {
+  try {
+    (void)read_image_notes(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST_F(ImageFiles, TextsThatBecomeManyMegabytesAreRefused) {
+  using namespace std::string_literals;
+  std::string chunks = png_chunk("zTXt", "0\0\0"s + six_megabytes());
+  put(dir / "a.png", png_with(chunks));
+  EXPECT_EQ(read_image_notes(dir / "a.png").text.at("0").size(), 2000u * 3001);
+  for (int i = 1; i < 100; ++i) chunks += png_chunk("zTXt", std::to_string(i) + "\0\0"s + six_megabytes());
+  put(dir / "a.png", png_with(chunks));
+  const auto before = peak();
+  EXPECT_EQ(refusal_of_notes(dir / "a.png"),
+            (dir / "a.png").string() + ": its texts have more than 16777216 bytes");
+  EXPECT_EQ(read_image(dir / "a.png"), read_image(data / "tiny.png"));
+  EXPECT_LT(peak() - before, 100'000);
+}
+
+TEST_F(ImageFiles, ACompressedTextOfAnyKindIsRead) {
+  using namespace std::string_literals;
+  put(dir / "a.png", png_with(png_chunk("iTXt", "a\0\0\0en\0\0"s + "Bär") + png_chunk("tEXt", "b\0B\xe4r"s) +
+                              png_chunk("iTXt", "c\0\1\0de\0C\0"s + six_megabytes())));
+  const ImageText text = read_image_notes(dir / "a.png").text;
+  EXPECT_EQ(text.at("a"), "Bär");
+  EXPECT_EQ(text.at("b"), "Bär");
+  EXPECT_EQ(text.at("c").size(), 3u * 2000 * 3001) << "zero bytes as U+FFFD";
+}
+
+TEST_F(ImageFiles, ATextIsReadOrSaidToBeMissing) {
+  using namespace std::string_literals;
+  put(dir / "a.png", png_with(png_chunk("zTXt", "k\0\0"s + "damaged")));
+  EXPECT_NE(refusal_of_notes(dir / "a.png").find("one of its texts is damaged"), std::string::npos);
+  put(dir / "a.png", png_with(png_chunk("tEXt", "k\0"s + std::string(17'000'000, 'x'))));
+  EXPECT_NE(refusal_of_notes(dir / "a.png").find("its texts have more than"), std::string::npos);
+  std::string many;
+  for (int i = 0; i <= 100'000; ++i) many += png_chunk("tEXt", std::to_string(i) + "\0"s);
+  put(dir / "a.png", png_with(many));
+  EXPECT_NE(refusal_of_notes(dir / "a.png").find("it has more than 100000 texts"), std::string::npos);
+  EXPECT_THROW(write_image(dir / "b.png", gradient(4, 4), {{"k", std::string(17'000'000, 'x')}}), Error);
 }
 
 TEST_F(ImageFiles, TextThatIsNotUtf8IsMadeSo) {
