@@ -72,7 +72,7 @@ class TensorFiles {
 };
 
 /// The tensors and their files as an index says; source names it in messages. Throws Error if it is not valid
-/// JSON with a weight_map from tensor names to plain file names, or names a tensor twice.
+/// JSON with a weight_map from tensor names to plain file names, or names a tensor twice or too many of them.
 std::map<std::string, std::string> parse_safetensors_index(std::string_view text, const std::string& source);
 
 /// Writes tensors and metadata, byte for byte as the format's own library would (which writes metadata in

@@ -13,6 +13,7 @@ namespace linnet {
 namespace {
 
 constexpr size_t header_limit = 100'000'000;  // the format's own
+constexpr size_t most_metadata = 1'100'000;   // latents of a million pictures have a text each
 constexpr std::string_view metadata_key = "__metadata__";
 
 struct FormatType {
@@ -51,6 +52,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       begin_member(text);
     } else if (place_ == Place::metadata) {
       key_ = text;
+      refuse_if(header_.metadata.size() == most_metadata, "it has more than {} metadata", most_metadata);
       refuse_if(header_.metadata.contains(text), "the metadata key '{}' is there twice", printable(text));
     } else {
       begin_field(text);
@@ -158,6 +160,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       has_metadata_ = true;
       return;
     }
+    refuse_if(header_.entries.size() == most_tensors, "it has more than {} tensors", most_tensors);
     const auto [place, is_new] = header_.entries.try_emplace(text);
     refuse_if(!is_new, "tensor '{}' is there twice", printable(text));
     entry_ = &place->second;
@@ -307,6 +310,8 @@ std::string make_safetensors_header(const std::vector<TensorToWrite>& tensors,
     for (const auto& [key, value] : metadata) pairs.push_back(json_string(key) + ":" + json_string(value));
     members.push_back(fmt::format("\"{}\":{{{}}}", metadata_key, fmt::join(pairs, ",")));
   }
+  check(tensors.size() <= most_tensors, "a safetensors file has at most {} tensors, not {}", most_tensors,
+        tensors.size());
   std::map<std::string_view, int> seen;
   size_t begin = 0;
   for (const TensorToWrite& tensor : tensors) {

@@ -15,6 +15,10 @@
 
 namespace linnet {
 
+/// In one file, or in all that one index names: many times those of the largest models. A header of 100 MB
+/// could name millions, and each takes memory.
+constexpr size_t most_tensors = 100'000;
+
 /// What the header says of one tensor. Its data lie at begin..end (bytes) of the data area.
 struct SafetensorsEntry {
   std::string dtype_name;      ///< as in the file: "F32", "BF16", "F8_E4M3", ...
@@ -33,8 +37,9 @@ struct SafetensorsHeader {
 
 /// Reads the header of a whole file given as bytes. Throws Error, one sentence beginning with source (the
 /// file's name), unless all of this holds: the length fits the file and 100 MB; the header is a JSON object in
-/// valid UTF-8 without duplicate keys; each entry has exactly dtype, shape (at most six extents) and
-/// data_offsets, whose difference is the shape's size; the tensors cover the data area without gap or overlap;
+/// valid UTF-8 without duplicate keys, of at most 100,000 tensors; each entry has exactly dtype, shape (at most
+/// six extents) and data_offsets, whose difference is the shape's size; the tensors cover the data area without
+/// gap or overlap;
 /// __metadata__ maps strings to strings. Element types that are unknown here are let through.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
 

@@ -34,6 +34,7 @@ class IndexReader : public nlohmann::json_sax<nlohmann::json> {
       check(!in_map_ || !found_, "{}: the index has two weight_maps", source_);
     } else if (in_map_) {
       name_ = text;
+      check(map_.size() < most_tensors, "{}: the index names more than {} tensors", source_, most_tensors);
       check(!map_.contains(name_), "{}: tensor '{}' is there twice", source_, printable(name_));
     }
     return true;

@@ -233,6 +233,21 @@ TEST(Safetensors, SaysWhatIsWrong) {
   expect_says(refusal(R"({"__metadata__":{"a":"1","a":"2"}})"), "metadata key 'a' is there twice");
 }
 
+TEST(Safetensors, RefusesMoreTensorsThanAnyModelHas) {
+  std::string members;
+  for (int i = 0; i < 100'000; ++i)
+    members += fmt::format(R"("{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}},)", i);
+  EXPECT_EQ(parse(file_with("{" + members.substr(0, members.size() - 1) + "}")).names().size(), 100'000u);
+  // What follows is not looked at.
+  EXPECT_EQ(refusal("{" + members + R"("one more":)"), "test.safetensors: it has more than 100000 tensors");
+}
+
+TEST(Safetensors, RefusesMoreMetadataThanAnyFileHas) {
+  std::string members = R"({"__metadata__":{)";
+  for (int i = 0; i <= 1'100'000; ++i) members += '"' + std::to_string(i) + R"(":"",)";
+  EXPECT_EQ(refusal(members), "test.safetensors: it has more than 1100000 metadata");
+}
+
 TEST(Safetensors, EscapesNamesFromTheFileInMessages) {
   const std::string message = refusal(R"({"a\n\u001b[31m\u009b\u202e":{"dtype":"U8"}})");
   EXPECT_TRUE(is_one_sentence(message)) << message;

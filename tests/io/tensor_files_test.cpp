@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "io/safetensors.h"
+#include "support/refusal.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -76,6 +77,13 @@ TEST(TensorFiles, ReadsAnIndexInLinearSpaceHoweverDeepTheRestIs) {
   std::string text =
       R"({"x":)" + std::string(100'000, '[') + std::string(100'000, ']') + R"(,"weight_map":{}})";
   EXPECT_TRUE(parse_safetensors_index(text, "i.json").empty());
+}
+
+TEST(TensorFiles, RefusesAnIndexOfMoreTensorsThanAnyModelHas) {
+  std::string text = R"({"weight_map":{)";
+  for (int i = 0; i <= 100'000; ++i) text += '"' + std::to_string(i) + R"(":"x",)";
+  test::expect_refused("i.json: the index names more than 100000 tensors",
+                       [&] { parse_safetensors_index(text, "i.json"); });
 }
 
 }  // namespace
