@@ -10,6 +10,7 @@
 #include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
+#include "preview.h"
 
 namespace linnet::app {
 
@@ -56,6 +57,36 @@ void check_format(const OutputOptions& options) {
   if (format == ImageFormat::png) throw UsageError("--quality is for JPEG and WebP: a PNG loses nothing");
 }
 
+// Of two outputs in one place the later one would destroy the other.
+void check_places_differ(const OutputOptions& options) {
+  std::vector<std::pair<const char*, fs::path>> files;
+  const auto add = [&](const char* option, const fs::path& file) {
+    if (file.empty()) return;
+    const fs::path place = place_of_file(file);
+    for (const auto& [other, taken] : files)
+      if (place == taken)
+        throw UsageError(fmt::format("{} and {} would write the same file, {}: they need one each", other,
+                                     option, printable(file.string())));
+    files.emplace_back(option, place);
+  };
+  if (!options.to_folder()) add("-o", options.output);
+  add("--latents-out", options.latents);
+  add("--npz", options.npz);
+  if (options.preview_every) add("--preview-every", options.preview_file());
+}
+
+// The preview is gone in the end, and so would be what it takes the place of.
+void check_preview_place(const OutputOptions& options) {
+  if (!options.preview_every) return;
+  const fs::path file = options.preview_file();
+  check_writable(file);
+  if (fs::exists(file) && !is_own_preview(file))
+    throw UsageError(
+        fmt::format("{} is there already, where --preview-every would write, and is no preview: "
+                    "move it, or choose another output",
+                    printable(file.string())));
+}
+
 }  // namespace
 
 size_t decoding_limit(const OutputOptions& options, const Device& device) {
@@ -79,19 +110,36 @@ void prepare_outputs(const OutputOptions& options) {
     std::error_code problem;
     fs::create_directories(options.output, problem);
     check(!problem, "cannot make the folder {}: {}", printable(options.output), problem.message());
-    if (options.preview_every) check_writable(options.preview_file());
+    check_preview_place(options);
+    check_places_differ(options);
     return check_writable(fs::path(options.output) / ("000000" + options.extension()));
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
   if (!options.output.empty()) check_writable(options.output);
   if (!options.latents.empty()) check_writable(options.latents);
-  if (options.preview_every) check_writable(options.preview_file());
+  check_preview_place(options);
+  check_places_differ(options);
 }
 
 PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode)
     : options_(options), job_(job), decode_(std::move(decode)), seen_(static_cast<size_t>(job.count)) {
+  check_pictures_places();
   if (!options.latents.empty())
     latents_ = Tensor::empty({job.count, job.sample[0], job.sample[1], job.sample[2]});
+}
+
+// Numbered pictures, whose names are known only now, and what is written beside them.
+void PictureWriter::check_pictures_places() const {
+  if (options_.output.empty()) return;
+  const fs::path folder = fs::weakly_canonical(fs::absolute(path_of(0)).parent_path());
+  for (const std::string& other : {options_.latents, options_.npz}) {
+    if (other.empty()) continue;
+    const fs::path place = place_of_file(other);
+    for (int64_t i = 0; i < job_.count; ++i)
+      if (folder / path_of(i).filename() == place)
+        throw UsageError(
+            fmt::format("{} is the name of picture {}: choose another", printable(other, 4096), i + 1));
+  }
 }
 
 void PictureWriter::check_what_is_there() {

@@ -25,7 +25,21 @@ PictureProtocol protocol_of(const OutputOptions& options) {
   });
 }
 
+// By which a preview is known as one.
+const ImageText& preview_text() {
+  static const ImageText text{{"preview", "of what linnet generate paints"}};
+  return text;
+}
+
 }  // namespace
+
+bool is_own_preview(const std::filesystem::path& file) {
+  try {
+    return read_image_notes(file).text == preview_text();
+  } catch (const Error&) {
+    return false;
+  }
+}
 
 bool wants_previews(const OutputOptions& options) {
   return options.preview_every.has_value() || protocol_of(options) != PictureProtocol::none;
@@ -61,7 +75,7 @@ Image PreviewWatch::sheet_of(const Tensor& pictures) const {
 // Hours of painting are not to end because a preview cannot be written.
 void PreviewWatch::write(const Image& image) {
   try {
-    write_image(file_, image);
+    write_image(file_, image, preview_text());
   } catch (const Error& error) {
     progress_.line(fmt::format("no more previews: {}", printable(error.what(), 4096)));
     file_.clear();

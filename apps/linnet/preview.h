@@ -11,6 +11,9 @@ namespace linnet::app {
 /// Whether anything is shown, so that nothing is prepared in vain. The options are checked (prepare_outputs()).
 bool wants_previews(const OutputOptions& options);
 
+/// Whether the file is a preview, left by a run that was killed.
+bool is_own_preview(const std::filesystem::path& file);
+
 /// Called after every step. The file is gone when this is: then the pictures are there, or there will be none.
 /// What the terminal shows stays.
 class PreviewWatch {

@@ -162,6 +162,13 @@ void check_keeps(const fs::path& output, const fs::path& input) {
   check_keeps_until_done(output, input);
 }
 
+fs::path place_of_file(const fs::path& path) {
+  std::error_code problem;
+  const fs::path target = fs::absolute(final_target(path));
+  const fs::path place = fs::weakly_canonical(target, problem);
+  return problem ? target : place;
+}
+
 void write_bytes(std::FILE* file, const void* data, size_t bytes) {
   if (bytes == 0) return;
   errno = 0;

@@ -36,6 +36,9 @@ void check_writable(const std::filesystem::path& path);
 void check_keeps(const std::filesystem::path& output, const std::filesystem::path& input);
 /// The same where output may replace input when it is done: only the partial file must be another.
 void check_keeps_until_done(const std::filesystem::path& output, const std::filesystem::path& input);
+/// Where a write to path ends up: two paths of one place are equal. Links are followed, also one to what is not
+/// there yet. Throws Error when path is a folder or no regular file.
+std::filesystem::path place_of_file(const std::filesystem::path& path);
 
 /// fwrite of all bytes, for use within write_file_atomically; throws std::system_error, which that turns into
 /// an Error with the path. (Without it, a full disk is noticed only when the callback has returned.)

@@ -175,6 +175,23 @@ TEST_F(Preview, WhatMakesNoSenseIsRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "p.png"));
 }
 
+TEST_F(Preview, ReplacesOneThatAKilledRunLeftAndNothingElse) {
+  Process process(arguments(with(slowly, {"-n", "64", "--batch", "1", "-o", "p.png"})), {folder_.path()});
+  for (int i = 0; i < 6000 && !fs::exists(folder_ / "p.preview.png"); ++i) ::usleep(10'000);
+  process.send(SIGKILL);
+  process.wait();
+  ASSERT_TRUE(fs::exists(folder_ / "p.preview.png"));
+  EXPECT_TRUE(succeeded(generate({"--steps", "2", "--preview-every", "1", "-o", "p.png"})));
+  EXPECT_FALSE(fs::exists(folder_ / "p.preview.png"));
+
+  fs::copy_file(folder_ / "p.png", folder_ / "own.preview.png");
+  const std::string own = contents(folder_ / "own.preview.png");
+  EXPECT_TRUE(failed(generate({"--steps", "2", "--preview-every", "1", "-o", "own.png"}), 2,
+                     "own.preview.png is there already"));
+  EXPECT_EQ(contents(folder_ / "own.preview.png"), own);
+  EXPECT_FALSE(fs::exists(folder_ / "own.png"));
+}
+
 TEST_F(Preview, HalfBlocksAreDrawnInPlaceAboveTheBar) {
   const std::string sent =
       on_terminal({"--steps", "4", "--preview", "blocks", "-o", "p.png"}, "xterm-256color");

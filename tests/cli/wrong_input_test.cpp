@@ -144,6 +144,27 @@ TEST_F(WrongInput, ImpossibleOutputsAreRefused) {
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "--latents-out", "none/l"}), 1, "none"));
 }
 
+TEST_F(WrongInput, OutputsInOnePlaceAreRefused) {
+  fs::create_symlink("p.png", folder_ / "to-be.png");
+  fs::create_directories(folder_ / "d");
+  fs::create_directory_symlink("d", folder_ / "e");
+  before_ = listing(folder_.path());
+  for (const Arguments& outputs :
+       {Arguments{"--latents-out", "p.png"}, Arguments{"--latents-out", "./p.png"},
+        Arguments{"--latents-out", (folder_ / "p.png").string()}, Arguments{"--latents-out", "to-be.png"},
+        Arguments{"--latents-out", "p.preview.png", "--preview-every", "1"}})
+    EXPECT_TRUE(failed(generate(outputs), 2, "would write the same file")) << outputs[1];
+  const auto also = [&](const Arguments& more) {
+    Arguments all = {"generate", "-m", "small.safetensors", "--steps", "2"};
+    all.insert(all.end(), more.begin(), more.end());
+    return linnet(all);
+  };
+  EXPECT_TRUE(failed(also({"-o", "d/p.png", "--latents-out", "e/p.png"}), 2, "would write the same file"));
+  EXPECT_TRUE(failed(also({"-n", "3", "-o", "p.png", "--latents-out", "./p-0002.png"}), 2, "of picture 2"));
+  EXPECT_TRUE(failed(also({"-n", "3", "-o", "d/", "--npz", "e/000001.png"}), 2, "of picture 2"));
+  EXPECT_TRUE(failed(also({"-o", "d/", "--npz", "d.preview.png", "--preview-every", "1"}), 2, "the same file"));
+}
+
 TEST_F(WrongInput, AFolderIsNoFile) {
   fs::create_directories(folder_ / "d");
   before_ = listing(folder_.path());
