@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <type_traits>
 
 #include "core/error.h"
+#include "io/text.h"
 
 namespace linnet::app {
 
@@ -68,9 +71,36 @@ void Verb::refuse_options_before_verbs() const {
     });
 }
 
+namespace {
+
+template <class T>
+struct Element {
+  using Type = T;
+};
+template <class T>
+struct Element<std::optional<T>> : Element<T> {};
+template <class T>
+struct Element<std::vector<T>> : Element<T> {};
+
+// What is wrong with a whole number, or nothing. Zeros before it go: CLI11 would read 010 as eight, 0x10 as 16.
+std::string make_decimal(std::string& text) {
+  const size_t sign = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+  const size_t other = text.find_first_not_of("0123456789", sign);
+  if (other != std::string::npos || text.size() == sign)
+    return fmt::format("it is a whole number, not \"{}\"", printable(text));
+  const size_t first = std::min(text.find_first_not_of('0', sign), text.size() - 1);
+  text.erase(sign, first - sign);
+  return {};
+}
+
+}  // namespace
+
 template <class T>
 Argument Verb::add_option(const std::string& names, T& value, const std::string& what) const {
-  return Argument(app_->add_option(names, value, what));
+  CLI::Option* const option = app_->add_option(names, value, what);
+  if constexpr (std::is_integral_v<typename Element<T>::Type>)
+    option->transform(CLI::Validator(make_decimal, std::string()));
+  return Argument(option);
 }
 template Argument Verb::add_option(const std::string&, std::string&, const std::string&) const;
 template Argument Verb::add_option(const std::string&, int&, const std::string&) const;

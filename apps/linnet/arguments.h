@@ -51,6 +51,7 @@ class Verb {
   void refuse_options_before_verbs() const;
 
   /// names: "-o,--output", or "file" for what is told by its place. The value must live until the callback.
+  /// Whole numbers are decimal.
   template <class T>
   Argument add_option(const std::string& names, T& value, const std::string& what) const;
   Argument add_flag(const std::string& names, bool& value, const std::string& what) const;

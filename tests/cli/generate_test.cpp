@@ -151,6 +151,13 @@ TEST_F(Generate, GivenNoiseReplacesTheSeeds) {
   EXPECT_TRUE(failed(generate({"--noise", model_, "-o", "c.png"}), 1, "noise"));
 }
 
+TEST_F(Generate, ZerosBeforeANumberMeanNothing) {
+  EXPECT_TRUE(succeeded(generate({"-n", "09", "--batch", "+010", "--seed", "1", "-o", "a.png"})));
+  EXPECT_EQ(files().size(), 9u);
+  EXPECT_TRUE(succeeded(run({"generate", "-m", model_, "--steps", "010", "-o", "b.png"}, {folder_.path()})));
+  EXPECT_EQ(read_image_notes(folder_ / "b.png").text.at("steps"), "10");
+}
+
 TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
   const std::string model = data_file("reference/dit_lit.model.safetensors");
   const Arguments common = {"generate", "--model", model, "--steps", "2"};

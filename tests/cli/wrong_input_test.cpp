@@ -110,6 +110,17 @@ TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
       2, "999"));
 }
 
+TEST_F(WrongInput, WholeNumbersAreDecimal) {
+  for (const char* number : {"0x10", "0b1", "1.5", "", "1'0", "+", "- 1"}) {
+    EXPECT_TRUE(failed(generate({"-n", number}), 2, fmt::format("it is a whole number, not \"{}\"", number)));
+    EXPECT_TRUE(failed(linnet({"data", "shapes", "d", "--count", number}), 2, "a whole number"));
+  }
+  EXPECT_TRUE(failed(generate({"-n", "-010"}), 2, "not -10"));
+  EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "-o", "p.png", "--steps", "02000"}), 2,
+                     "1 to 1000 steps, not 2000"));
+  EXPECT_TRUE(failed(linnet({"bench", "heads", "--heads", "010,0x10"}), 2, "not \"0x10\""));
+}
+
 TEST_F(WrongInput, WithoutAGpuItIsSaidWhatIsMissing) {
   const auto without = [] { ::setenv("LINNET_CUDA_LIBRARY", "/none/liblinnet_cuda.so", 1); };
   for (const Arguments& verb : {Arguments{"generate", "-m", "small.safetensors", "-o", "p.png"},
