@@ -6,13 +6,11 @@
 #include "io/text.h"
 #include "ops/matmul.h"
 #include "store/t5_file.h"
+#include "train/model_config.h"
 
 namespace linnet::app {
 
-Weights open_file(const std::string& model) {
-  if (model == builtin_text) return Weights::of(builtin_transformer());
-  return model == "builtin" ? Weights::of(builtin_model()) : Weights::open(model);
-}
+Weights open_file(const std::string& model) { return open_file_or_builtin(model); }
 
 std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path) {
   return path == builtin_text ? load_t5(Weights::of(builtin_text_encoder())) : load_t5(path);

@@ -147,8 +147,9 @@ void say_what_follows(const TrainConfig& config) {
              describe_products(training_product_dtype(config.train), device));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
     fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
-               printable(distil.teacher), describe(read_model_config_of_either(Weights::open(distil.teacher))),
-               distil.precision, distil.noise, distil.variance);
+               printable(distil.teacher),
+               describe(read_model_config_of_either(open_file_or_builtin(distil.teacher))), distil.precision,
+               distil.noise, distil.variance);
   fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps,
              config.train.batch, config.output.dir, config.output.save_every);
   std::fflush(stdout);
@@ -222,8 +223,9 @@ void add_train(const Verb& app) {
       .needs(preset)
       .excludes(config)
       .excludes(settings);
-  train.add_option("--init", options->init, "Weights to start from (train.init)").type_name("FILE");
-  train.add_option("--teacher", options->teacher, "Teacher to distil from (distil.teacher)").type_name("FILE");
+  train.add_option("--init", options->init, "Weights to start from, or builtin (train.init)").type_name("FILE");
+  train.add_option("--teacher", options->teacher, "Teacher to distil from, or builtin (distil.teacher)")
+      .type_name("FILE");
   train.add_option("--device", options->device, "Where to train: cpu, cuda or cuda:1 (train.device)")
       .type_name("NAME");
   train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");

@@ -276,7 +276,7 @@ void check_tables(const toml::table& root) {
 std::optional<ModelConfig> model_to_start_from(const TrainConfig& config, bool resume) {
   const auto checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
   if (resume && std::filesystem::exists(checkpoint)) return open_checkpoint(checkpoint).model;
-  if (!config.train.init.empty()) return read_model_config_of_either(Weights::open(config.train.init));
+  if (!config.train.init.empty()) return read_model_config_of_either(open_file_or_builtin(config.train.init));
   return std::nullopt;
 }
 

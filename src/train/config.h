@@ -29,7 +29,7 @@ struct TextConfig {
 
 /// LiT's hybrid distillation.
 struct DistilConfig {
-  std::string teacher;                  ///< weights of any kind that load_model takes; empty: none
+  std::string teacher;  ///< weights of any kind that load_model takes, or "builtin"; empty: none
   double noise = 0.5, variance = 0.05;  ///< λ₁, λ₂
   std::string precision = "auto";       ///< of the teacher's products; as train.precision, or int8
 };
@@ -52,7 +52,7 @@ struct OptimizerConfig {
   std::string precision = "auto";  ///< products in bf16, f32, or what the device does fastest
   std::string device = "cpu";      ///< or "cuda", "cuda:1"
   bool checkpointing = false;
-  std::string init;  ///< weights to start from instead of drawn ones (`linnet inherit` makes such)
+  std::string init;  ///< weights to start from (`linnet inherit` makes such), or "builtin"
   int64_t seed = 0;
   int64_t threads = 0;  ///< 0: all
 };

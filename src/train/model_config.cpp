@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "builtin/builtin_model.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 
@@ -20,6 +21,11 @@ ModelConfig model_config_from_json(std::string_view text) {
   check(json.is_object(), "the model's configuration is no JSON object");
   if (json.value("model", nlohmann::json()) == "pixart") return pixart_config_from_json(text);
   return dit_config_from_json(text);
+}
+
+Weights open_file_or_builtin(const std::string& model) {
+  if (model == "builtin-text") return Weights::of(builtin_transformer());
+  return model == "builtin" ? Weights::of(builtin_model()) : Weights::open(model);
 }
 
 ModelConfig read_model_config_of_either(const Weights& file) {

@@ -21,6 +21,8 @@ std::string to_json(const ModelConfig& model);
 std::string to_full_json(const ModelConfig& model);
 /// Throws Error on anything that is not a valid configuration of either kind.
 ModelConfig model_config_from_json(std::string_view text);
+/// All that a file or folder holds, or a model inside the program if it is "builtin" or "builtin-text".
+Weights open_file_or_builtin(const std::string& model);
 /// Throws Error when the weights are neither's.
 ModelConfig read_model_config_of_either(const Weights& file);
 

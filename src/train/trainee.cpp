@@ -90,9 +90,11 @@ std::unique_ptr<Trainee> make_trainee(const TrainConfig& config) {
   return std::make_unique<TextTrainee>(std::make_shared<PixArt>(config.of_texts()), std::move(encoder));
 }
 
-std::unique_ptr<Trainee> load_trainee(const fs::path& path, const ModelConfig& alike) {
-  if (!is_of_texts(alike)) return std::make_unique<ClassTrainee>(load_model(path).model);
-  return std::make_unique<TextTrainee>(load_pixart(path).model, nullptr);
+std::unique_ptr<Trainee> load_trainee(const std::string& model, const ModelConfig& alike) {
+  const Weights file = open_file_or_builtin(model);
+  if (is_of_texts(alike))
+    return std::make_unique<TextTrainee>(load_pixart(find_pixart_weights(file)).model, nullptr);
+  return std::make_unique<ClassTrainee>(load_model(find_model_weights(file, Choice::ema)).model);
 }
 
 }  // namespace linnet

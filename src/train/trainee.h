@@ -84,7 +84,8 @@ std::unique_ptr<T5Encoder> load_text_encoder(const TrainConfig& config);
 
 /// The model that a configuration describes, its parameters without values.
 std::unique_ptr<Trainee> make_trainee(const TrainConfig& config);
-/// A model from its file, of the kind that the run trains; a model of texts without encoder.
-std::unique_ptr<Trainee> load_trainee(const std::filesystem::path& path, const ModelConfig& alike);
+/// A model from its file (open_file_or_builtin), of the kind that the run trains; a model of texts without
+/// encoder.
+std::unique_ptr<Trainee> load_trainee(const std::string& model, const ModelConfig& alike);
 
 }  // namespace linnet

@@ -152,6 +152,19 @@ TEST_F(Distil, ARunGoesOnWhenTheWeightsItStartedFromAreGone) {
   EXPECT_EQ(run({"train", "run/config.toml", "train.steps=7", "--resume"}, {folder_ / "a"}).code, 0);
 }
 
+TEST_F(Distil, TheModelInsideTheProgramIsAStartAndATeacher) {
+  ASSERT_EQ(run({"data", "shapes", "shapes", "--count", "64", "--size", "32"}, {folder_.path()}).code, 0);
+  std::ofstream(folder_ / "shapes.toml")
+      << "[data]\npath = 'shapes'\n[train]\nsteps = 2\nbatch = 2\n[output]\ndir = 'run'\nlog_every = 1\n";
+  const Arguments all = {"train", "shapes.toml", "--init", "builtin", "--teacher", "builtin"};
+  const Result result = run(all, {folder_.path()});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(contains(result.out, "learns from builtin: LiT (mixer lit), 5 blocks, width 192")) << result.out;
+  const auto first = nlohmann::json::parse(lines(contents(folder_ / "run/metrics.jsonl")).front());
+  EXPECT_LT(first.at("noise_distance").get<double>(), 1e-3) << "it begins as its own teacher";
+  EXPECT_EQ(run({"train", "run/config.toml", "train.steps=3", "--resume"}, {folder_.path()}).code, 0);
+}
+
 TEST_F(Distil, EveryTermOfTheLossIsShownAndLogged) {
   const Result result = distil("a", teacher_);
   ASSERT_EQ(result.code, 0) << result.err;

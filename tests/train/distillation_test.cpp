@@ -46,6 +46,12 @@ TEST_F(Distillation, AStudentThatIsItsTeacherHasNothingToLearnFromIt) {
   EXPECT_NEAR(m.loss, m.mse + m.bound, 1e-5);
 }
 
+TEST(ModelInsideTheProgram, OfTextsMayBeAStart) {
+  const TrainConfig config =
+      parse_train_config("[data]\npath = 'pictures'\n[train]\ninit = 'builtin-text'\n", {});
+  EXPECT_EQ(load_trainee(config.train.init, config.model)->config(), config.model);
+}
+
 TEST_F(Distillation, AStudentStartsFromWeightsInEightBitsAsFromTheirFloats) {
   config_.train.precision = "f32";
   const auto rounded = load("training.lit.model"), floats = load("training.lit.model");
