@@ -35,7 +35,7 @@ FeatureStatistics look_at_folder(const LoadedClassifier& classifier, const std::
 
 // A folder of pictures, or a file of statistics saved before.
 FeatureStatistics look_at_reference(const LoadedClassifier& classifier, const std::string& path) {
-  return fs::is_regular_file(path) ? load_statistics(path, classifier) : look_at_folder(classifier, path);
+  return is_file(path) ? load_statistics(path, classifier) : look_at_folder(classifier, path);
 }
 
 std::string as_json(double distance, const FeatureStatistics& samples, const FeatureStatistics& reference,

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 // A folder of pictures, an .npz file, or what was seen in one before.
 InceptionView look(const LoadedInception& inception, const std::string& path) {
   const bool npz = fs::path(path).extension() == ".npz";
-  if (fs::is_regular_file(path) && !npz) return load_view(path, inception);
+  if (is_file(path) && !npz) return load_view(path, inception);
   Progress progress;
   const OnPicturesSeen show = [&](int64_t done, int64_t count) {
     progress.show(static_cast<double>(done), static_cast<double>(count),

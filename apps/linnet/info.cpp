@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "io/file.h"
 #include "io/image.h"
 #include "io/text.h"
 #include "model_argument.h"
@@ -208,7 +209,7 @@ void show_weights(const Weights& file, const Options& options) {
 }
 
 void run(const Options& options) {
-  if (!is_builtin(options.file) && !std::filesystem::is_directory(options.file) && is_image_file(options.file))
+  if (!is_builtin(options.file) && !is_folder(options.file) && is_image_file(options.file))
     show_picture(options.file);
   else
     show_weights(open_file(options.file), options);

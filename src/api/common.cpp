@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "core/parallel.h"
+#include "io/file.h"
 #include "io/image.h"
 #include "pipeline/decode.h"
 
@@ -30,7 +31,7 @@ std::string_view name_of(Precision precision) {
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device) {
   if (channels == 3) return nullptr;
-  const bool inside = given.empty() && std::filesystem::is_directory(model / "vae");
+  const bool inside = given.empty() && is_folder(model / "vae");
   if (given.empty() && !inside)
     throw UsageError(fmt::format("this model makes latents of {} channels and needs an autoencoder", channels));
   return load_decoder(inside ? model / "vae" : given, channels, products, device);

@@ -49,7 +49,7 @@ void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& mo
 std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,
                                 const char* part) {
   if (!given.empty()) return given;
-  if (std::filesystem::is_directory(model / part)) return model / part;
+  if (is_folder(model / part)) return model / part;
   throw UsageError(fmt::format("{} holds no folder \"{}\": name one", printable(model.string()), part));
 }
 

@@ -23,7 +23,7 @@ constexpr Listing listings[] = {{"captions.jsonl", "file", "caption"}, {"metadat
 // Null if there is none.
 const Listing* find_listing(const fs::path& folder) {
   const auto* found =
-      std::ranges::find_if(listings, [&](const Listing& l) { return fs::exists(folder / l.file); });
+      std::ranges::find_if(listings, [&](const Listing& l) { return is_there(folder / l.file); });
   return found == std::end(listings) ? nullptr : found;
 }
 
@@ -54,10 +54,10 @@ std::vector<CaptionedPicture> read_listing(const fs::path& folder, const Listing
 std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
   constexpr size_t limit = 1'000'000;
   std::vector<CaptionedPicture> pictures;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (!entry.is_regular_file() || !image_format(entry.path())) continue;
-    const fs::path text = fs::path(entry.path()).replace_extension(".txt");
-    if (fs::exists(text)) pictures.push_back({entry.path(), read_text_file(text, limit)});
+  for (const fs::path& entry : entries_of(folder)) {
+    if (!is_file(entry) || !image_format(entry)) continue;
+    const fs::path text = fs::path(entry).replace_extension(".txt");
+    if (is_there(text)) pictures.push_back({entry, read_text_file(text, limit)});
   }
   std::ranges::sort(pictures, {}, &CaptionedPicture::path);
   return pictures;
@@ -68,7 +68,7 @@ std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
 bool lists_captions(const fs::path& folder) { return find_listing(folder) != nullptr; }
 
 std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
-  check(fs::is_directory(folder), "{}: there is no such folder of pictures", printable(folder.string()));
+  check(is_folder(folder), "{}: there is no such folder of pictures", printable(folder.string()));
   const Listing* listing = find_listing(folder);
   auto pictures = listing ? read_listing(folder, *listing) : read_neighbours(folder);
   check(!pictures.empty(),

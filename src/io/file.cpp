@@ -129,6 +129,29 @@ void write_file_atomically(const fs::path& path, const std::function<void(std::F
   }
 }
 
+namespace {
+
+fs::file_status status_of(const fs::path& path) {
+  std::error_code ignored;
+  return fs::status(path, ignored);
+}
+
+}  // namespace
+
+bool is_folder(const fs::path& path) { return fs::is_directory(status_of(path)); }
+bool is_file(const fs::path& path) { return fs::is_regular_file(status_of(path)); }
+bool is_there(const fs::path& path) { return fs::exists(status_of(path)); }
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::error_code problem;
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator at(folder, problem); !problem && at != fs::directory_iterator();
+       at.increment(problem))
+    entries.push_back(at->path());
+  check(!problem, "cannot read {}: {}", printable(folder.string()), reason(problem.value()));
+  return entries;
+}
+
 fs::path path_of_folder(const fs::path& path) {
   return path.has_filename() || !path.has_relative_path() ? path : path.parent_path();
 }

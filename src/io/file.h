@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace linnet {
 
@@ -23,6 +24,15 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
 
 /// A whole text, by write_file_atomically.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
+
+/// Whether there is a folder, a regular file, or anything at all, behind links too. Also no when the system
+/// does not tell (a link to itself, a name too long, a folder that may not be entered): who opens the path
+/// hears why.
+bool is_folder(const std::filesystem::path& path);
+bool is_file(const std::filesystem::path& path);
+bool is_there(const std::filesystem::path& path);
+/// What lies directly in a folder, in no order. Throws Error when that cannot be read.
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);
 
 /// The folder that a path names, without the slashes behind it.
 std::filesystem::path path_of_folder(const std::filesystem::path& path);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 
+#include "io/file.h"
 #include "io/safetensors.h"
 #include "io/text.h"
 
@@ -145,8 +146,8 @@ int64_t shards_in_name(const fs::path& path) {
 // The same of all that are in a folder.
 int64_t shards_in_names(const fs::path& folder) {
   int64_t shards = 0;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const int64_t said = shards_in_name(entry.path());
+  for (const fs::path& entry : entries_of(folder)) {
+    const int64_t said = shards_in_name(entry);
     check(said == 0 || shards == 0 || said == shards,
           "{}: here are latents in {} shards and others in {}: keep only those that belong together",
           printable(folder.string()), std::min(said, shards), std::max(said, shards));
@@ -209,13 +210,13 @@ std::vector<std::string> read_broken_pictures(const fs::path& path) {
 }
 
 bool is_latent_folder(const fs::path& folder) {
-  if (!fs::is_directory(folder)) return false;
-  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
-                     [](const fs::directory_entry& entry) { return shards_in_name(entry.path()) > 0; });
+  if (!is_folder(folder)) return false;
+  return std::ranges::any_of(entries_of(folder),
+                             [](const fs::path& entry) { return shards_in_name(entry) > 0; });
 }
 
 void check_shards_of(const fs::path& folder, int64_t shards) {
-  if (!fs::is_directory(folder)) return;
+  if (!is_folder(folder)) return;
   const int64_t there = shards_in_names(folder);
   check(there == 0 || there == shards,
         "{}: here are latents in {} shards, and not in {}; choose another folder", printable(folder.string()),
@@ -229,7 +230,7 @@ LatentFolder LatentFolder::open(const fs::path& folder) {
   LatentFolder result;
   for (int64_t i = 0; i < shards; ++i) {
     const fs::path path = shard_path(folder, i, shards);
-    check(fs::exists(path), "{}: shard {} of {} is missing; linnet encode goes on where it stopped",
+    check(is_there(path), "{}: shard {} of {} is missing; linnet encode goes on where it stopped",
           printable(folder.string()), i, shards);
     const auto file = SafetensorsFile::open(path);
     const LatentSettings settings = settings_of(file);

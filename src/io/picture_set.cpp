@@ -136,10 +136,10 @@ class Pairing {
 }  // namespace
 
 std::vector<fs::path> class_folders(const fs::path& root) {
-  check(fs::is_directory(root), "{}: there is no such folder of pictures", printable(root.string()));
+  check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   std::set<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(root))
-    if (entry.is_directory()) folders.insert(entry.path());
+  for (const fs::path& entry : entries_of(root))
+    if (is_folder(entry)) folders.insert(entry);
   for (const fs::path& folder : folders)
     check(is_utf8(folder.filename().string()), "{}: this folder's name, which names a class, is not UTF-8",
           printable(folder.string()));
@@ -148,20 +148,20 @@ std::vector<fs::path> class_folders(const fs::path& root) {
 
 std::vector<fs::path> pictures_directly_in(const fs::path& folder) {
   std::set<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && image_format(entry.path())) files.insert(entry.path());
+  for (const fs::path& entry : entries_of(folder))
+    if (image_format(entry) && is_file(entry)) files.insert(entry);
   return {files.begin(), files.end()};
 }
 
 PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, PictureNotes notes) {
-  check(fs::is_directory(root), "{}: there is no such folder of pictures", printable(root.string()));
+  check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   PictureSet result;
   result.root_ = root;
   result.pictures_a_part_ = pictures_a_part;
   result.notes_ = notes;
   std::set<fs::path> tars;
-  for (const auto& entry : fs::directory_iterator(root))
-    if (entry.is_regular_file() && is_tar(entry.path())) tars.insert(entry.path());
+  for (const fs::path& entry : entries_of(root))
+    if (is_tar(entry) && is_file(entry)) tars.insert(entry);
   result.tars_.assign(tars.begin(), tars.end());
   if (!tars.empty()) return result;
   if (notes == PictureNotes::classes)

@@ -15,9 +15,9 @@ namespace fs = std::filesystem;
 constexpr size_t most_model_bytes = size_t{64} << 20;
 
 fs::path model_in(const fs::path& path) {
-  if (!fs::is_directory(path)) return path;
+  if (!is_folder(path)) return path;
   for (const char* place : {"", "tokenizer", "text_encoder"})
-    if (const fs::path file = path / place / "spiece.model"; fs::exists(file)) return file;
+    if (const fs::path file = path / place / "spiece.model"; is_there(file)) return file;
   fail("{}: there is no tokenizer here (spiece.model)", printable(path.string()));
 }
 

@@ -201,7 +201,7 @@ class ShardMaker {
 
 // A shard that is there must be of this very work.
 bool already_there(const fs::path& path, const LatentSettings& settings) {
-  if (!fs::exists(path)) return false;
+  if (!is_there(path)) return false;
   check(agree(read_latent_settings(path), settings),
         "{}: it was encoded from other pictures, by another autoencoder or with other settings; choose another "
         "folder",

@@ -106,7 +106,7 @@ fs::path TextCache::path_of(const std::vector<int64_t>& ids) const {
 }
 
 Tensor TextCache::find(const std::vector<int64_t>& ids, int64_t width) const {
-  if (folder_.empty() || !fs::exists(path_of(ids))) return {};
+  if (folder_.empty() || !is_there(path_of(ids))) return {};
   try {
     const auto file = SafetensorsFile::open(path_of(ids));
     const Tensor states = file.tensor("states");

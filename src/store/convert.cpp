@@ -83,7 +83,7 @@ class NewFolder {
 }  // namespace
 
 void check_absent(const fs::path& path) {
-  if (fs::exists(path)) throw UsageError(fmt::format("{} is there already", printable(path.string())));
+  if (is_there(path)) throw UsageError(fmt::format("{} is there already", printable(path.string())));
 }
 
 Names names_from_name(std::string_view name) {

@@ -106,7 +106,7 @@ void save_t5(const fs::path& folder, T5Encoder& encoder, DType dtype) {
 
 std::unique_ptr<T5Encoder> load_t5(const fs::path& given) {
   const fs::path inside = given / "text_encoder";
-  return load_t5(Weights::open(fs::is_directory(inside) ? inside : given));
+  return load_t5(Weights::open(is_folder(inside) ? inside : given));
 }
 
 std::unique_ptr<T5Encoder> load_t5(const Weights& file) {

@@ -152,7 +152,7 @@ VaeConfig read_vae_config(const Weights& weights) {
 
 std::unique_ptr<Vae> load_vae(const fs::path& given) {
   const fs::path inside = given / "vae";
-  const Weights weights = find_vae_weights(Weights::open(fs::is_directory(inside) ? inside : given));
+  const Weights weights = find_vae_weights(Weights::open(is_folder(inside) ? inside : given));
   auto model = std::make_unique<Vae>(read_vae_config(weights));
   read_parameters(nn::all_parameters(*model), weights);
   nn::freeze(*model);

@@ -4,6 +4,7 @@
 #include <set>
 #include <span>
 
+#include "io/file.h"
 #include "io/text.h"
 #include "ops/int8_linear.h"
 
@@ -22,9 +23,13 @@ constexpr std::array folder_files = {"model.safetensors.index.json",
                                      "pytorch_model.bin"};
 
 fs::path file_in(const fs::path& folder) {
-  for (const fs::path& place : {folder, folder / "transformer"})
+  for (const fs::path& place : {folder, folder / "transformer"}) {
+    std::error_code problem;
+    const bool told = fs::status_known(fs::status(place / ".", problem));
+    check(told, "cannot read {}: {}", printable(place.string()), problem.message());
     for (const char* name : folder_files)
-      if (fs::exists(place / name)) return place / name;
+      if (is_there(place / name)) return place / name;
+  }
   fail("{}: this folder holds no weights that Linnet knows (such as diffusion_pytorch_model.safetensors)",
        printable(folder.string()));
 }
@@ -72,15 +77,17 @@ Weights of_file(const fs::path& path) {
 }  // namespace
 
 Weights Weights::open(const fs::path& given) {
-  const bool folder = fs::is_directory(given);
+  const bool folder = is_folder(given);
   const fs::path path = folder ? file_in(given) : given;
   if (!folder) return of_file(path);
   Weights result = of_file(path);
   result.container_ = fmt::format("folder: {} ({})", printable(path.filename().string()), result.container_);
-  const fs::path own = fs::absolute(path).parent_path();
-  if (const fs::path config = own / "config.json"; fs::exists(config))
+  std::error_code ignored;  // without a current folder the path itself must do
+  const fs::path absolute = fs::absolute(path, ignored);
+  const fs::path own = (absolute.empty() ? path : absolute).parent_path();
+  if (const fs::path config = own / "config.json"; is_there(config))
     result.metadata_.emplace(folder_config_key, read_text_file(config, 1 << 20));
-  if (const fs::path index = own.parent_path() / "model_index.json"; fs::exists(index))
+  if (const fs::path index = own.parent_path() / "model_index.json"; is_there(index))
     result.metadata_.emplace(folder_pipeline_key, read_text_file(index, 1 << 20));
   return result;
 }

@@ -176,6 +176,19 @@ TEST_F(WrongInput, OutputsInOnePlaceAreRefused) {
   EXPECT_TRUE(failed(also({"-o", "d/", "--npz", "d.preview.png", "--preview-every", "1"}), 2, "the same file"));
 }
 
+TEST_F(WrongInput, APathThatLeadsNowhereIsNoFile) {
+  const TemporaryFolder other;
+  const std::string loop = other / "loop";
+  fs::create_symlink("loop", loop);
+  const std::pair<std::string, const char*> places[] = {{loop, "Too many levels of symbolic links"},
+                                                        {std::string(5000, 'x'), "File name too long"}};
+  for (const auto& [path, why] : places) {
+    EXPECT_TRUE(failed(linnet({"info", path}), 1, why));
+    EXPECT_TRUE(failed(linnet({"generate", "-m", path, "-o", "x.png"}), 1, why));
+    EXPECT_TRUE(failed(linnet({"forward", path, path, "-o", "out"}), 1, why));
+  }
+}
+
 TEST_F(WrongInput, AFolderIsNoFile) {
   fs::create_directories(folder_ / "d");
   before_ = listing(folder_.path());

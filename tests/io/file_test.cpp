@@ -242,6 +242,25 @@ TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(WhatIsThere, IsAskedWithoutThrowing) {
+  const TemporaryFolder folder;
+  write_text(folder / "x", "text");
+  fs::create_symlink("loop", folder / "loop");
+  fs::create_symlink("x", folder / "link");
+  EXPECT_TRUE(is_folder(folder.path()));
+  EXPECT_TRUE(is_file(folder / "link"));
+  EXPECT_TRUE(is_there(folder / "x"));
+  for (const fs::path& path : {fs::path(folder / "loop"), fs::path(folder / "none"),
+                               fs::path(std::string(5000, 'x')), fs::path(folder / "x/below"), fs::path()}) {
+    EXPECT_FALSE(is_folder(path));
+    EXPECT_FALSE(is_file(path));
+    EXPECT_FALSE(is_there(path));
+  }
+  EXPECT_EQ(entries_of(folder.path()).size(), 3u);
+  EXPECT_EQ(error_of([&] { entries_of(folder / "loop"); }),
+            "cannot read " + (folder / "loop").string() + ": Too many levels of symbolic links");
+}
+
 TEST(CheckKeeps, RefusesToWriteOverWhatIsRead) {
   const TemporaryFolder folder;
   write_text(folder / "in", "text");

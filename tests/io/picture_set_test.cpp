@@ -54,6 +54,14 @@ TEST_F(PictureSetTest, ClassFoldersAreReadInOrder) {
             (std::vector<std::string>{"a/3.jpg=z:0", "a/empty.png!", "b/1.JPEG=y:1", "b/2.png=x:1"}));
 }
 
+TEST_F(PictureSetTest, LinksThatLeadNowhereAreNoPictures) {
+  write(folder_ / "a/1.png", "x");
+  for (const char* name : {"a/2.png", "3.tar", "b"})
+    fs::create_symlink(fs::path(name).filename(), folder_ / name);
+  EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3), folder_.path()),
+            (std::vector<std::string>{"a/1.png=x:0"}));
+}
+
 TEST_F(PictureSetTest, TarFilesPairPicturesWithClasses) {
   {
     test::TarWriter tar(folder_ / "0.tar");

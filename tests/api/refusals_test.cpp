@@ -1,0 +1,102 @@
+// What the public interface refuses: always with its own errors, and one sentence.
+#include <linnet/linnet.h>
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "io/safetensors.h"
+#include "nn/parameter.h"
+#include "store/model_file.h"
+#include "store/pixart_file.h"
+#include "support/refusal.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_refused;
+
+std::string reference(const std::string& name) {
+  return fmt::format("{}/reference/{}.model.safetensors", LINNET_TEST_DATA, name);
+}
+
+class Refusals : public testing::Test {
+ protected:
+  Refusals() {
+    DiTConfig config;
+    config.input_size = 16;
+    config.patch_size = 4;
+    config.in_channels = 3;
+    config.hidden_size = 32;
+    config.depth = 1;
+    config.num_heads = 2;
+    config.num_classes = 3;
+    DiT dit(config);
+    nn::initialize(dit, 1);
+    save_model(pixels, dit, DType::f32);
+  }
+  // A small PixArt of pixels, for the text encoder of the test data.
+  fs::path pixels_of_texts() const {
+    PixArtConfig config = read_pixart_config(find_pixart_weights(Weights::open(reference("pixart_pipeline"))));
+    config.in_channels = 3;
+    PixArt model(config);
+    nn::initialize(model, 1);
+    save_pixart(folder / "texts.safetensors", model, DType::f32);
+    return folder / "texts.safetensors";
+  }
+
+  TemporaryFolder folder;
+  const fs::path pixels = folder / "model.safetensors";
+};
+
+TEST_F(Refusals, PathsThatLeadNowhereAreErrors) {
+  fs::create_symlink("loop", folder / "loop");
+  const std::pair<fs::path, const char*> places[] = {{folder / "loop", "Too many levels of symbolic links"},
+                                                     {std::string(5000, 'x'), "File name too long"},
+                                                     {folder / "none", "No such file or directory"},
+                                                     {"", "No such file or directory"}};
+  for (const auto& [path, why] : places) {
+    expect_refused(why, [&, path = path] { Model{path}; });
+    expect_refused(why, [&, path = path] { TextModel{path}; });
+  }
+  const fs::path texts = pixels_of_texts(), tokenizer = LINNET_TEST_DATA "/tokenizer", loop = folder / "loop";
+  expect_refused("Too many levels", [&] { TextModel(texts, Precision::f32, {loop, tokenizer, {}}); });
+  expect_refused("Too many levels", [&] { TextModel(texts, Precision::f32, {reference("t5"), loop, {}}); });
+  const std::string latents = reference("dit_softmax");
+  expect_refused("Too many levels", [&] { Model(latents, Precision::f32, loop); });
+}
+
+TEST_F(Refusals, ALinkToItselfInAFolderIsAnError) {
+  fs::create_directory(folder / "model");
+  fs::create_symlink("model.safetensors", folder / "model/model.safetensors");
+  expect_refused("this folder holds no weights", [&] { Model(folder / "model"); });
+}
+
+// Everything is permitted to the superuser, so the child stops being that.
+TEST_F(Refusals, AFolderThatMayNotBeEnteredIsAnError) {
+  fs::create_directory(folder / "shut");
+  fs::copy_file(pixels, folder / "shut/model.safetensors");
+  fs::permissions(folder / "shut", fs::perms::none);
+  fs::permissions(folder.path(), fs::perms::all);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(2);
+    const auto refused = [&](const fs::path& path) {
+      return test::refusal([&] { Model{path}; }).ends_with("Permission denied") &&
+             test::refusal([&] { TextModel{path}; }).ends_with("Permission denied");
+    };
+    ::_exit(refused(folder / "shut") && refused(folder / "shut/model.safetensors") ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  fs::permissions(folder / "shut", fs::perms::owner_all);
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace linnet
