@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/printable.h"
 
 namespace linnet {
 namespace {
@@ -41,11 +42,12 @@ std::vector<fs::path> places() {
 void* load_library() {
   const char* const given = std::getenv(path_variable);
   std::string problems =
-      given && *given ? fmt::format("there is no {}", given) : "it is not where it was looked for";
+      given && *given ? fmt::format("there is no {}", printable(given)) : "it is not where it was looked for";
   for (const fs::path& path : places()) {
-    if (path.has_parent_path() && !fs::exists(path)) continue;
+    std::error_code ignored;
+    if (path.has_parent_path() && !fs::exists(path, ignored)) continue;
     if (void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    problems = dlerror();
+    problems = printable(dlerror(), 1000);
   }
   fail(
       "no GPU can be used: Linnet's library for it, {}, could not be loaded ({}); set {} to its path, or use "
@@ -109,7 +111,7 @@ Device device_from_name(std::string_view name) {
   Device result{Device::Kind::cuda, 0};
   if (name == cuda) return result;
   const auto wrong = [name] {
-    return UsageError(fmt::format("a device is cpu, cuda or cuda:1 and so on, not \"{}\"", name));
+    return UsageError(fmt::format("a device is cpu, cuda or cuda:1 and so on, not \"{}\"", printable(name)));
   };
   if (!name.starts_with("cuda:")) throw wrong();
   const char *begin = name.data() + cuda.size() + 1, *end = name.data() + name.size();

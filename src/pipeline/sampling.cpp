@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/printable.h"
 #include "core/random.h"
 #include "diffusion/recorded.h"
 #include "ops/reduce.h"
@@ -47,7 +48,8 @@ std::string_view name_of(Sampler sampler) { return sampler_names[static_cast<siz
 Sampler sampler_from_name(std::string_view name) {
   for (size_t i = 0; i < sampler_names.size(); ++i)
     if (sampler_names[i] == name) return static_cast<Sampler>(i);
-  throw UsageError(fmt::format("there is no sampler \"{}\"; known: {}", name, fmt::join(sampler_names, ", ")));
+  throw UsageError(
+      fmt::format("there is no sampler \"{}\"; known: {}", printable(name), fmt::join(sampler_names, ", ")));
 }
 
 void check_options(const GenerateOptions& o) {

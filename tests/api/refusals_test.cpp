@@ -21,6 +21,12 @@ namespace {
 namespace fs = std::filesystem;
 using test::expect_refused;
 
+// Expects a UsageError whose sentence holds that part.
+void expect_wrong_use(const std::string& part, const std::function<void()>& body) {
+  expect_refused(part, body);
+  EXPECT_THROW(body(), UsageError) << part;
+}
+
 std::string reference(const std::string& name) {
   return fmt::format("{}/reference/{}.model.safetensors", LINNET_TEST_DATA, name);
 }
@@ -96,6 +102,13 @@ TEST_F(Refusals, AFolderThatMayNotBeEnteredIsAnError) {
   ::waitpid(child, &status, 0);
   fs::permissions(folder / "shut", fs::perms::owner_all);
   EXPECT_EQ(status, 0);
+}
+
+TEST_F(Refusals, NamesAreShownWithoutTheirEscapes) {
+  expect_wrong_use(R"(not "\x1b[2J")", [&] { Model(pixels, Precision::f32, {}, "\x1b[2J"); });
+  Request request;
+  request.sampler = "\x1b[2J";
+  expect_wrong_use(R"(there is no sampler "\x1b[2J")", [&] { Model(pixels).paint(request); });
 }
 
 }  // namespace
