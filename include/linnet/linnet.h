@@ -66,9 +66,12 @@ class Cancelled : public Error {
 /// by turns.
 class Model {
  public:
-  /// A model of any kind that `linnet info` knows; its weights are mapped, not read. A model of latents needs
-  /// the autoencoder that decodes them, a folder or a file; by default the one in the model's folder. Throws
-  /// Error when a file cannot be read or holds no such model, UsageError when the two do not go together.
+  /// A model of classes, DiT or LiT, in any file or folder that `linnet info` knows; a text-to-image model is a
+  /// TextModel. Its weights are mapped, not read: while the model lives, nobody may write over its file or
+  /// shorten it, which ends the process or changes the weights; replacing it by renaming another is safe. A
+  /// model of latents needs the autoencoder that decodes them, a folder or a file; by default the one in the
+  /// model's folder. Throws Error when a file cannot be read or holds no such model, UsageError when it is
+  /// a TextModel's, and when the two do not go together, as an autoencoder and a model of pixels.
   /// device: where it works, "cpu", "cuda" (an Nvidia GPU) or "cuda:1" and so on; all models of a process that
   /// are on a GPU are on the same. Throws Error when there is no such device.
   explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic,
@@ -106,8 +109,9 @@ class TextModel {
   };
 
   /// A pipeline's folder as the Hub has it or `linnet quantize` writes it, or a transformer's file with its
-  /// parts named. Weights are mapped, not read. Throws Error when a file cannot be read or holds no such model,
-  /// UsageError or Error when parts are missing or do not go together. device: as of Model.
+  /// parts named. Weights are mapped, not read: files as of Model. Throws Error when a file cannot be read or
+  /// holds no such model, UsageError or Error when parts are missing or do not go together. device: as of
+  /// Model.
   explicit TextModel(const std::filesystem::path& model, Precision precision = Precision::automatic,
                      const Parts& parts = {}, const std::string& device = "cpu");
   /// The small model that is part of the library. Throws Error if it was built without.
@@ -131,8 +135,10 @@ class TextModel {
   std::unique_ptr<State> state_;
 };
 
-/// How many threads products and kernels use in every paint() that begins from now on, in all models and on
-/// whichever thread; at first, as many as the machine has.
+/// How many threads products and kernels use in every call into the library that begins from now on, in all
+/// models and on whichever thread, 1..1024; 0: as many as the machine has. At first, as many as OpenMP gives
+/// the thread that calls: those of the machine, unless OMP_NUM_THREADS or omp_set_num_threads say otherwise.
+/// The caller's own number for OpenMP is what it was when a call returns. Throws UsageError on other numbers.
 void set_thread_count(int count);
 
 }  // namespace linnet

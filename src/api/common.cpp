@@ -10,26 +10,33 @@
 namespace linnet {
 namespace {
 
-// OpenMP keeps this for each thread that calls it, and whoever embeds this may paint on any.
-std::atomic<int> wanted_threads = 0;  // 0: as many as the machine has
+// OpenMP keeps its number for each thread that calls it, and whoever embeds this may paint on any.
+constexpr int not_said = -1;
+std::atomic<int> wanted_threads = not_said;
 
 }  // namespace
 
 namespace api {
 
-Turn::Turn(const Device& device) {
+Turn::Turn(const Device& device) : callers_threads_(threads()) {
   static std::recursive_mutex gpu_in_use;
   if (device.is_gpu()) lock_ = std::unique_lock(gpu_in_use);
-  if (const int count = wanted_threads; count > 0) set_threads(count);
+  if (const int count = wanted_threads; count != not_said) set_threads(count > 0 ? count : omp_get_num_procs());
 }
+
+Turn::~Turn() { set_threads(callers_threads_); }
 
 std::string_view name_of(Precision precision) {
   constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8", "f16"};
-  return names[static_cast<size_t>(precision)];
+  const auto index = static_cast<size_t>(precision);
+  if (index >= std::size(names)) throw UsageError(fmt::format("there is no precision of number {}", index));
+  return names[index];
 }
 
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device) {
+  if (channels == 3 && !given.empty())
+    throw UsageError("this model paints pixels: the autoencoder has nothing to decode");
   if (channels == 3) return nullptr;
   const bool inside = given.empty() && is_folder(model / "vae");
   if (given.empty() && !inside)
@@ -56,8 +63,8 @@ void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const V
 }  // namespace api
 
 void set_thread_count(int count) {
-  if (count < 1 || count > 1024)
-    throw UsageError(fmt::format("the number of threads lies in 1..1024, not {}", count));
+  if (count < 0 || count > 1024)
+    throw UsageError(fmt::format("the number of threads lies in 0..1024, not {}", count));
   wanted_threads = count;
 }
 

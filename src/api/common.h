@@ -10,24 +10,29 @@
 
 namespace linnet::api {
 
-/// "auto", "f32", "bf16", "int8" or "f16".
+/// "auto", "f32", "bf16", "int8" or "f16". Throws UsageError on others.
 std::string_view name_of(Precision precision);
 
 /// The autoencoder for latents of so many channels, on that device, from the model's folder unless a path is
-/// given; null for pixels. Throws UsageError when there is none.
+/// given; null for pixels. Throws UsageError when there is none, or one is given that has nothing to decode.
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device);
 
 /// Passes steps on, and throws Cancelled when on_step says so.
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);
 
-/// While there is one, this thread paints: with as many threads as set_thread_count() said, and, on a GPU,
-/// which records for one at a time, while no other thread does.
+/// While there is one, this thread works for the library: with as many threads as set_thread_count() said,
+/// which are the caller's number again afterwards, and, on a GPU, which records for one at a time, while no
+/// other thread does.
 class Turn {
  public:
   explicit Turn(const Device& device);
+  ~Turn();
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
 
  private:
+  int callers_threads_;
   std::unique_lock<std::recursive_mutex> lock_;  // on_step may paint too
 };
 

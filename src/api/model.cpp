@@ -5,6 +5,7 @@
 #include "pipeline/memory_plan.h"
 #include "pipeline/paint.h"
 #include "store/model_file.h"
+#include "store/pixart_file.h"
 
 namespace linnet {
 
@@ -23,6 +24,13 @@ LoadedModel ready_to_paint(LoadedModel loaded, Precision precision, const Device
   constexpr int64_t pictures = 16;  // which, with guidance, is eight
   place(*loaded.model, device, pictures);
   return loaded;
+}
+
+LoadedModel load_model_of_classes(const std::filesystem::path& path) {
+  const Weights file = Weights::open(path);
+  if (looks_like_pixart(transformer_weights(file, Choice::ema)))
+    throw UsageError(fmt::format("{}: this is a text-to-image model: use TextModel", file.source()));
+  return load_model(find_model_weights(file, Choice::ema));
 }
 
 PaintRequest translate(const Request& request, const LoadedModel& loaded, const Device& device) {
@@ -49,7 +57,8 @@ Model::Model(const std::filesystem::path& file, Precision precision, const std::
              const std::string& device_name) {
   const Device device = device_from_name(device_name);
   const api::Turn turn(device);
-  state_ = std::make_unique<State>(State{ready_to_paint(load_model(file), precision, device), device});
+  state_ =
+      std::make_unique<State>(State{ready_to_paint(load_model_of_classes(file), precision, device), device});
   const DiT& model = *state_->loaded.model;
   state_->vae = api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
 }

@@ -10,6 +10,8 @@
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
+#include "store/dit_weights.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 
@@ -28,6 +30,8 @@ struct TextModel::State {
 namespace {
 
 std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision, const Device& device) {
+  if (looks_like_dit(find_model_weights(file, Choice::ema)))
+    throw UsageError(fmt::format("{}: this is a model of classes: use Model", file.source()));
   std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
   model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision), device));
   nn::freeze(*model);

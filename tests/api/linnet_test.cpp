@@ -127,6 +127,30 @@ TEST_F(PublicInterface, TheNumberOfThreadsHoldsOnWhicheverThread) {
   EXPECT_EQ(seen, usual);
 }
 
+TEST_F(PublicInterface, TheCallersOwnNumberOfThreadsIsAsBefore) {
+  const int usual = threads();
+  omp_set_num_threads(2);
+  set_thread_count(3);
+  int seen = 0;
+  const Model model(file);
+  EXPECT_EQ(threads(), 2);
+  request.on_step = [&](int step, int) {
+    seen = threads();
+    return step < 2;
+  };
+  EXPECT_THROW(model.paint(request), Cancelled);
+  EXPECT_EQ(seen, 3);
+  EXPECT_EQ(threads(), 2);
+  set_thread_count(0);
+  EXPECT_THROW(model.paint(request), Cancelled);
+  EXPECT_EQ(seen, omp_get_num_procs());
+  EXPECT_EQ(threads(), 2);
+  EXPECT_THROW(set_thread_count(-1), UsageError);
+  EXPECT_THROW(set_thread_count(1025), UsageError);
+  omp_set_num_threads(usual);
+  set_thread_count(usual);
+}
+
 TEST_F(PublicInterface, CanBeCancelledAtAnyStep) {
   int seen = 0;
   request.on_step = [&](int step, int steps) {

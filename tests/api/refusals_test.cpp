@@ -104,6 +104,25 @@ TEST_F(Refusals, AFolderThatMayNotBeEnteredIsAnError) {
   EXPECT_EQ(status, 0);
 }
 
+TEST_F(Refusals, AModelOfTheOtherKindIsNamed) {
+  expect_wrong_use("this is a text-to-image model: use TextModel", [] { Model(reference("pixart_pipeline")); });
+  expect_wrong_use("this is a model of classes: use Model", [&] { TextModel{pixels}; });
+}
+
+TEST_F(Refusals, AnAutoencoderHasNothingToDecodeOfPixels) {
+  expect_wrong_use("this model paints pixels", [&] { Model(pixels, Precision::automatic, "/nowhere"); });
+  const TextModel::Parts parts{reference("t5"), LINNET_TEST_DATA "/tokenizer", "/nowhere"};
+  expect_wrong_use("this model paints pixels",
+                   [&] { TextModel(pixels_of_texts(), Precision::automatic, parts); });
+}
+
+TEST_F(Refusals, ANumberThatIsNoPrecisionIsAWrongUse) {
+  for (const int number : {5, 255})
+    expect_wrong_use(fmt::format("there is no precision of number {}", number),
+                     [&] { Model(pixels, static_cast<Precision>(number)); });
+  expect_wrong_use("there is no precision", [] { TextModel::builtin(static_cast<Precision>(5)); });
+}
+
 TEST_F(Refusals, NamesAreShownWithoutTheirEscapes) {
   expect_wrong_use(R"(not "\x1b[2J")", [&] { Model(pixels, Precision::f32, {}, "\x1b[2J"); });
   Request request;
