@@ -1,5 +1,6 @@
 #include "io/file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <mutex>
@@ -221,6 +222,24 @@ std::string read_text_file(const fs::path& path, size_t limit) {
     text.append(block, static_cast<size_t>(count));
     check_size(text.size());
   }
+}
+
+std::string sample_file(const fs::path& path) {
+  constexpr size_t block = 4096, large = size_t{1} << 20;
+  struct stat status {};
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!file.valid() || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
+  const auto size = static_cast<size_t>(status.st_size);
+  const size_t blocks = size <= block ? 1 : size <= large ? 2 : 16, last = size - std::min(size, block);
+  std::string samples(blocks * block, '\0');
+  size_t read = 0;
+  for (size_t i = 0; i < blocks; ++i) {
+    const size_t at = blocks == 1 ? 0 : last * i / (blocks - 1);
+    const ssize_t count = ::pread(file.get(), samples.data() + read, block, static_cast<off_t>(at));
+    if (count > 0) read += static_cast<size_t>(count);
+  }
+  samples.resize(read);
+  return samples;
 }
 
 namespace {

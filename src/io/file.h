@@ -57,6 +57,10 @@ void write_bytes(std::FILE* file, const void* data, size_t bytes);
 /// The contents of a file of at most limit bytes. Throws Error if it cannot be read or is larger.
 std::string read_text_file(const std::filesystem::path& path, size_t limit);
 
+/// What tells a file from another of its size at little cost: its first and last 4 kB, and of a file beyond 1
+/// MB as much at 14 places between; a small file whole. Empty if it cannot be read.
+std::string sample_file(const std::filesystem::path& path);
+
 /// A regular file's contents, read-only, paged in as they are touched. Replacing the file (as
 /// write_file_atomically does) is harmless, but when another process truncates it in place, the system kills a
 /// process that touches the lost pages (SIGBUS): no reader of mapped files can prevent that.

@@ -31,6 +31,7 @@ std::string to_json(const LatentSettings& settings) {
   if (!settings.text_encoder.empty()) json["text_encoder"] = settings.text_encoder;
   if (!settings.stored.empty()) json["stored"] = settings.stored;
   if (!settings.products.empty()) json["products"] = settings.products;
+  if (!settings.contents.empty()) json["contents"] = settings.contents;
   return json.dump();
 }
 
@@ -52,6 +53,7 @@ LatentSettings settings_of(const SafetensorsFile& file) {
     settings.text_encoder = json.value("text_encoder", std::string());
     settings.stored = json.value("stored", std::string());
     settings.products = json.value("products", std::string());
+    settings.contents = json.value("contents", std::string());
     check(settings.shards > 0 && settings.shards <= 1'000'000 && std::isfinite(settings.scaling_factor) &&
               std::isfinite(settings.shift_factor),
           "{}: what it says of its latents is impossible", file.source());
@@ -168,11 +170,12 @@ void read_values(const Tensor& tensor, int64_t row, std::span<float> values) {
 
 }  // namespace
 
-bool agree(const LatentSettings& stored, const LatentSettings& wanted) {
-  LatentSettings known = stored;
-  if (known.stored.empty()) known.stored = wanted.stored;
-  if (known.products.empty()) known.products = wanted.products;
-  return known == wanted;
+bool agree(const LatentSettings& a, const LatentSettings& b) {
+  LatentSettings known = a;
+  for (std::string LatentSettings::*const setting :
+       {&LatentSettings::stored, &LatentSettings::products, &LatentSettings::contents})
+    if ((a.*setting).empty() || (b.*setting).empty()) known.*setting = b.*setting;
+  return known == b;
 }
 
 fs::path shard_path(const fs::path& folder, int64_t shard, int64_t shards) {
@@ -237,7 +240,7 @@ LatentFolder LatentFolder::open(const fs::path& folder) {
     check(settings.shards == shards, "{}: it says that it is one of {} shards, and its name says {}",
           file.source(), settings.shards, shards);
     if (i == 0) result.settings_ = settings;
-    check(settings == result.settings_, "{}: it was encoded otherwise than {}", file.source(),
+    check(agree(settings, result.settings_), "{}: it was encoded otherwise than {}", file.source(),
           printable(shard_path({}, 0, shards).string()));
     result.add(read_shard(file, result.settings_), file.source());
   }

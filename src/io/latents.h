@@ -25,12 +25,14 @@ struct LatentSettings {
   std::string text_encoder = {};  ///< fingerprint of its weights and what cut the texts; empty: there are none
   std::string stored = {};        ///< type of the latents, "f16" or "f32"; empty: not said
   std::string products = {};      ///< type of the autoencoder's products; empty: not said
+  std::string contents = {};      ///< fingerprint of what is in the data set's files; empty: not said
 
   bool operator==(const LatentSettings&) const = default;
 };
 
-/// Whether latents that are there are those that are wanted; what they do not say of their types is right.
-bool agree(const LatentSettings& stored, const LatentSettings& wanted);
+/// Whether latents of both may be of one encoding: what one does not say, as older ones do not of all, agrees
+/// with anything.
+bool agree(const LatentSettings& a, const LatentSettings& b);
 
 /// Pictures of one size: tensors (n, c, h, w) of f16 or f32. The mirrored ones undefined without.
 struct LatentGroup {

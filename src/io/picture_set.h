@@ -44,6 +44,9 @@ class PictureSet {
   /// Of the files' names, sizes, classes and texts, the classes' names, and how they are parted: tells whether
   /// a set is the same as before.
   std::string fingerprint() const;
+  /// Of the files' contents, by samples of each (sample_file): tells a set from one whose files have other
+  /// contents of the same size, wherever it was copied to.
+  std::string contents_fingerprint() const;
 
   using OnPicture = std::function<void(StoredPicture picture)>;
   using OnBroken = std::function<void(const std::string& name, const std::string& why)>;

@@ -231,7 +231,8 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 options.buckets,
                                 options.text_encoder,
                                 std::string(name_of(options.stored)),
-                                ops::name_of_products(vae.product_dtype(), options.device)};
+                                ops::name_of_products(vae.product_dtype(), options.device),
+                                pictures.contents_fingerprint()};
   check_shards_of(folder, settings.shards);
   EncodeResult result;
   result.shards = settings.shards;

@@ -88,6 +88,19 @@ TEST_F(Latents, TheirTypesComeBack) {
   EXPECT_EQ(read_latent_settings(path(0, 1)), settings_);
 }
 
+// As in a folder that an older version began.
+TEST_F(Latents, ShardsThatSayLessGoWithThoseThatSayMore) {
+  write(0, 2);
+  settings_.contents = "0123";
+  settings_.products = "bf16";
+  write(1, 2);
+  EXPECT_EQ(LatentFolder::open(folder_.path()).count(), 2);
+  write(0, 2);
+  settings_.contents = "4567";
+  write(1, 2);
+  EXPECT_NE(refusal().find("it was encoded otherwise than"), std::string::npos) << refusal();
+}
+
 TEST_F(Latents, ATypeThatIsNotSaidAgreesWithAny) {
   LatentSettings wanted = settings_;
   wanted.stored = "f16";

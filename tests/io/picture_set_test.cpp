@@ -166,6 +166,31 @@ TEST_F(PictureSetTest, TheFingerprintSeesNamesAndSizes) {
   EXPECT_NE(longer, PictureSet::open(folder_.path(), 3).fingerprint());
 }
 
+TEST_F(PictureSetTest, TheFingerprintOfContentsSeesThemAndNothingElse) {
+  const auto print = [&] { return PictureSet::open(folder_ / "set", 3).contents_fingerprint(); };
+  write(folder_ / "set/a/1.png", std::string(100'000, 'x'));
+  write(folder_ / "set/a/2.png", "");
+  const std::string before = print();
+  fs::rename(folder_ / "set/a/1.png", folder_ / "set/a/0.png");  // names are in the other fingerprint
+  fs::last_write_time(folder_ / "set/a/0.png", fs::file_time_type());
+  EXPECT_EQ(print(), before);
+  for (const size_t place : {0, 5, 99'999}) {
+    std::string other(100'000, 'x');
+    other[place] = 'y';
+    write(folder_ / "set/a/0.png", other);
+    EXPECT_NE(print(), before) << place;
+  }
+}
+
+TEST_F(PictureSetTest, TheFingerprintOfContentsSeesWithinTarFiles) {
+  const auto print = [&](char inside) {
+    test::TarWriter(folder_ / "0.tar").add("a.png", std::string(2'000'000, inside));
+    return PictureSet::open(folder_.path(), 3).contents_fingerprint();
+  };
+  EXPECT_EQ(print('x'), print('x'));
+  EXPECT_NE(print('x'), print('y'));
+}
+
 TEST_F(PictureSetTest, TheFingerprintSeesClassesButNotWhereLinksLead) {
   const fs::path set = folder_ / "set";
   const auto print = [&] { return PictureSet::open(set, 3).fingerprint(); };

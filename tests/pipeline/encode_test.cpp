@@ -137,6 +137,30 @@ TEST_F(Encode, ReadsTarFiles) {
   EXPECT_EQ(LatentFolder::open(folder_ / "latents").label(0), 12);
 }
 
+TEST_F(Encode, APictureThatChangedInItsSizeIsAnotherPicture) {
+  encode("latents");
+  const fs::path picture = *fs::directory_iterator(folder_ / "pictures/red-star");
+  std::string bytes = contents(picture);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  std::ofstream(picture, std::ios::binary) << bytes;
+  test::expect_refused("it was encoded from other pictures", [&] { encode("latents"); });
+}
+
+TEST_F(Encode, LatentsThatSayNothingOfContentsAreAccepted) {
+  encode("latents");
+  const fs::path first = shard_path(folder_ / "latents", 0, 4);
+  LatentSettings before = read_latent_settings(first);
+  EXPECT_FALSE(before.contents.empty());
+  before.contents = "";
+  const auto shard = SafetensorsFile::open(first);
+  LatentShard same{{{shard.tensor("mean"), shard.tensor("logvar"), {}, {}}}, shard.tensor("labels")};
+  same.class_names = pictures().class_names();
+  write_latent_shard(first, same, before);
+  fs::remove(shard_path(folder_ / "latents", 2, 4));
+  EXPECT_EQ(encode("latents").written, 1);
+  EXPECT_EQ(LatentFolder::open(folder_ / "latents").count(), 64);
+}
+
 TEST_F(Encode, AFolderOfOtherLatentsIsRefused) {
   encode("latents");
   options_.flip = true;
