@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "core/naming.h"
 #include "core/parallel.h"
+#include "core/printable.h"
 #include "io/resize.h"
 
 namespace linnet {
@@ -34,9 +36,11 @@ int64_t read_pictures(const std::vector<fs::path>& paths, int64_t size,
       for (int64_t i = begin; i < end; ++i)
         images[static_cast<size_t>(i)] = read_image(paths[static_cast<size_t>(first + i)]);
     });
-    for (Image& image : images) {
+    for (size_t i = 0; i < images.size(); ++i) {
+      Image& image = images[i];
       if (image.width == size && image.height == size) continue;
-      image = center_crop(image, size);
+      const fs::path& path = paths[static_cast<size_t>(first) + i];
+      image = naming(printable(path.string()), [&] { return center_crop(image, size); });
       ++resized;
     }
     on_batch(first, to_tensor(images));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/naming.h"
 #include "pipeline/text_encoding.h"
 
 namespace linnet {
@@ -65,29 +66,17 @@ Tensor floats(const SafetensorsFile& input, const std::string& name) {
   return x.to(DType::f32);
 }
 
-// What does not fit is the file's fault.
-template <class F>
-auto of_file(const SafetensorsFile& input, F f) {
-  try {
-    return f();
-  } catch (const OutOfMemory&) {
-    throw;
-  } catch (const Error& error) {
-    fail("{}: {}", input.source(), error.what());
-  }
-}
-
 }  // namespace
 
 NamedTensors encode_file(const Vae& vae, const SafetensorsFile& input, const Device& device) {
   const Tensor sample = floats(input, "sample").to(device);
-  const LatentMoments moments = of_file(input, [&] { return vae.encode(sample); });
+  const LatentMoments moments = naming(input.source(), [&] { return vae.encode(sample); });
   return {{"mean", moments.mean.host()}, {"logvar", moments.logvar.host()}};
 }
 
 NamedTensors decode_file(const Vae& vae, const SafetensorsFile& input, const Device& device) {
   const Tensor latent = floats(input, "latent").to(device);
-  return {{"sample", of_file(input, [&] { return vae.decode(latent); }).host()}};
+  return {{"sample", naming(input.source(), [&] { return vae.decode(latent); }).host()}};
 }
 
 namespace {
@@ -124,7 +113,7 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
     kept.emplace_back(row, row + length);
     row += tokens;
   }
-  TextStates texts = of_file(input, [&] { return encode_texts(encoder, kept, &forget_mapped_pages); });
+  TextStates texts = naming(input.source(), [&] { return encode_texts(encoder, kept, &forget_mapped_pages); });
   texts.states = texts.states.host();
   Tensor result = Tensor::zeros({ids.size(0), tokens, width});
   for (int64_t i = 0; i < texts.count(); ++i)
@@ -135,7 +124,7 @@ NamedTensors text_file(const T5Encoder& encoder, const SafetensorsFile& input) {
 
 NamedTensors inception_file(const Inception& inception, const SafetensorsFile& input, const Device& device) {
   const Tensor sample = floats(input, "sample").to(device);
-  const Inception::Features seen = of_file(input, [&] { return inception.features(sample); });
+  const Inception::Features seen = naming(input.source(), [&] { return inception.features(sample); });
   return {{"64", seen.first.host()},        {"192", seen.second.host()},
           {"768", seen.third.host()},       {"2048", seen.pool.host()},
           {"spatial", seen.spatial.host()}, {"probabilities", inception.probabilities(seen.pool).host()}};
@@ -181,7 +170,7 @@ Tensor forward_file(const PixArt& model, const SafetensorsFile& input, const Dev
   const int64_t n = x.shape().rank() == 4 ? x.size(0) : 0;
   const Tensor t = n > 0 ? timesteps(n, input) : Tensor::full({0}, 0);
   const TextStates text = n > 0 ? texts(model.config(), n, input) : TextStates{{}, {0}};
-  return of_file(input, [&] { return model.forward(x.to(device), t, text); }).host();
+  return naming(input.source(), [&] { return model.forward(x.to(device), t, text); }).host();
 }
 
 }  // namespace linnet

@@ -144,13 +144,6 @@ std::optional<std::string> Weights::prefix_before(std::string_view name) const {
   return std::nullopt;
 }
 
-void Weights::rethrow_naming_source(const Error& error) const {
-  const std::string_view sentence = error.what();
-  const bool of_the_machine = dynamic_cast<const OutOfMemory*>(&error) != nullptr;
-  if (of_the_machine || sentence.starts_with(source_ + ": ")) throw;
-  fail("{}: {}", source_, sentence);
-}
-
 Weights with_float_matrices(const Weights& weights) {
   Weights result = weights.empty_like();
   std::set<std::string> scales;

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/error.h"
+#include "core/naming.h"
 #include "io/safetensors.h"
 #include "io/torch_file.h"
 
@@ -76,11 +76,7 @@ class Weights {
   /// not name it.
   template <class F>
   auto naming_source(F f) const {
-    try {
-      return f();
-    } catch (const Error& error) {
-      rethrow_naming_source(error);
-    }
+    return naming(source_, f);
   }
 
   /// Throws Error when the name is taken.
@@ -88,7 +84,6 @@ class Weights {
 
  private:
   friend Weights part_of(const Weights& all, std::string_view prefix);
-  [[noreturn]] void rethrow_naming_source(const Error& error) const;  // in a handler
 
   std::string source_, container_, part_;
   std::map<std::string, std::string> metadata_;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/naming.h"
 #include "core/parallel.h"
+#include "core/printable.h"
 #include "core/random.h"
 #include "io/image.h"
 #include "io/resize.h"
@@ -83,7 +85,8 @@ const std::vector<int64_t>& DrawnData::order(int64_t epoch) const {
 }
 
 void read_pixels(const std::filesystem::path& path, int64_t size, bool flipped, std::span<float> values) {
-  Image image = center_crop(read_image(path), size);
+  const Image whole = read_image(path);
+  Image image = naming(printable(path.string()), [&] { return center_crop(whole, size); });
   if (flipped) image = flip_horizontal(image);
   const Tensor tensor = to_tensor({&image, 1});
   std::copy_n(tensor.data<float>(), tensor.numel(), values.data());

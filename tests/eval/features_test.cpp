@@ -6,6 +6,7 @@
 #include <fstream>
 #include <limits>
 
+#include "io/image.h"
 #include "io/safetensors.h"
 #include "io/shapes.h"
 #include "support/temporary_folder.h"
@@ -54,6 +55,12 @@ TEST_F(Features, OfEveryPictureAreCounted) {
   EXPECT_EQ(found.features.size(), 8);
   EXPECT_EQ(found.resized, 0);
   EXPECT_EQ(last, 64);
+}
+
+TEST_F(Features, APictureThatCannotBeScaledIsNamed) {
+  write_image(folder_ / "shapes/thin.png", {3000, 1, std::vector<uint8_t>(9000)});
+  expect_refused(folder_ / "shapes/thin.png: a picture cannot be resized to 48000 x 16 pixels",
+                 [&] { folder_statistics(classifier(), folder_ / "shapes", {}); });
 }
 
 TEST_F(Features, PicturesOfAnotherSizeAreScaled) {

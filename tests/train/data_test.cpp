@@ -6,6 +6,7 @@
 #include <fstream>
 #include <set>
 
+#include "io/image.h"
 #include "io/latents.h"
 #include "io/shapes.h"
 #include "support/refusal.h"
@@ -74,6 +75,16 @@ TEST_F(FolderData, TimestepsAreUniformOrLogitNormal) {
   EXPECT_NEAR(mean(*open_data(config({"train.timesteps=logit_normal", "train.timesteps_mean=-1.0",
                                       "train.timesteps_deviation=0.5"}))),
               280, 15);
+}
+
+TEST_F(FolderData, APictureThatCannotBeScaledIsNamed) {
+  const auto path = folder.path() / "shapes/red-star/thin.png";
+  write_image(path, {3000, 1, std::vector<uint8_t>(9000)});
+  const auto data = open_data(config());
+  const std::string sentence = test::refusal([&] {
+    for (int64_t step = 0; step < 5; ++step) data->batch(step);
+  });
+  EXPECT_EQ(sentence, path.string() + ": a picture cannot be resized to 48000 x 16 pixels");
 }
 
 TEST_F(FolderData, ClassesAreNamedByTheirFolders) {
