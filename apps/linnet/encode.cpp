@@ -90,6 +90,7 @@ void run(const Options& options) {
   encode.stored = stored_type(options.stored);
   encode.batch = options.batch;
   if (options.shard < 1) throw UsageError(fmt::format("{} pictures in a shard are impossible", options.shard));
+  check_folder_writable(options.output);
   encode.device = open_device(options.device);
   const DType dtype = options.dtype == "auto" ? ops::fastest_wide_product_dtype(encode.device)
                                               : ops::product_dtype_from_name(options.dtype, encode.device);

@@ -170,6 +170,29 @@ void check_writable(const fs::path& path) {
   check(problem == 0, "cannot write {}: {}", printable(path.string()), reason(problem));
 }
 
+void check_folder_writable(const fs::path& folder) {
+  const std::string name = printable(folder.string());
+  check(!folder.empty(), "cannot make the folder \"\": it has no name");
+  fs::path there = path_of_folder(folder);
+  std::error_code problem;
+  while (!fs::exists(fs::symlink_status(there, problem)) && there.has_relative_path()) {
+    there = there.parent_path();
+    if (there.empty()) there = ".";
+  }
+  const std::string above = there == path_of_folder(folder) ? "it" : printable(there.string());
+  const fs::file_status status = fs::status(there, problem);
+  check(fs::status_known(status), "cannot make the folder {}: {}", name, reason(problem.value()));
+  check(fs::is_directory(status), "cannot make the folder {}: {} is not a folder", name, above);
+  const int denied = ::access(there.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
+  check(denied == 0, "cannot write into the folder {}: {}", name, reason(denied));
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code problem;
+  fs::create_directories(path_of_folder(folder), problem);
+  check(!problem, "cannot make the folder {}: {}", printable(folder.string()), reason(problem.value()));
+}
+
 void check_keeps_until_done(const fs::path& output, const fs::path& input) {
   std::error_code ignored;
   if (fs::equivalent(partial_of(final_target(output)), input, ignored))

@@ -41,6 +41,12 @@ std::filesystem::path path_of_folder(const std::filesystem::path& path);
 /// folder, or its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);
 
+/// The same of a folder that files are to be written into, and that is made if need be: throws Error when it,
+/// or the first folder above it that is there, is none or may not be written to.
+void check_folder_writable(const std::filesystem::path& folder);
+/// Makes it, with those above it. Throws Error.
+void make_folder(const std::filesystem::path& folder);
+
 /// Says before long work that write_file_atomically(output) would destroy what is read: throws UsageError when
 /// output, or the partial file that it is written as, is the file input, also by way of links.
 void check_keeps(const std::filesystem::path& output, const std::filesystem::path& input);

@@ -236,7 +236,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
   check_shards_of(folder, settings.shards);
   EncodeResult result;
   result.shards = settings.shards;
-  fs::create_directories(folder);
+  make_folder(folder);
   int64_t handled = 0, now = 0;  // pictures of the shards before, and those of them that this run made
   for (int64_t part = 0; part < settings.shards; ++part) {
     const fs::path path = shard_path(folder, part, settings.shards);

@@ -78,7 +78,12 @@ TEST_F(EncodeCommand, WrongUsesAreRefused) {
   EXPECT_TRUE(failed(encode({"-o", "l", "--dtype", "int8"}), 2, "8 bits"));
   EXPECT_TRUE(failed(linnet({"encode", "none", "--vae", "vae", "-o", "l"}), 1, "none"));
   EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "none", "-o", "l"}), 1, "none"));
-  EXPECT_TRUE(failed(encode({"-o", "vae/config.json"}), 1, "vae/config.json"));
+  const std::pair<const char*, const char*> outputs[] = {
+      {"vae/config.json", "cannot make the folder vae/config.json: it is not a folder"},
+      {"vae/config.json/l", "cannot make the folder vae/config.json/l: vae/config.json is not a folder"},
+      {"", "it has no name"}};
+  for (const auto& [output, why] : outputs)  // before the autoencoder is looked for
+    EXPECT_TRUE(failed(linnet({"encode", "pictures", "--vae", "none", "-o", output}), 1, why)) << output;
   EXPECT_FALSE(fs::exists(folder_ / "l"));
 }
 

@@ -242,6 +242,30 @@ TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(CheckFolderWritable, SaysWhatIsInTheWay) {
+  const TemporaryFolder folder;
+  write_text(folder / "file", "text");
+  fs::create_symlink("loop", folder / "loop");
+  const auto refused = [&](const fs::path& path) { return error_of([&] { check_folder_writable(path); }); };
+  for (const char* name : {"", "new", "new/", "new/newer"}) EXPECT_EQ(refused(folder / name), "(no error)");
+  EXPECT_EQ(refused("new/newer"), "(no error)");
+  const std::string cannot = "cannot make the folder ", root = folder.path().string();
+  EXPECT_EQ(refused(""), cannot + "\"\": it has no name");
+  EXPECT_EQ(refused(folder / "file"), cannot + root + "/file: it is not a folder");
+  EXPECT_EQ(refused(folder / "file/new"), cannot + root + "/file/new: " + root + "/file is not a folder");
+  EXPECT_EQ(refused(folder / "loop"), cannot + root + "/loop: Too many levels of symbolic links");
+  EXPECT_EQ(error_of([&] { make_folder(folder / "file/new"); }), cannot + root + "/file/new: Not a directory");
+  make_folder(folder / "new/newer/");
+  EXPECT_TRUE(is_folder(folder / "new/newer"));
+  fs::permissions(folder.path(), fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_exec);
+  const int status = in_child([&] {
+    if (::geteuid() == 0 && ::setuid(65534) != 0) return 2;
+    return refused(folder / "other/new").ends_with("/other/new: Permission denied") ? 0 : 1;
+  });
+  fs::permissions(folder.path(), fs::perms::owner_all);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(WhatIsThere, IsAskedWithoutThrowing) {
   const TemporaryFolder folder;
   write_text(folder / "x", "text");
