@@ -184,8 +184,10 @@ void show_classes(const Weights& model, const std::string& text) {
 
 void show_weights(const Weights& file, const Options& options) {
   const Weights model = find_model_weights(file, choice_from_name(options.weights));
+  const bool of_texts = looks_like_pixart(model);
+  check(!options.classes || !of_texts, "{}: this is a model of texts; it has no classes", file.source());
   if (options.classes) return show_classes(model, *options.classes);
-  if (looks_like_pixart(model)) {
+  if (of_texts) {
     show_text_to_image(file, find_pixart_weights(file, choice_from_name(options.weights)));
   } else if (holds_t5(file)) {
     show_text_encoder(file);

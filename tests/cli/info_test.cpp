@@ -38,6 +38,13 @@ TEST(Info, SaysWhatATextToImageModelAddsToItsAttention) {
   EXPECT_FALSE(says(run({"info", data_file("reference/pixart_lit.model.safetensors")}), "attention  "));
 }
 
+TEST(Info, FindsNoClassesInAModelOfTexts) {
+  for (const std::string& model :
+       {data_file("reference/pixart_lit.model.safetensors"), std::string("builtin-text")})
+    EXPECT_TRUE(
+        failed(run({"info", model, "--classes", "star"}), 1, "this is a model of texts; it has no classes"));
+}
+
 TEST(Info, DescribesAPictureThatSaysNothing) {
   const Result result = run({"info", data_file("images/tiny.png")});
   EXPECT_TRUE(succeeded(result));
