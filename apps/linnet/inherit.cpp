@@ -91,6 +91,9 @@ void inherit_texts(const Options& options, const Weights& teacher) {
 }
 
 void run(const Options& options) {
+  for (const auto& [name, heads] :
+       {std::pair{"--heads", options.heads}, std::pair{"--cross-heads", options.text.cross_heads}})
+    if (heads < 0) throw UsageError(fmt::format("{} is at least 0, not {}", name, heads));
   check_writable(options.output);
   check_keeps_model(options.output, options.from);
   const nn::Mixer mixer = nn::mixer_from_name(options.mixer);

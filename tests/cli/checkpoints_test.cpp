@@ -101,6 +101,10 @@ TEST(InheritVerb, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--also", "x", "-o", lit}), 2, "names no projections"));
   EXPECT_TRUE(
       failed(run({"inherit", "--from", teacher, "--heads", "3", "-o", lit}), 2, "num_heads must divide"));
+  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--heads", "-1", "-o", lit}), 2,
+                     "--heads is at least 0, not -1"));
+  EXPECT_TRUE(failed(run({"inherit", "--from", teacher, "--texts", "--cross-heads", "-1", "-o", lit}), 2,
+                     "--cross-heads is at least 0, not -1"));
   EXPECT_TRUE(
       failed(run({"inherit", "--from", teacher, "--mixer", "mamba", "-o", lit}), 2, "softmax, linear, lit"));
   EXPECT_TRUE(
