@@ -124,6 +124,7 @@ void prepare_outputs(const OutputOptions& options) {
 PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode)
     : options_(options), job_(job), decode_(std::move(decode)), seen_(static_cast<size_t>(job.count)) {
   check_pictures_places();
+  check_texts_fit();
   if (!options.latents.empty())
     latents_ = Tensor::empty({job.count, job.sample[0], job.sample[1], job.sample[2]});
 }
@@ -140,6 +141,13 @@ void PictureWriter::check_pictures_places() const {
         throw UsageError(
             fmt::format("{} is the name of picture {}: choose another", printable(other, 4096), i + 1));
   }
+}
+
+void PictureWriter::check_texts_fit() const {
+  if (options_.output.empty()) return;
+  if (options_.grid) return check_text_fits(options_.output, job_.sheet_text());
+  if (image_format(path_of(0)) != ImageFormat::jpeg) return;  // others hold any, and there may be a million
+  for (int64_t i = 0; i < job_.count; ++i) check_text_fits(path_of(i), job_.text_of(i));
 }
 
 void PictureWriter::check_what_is_there() {

@@ -53,7 +53,8 @@ class PictureWriter {
  public:
   /// A sample (1, c, h, w) as the picture (1, 3, height, width) that it means; none: it is one.
   using Decode = std::function<Tensor(const Tensor& sample)>;
-  /// All must outlive this. Throws UsageError when a picture would take the place of another output.
+  /// All must outlive this. Throws UsageError when a picture would take the place of another output, and
+  /// Error when its text does not fit into a file of its format.
   PictureWriter(const OutputOptions& options, const PictureJob& job, Decode decode);
 
   /// Throws Error when a picture is there that was painted otherwise: to be asked before what takes long.
@@ -76,6 +77,7 @@ class PictureWriter {
 
  private:
   void check_pictures_places() const;
+  void check_texts_fit() const;
   std::filesystem::path path_of(int64_t picture) const;
   bool is_ours(int64_t first, int64_t batch) const { return first / batch % share_.count == share_.index; }
   bool is_there(int64_t picture);

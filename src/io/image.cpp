@@ -125,6 +125,10 @@ ImageNotes read_image_notes(std::span<const std::byte> bytes, const std::string&
                                                 : read_webp_text(bytes, name)};
 }
 
+void check_text_fits(const std::filesystem::path& path, const ImageText& text) {
+  if (image_format(path) == ImageFormat::jpeg) check_jpeg_text(text, path.string());
+}
+
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text,
                  std::optional<int> quality) {
   const std::string name = path.string();

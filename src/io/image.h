@@ -55,6 +55,10 @@ using ImageText = std::map<std::string, std::string>;
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text = {},
                  std::optional<int> quality = {});
 
+/// Says before long work what would stop write_image() after it: throws Error when the format that the name
+/// says cannot hold the text, as JPEG, which holds less than 64 kB.
+void check_text_fits(const std::filesystem::path& path, const ImageText& text);
+
 /// A PNG as bytes, for who does not want a file.
 std::string png_bytes(const Image& image);
 

@@ -33,6 +33,8 @@ struct ImageToWrite {
   std::optional<int> quality;
   const std::string& name;
 };
+/// Throws Error when a JPEG cannot hold it.
+void check_jpeg_text(const ImageText& text, const std::string& name);
 void write_png(std::FILE* file, const ImageToWrite& what);
 void write_jpeg(std::FILE* file, const ImageToWrite& what);
 void write_webp(std::FILE* file, const ImageToWrite& what);

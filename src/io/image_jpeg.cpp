@@ -151,6 +151,15 @@ void write_all(Encoder& encoder, std::FILE* file, const Image& image, int qualit
   jpeg_finish_compress(&encoder.info);
 }
 
+// The text as a marker holds it; empty for none.
+std::string exif_for(const ImageText& text, const std::string& name) {
+  if (text.empty()) return {};
+  std::string exif = std::string(exif_start) + make_exif(comment_of(text));
+  check(exif.size() <= most_marker_bytes, "cannot write {}: a JPEG cannot hold {} bytes of text", name,
+        exif.size());
+  return exif;
+}
+
 }  // namespace
 
 DecodedImage read_jpeg(std::span<const std::byte> bytes, const std::string& name) {
@@ -172,11 +181,10 @@ ImageText read_jpeg_text(std::span<const std::byte> bytes, const std::string& na
   return text_of(exif_of(decoder).comment);
 }
 
+void check_jpeg_text(const ImageText& text, const std::string& name) { (void)exif_for(text, name); }
+
 void write_jpeg(std::FILE* file, const ImageToWrite& what) {
-  std::string exif;
-  if (!what.text.empty()) exif = std::string(exif_start) + make_exif(comment_of(what.text));
-  check(exif.size() <= most_marker_bytes, "cannot write {}: a JPEG cannot hold {} bytes of text", what.name,
-        exif.size());
+  const std::string exif = exif_for(what.text, what.name);
   Encoder encoder;
   const bool whole =
       guarded(encoder.failure, [&] { write_all(encoder, file, what.image, what.quality.value_or(95), exif); });

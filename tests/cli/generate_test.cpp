@@ -8,6 +8,7 @@
 #include "cli/small_model.h"
 #include "io/image.h"
 #include "io/safetensors.h"
+#include "store/model_file.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -156,6 +157,28 @@ TEST_F(Generate, ZerosBeforeANumberMeanNothing) {
   EXPECT_EQ(files().size(), 9u);
   EXPECT_TRUE(succeeded(run({"generate", "-m", model_, "--steps", "010", "-o", "b.png"}, {folder_.path()})));
   EXPECT_EQ(read_image_notes(folder_ / "b.png").text.at("steps"), "10");
+}
+
+TEST_F(Generate, ATextThatAJpegCannotHoldIsSaidBeforePainting) {
+  DiTConfig config = small_config();
+  config.num_classes = 3;
+  DiT model(config);
+  draw_all(model);
+  const std::string name(70'000, 'x');
+  save_model(folder_ / "long.safetensors", model, DType::f32,
+             {{"linnet.classes", fmt::format(R"(["a","{}","c"])", name)}});
+  const auto paint = [&](const Arguments& more) {
+    Arguments all = {"generate", "-m", "long.safetensors", "--steps", "1", "-o"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all, {folder_.path()});
+  };
+  for (const Arguments& output :
+       {Arguments{"p.jpg", "-c", "0,1", "--latents-out", "l"}, Arguments{"s.jpg", "-c", "0,1", "--grid"},
+        Arguments{"d/", "--format", "jpg", "-n", "3"}})
+    EXPECT_TRUE(failed(paint(output), 1, "a JPEG cannot hold 70")) << output[0];
+  EXPECT_EQ(files(), (std::vector<std::string>{"d", "long.safetensors"}));
+  EXPECT_TRUE(succeeded(paint({"p.jpg", "-c", "0"})));
+  EXPECT_TRUE(succeeded(paint({"p.png", "-c", "1"})));
 }
 
 TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
