@@ -23,8 +23,15 @@ constexpr size_t page = 2 * mib;
 
 size_t reserved = 0, most_reserved = 0;  // of all segments, and how much they may be (0: all that there is)
 
+// The last segment that was asked for, and whether the limit, not the card, has no room for it.
+struct Asked {
+  size_t bytes = 0;
+  bool beyond_limit = false;
+} asked;
+
 void* obtain(size_t bytes) {
-  if (most_reserved > 0 && reserved + bytes > most_reserved) return nullptr;
+  asked = {bytes, most_reserved > 0 && reserved + bytes > most_reserved};
+  if (asked.beyond_limit) return nullptr;
   void* const segment = obtain_segment(bytes);
   if (segment != nullptr) reserved += bytes;
   return segment;
@@ -90,15 +97,26 @@ Pools& pools() {
   return *instance;
 }
 
-std::string mebibytes(size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / mib); }
+std::string in_units(size_t bytes) {
+  constexpr size_t kib = 1024;
+  if (bytes < kib) return fmt::format("{} bytes", bytes);
+  if (bytes < mib) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / kib);
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / mib);
+}
 
-[[noreturn]] void out_of_memory(size_t wanted, size_t in_use) {
-  auto [free, total] = room();
-  if (most_reserved > 0) total = std::min(total, most_reserved);
+// Of a limit, which only painting has, memory that is cached counts as taken: it is, in pieces too small.
+[[noreturn]] void out_of_memory(size_t in_use) {
+  if (asked.beyond_limit)
+    throw OutOfMemory(fmt::format(
+        "the GPU is out of memory: {} more wanted, {} in use and {} free of the {} that --memory allows; more "
+        "of it helps, and fewer pictures at once take less",
+        in_units(asked.bytes), in_units(reserved), in_units(most_reserved - std::min(most_reserved, reserved)),
+        in_units(most_reserved)));
+  const auto [free, total] = room();
   throw OutOfMemory(fmt::format(
       "the GPU is out of memory: {} more wanted, {} in use and {} free of {}; fewer pictures at once take "
       "less, and so does train.checkpointing in training",
-      mebibytes(wanted), mebibytes(in_use), mebibytes(free), mebibytes(total)));
+      in_units(asked.bytes), in_units(in_use), in_units(free), in_units(total)));
 }
 
 void delete_if_empty(Pool* pool) {
@@ -120,7 +138,7 @@ void* take_block(size_t bytes) {
     all.shared.release_cached();
     block = pool.take(size);
   }
-  if (block == nullptr) out_of_memory(size, all.in_use);
+  if (block == nullptr) out_of_memory(all.in_use);
   if (all.active != nullptr) all.special.emplace(block, all.active);
   all.in_use += size;
   all.peak = std::max(all.peak, all.in_use);

@@ -128,6 +128,9 @@ TEST_F(GpuGenerate, WhatDoesNotFitIsOneSentenceAndNoFile) {
                               generate({"../model", "a star", "-o", "p.png"})};
   for (const Arguments& arguments : wanted)
     EXPECT_TRUE(failed(on_gpu(with(arguments, {"--memory", "100K"})), 1, "the GPU is out of memory: "));
+  EXPECT_TRUE(failed(on_gpu(with(wanted[0], {"--memory", "100K"})), 1,
+                     "2.0 MiB more wanted, 0 bytes in use and 100.0 KiB free of the 100.0 KiB that --memory "
+                     "allows; more of it helps, and fewer pictures at once take less"));
   EXPECT_TRUE(listing(folder_ / "cuda").empty());
 }
 

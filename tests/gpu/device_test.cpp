@@ -46,7 +46,9 @@ TEST(GpuMemory, WhatALimitHasNoRoomForIsASentence) {
       Tensor::empty(large, DType::f32, the_gpu);
       ADD_FAILURE() << "there was room";
     } catch (const OutOfMemory& error) {
-      EXPECT_NE(std::string(error.what()).find("the GPU is out of memory"), std::string::npos) << error.what();
+      const std::string sentence = error.what();
+      EXPECT_TRUE(sentence.starts_with("the GPU is out of memory: 256.0 MiB more wanted, ")) << sentence;
+      EXPECT_NE(sentence.find("that --memory allows"), std::string::npos) << sentence;
     }
     api.limit(0);
   }
