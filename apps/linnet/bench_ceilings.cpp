@@ -12,6 +12,7 @@
 #include "bench_random.h"
 #include "core/parallel.h"
 #include "ops/matmul.h"
+#include "ops/onednn.h"
 
 namespace linnet::app {
 namespace {
@@ -73,6 +74,18 @@ struct MatmulCeiling::State {
   dnnl::matmul primitive;
   memory a, b, c;
   Tensor left, right, result;  // of a GPU
+
+  void prepare(int64_t rows, int64_t in, int64_t out, const Types& types) {
+    const auto any = memory::format_tag::any;
+    const auto chosen =
+        descriptor(engine, {{rows, in}, types.a, any}, {{in, out}, types.b, any}, {{rows, out}, types.c, any});
+    primitive = dnnl::matmul(chosen);
+    a = memory(chosen.src_desc(), engine);
+    b = memory(chosen.weights_desc(), engine);
+    c = memory(chosen.dst_desc(), engine);
+    fill(stream, a, rows, in, types.a);
+    fill(stream, b, in, out, types.b);
+  }
 };
 
 MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
@@ -86,16 +99,7 @@ MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
     s.result = Tensor::empty({rows_, out_}, dtype_, bench_device());
     return;
   }
-  const Types types = types_of(dtype);
-  const auto any = memory::format_tag::any;
-  const auto chosen =
-      descriptor(s.engine, {{rows, in}, types.a, any}, {{in, out}, types.b, any}, {{rows, out}, types.c, any});
-  s.primitive = dnnl::matmul(chosen);
-  s.a = memory(chosen.src_desc(), s.engine);
-  s.b = memory(chosen.weights_desc(), s.engine);
-  s.c = memory(chosen.dst_desc(), s.engine);
-  fill(s.stream, s.a, rows, in, types.a);
-  fill(s.stream, s.b, in, out, types.b);
+  ops::onednn::translated([&] { s.prepare(rows, in, out, types_of(dtype)); });
 }
 
 Work MatmulCeiling::work(double least) const {
@@ -106,8 +110,10 @@ Work MatmulCeiling::work(double least) const {
                 },
             .least = least};
   const auto run = [s = state_] {
-    s->primitive.execute(s->stream, {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}});
-    s->stream.wait();
+    ops::onednn::translated([&] {
+      s->primitive.execute(s->stream, {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}});
+      s->stream.wait();
+    });
   };
   return {.run = run, .least = least};
 }

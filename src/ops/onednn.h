@@ -41,7 +41,7 @@ auto translated(const Work& work) {
 }
 
 inline memory wrap(const memory::desc& desc, const void* data) {
-  return {desc, engine(), const_cast<void*>(data)};
+  return translated([&] { return memory(desc, engine(), const_cast<void*>(data)); });
 }
 
 /// Of what products are made of: throws Error on anything but f32 and bf16.

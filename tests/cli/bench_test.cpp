@@ -1,8 +1,11 @@
 // linnet bench refuses what is wrong with one sentence, before anything is measured; and what it reports of a
 // GPU.
+#include <sys/resource.h>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/gpu.h"
+#include "support/sanitizers.h"
 
 namespace linnet::test {
 namespace {
@@ -28,6 +31,19 @@ TEST(Bench, ImpossibleShapesAreRefused) {
   expect_refused({"attention", "--width", "100"}, 2, "no published model is 100 wide");
   expect_refused({"vae", "--size", "100"}, 2, "the autoencoder takes pictures whose side is a multiple of 8");
   expect_refused({"vae", "--memory", "4T"}, 2, "an amount of memory is a number such as");
+}
+
+TEST(Bench, TooLargeABatchIsOutOfMemory) {
+  if (with_address_sanitizer || with_thread_sanitizer) GTEST_SKIP() << "sanitizers take more addresses";
+  const auto limited = [] {
+    const rlimit limit{6'000'000'000, 6'000'000'000};
+    ::setrlimit(RLIMIT_AS, &limit);
+  };
+  for (const char* dtype : {"f32", "int8"})
+    EXPECT_TRUE(failed(run({"bench", "model", "--model", "LiT-S/2", "--batch", "65536", "--dtype", dtype},
+                           {.in_child = limited}),
+                       1, "out of memory"))
+        << dtype;
 }
 
 TEST(Bench, WhatAVerbDoesNotDoOnAGpuIsRefused) {

@@ -22,6 +22,13 @@ TEST(OneDnn, SaysWhatItRefuses) {
             0u);
 }
 
+// Also before any work: what a view's own memory is missing for, or what has no layout yet.
+TEST(OneDnn, SaysThatAViewCannotBeMade) {
+  const memory::desc open({2, 2}, memory::data_type::f32, memory::format_tag::any);
+  float values[4] = {};
+  EXPECT_EQ(error_of([&] { onednn::wrap(open, values); }).find("oneDNN cannot do on this processor"), 0u);
+}
+
 TEST(OneDnn, LetsOtherErrorsPass) {
   EXPECT_EQ(error_of([] { onednn::translated([] { fail("stop"); }); }), "stop");
 }
