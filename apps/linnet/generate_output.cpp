@@ -204,11 +204,17 @@ void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progres
   }
 }
 
+void PictureWriter::write_sheet() const {
+  ImageText text = job_.sheet_text();
+  text["columns"] = std::to_string(options_.columns);
+  text["scale"] = std::to_string(options_.scale);
+  write_image(options_.output,
+              contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
+              text, options_.quality);
+}
+
 void PictureWriter::finish() {
-  if (options_.grid && !options_.output.empty())
-    write_image(options_.output,
-                contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-                job_.sheet_text(), options_.quality);
+  if (options_.grid && !options_.output.empty()) write_sheet();
   if (latents_.defined()) write_safetensors(options_.latents, {{"latents", latents_}}, job_.sheet_text());
   if (!options_.npz.empty()) write_npz();
 }

@@ -40,7 +40,7 @@ void show_picture(const std::string& path) {
       text.erase(entry);
     }
   for (const auto& [key, value] : text) show(printable(key), printable(value, 2000));
-  if (!again.empty()) show("again", printable(again, 4000));
+  if (!again.empty()) show("again", again);
 }
 
 // How many numbers are learned, of which types: "3.54 M in f32 (14.2 MB)".

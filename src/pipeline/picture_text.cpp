@@ -1,7 +1,9 @@
 #include "pipeline/picture_text.h"
 
 #include <algorithm>
+#include <charconv>
 
+#include "io/text.h"
 #include "ops/matmul.h"
 #include "pipeline/classes.h"
 
@@ -62,14 +64,43 @@ bool harmless(char c) {
          std::string_view("-_./+,:=").find(c) != std::string_view::npos;
 }
 
+// As bash reads $'...', in which printable()'s escapes mean what they replace.
+std::string quoted_with_escapes(const std::string& value) {
+  std::string result;
+  for (const char c : value) {
+    if (c == '\'' || c == '\\') result += '\\';
+    result += c;
+  }
+  return fmt::format("$'{}'", printable(result, std::string::npos));
+}
+
 std::string quoted(const std::string& value) {
   if (!value.empty() && std::ranges::all_of(value, harmless)) return value;
+  if (printable(value, std::string::npos) != value) return quoted_with_escapes(value);
   std::string result;
   for (const char c : value) {
     if (c == '\'') result += "'\\'";  // out of the quotes, the quote itself, and in again
     result += c;
   }
   return fmt::format("'{}'", result);
+}
+
+// "prompt", or "prompt-0001" and so on in the order of their numbers, of which the ten thousandth has more
+// digits.
+std::vector<std::string> prompts_of(const ImageText& text) {
+  constexpr std::string_view start = "prompt";
+  std::vector<std::pair<size_t, std::string>> numbered;
+  for (const auto& [key, value] : text) {
+    if (key != start && !key.starts_with("prompt-")) continue;
+    size_t number = 0;
+    const std::string_view digits = std::string_view(key).substr(std::min(start.size() + 1, key.size()));
+    std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    numbered.emplace_back(number, value);
+  }
+  std::ranges::stable_sort(numbered, {}, &std::pair<size_t, std::string>::first);
+  std::vector<std::string> prompts;
+  for (auto& [number, prompt] : numbered) prompts.push_back(std::move(prompt));
+  return prompts;
 }
 
 }  // namespace
@@ -137,6 +168,8 @@ std::string command_of(const ImageText& text) {
                                                          {"class", "--class"},
                                                          {"classes", "--class"},
                                                          {"count", "-n"},
+                                                         {"columns", "--columns"},
+                                                         {"scale", "--scale"},
                                                          {"seed", "--seed"},
                                                          {"steps", "--steps"},
                                                          {"cfg", "--cfg"},
@@ -154,10 +187,9 @@ std::string command_of(const ImageText& text) {
   const bool sheet = text.contains("count");
   std::string prompts;
   bool like_options = false;
-  for (const auto& [key, value] : text) {
-    if (!key.starts_with("prompt")) continue;
-    prompts += " " + quoted(value);
-    like_options = like_options || value.starts_with('-');
+  for (const std::string& prompt : prompts_of(text)) {
+    prompts += " " + quoted(prompt);
+    like_options = like_options || prompt.starts_with('-');
   }
   if (!like_options) command += prompts;
   for (const auto& [key, option] : options) {

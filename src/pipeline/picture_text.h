@@ -40,7 +40,8 @@ ImageText picture_text(const PictureOrigin& origin, const TextOrigin& told, cons
 ImageText sheet_text(const PictureOrigin& origin, const TextOrigin& told, const TextPaintRequest& request,
                      const PixArtConfig& config, DType dtype);
 
-/// The command that paints the picture again, quoted for a shell; empty if the entries are not Linnet's.
+/// The command that paints the picture again, quoted for bash as one printable line; empty if the entries are
+/// not Linnet's.
 std::string command_of(const ImageText& text);
 
 }  // namespace linnet

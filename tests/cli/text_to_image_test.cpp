@@ -125,6 +125,27 @@ TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
   EXPECT_NE(bytes("a.png"), bytes("c.png"));
 }
 
+// As a user pastes it: the command that info shows, in bash.
+TEST_F(TextToImage, TheCommandThatInfoShowsPaintsTheSameBytes) {
+  const auto painted_again = [&](const std::string& name) {
+    const std::string info = run({"info", name}, {folder_.path()}).out;
+    const size_t at = info.find("linnet generate");
+    EXPECT_NE(at, std::string::npos) << info;
+    std::ofstream(folder_ / "again.sh") << "linnet() { " LINNET_COMMAND " \"$@\"; }\n"
+                                        << info.substr(at) << "\n";
+    const std::string script = fmt::format("cd {} && bash again.sh > /dev/null", folder_.path().string());
+    EXPECT_EQ(std::system(script.c_str()), 0) << info;
+    return bytes("out.png");
+  };
+  ASSERT_TRUE(succeeded(generate({"two stars\n\tit's \\n", "-o", "a.png"})));
+  EXPECT_EQ(painted_again("a.png"), bytes("a.png"));
+  ASSERT_TRUE(succeeded(generate({std::string(5000, 'a'), "-o", "b.png"})));
+  EXPECT_EQ(painted_again("b.png"), bytes("b.png"));
+  ASSERT_TRUE(succeeded(
+      generate({"a star", "a moon", "-n", "5", "--grid", "--columns", "3", "--scale", "2", "-o", "c.png"})));
+  EXPECT_EQ(painted_again("c.png"), bytes("c.png"));
+}
+
 TEST_F(TextToImage, ATextThatLooksLikeAnOptionIsSaidBehindThem) {
   ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", "-n"}, {folder_.path()})));
   EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), "-n");

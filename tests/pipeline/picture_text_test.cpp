@@ -40,6 +40,29 @@ TEST(ImageText, TheCommandIsQuotedForAShell) {
   EXPECT_EQ(command, "linnet generate --class 'it'\\''s; rm -rf $HOME' --seed 7 -o out.png");
 }
 
+TEST(ImageText, WhatMovesTheCursorIsQuotedAsBashReadsIt) {
+  const auto command_with = [](const std::string& prompt) {
+    return command_of({{"Software", "linnet 1"}, {"prompt", prompt}});
+  };
+  EXPECT_EQ(command_with("a star\nit's \\n\t\x1b[2J"),
+            R"(linnet generate $'a star\nit\'s \\n\t\x1b[2J' -o out.png)");
+  EXPECT_EQ(command_with("a\u202eb"), R"(linnet generate $'a\xe2\x80\xaeb' -o out.png)");
+  EXPECT_EQ(command_with("ein Bär \\n"), R"(linnet generate 'ein Bär \n' -o out.png)");
+}
+
+TEST(ImageText, PromptsAreAskedForInTheOrderOfTheirNumbers) {
+  const std::string command = command_of({{"Software", "linnet 1"},
+                                          {"prompt-0002", "b"},
+                                          {"prompt-9999", "c"},
+                                          {"prompt-10000", "d"},
+                                          {"prompt-100000", "e"},
+                                          {"prompt-0001", "a"},
+                                          {"count", "5"},
+                                          {"columns", "3"},
+                                          {"scale", "2"}});
+  EXPECT_EQ(command, "linnet generate a b c d e -n 5 --columns 3 --scale 2 --grid -o out.png");
+}
+
 TEST(ImageText, TheAutoencoderIsAskedForAgain) {
   const DiT model(test::tiny_dit());
   PictureOrigin origin{"linnet 1", "m", "f", ""};
