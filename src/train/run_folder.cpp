@@ -19,11 +19,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view config_mark =
     "# The configuration of a run as it was used, written by linnet train.\n";
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
-
 bool was_written_by_a_run(const fs::path& config) {
   std::ifstream file(config, std::ios::binary);
   std::string beginning(config_mark.size(), '\0');
