@@ -73,9 +73,8 @@ struct alignas(16) Slot {
 // knows what had come so far when its products began.
 struct Warp : Barrier {
   static constexpr int most_groups = 4;
-  Witness shown{Witness::Of::a_new_one}, seen{Witness::Of::a_new_one};
-  std::array<Witness, most_groups> readers{Witness{Witness::Of::a_new_one}, Witness{Witness::Of::a_new_one},
-                                           Witness{Witness::Of::a_new_one}, Witness{Witness::Of::a_new_one}};
+  Witness shown, seen;
+  std::array<Witness, most_groups> readers;
 };
 
 struct Block {
@@ -211,9 +210,10 @@ void run_block() {
 // Which of the blocks that run at once a kernel's block is: so that those at any distance, also a power of two,
 // may run at once.
 size_t worker_of(size_t number) {
-  size_t sum = 0;
-  for (; number > 0; number /= blocks_at_once + (blocks_at_once == 1)) sum += number;
-  return sum % blocks_at_once;
+  if constexpr (blocks_at_once == 1) return 0;
+  size_t digits = 0;  // their sum
+  for (; number > 0; number /= blocks_at_once) digits += number % blocks_at_once;
+  return digits % blocks_at_once;
 }
 
 // Memory of just so many bytes; what a block finds there is never what it wants.

@@ -35,23 +35,22 @@ extern "C" void linnet_switch_fiber(void** save, void* to);
 namespace linnet::cuda::emulation {
 
 #ifdef LINNET_FIND_RACES
-Witness::Witness(Of what)
-    : context_(what == Of::a_new_one ? __tsan_create_fiber(0) : __tsan_get_current_fiber()),
-      own_(what == Of::a_new_one) {}
+Witness::Witness() : context_(__tsan_create_fiber(0)), own_(true) {}
+Witness::Witness(OfThisThread) : context_(__tsan_get_current_fiber()) {}
 Witness::~Witness() {
   if (own_) __tsan_destroy_fiber(context_);
 }
 void Witness::take_over() const { __tsan_switch_to_fiber(context_, __tsan_switch_to_fiber_no_sync); }
 #else
-Witness::Witness(Of) {}
+Witness::Witness() = default;
+Witness::Witness(OfThisThread) {}
 Witness::~Witness() = default;
 void Witness::take_over() const {}
 #endif
 
 Fiber::Fiber()
-    : own_stack_(std::make_unique<char[]>(stack_bytes)), stack_(own_stack_.get()), bytes_(stack_bytes),
-      witness_(Witness::Of::a_new_one) {}
-Fiber::Fiber(Witness::Of what) : witness_(what) {}
+    : own_stack_(std::make_unique<char[]>(stack_bytes)), stack_(own_stack_.get()), bytes_(stack_bytes) {}
+Fiber::Fiber(Witness::OfThisThread which) : witness_(which) {}
 
 void Fiber::prepare(void (*main)()) {
   char* const end = own_stack_.get() + stack_bytes;

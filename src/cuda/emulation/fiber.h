@@ -24,8 +24,9 @@ inline void come_after(void*) {}
 /// To the thread sanitizer, one who does and sees things in an order of its own. Without it, nothing.
 class Witness {
  public:
-  enum class Of { a_new_one, this_thread };
-  explicit Witness(Of);
+  Witness();
+  struct OfThisThread {};
+  explicit Witness(OfThisThread);
   ~Witness();
   Witness(const Witness&) = delete;
   Witness& operator=(const Witness&) = delete;
@@ -54,7 +55,7 @@ class Fiber {
   const Witness& witness() const { return witness_; }
 
  protected:
-  explicit Fiber(Witness::Of);
+  explicit Fiber(Witness::OfThisThread);
   friend void arrive(Fiber* thread);
 
   std::unique_ptr<char[]> own_stack_;
@@ -66,7 +67,7 @@ class Fiber {
 
 /// A thread of the system, from which fibers are switched to.
 struct Thread : Fiber {
-  Thread() : Fiber(Witness::Of::this_thread) {}
+  Thread() : Fiber(Witness::OfThisThread()) {}
 };
 
 /// First in a fiber's main(): `thread` if it comes from that.
