@@ -74,26 +74,20 @@ class Run {
     if (is_due(config_.output.log_every) || !trainer_.device().is_gpu()) log();
     if (is_due(config_.output.save_every)) save();
     if (is_due(config_.output.sample_every) && callbacks_.on_sample) callbacks_.on_sample(trainer_);
-    is_stopped_ = is_stop_wanted();
+    is_stopped_ = callbacks_.stop_requested && callbacks_.stop_requested();
   }
 
   bool is_due(int64_t every) const {
     const int64_t step = trainer_.steps_done();
     return every > 0 && (step % every == 0 || step == config_.train.steps);
   }
-  bool is_stop_wanted() const { return callbacks_.stop_requested && callbacks_.stop_requested(); }
 
   void log() {
     const StepMetrics m = pending_.read();
     const double elapsed = seconds_since(start_), rate = static_cast<double>(m.step - first_) / elapsed;
     if (is_due(config_.output.log_every)) metrics_.add(m, elapsed);
-    if (!callbacks_.on_step) return;
-    // Who reads what is told may have ended of the very Ctrl-C that stops the run, which is saved all the same.
-    try {
+    if (callbacks_.on_step)
       callbacks_.on_step(m, rate, static_cast<double>(config_.train.steps - m.step) / rate);
-    } catch (const std::exception&) {
-      if (!is_stop_wanted()) throw;
-    }
   }
 
   void save() {
