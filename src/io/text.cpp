@@ -1,5 +1,7 @@
 #include "io/text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <clocale>
 #include <cwctype>
