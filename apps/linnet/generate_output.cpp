@@ -17,7 +17,7 @@ namespace linnet::app {
 namespace fs = std::filesystem;
 
 bool OutputOptions::to_folder() const {
-  return output.ends_with('/') || (!image_format(output) && fs::is_directory(output));
+  return output.ends_with('/') || (!image_format(output) && is_folder(output));
 }
 
 std::string OutputOptions::extension() const {
@@ -80,7 +80,7 @@ void check_preview_place(const OutputOptions& options) {
   if (!options.preview_every) return;
   const fs::path file = options.preview_file();
   check_writable(file);
-  if (fs::exists(file) && !is_own_preview(file))
+  if (is_there(file) && !is_own_preview(file))
     throw UsageError(
         fmt::format("{} is there already, where --preview-every would write, and is no preview: "
                     "move it, or choose another output",
@@ -107,9 +107,7 @@ void prepare_outputs(const OutputOptions& options) {
       throw UsageError(
           "--latents-out keeps what one run samples, and a folder may take several: give a file with -o");
     if (!options.npz.empty()) check_writable(options.npz);
-    std::error_code problem;
-    fs::create_directories(options.output, problem);
-    check(!problem, "cannot make the folder {}: {}", printable(options.output), problem.message());
+    make_folder(options.output);
     check_preview_place(options);
     check_places_differ(options);
     return check_writable(fs::path(options.output) / ("000000" + options.extension()));
@@ -173,7 +171,7 @@ bool PictureWriter::is_there(int64_t picture) {
   const auto index = static_cast<size_t>(picture);
   if (seen_[index]) return true;
   const fs::path path = path_of(picture);
-  if (!fs::exists(path)) return false;
+  if (!linnet::is_there(path)) return false;
   check(read_image_notes(path).text == job_.text_of(picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
@@ -222,7 +220,7 @@ void PictureWriter::finish() {
 // Of processes that share the work, the last to end finds all pictures there.
 void PictureWriter::write_npz() const {
   for (int64_t i = 0; i < job_.count; ++i)
-    if (!fs::exists(path_of(i))) return;
+    if (!linnet::is_there(path_of(i))) return;
   const Image first = read_image(path_of(0));
   write_npz_pictures(options_.npz, job_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {
     const Image image = read_image(path_of(i));
@@ -239,7 +237,7 @@ std::string PictureWriter::what_was_written() const {
     if (!options_.grid && job_.count > 1) files += " to " + path_of(job_.count - 1).filename().string();
   }
   for (const std::string& other : {options_.latents, options_.npz})
-    if (!other.empty() && fs::exists(other)) files += (files.empty() ? "" : ", ") + other;
+    if (!other.empty() && linnet::is_there(other)) files += (files.empty() ? "" : ", ") + other;
   return printable(files, 4096);
 }
 

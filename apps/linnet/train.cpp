@@ -7,6 +7,7 @@
 #include "bench_report.h"
 #include "device_argument.h"
 #include "interrupt.h"
+#include "io/file.h"
 #include "io/sheet.h"
 #include "io/text.h"
 #include "model_argument.h"
@@ -104,7 +105,7 @@ void write_samples(Trainer& trainer, const TrainConfig& config) {
   for (int64_t i = 0; i < pictures.size(0); ++i)
     images.push_back(to_image(pictures.rows(i, i + 1).reshape(each)));
   const std::filesystem::path dir = std::filesystem::path(config.output.dir) / "samples";
-  std::filesystem::create_directories(dir);
+  make_folder(dir);
   write_image(dir / fmt::format("step-{:07}.png", trainer.steps_done()), contact_sheet(images, 8, 4, 0));
 }
 
@@ -133,7 +134,7 @@ std::string describe(const ModelConfig& model) {
 // A run goes on as the configuration says now, which need not be as it began.
 void say_what_changed(const TrainConfig& config) {
   const std::filesystem::path checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
-  if (!std::filesystem::exists(checkpoint)) return;
+  if (!is_there(checkpoint)) return;
   for (const std::string& change : changed_settings(open_checkpoint(checkpoint).toml, config.toml))
     fmt::print("otherwise than before: {}\n", printable(change));
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/parallel.h"
+#include "core/printable.h"
 #include "io/file.h"
 #include "io/shapes.h"
 
@@ -31,12 +32,8 @@ std::string caption_line(const Scene& scene, int64_t index) {
 }
 
 void make_class_folders(const std::filesystem::path& dir, int64_t count) {
-  std::error_code problem;
-  for (int64_t i = 0; i < std::min<int64_t>(count, shapes_class_count); ++i) {
-    const auto folder = dir / class_names()[static_cast<size_t>(i)];
-    std::filesystem::create_directories(folder, problem);
-    check(!problem, "cannot make {}: {}", folder.string(), problem.message());
-  }
+  for (int64_t i = 0; i < std::min<int64_t>(count, shapes_class_count); ++i)
+    make_folder(dir / class_names()[static_cast<size_t>(i)]);
 }
 
 }  // namespace
@@ -45,17 +42,12 @@ void prepare_data_set(const std::filesystem::path& dir, int64_t count, int64_t s
   if (count <= 0) throw UsageError(fmt::format("a data set of {} pictures cannot be made", count));
   if (size < 16 || size > 2048)
     throw UsageError(fmt::format("pictures are 16 to 2048 pixels wide, not {}", size));
-  std::error_code problem;
-  const auto status = std::filesystem::status(dir, problem);
-  if (std::filesystem::exists(status)) {
-    if (!std::filesystem::is_directory(status))
-      throw UsageError(fmt::format("{} is not a folder", dir.string()));
-    const bool empty = std::filesystem::is_empty(dir, problem);
-    check(!problem, "cannot read {}: {}", dir.string(), problem.message());
-    if (!empty) throw UsageError(fmt::format("{} is not empty; choose a new folder", dir.string()));
+  if (is_there(dir)) {
+    if (!is_folder(dir)) throw UsageError(fmt::format("{} is not a folder", printable(dir.string())));
+    if (!entries_of(dir).empty())
+      throw UsageError(fmt::format("{} is not empty; choose a new folder", printable(dir.string())));
   }
-  std::filesystem::create_directories(dir, problem);
-  check(!problem, "cannot make {}: {}", dir.string(), problem.message());
+  make_folder(dir);
 }
 
 void write_data_set(const std::filesystem::path& dir, int64_t count, int64_t size, uint64_t seed,

@@ -89,10 +89,7 @@ std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std:
 
 TextCache::TextCache(fs::path folder, std::string encoder)
     : folder_(std::move(folder)), encoder_(std::move(encoder)) {
-  if (folder_.empty()) return;
-  std::error_code problem;
-  fs::create_directories(folder_, problem);
-  check(!problem, "cannot make the folder {}: {}", folder_.string(), problem.message());
+  if (!folder_.empty()) make_folder(folder_);
 }
 
 fs::path TextCache::path_of(const std::vector<int64_t>& ids) const {

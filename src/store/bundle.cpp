@@ -34,9 +34,7 @@ class NewBundle {
 
   /// Where a file of a part is written.
   fs::path file(const char* part, const char* name) const {
-    std::error_code problem;
-    fs::create_directories(partial_ / part, problem);
-    check(!problem, "cannot make the folder {}: {}", printable(partial_.string()), problem.message());
+    make_folder(partial_ / part);
     return partial_ / part / name;
   }
   fs::path index() const { return partial_ / "model_index.json"; }

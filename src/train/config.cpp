@@ -8,6 +8,7 @@
 #include <sstream>
 #include <type_traits>
 
+#include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
 #include "train/checkpoint.h"
@@ -275,7 +276,7 @@ void check_tables(const toml::table& root) {
 // The model that the run's weights are of, if it starts from any.
 std::optional<ModelConfig> model_to_start_from(const TrainConfig& config, bool resume) {
   const auto checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
-  if (resume && std::filesystem::exists(checkpoint)) return open_checkpoint(checkpoint).model;
+  if (resume && is_there(checkpoint)) return open_checkpoint(checkpoint).model;
   if (!config.train.init.empty()) return read_model_config_of_either(open_file_or_builtin(config.train.init));
   return std::nullopt;
 }
@@ -335,7 +336,7 @@ Settings settings_in(const std::string& text) {
 
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path);
-  if (!file || std::filesystem::is_directory(path))
+  if (!file || is_folder(path))
     throw UsageError(fmt::format("{}: this configuration cannot be read", path.string()));
   std::ostringstream text;
   text << file.rdbuf();

@@ -101,13 +101,11 @@ void RunFolder::lock() {
 
 void RunFolder::begin(int64_t step) {
   const fs::path dir = config_.output.dir;
-  std::error_code error;
-  fs::create_directories(dir, error);
-  check(!error, "{}: the folder cannot be made ({})", dir.string(), error.message());
+  make_folder(dir);
   if (!lock_) lock();
   write_text_file(dir / "config.toml", std::string(config_mark) + config_.toml + "\n");
   if (config_.trains_text_encoder()) {
-    fs::create_directories(dir / "tokenizer");
+    make_folder(dir / "tokenizer");
     write_text_file(dir / "tokenizer" / "spiece.model", read_tokenizer_file(config_.text.tokenizer));
   }
   keep_metrics_until(dir / "metrics.jsonl", step);

@@ -1,5 +1,6 @@
 #include "train/trainee.h"
 
+#include "io/file.h"
 #include "nn/product_type.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
@@ -69,7 +70,7 @@ DType TextTrainee::product_dtype_from_name(std::string_view name, const Device& 
 
 void TextTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {
   if (encoder_) {
-    fs::create_directories(folder / "text_encoder");
+    make_folder(folder / "text_encoder");
     save_t5(folder / "text_encoder", *encoder_, DType::f32);
   }
   save_pixart(folder / "model.safetensors", *model_, DType::f32, metadata);
