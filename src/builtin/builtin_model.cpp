@@ -22,9 +22,6 @@ SafetensorsFile file_of(std::span<const std::byte> bytes, const char* name) {
 
 }  // namespace
 
-bool has_builtin_model() { return linnet_builtin_model_size > 0; }
-bool has_builtin_text_model() { return linnet_builtin_transformer_size > 0; }
-
 SafetensorsFile builtin_model() {
   return file_of(contents(linnet_builtin_model, linnet_builtin_model_size), "builtin");
 }

@@ -9,10 +9,6 @@
 
 namespace linnet {
 
-/// False if the program was built without it.
-bool has_builtin_model();
-bool has_builtin_text_model();
-
 /// All throw Error if the program was built without the model.
 SafetensorsFile builtin_model();
 SafetensorsFile builtin_transformer();
