@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/file.h"
+#include "io/file_lock.h"
 #include "io/text.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
@@ -16,18 +17,27 @@ namespace fs = std::filesystem;
 
 constexpr const char* diffusers_file = "diffusion_pytorch_model.safetensors";
 
-// Becomes the wanted folder when all is written; gone if it is not.
+// Becomes the wanted folder when all is written; gone if it is not. A file that is locked tells it from a
+// folder of somebody's: what one that was killed has left is taken over.
 class NewBundle {
  public:
   explicit NewBundle(const fs::path& path)
       : path_(path_of_folder(path)), partial_(path_.string() + ".partial") {
-    std::error_code problem;
     check_absent(path_);
-    fs::remove_all(partial_, problem);
+    const fs::path lock = partial_ / "quantize.lock";
+    if (is_there(partial_) && !is_there(lock))
+      throw UsageError(
+          fmt::format("cannot write {0}: it is made as {1} first, which is there already; move {1}, or "
+                      "choose another name",
+                      printable(path_.string()), printable(partial_.string())));
+    make_folder(partial_);
+    lock_ = FileLock::take(lock);
+    if (!lock_) throw UsageError(fmt::format("another process is writing {}", printable(path_.string())));
+    for (const fs::path& left : entries_of(partial_))
+      if (left != lock) remove(left);
   }
   ~NewBundle() {
-    std::error_code ignored;
-    fs::remove_all(partial_, ignored);
+    if (!finished_) remove(partial_);
   }
   NewBundle(const NewBundle&) = delete;
   NewBundle& operator=(const NewBundle&) = delete;
@@ -38,14 +48,23 @@ class NewBundle {
     return partial_ / part / name;
   }
   fs::path index() const { return partial_ / "model_index.json"; }
-  void finish() const {
+  void finish() {
+    lock_.reset();
     std::error_code problem;
     fs::rename(partial_, path_, problem);
     check(!problem, "cannot write {}: {}", printable(path_.string()), problem.message());
+    finished_ = true;
   }
 
  private:
+  static void remove(const fs::path& path) {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+
   fs::path path_, partial_;
+  std::unique_ptr<FileLock> lock_;
+  bool finished_ = false;
 };
 
 Weights in_type(const Weights& weights, DType dtype, MayBeIn8Bits may_be) {
@@ -112,7 +131,7 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
     if (on_bytes) on_bytes(item.name, done, all);
     done += item.bytes();
   };
-  const NewBundle bundle(folder);
+  NewBundle bundle(folder);
   save_weights(bundle.file("transformer", diffusers_file), small_transformer, {{config_key, to_json(config)}},
                count);
   save_weights(bundle.file("text_encoder", "model.safetensors"), small_encoder, {}, count);
