@@ -147,12 +147,15 @@ void say_what_follows(const TrainConfig& config) {
              in_millions(nn::count_parameters(*probe)), billion_macs(config.model),
              describe_products(training_product_dtype(config.train), device));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
-    fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
-               printable(distil.teacher),
-               describe(read_model_config_of_either(open_file_or_builtin(distil.teacher))), distil.precision,
-               distil.noise, distil.variance);
-  fmt::print("{} steps of {} pictures; output in {}, saved every {} steps\n", config.train.steps,
-             config.train.batch, config.output.dir, config.output.save_every);
+    fmt::print(
+        "learns from {}: {}; products in {}; weights: noise {}, variance {}\n", printable(distil.teacher),
+        describe(read_model_config_of_either(open_file_or_builtin(distil.teacher))),
+        distil.precision == "auto" ? "the fastest type" : distil.precision, distil.noise, distil.variance);
+  if (config.output.sample_every > 0 && picture_shape(config.model)[0] != 3)
+    fmt::print("no samples on the way: the model paints latents (linnet generate decodes them)\n");
+  fmt::print("{} of {}; output in {}, saved every {}\n", counted(config.train.steps, "step"),
+             counted(config.train.batch, "picture"), config.output.dir,
+             counted(config.output.save_every, "step"));
   std::fflush(stdout);
 }
 
@@ -202,9 +205,9 @@ void run(const Options& options) {
   };
   callbacks.stop_requested = [] { return interrupted(); };
   const int64_t steps = run_training(config, options.resume, callbacks);
-  progress.line(fmt::format("{} after {} steps; the model is {}/model.safetensors{}",
-                            steps < config.train.steps ? "stopped" : "done", steps, config.output.dir,
-                            steps < config.train.steps ? "; go on with --resume" : ""));
+  progress.line(fmt::format("{} after {}; the model is {}/model.safetensors{}",
+                            steps < config.train.steps ? "stopped" : "done", counted(steps, "step"),
+                            config.output.dir, steps < config.train.steps ? "; go on with --resume" : ""));
   if (steps < config.train.steps) end_if_interrupted();  // so that no script takes it for a model that is done
 }
 
@@ -219,17 +222,24 @@ void add_train(const Verb& app) {
   const Argument preset =
       train.add_option("--preset", options->preset, "Model of a paper, under the file's settings")
           .type_name("NAME");
-  train.add_flag("--list", options->list, "List the presets");
-  train.add_flag("--print", options->print, "Print the preset as a file to copy and change")
-      .needs(preset)
-      .excludes(config)
-      .excludes(settings);
-  train.add_option("--init", options->init, "Weights to start from, or builtin (train.init)").type_name("FILE");
-  train.add_option("--teacher", options->teacher, "Teacher to distil from, or builtin (distil.teacher)")
-      .type_name("FILE");
-  train.add_option("--device", options->device, "Where to train: cpu, cuda or cuda:1 (train.device)")
-      .type_name("NAME");
-  train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");
+  const Argument list = train.add_flag("--list", options->list, "List the presets");
+  const Argument print =
+      train.add_flag("--print", options->print, "Print the preset as a file to copy and change");
+  print.needs(preset).excludes(list);
+  const Argument init =
+      train.add_option("--init", options->init, "Weights to start from, or builtin (train.init)")
+          .type_name("FILE");
+  const Argument teacher =
+      train.add_option("--teacher", options->teacher, "Teacher to distil from, or builtin (distil.teacher)")
+          .type_name("FILE");
+  const Argument device =
+      train.add_option("--device", options->device, "Where to train: cpu, cuda or cuda:1 (train.device)")
+          .type_name("NAME");
+  const Argument resume = train.add_flag("--resume", options->resume, "Go on from the run's checkpoint");
+  for (const Argument& of_a_run : {config, settings, init, teacher, device, resume}) {
+    print.excludes(of_a_run);
+    list.excludes(of_a_run);
+  }
   train.callback([options] { run(*options); });
 }
 

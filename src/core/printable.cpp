@@ -56,4 +56,9 @@ std::string printable(std::string_view text, size_t limit) {
   return result;
 }
 
+std::string counted(int64_t count, std::string_view noun) {
+  const char* const plural = count == 1 ? "" : noun.ends_with('s') ? "es" : "s";
+  return fmt::format("{} {}{}", count, noun, plural);
+}
+
 }  // namespace linnet

@@ -1,7 +1,9 @@
 #include "train/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numbers>
@@ -49,20 +51,31 @@ void apply_override(ConfigTables& root, const std::string& text) {
   root.typed.insert_or_assign(table + "." + key, value);
 }
 
+ConfigTables with_overrides(toml::table tables, const std::vector<std::string>& overrides) {
+  ConfigTables root{std::move(tables)};
+  for (const std::string& text : overrides) apply_override(root, text);
+  return root;
+}
+
 void require(bool condition, std::string_view sentence) {
   if (!condition) throw UsageError(fmt::format("configuration: {}", sentence));
 }
 
+// What steps compute with is f32: 0.99999999 would be 1 there, 1e-300 would be 0, and 1e300 infinite.
+constexpr double largest = std::numeric_limits<float>::max();
+float rounded(double value) { return static_cast<float>(std::clamp(value, -largest, largest)); }
+
 void require_share(std::string_view name, double value) {
-  require(value >= 0 && value < 1, fmt::format("{} must be at least 0 and below 1, not {}", name, value));
+  require(value >= 0 && rounded(value) < 1,
+          fmt::format("{} must be at least 0 and below 1, not {}", name, value));
 }
 
 void require_positive(std::string_view name, double value) {
-  require(value > 0, fmt::format("{} must be above 0, not {}", name, value));
+  require(rounded(value) > 0 && value <= largest, fmt::format("{} must be above 0, not {}", name, value));
 }
 
 void require_not_negative(std::string_view name, double value) {
-  require(value >= 0, fmt::format("{} must be at least 0, not {}", name, value));
+  require(value >= 0 && value <= largest, fmt::format("{} must be at least 0, not {}", name, value));
 }
 
 // Lays what `over` says upon `under`.
@@ -210,6 +223,8 @@ void read_data(ConfigTables& root, DataConfig& data) {
   section.take("flip", data.flip);
   section.done();
   require(data.path.empty() != data.replay.empty(), "give either data.path or data.replay");
+  require(!data.flip || data.replay.empty(),
+          "data.flip mirrors pictures of data.path; data.replay has its own");
 }
 
 void read_text(ConfigTables& root, TrainConfig& config) {
@@ -224,6 +239,10 @@ void read_text(ConfigTables& root, TrainConfig& config) {
   section.take("dropout", text.dropout);
   section.done();
   require_share("text.dropout", text.dropout);
+  require(is_of_texts(config.model) || (text.tokenizer.empty() && text.encoder.empty() && !text.tune &&
+                                        config.output.sample_prompts.empty()),
+          "text and output.sample_prompts are of a model of texts, and this one is of classes: set "
+          "model.kind=\"pixart\", or leave them out");
   require(text.encoder.empty() || !text.tokenizer.empty(), "text.encoder needs text.tokenizer too");
   require(!text.tune || !text.encoder.empty(), "text.tune needs text.encoder, where training begins");
   require(!config.trains_text_encoder() || config.distil.teacher.empty(),
@@ -294,9 +313,7 @@ toml::table table_of(const ModelConfig& model) {
   return table;
 }
 
-TrainConfig config_from(toml::table tables, const std::vector<std::string>& overrides, bool resume) {
-  ConfigTables root{std::move(tables)};
-  for (const std::string& text : overrides) apply_override(root, text);
+TrainConfig config_from(ConfigTables root, bool resume) {
   check_tables(root.tables);
   TrainConfig config;
   read_data(root, config.data);
@@ -327,7 +344,10 @@ Settings settings_in(const std::string& text) {
     if (!keys.is_table()) continue;
     for (const auto& [key, value] : *keys.as_table()) {
       std::ostringstream out;
-      value.visit([&](const auto& node) { out << node; });
+      if (const auto* number = value.as_floating_point())
+        out << fmt::format("{}", number->get());
+      else
+        value.visit([&](const auto& node) { out << node; });
       settings[fmt::format("{}.{}", table.str(), key.str())] = out.str();
     }
   }
@@ -346,16 +366,17 @@ std::string read_file(const std::filesystem::path& path) {
 }  // namespace
 
 TrainConfig parse_train_config(const std::string& text, const std::vector<std::string>& overrides) {
-  return config_from(parse(text, "configuration"), overrides, false);
+  return config_from(with_overrides(parse(text, "configuration"), overrides), false);
 }
 
 TrainConfig read_train_config(const ConfigSource& source) {
   toml::table root;
   if (!source.preset.empty()) root = parse(to_toml(find_preset(source.preset)), source.preset);
-  if (source.file.empty()) return config_from(std::move(root), source.overrides, source.resume);
-  lay_over(root, parse(read_file(source.file), source.file.string()));
+  if (!source.file.empty()) lay_over(root, parse(read_file(source.file), source.file.string()));
+  ConfigTables tables = with_overrides(std::move(root), source.overrides);
+  if (source.file.empty()) return config_from(std::move(tables), source.resume);
   try {
-    TrainConfig config = config_from(std::move(root), source.overrides, source.resume);
+    TrainConfig config = config_from(std::move(tables), source.resume);
     config.file = source.file;
     return config;
   } catch (const UsageError& error) {
@@ -376,8 +397,11 @@ std::vector<std::string> changed_settings(const std::string& before, const std::
   };
   Settings both = old;
   both.insert(current.begin(), current.end());
+  // More steps are no other run, unless the rate falls to the last of them.
+  const bool other_rates = value_in(current, "train.schedule").find("cosine") != std::string::npos;
   for (const auto& [name, value] : both)
-    if (value_in(old, name) != value_in(current, name) && name != "train.steps" && name != "output.dir")
+    if (value_in(old, name) != value_in(current, name) && name != "output.dir" &&
+        (name != "train.steps" || other_rates))
       changes.push_back(
           fmt::format("{} was {}, is now {}", name, value_in(old, name), value_in(current, name)));
   return changes;

@@ -79,6 +79,8 @@ class LatentData : public LabelledData {
       : LabelledData(config), latents_(LatentFolder::open(config.data.path)) {
     const DiTConfig& model = model_;
     const Shape wanted = picture_shape(config.model);
+    check(!latents_.has_texts(), "{}: its pictures have texts, not classes: set model.kind=pixart",
+          config.data.path);
     check(latents_.shape() == wanted, "{}: its latents have shape {}, the model takes {}", config.data.path,
           to_string(latents_.shape()), to_string(wanted));
     check(latents_.largest_label() < model.num_classes,

@@ -55,6 +55,8 @@ bool learns_variance(const ModelConfig& model) {
 }
 
 std::optional<Difference> first_difference(const ModelConfig& a, const ModelConfig& b) {
+  const auto kind = [](const ModelConfig& model) { return is_of_texts(model) ? "\"pixart\"" : "\"dit\""; };
+  if (is_of_texts(a) != is_of_texts(b)) return Difference{"kind", kind(a), kind(b)};
   auto first = nlohmann::ordered_json::parse(to_full_json(a));
   auto second = nlohmann::ordered_json::parse(to_full_json(b));
   const bool learns_positions = nn::is_focused(std::visit([](const auto& config) { return config.mixer; }, a));

@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "core/parallel.h"
+#include "core/printable.h"
+#include "store/model_file.h"
 #include "store/t5_file.h"
 #include "train/checkpoint.h"
 #include "train/run_folder.h"
@@ -121,6 +123,19 @@ class Run {
   const Clock::time_point start_ = Clock::now();
 };
 
+// Class 3 of the data is to be class 3 of the weights. The same names in another order are another mistake than
+// other names, which may well be of the same classes.
+void check_order(const std::string& file, const ModelConfig& model, const std::vector<std::string>& ours) {
+  if (is_of_texts(model) || ours.empty()) return;
+  const Weights weights = find_model_weights(open_file_or_builtin(file), Choice::ema);
+  const std::vector<std::string> theirs = read_class_names(weights, std::get<DiTConfig>(model));
+  const auto [here, there] = std::ranges::mismatch(ours, theirs);
+  if (here == ours.end() || there == theirs.end() || !std::ranges::is_permutation(ours, theirs)) return;
+  fail(
+      "{}: its classes are those of the data in another order: class {} is \"{}\" there and \"{}\" in the data",
+      weights.source(), here - ours.begin(), printable(*there), printable(*here));
+}
+
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
@@ -129,11 +144,20 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
 
   const auto data = open_data(config);
   Trainer trainer(config, *data);
-  if (!config.distil.teacher.empty()) trainer.learn_from(load_trainee(config.distil.teacher, config.model));
+  const std::vector<std::string> classes = data->class_names();
+  if (!config.distil.teacher.empty()) {
+    trainer.learn_from(load_trainee(config.distil.teacher, config.model));
+    check_order(config.distil.teacher, config.model, classes);
+  }
   if (resume) {
-    trainer.load_checkpoint(fs::path(config.output.dir) / checkpoint_name);
+    const std::string checkpoint = (fs::path(config.output.dir) / checkpoint_name).string();
+    trainer.load_checkpoint(checkpoint);
+    check_order(checkpoint, config.model, classes);
   } else {
-    if (!config.train.init.empty()) trainer.start_from(*load_trainee(config.train.init, config.model));
+    if (!config.train.init.empty()) {
+      trainer.start_from(*load_trainee(config.train.init, config.model));
+      check_order(config.train.init, config.model, classes);
+    }
     if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
   }
   folder.begin(trainer.steps_done());

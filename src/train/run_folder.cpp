@@ -41,6 +41,7 @@ void check_new_run(const TrainConfig& config) {
     refuse("config.toml", "is the configuration that was given");
   if (was_written_by_a_run(dir / "config.toml")) return;
   std::vector<const char*> names = {"config.toml", "metrics.jsonl"};
+  if (config.output.sample_every > 0) names.push_back("samples");
   if (config.trains_text_encoder()) names.insert(names.end(), {"tokenizer", "text_encoder"});
   for (const char* name : names)
     if (is_there(dir / name)) refuse(name, "was not written by a run");

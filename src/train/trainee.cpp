@@ -93,8 +93,10 @@ std::unique_ptr<Trainee> make_trainee(const TrainConfig& config) {
 
 std::unique_ptr<Trainee> load_trainee(const std::string& model, const ModelConfig& alike) {
   const Weights file = open_file_or_builtin(model);
-  if (is_of_texts(alike))
-    return std::make_unique<TextTrainee>(load_pixart(find_pixart_weights(file)).model, nullptr);
+  const bool of_texts = looks_like_pixart(transformer_weights(file, Choice::ema));
+  check(of_texts == is_of_texts(alike), "{}: this is a model of {}, the run's one of {}", file.source(),
+        of_texts ? "texts" : "classes", of_texts ? "classes" : "texts");
+  if (of_texts) return std::make_unique<TextTrainee>(load_pixart(find_pixart_weights(file)).model, nullptr);
   return std::make_unique<ClassTrainee>(load_model(find_model_weights(file, Choice::ema)).model);
 }
 

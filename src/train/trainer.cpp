@@ -8,6 +8,7 @@
 #include "core/tape.h"
 #include "io/latents.h"
 #include "nn/placement.h"
+#include "ops/reduce.h"
 #include "pipeline/text_encoding.h"
 #include "store/model_file.h"
 #include "train/checkpoint.h"
@@ -184,7 +185,12 @@ StepMetrics PendingMetrics::read() const {
 }
 
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
-  write_checkpoint(path, optimizer_.state(), steps_done_, config_.model, config_.toml, class_metadata());
+  const auto state = optimizer_.state();
+  for (const auto& [name, tensor] : state)
+    check(ops::all_finite(tensor),
+          "{} is no longer finite after step {}; a lower train.lr or train.weight_decay may help", name,
+          steps_done_);
+  write_checkpoint(path, state, steps_done_, config_.model, config_.toml, class_metadata());
 }
 
 std::map<std::string, std::string> Trainer::class_metadata() const {

@@ -71,7 +71,8 @@ class Trainer {
   /// moved to the run's device and frozen: its layers keep their weights converted and packed, once.
   void learn_from(std::shared_ptr<Trainee> teacher);
 
-  /// Writes atomically.
+  /// Writes atomically. Throws Error, and leaves what is there, if weights, averages or what the optimiser
+  /// keeps of the steps are not finite.
   void save_checkpoint(const std::filesystem::path& path);
   /// Into the run's folder, as Trainee::save.
   void save_averaged(const std::filesystem::path& folder);

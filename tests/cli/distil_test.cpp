@@ -93,6 +93,9 @@ TEST_F(TrainPreset, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(failed(train({"data.path=x"}), 2, "linnet train --list"));
   EXPECT_TRUE(failed(train({"--print"}), 2, "--preset"));
   EXPECT_TRUE(failed(train({"--preset", "lit-s-2-imagenet256", "--print", "train.steps=1"}), 2, "--print"));
+  for (const char* flag : {"--list", "--resume"})
+    EXPECT_TRUE(failed(train({"--preset", "lit-s-2-imagenet256", "--print", flag}), 2, "excludes")) << flag;
+  EXPECT_TRUE(failed(train({"--list", "--init", "builtin"}), 2, "excludes"));
   EXPECT_TRUE(
       failed(train({"--preset", "lit-s-2-imagenet256", "train.stepz=1", "data.path=x"}), 2, "\"steps\""));
   EXPECT_TRUE(failed(train({"--preset", "lit-s-2-imagenet256"}), 2, "data.path or data.replay"));
@@ -132,6 +135,12 @@ class Distil : public testing::Test {
   TemporaryFolder folder_;
   const std::string teacher_ = data_file("reference/training.distilled.teacher.safetensors");
 };
+
+TEST_F(Distil, ATeacherOfAnotherKindIsNamed) {
+  EXPECT_TRUE(failed(distil("a", "builtin-text"), 1, "this is a model of texts, the run's one of classes"));
+  EXPECT_TRUE(
+      failed(train("a", {"--init", "builtin-text", "model.kind=dit"}), 2, "model.kind is \"dit\", but"));
+}
 
 TEST_F(Distil, TheModelIsThatOfTheWeightsToStartFrom) {
   const Result result = train("a", {"--init", "../init.safetensors"});

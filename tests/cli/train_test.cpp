@@ -265,12 +265,15 @@ TEST_F(Train, ARunIsNotOverwrittenWithoutResume) {
 }
 
 TEST_F(Train, AResumedRunSaysWhatIsOtherThanBefore) {
-  ASSERT_EQ(train("a", {"train.steps=3"}).code, 0);
-  const Result result = train("a", {"--resume", "train.batch=8"});
+  ASSERT_EQ(train("a", {"train.steps=3", "train.lr=2e-4"}).code, 0);
+  const Result result = train("a", {"--resume", "train.batch=8", "train.lr=2e-4"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.out.find("otherwise than before: train.batch was 4, is now 8"), std::string::npos)
       << result.out;
   EXPECT_EQ(result.out.find("train.steps was"), std::string::npos) << result.out;
+  const Result falling = train("a", {"--resume", "train.steps=7", "train.lr=7e-4", "train.schedule=cosine"});
+  for (const char* change : {"train.lr was 0.0002, is now 0.0007\n", "train.steps was 6, is now 7\n"})
+    EXPECT_NE(falling.out.find(change), std::string::npos) << falling.out;
   EXPECT_TRUE(failed(train("a", {"--resume", "train.optimizer=muon"}), 2, "means nothing to another"));
 }
 
@@ -280,6 +283,39 @@ TEST_F(Train, AResumedRunThatIsDoneWritesTheModelThatAKillLeftOut) {
   std::filesystem::remove(folder_ / "a/run/model.safetensors");
   EXPECT_EQ(train("a", {"--resume"}).code, 0);
   EXPECT_EQ(contents(folder_ / "a/run/model.safetensors"), model);
+}
+
+TEST_F(Train, ASpoiltModelIsNotSaved) {
+  const Result result = train("a", {"output.save_every=1", "train.lr=9.9", "train.weight_decay=1e38"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("is no longer finite after step 1; a lower train.lr"), std::string::npos) << result.err;
+  EXPECT_TRUE(checkpoint_is_missing("a"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/run/model.safetensors"));
+}
+
+TEST_F(Train, ClassesInAnotherOrderAreRefused) {
+  ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
+  const auto file = SafetensorsFile::open(folder_ / "a/run/model.safetensors");
+  const auto write_with = [&](const char* name, const nlohmann::json& classes) {
+    NamedTensors tensors;
+    for (const std::string& each : file.names()) tensors.emplace_back(each, file.tensor(each));
+    auto metadata = file.metadata();
+    metadata["linnet.classes"] = classes.dump();
+    write_safetensors(folder_ / name, tensors, metadata);
+  };
+  auto classes = nlohmann::json::parse(file.metadata().at("linnet.classes"));
+  std::swap(classes[0], classes[1]);
+  write_with("swapped", classes);
+  for (const char* option : {"--init", "--teacher"})
+    EXPECT_TRUE(failed(train("b", {option, "../swapped"}), 1, "in another order: class 0 is "));
+  classes[0] = "another word for it";
+  write_with("renamed", classes);
+  EXPECT_EQ(train("b", {"--init", "../renamed"}).code, 0);
+}
+
+TEST_F(Train, AFolderOfSamplesThatNoRunWroteIsLeftAlone) {
+  std::filesystem::create_directories(place("a") / "run/samples");
+  EXPECT_TRUE(failed(train("a", {"output.sample_every=1"}), 2, "samples was not written by a run"));
 }
 
 TEST_F(Train, ThereMustBeARunToResume) {

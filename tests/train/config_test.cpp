@@ -91,6 +91,21 @@ TEST(TrainConfig, ARefusalSaysWhatWouldBePossible) {
                                                  std::string(share).substr(share[0] == 'm' ? 6 : 0)));
 }
 
+// f32, in which steps compute, would make these 1, 0 or infinite, and then the weights no numbers.
+TEST(TrainConfig, WhatHasNoPlaceInF32IsRefused) {
+  for (const char* setting : {"train.beta1=0.99999999", "train.beta2=0.99999999", "train.ema=0.99999999999",
+                              "train.epsilon=1e-300", "train.epsilon=1e300", "train.weight_decay=1e300"})
+    EXPECT_NE(refusal(minimal, {setting}).find(" must be "), std::string::npos) << setting;
+}
+
+TEST(TrainConfig, WhatTheRunWouldIgnoreIsRefused) {
+  EXPECT_NE(refusal(minimal, {"data.path=", "data.replay=r", "data.flip=true"}).find("data.flip mirrors"),
+            std::string::npos);
+  for (const char* setting : {"text.tokenizer=t", "text.tune=true", "output.sample_prompts=[\"a red star\"]"})
+    EXPECT_NE(refusal(minimal, {"text.encoder=", setting}), "accepted") << setting;
+  EXPECT_NE(refusal(minimal, {"text.tokenizer=t"}).find("this one is of classes"), std::string::npos);
+}
+
 TEST(TrainConfig, ATextOnTheCommandLineMayLookLikeANumberOrADate) {
   const TrainConfig config =
       parse_train_config(minimal, {"data.path=2024", "output.dir=2024-01-01", "train.init=", "train.seed=7"});
