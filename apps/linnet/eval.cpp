@@ -49,6 +49,13 @@ std::string as_json(double distance, const FeatureStatistics& samples, const Fea
   return json.dump(2) + "\n";
 }
 
+void check_differ(const std::string& json, const std::string& statistics) {
+  std::error_code ignored;
+  const auto place = [&](const std::string& file) { return fs::weakly_canonical(fs::absolute(file), ignored); };
+  if (!json.empty() && !statistics.empty() && place(json) == place(statistics))
+    throw UsageError("--json and --save-statistics name the same file");
+}
+
 void run(const EvalOptions& options) {
   if (options.samples.empty() || options.reference.empty())
     throw UsageError("say what is compared with what: linnet eval SAMPLES REFERENCE --inception FILE");
@@ -63,6 +70,7 @@ void run(const EvalOptions& options) {
     for (const std::string& input : {options.samples, options.reference, options.features, options.inception})
       check_keeps(file, input);
   }
+  check_differ(options.json, options.statistics);
   use_threads(options.threads);
   catch_interrupts();
   if (!options.inception.empty()) return eval_with_inception(options);

@@ -67,9 +67,10 @@ std::string as_json(const InceptionFigures& figures, const InceptionView& sample
 
 void eval_with_inception(const EvalOptions& options) {
   const LoadedInception inception = load_inception(options.inception, open_device(options.device));
-  const InceptionView samples = look(inception, options.samples),
-                      reference = look(inception, options.reference);
+  // The reference first: what cannot be saved of it is said before all of the samples are looked at.
+  const InceptionView reference = look(inception, options.reference);
   if (!options.statistics.empty()) save_view(options.statistics, reference, inception);
+  const InceptionView samples = look(inception, options.samples);
   InceptionFigures figures;
   {
     Progress progress;

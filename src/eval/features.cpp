@@ -47,9 +47,8 @@ FolderStatistics folder_statistics(const LoadedClassifier& classifier, const fs:
   const ClassifierConfig& config = classifier.model->config();
   const std::vector<fs::path> paths = pictures_in(dir);
   const auto count = static_cast<int64_t>(paths.size());
-  check(count > config.hidden_size,
-        "{} holds {} picture{}; a Fréchet distance on {} features needs more than {}", dir.string(), count,
-        count == 1 ? "" : "s", config.hidden_size, config.hidden_size);
+  check(count > config.hidden_size, "{} holds {}; a Fréchet distance on {} features needs more than {}",
+        dir.string(), counted(count, "picture"), config.hidden_size, config.hidden_size);
   FolderStatistics result{FeatureStatistics(config.hidden_size)};
   result.resized = read_pictures(paths, config.input_size, [&](int64_t first, const Tensor& pictures) {
     result.features.add(classifier.model->features(pictures.to(classifier.device)).host());

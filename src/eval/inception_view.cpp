@@ -187,7 +187,9 @@ InceptionView look_at_npz(const LoadedInception& inception, const fs::path& path
 
 void save_view(const fs::path& path, const InceptionView& view, const LoadedInception& inception) {
   const int64_t d = view.pool.size(), s = view.spatial.size();
-  check(view.features.defined(), "statistics without their pictures are in a file already");
+  check(view.features.defined(),
+        "{}: the reference's statistics came without their pictures, as a file that says no more already",
+        printable(path.string()));
   write_safetensors(path,
                     {{"mean", Tensor::from<double>(view.pool.mean(), {d})},
                      {"covariance", Tensor::from<double>(view.pool.covariance(), {d, d})},

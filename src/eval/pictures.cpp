@@ -1,25 +1,36 @@
 #include "eval/pictures.h"
 
 #include <algorithm>
+#include <set>
 
 #include "core/naming.h"
 #include "core/parallel.h"
 #include "core/printable.h"
+#include "io/file.h"
 #include "io/resize.h"
 
 namespace linnet {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> pictures_in(const fs::path& dir) {
-  std::error_code problem;
-  std::vector<fs::path> paths;
-  for (auto it = fs::recursive_directory_iterator(dir, problem); it != fs::recursive_directory_iterator();
-       it.increment(problem)) {
-    if (image_format(it->path()) && it->is_regular_file(problem)) paths.push_back(it->path());
-    if (problem) break;
+namespace {
+
+// Linked folders, too, as where a set of pictures is read to be learned; each once.
+void add_pictures_in(const fs::path& dir, std::set<fs::path>& seen, std::vector<fs::path>& paths) {
+  std::error_code ignored;
+  if (!seen.insert(fs::weakly_canonical(dir, ignored)).second) return;
+  for (const fs::path& entry : entries_of(dir)) {
+    if (is_folder(entry)) add_pictures_in(entry, seen, paths);
+    if (image_format(entry) && is_file(entry)) paths.push_back(entry);
   }
-  check(!problem, "cannot read {}: {}", dir.string(), problem.message());
+}
+
+}  // namespace
+
+std::vector<fs::path> pictures_in(const fs::path& dir) {
+  std::set<fs::path> seen;
+  std::vector<fs::path> paths;
+  add_pictures_in(dir, seen, paths);
   check(!paths.empty(), "there is no PNG, JPEG or WebP picture in {}", dir.string());
   std::ranges::sort(paths);
   return paths;

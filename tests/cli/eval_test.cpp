@@ -50,6 +50,22 @@ TEST_F(Comparing, AFolderIsLikeItselfAndLessLikeAnother) {
   EXPECT_EQ(json.at("features"), 8);
 }
 
+TEST_F(Comparing, LinkedFoldersAreLookedAtOnce) {
+  std::filesystem::create_directories(folder_ / "links");
+  for (const char* name : {"one", "two"})
+    std::filesystem::create_directory_symlink(folder_ / "shapes1", folder_ / "links" / name);
+  std::filesystem::create_directory_symlink(folder_ / "links", folder_ / "shapes1/back");
+  std::filesystem::create_symlink("nowhere", folder_ / "links/x.png");
+  EXPECT_LT(distance("links", "shapes1"), 1e-9);
+  EXPECT_EQ(nlohmann::json::parse(contents(folder_ / "result.json")).at("samples"), 64);
+}
+
+TEST_F(Comparing, OneFileIsNotForTwo) {
+  EXPECT_TRUE(failed(
+      linnet({"eval", "shapes1", "shapes2", "--features", "c", "--json", "s", "--save-statistics", "./s"}), 2,
+      "--json and --save-statistics name the same file"));
+}
+
 TEST_F(Comparing, SavedStatisticsStandForTheFolder) {
   const double from_folder = distance("shapes1", "shapes2", {"--save-statistics", "s.safetensors"});
   EXPECT_EQ(distance("shapes1", "s.safetensors"), from_folder);
