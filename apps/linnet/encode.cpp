@@ -78,8 +78,9 @@ void add_text_encoder(const Options& options, EncodeOptions& encode) {
 
 std::string describe(const PictureSet& pictures, bool captions) {
   if (pictures.count() == 0) return "tar files";
-  if (captions) return fmt::format("{} pictures with texts", pictures.count());
-  return fmt::format("{} pictures in {} classes", pictures.count(), pictures.class_names().size());
+  if (captions) return counted(pictures.count(), "picture") + " with texts";
+  return fmt::format("{} in {}", counted(pictures.count(), "picture"),
+                     counted(static_cast<int64_t>(pictures.class_names().size()), "class"));
 }
 
 void run(const Options& options) {
@@ -101,8 +102,8 @@ void run(const Options& options) {
   if (options.captions) add_text_encoder(options, encode);
   const PictureSet pictures = PictureSet::open(
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
-  fmt::print("{}, {} shard{}; {}\n", describe(pictures, options.captions), pictures.parts(),
-             pictures.parts() == 1 ? "" : "s", describe_products(dtype, encode.device));
+  fmt::print("{}, {}; {}\n", describe(pictures, options.captions), counted(pictures.parts(), "shard"),
+             describe_products(dtype, encode.device));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();
@@ -111,8 +112,11 @@ void run(const Options& options) {
     Progress progress;
     encode.on_pictures = [&](int64_t done, int64_t now) {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      progress.show(static_cast<double>(done), static_cast<double>(std::max(pictures.count(), done)),
-                    describe(done, now, pictures.count(), seconds));
+      const std::string text = describe(done, now, pictures.count(), seconds);
+      if (pictures.count() == 0)  // of tar files it is not known how many they hold
+        progress.stage(text);
+      else
+        progress.show(static_cast<double>(done), static_cast<double>(pictures.count()), text);
       end_if_interrupted();
     };
     const std::string weights = fingerprint(nn::all_parameters(*vae));
@@ -120,8 +124,8 @@ void run(const Options& options) {
     result = encode_pictures(*vae, weights, pictures, options.output, encode);
   }
   list_broken(result.broken);
-  fmt::print("{} pictures in {} shard{}, {} of them new, {} left out: {}\n", result.pictures, result.shards,
-             result.shards == 1 ? "" : "s", result.written, result.broken.size(), printable(options.output));
+  fmt::print("{} in {}, {} of them new, {} left out: {}\n", counted(result.pictures, "picture"),
+             counted(result.shards, "shard"), result.written, result.broken.size(), printable(options.output));
 }
 
 }  // namespace
@@ -166,7 +170,11 @@ void add_encode(const Verb& app) {
       .capture_default_str()
       .type_name("NAME");
   verb.add_option("--batch", o->batch, "Pictures at once").capture_default_str();
-  add_dtype_option(verb, o->dtype);
+  verb.add_option(
+          "--dtype", o->dtype,
+          "Type of products: f32, bf16, on a GPU also f16 and tf32, or auto: what the device does fastest")
+      .capture_default_str()
+      .type_name("NAME");
   add_device_option(verb, o->device);
   add_threads_option(verb, o->threads);
   verb.footer("linnet encode imagenet/train --vae sd-vae-ft-ema --flip -o latents");

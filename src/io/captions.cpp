@@ -36,16 +36,19 @@ std::vector<CaptionedPicture> read_listing(const fs::path& folder, const Listing
   const fs::path path = folder / listing.file;
   std::istringstream lines(read_text_file(path, limit));
   std::vector<CaptionedPicture> pictures;
+  int64_t number = 0;
   for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (std::ranges::all_of(line, [](char c) { return c == ' ' || c == '\t' || c == '\r'; })) continue;
     const auto json = nlohmann::json::parse(line, nullptr, false);
     const auto text = [&](const char* key) -> const std::string* {
       return json.is_object() && json.contains(key) ? json[key].get_ptr<const std::string*>() : nullptr;
     };
     const std::string *file = text(listing.picture_key), *caption = text(listing.caption_key);
     check(file && caption, "{}, line {}: it is no JSON object with the texts \"{}\" and \"{}\"",
-          printable(path.string()), pictures.size() + 1, listing.picture_key, listing.caption_key);
-    check(stays_inside(*file), "{}, line {}: \"{}\" lies outside the folder", printable(path.string()),
-          pictures.size() + 1, printable(*file));
+          printable(path.string()), number, listing.picture_key, listing.caption_key);
+    check(stays_inside(*file), "{}, line {}: \"{}\" lies outside the folder", printable(path.string()), number,
+          printable(*file));
     pictures.push_back({folder / *file, *caption});
   }
   return pictures;

@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "core/printable.h"
 #include "io/image.h"
 #include "io/resize.h"
 #include "io/safetensors.h"
 #include "ops/matmul.h"
+#include "ops/reduce.h"
 #include "pipeline/paint_text.h"
 
 namespace linnet {
@@ -19,8 +21,16 @@ class Rows {
  public:
   explicit Rows(DType stored) : stored_(stored) {}
 
+  // Throws Error when one is not finite, or has no place in the type: it would spoil whatever learns from it.
   void add(const Tensor& values) {
-    if (values.size(0) > 0) parts_.push_back(values.to(stored_));
+    if (values.size(0) == 0) return;
+    check(ops::all_finite(values),
+          "a picture's latents are not finite (NaN or infinite): the autoencoder's weights may be damaged, or "
+          "the "
+          "type of products too narrow for it (--dtype f32)");
+    parts_.push_back(values.to(stored_));
+    check(stored_ == DType::f32 || ops::all_finite(parts_.back().to(DType::f32)),
+          "a picture's latents are too large for {}; --stored f32 holds them", name_of(stored_));
   }
   /// All of them, each of that shape, and none is left: a large shard is not to be in memory twice.
   Tensor take_all(const Shape& each) {
@@ -130,7 +140,8 @@ class ShardMaker {
 
  private:
   void add_broken(const std::string& name, const std::string& why) {
-    broken_.push_back(why.find(name) == std::string::npos ? name + ": " + why : why);
+    const bool named = printable(why, SIZE_MAX).find(printable(name, SIZE_MAX)) != std::string::npos;
+    broken_.push_back(named ? why : name + ": " + why);
   }
 
   void report() const {

@@ -52,6 +52,13 @@ TEST_F(EncodeCommand, LatentsTrainAModelThatPaints) {
   EXPECT_EQ(read_image(folder_ / "p.png").width, 32);
 }
 
+TEST_F(EncodeCommand, ANameThatIsNotPrintableIsSaidOnce) {
+  std::ofstream(folder_ / "pictures/red-star/a\nb.png") << "no picture";
+  const Result encoded = encode({"-o", "latents"});
+  EXPECT_NE(encoded.out.find("left out: pictures/red-star/a\\nb.png is neither"), std::string::npos)
+      << encoded.out;
+}
+
 TEST_F(EncodeCommand, KilledAndStartedAgainItMakesTheSameShards) {
   ASSERT_TRUE(succeeded(encode({"-o", "whole"})));
   for (const char* shard : {"latents-00000-of-00003.safetensors", "latents-00001-of-00003.safetensors"}) {

@@ -13,15 +13,15 @@ namespace fs = std::filesystem;
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
-// The file with one number of one of its tensors replaced by NaN.
-void spoil(const fs::path& path, const std::string& name) {
+// The file with one number of one of its tensors replaced.
+void spoil(const fs::path& path, const std::string& name, float by = nan) {
   const auto file = SafetensorsFile::open(path);
   NamedTensors tensors;
   for (const std::string& each : file.names()) {
     Tensor tensor = file.tensor(each);
     if (each == name) {
       tensor = tensor.to(DType::f32).clone();
-      tensor.mutable_data<float>()[0] = nan;
+      tensor.mutable_data<float>()[0] = by;
     }
     tensors.emplace_back(each, tensor);
   }
@@ -88,6 +88,24 @@ TEST_F(NotFinite, ACachedTextCountsAsNotThere) {
   EXPECT_TRUE(succeeded(again));
   EXPECT_NE(again.out.find("2 of 2 encoded"), std::string::npos) << again.out;
   EXPECT_EQ(contents(folder_ / "p.png"), first);
+}
+
+TEST_F(NotFinite, LatentsAreNotStored) {
+  const char* weights = "vae/diffusion_pytorch_model.safetensors";
+  ASSERT_TRUE(
+      succeeded(run({"data", "shapes", "pictures", "--count", "64", "--size", "32"}, {folder_.path()})));
+  const auto encode = [&](const char* stored) {
+    return run({"encode", "pictures", "--vae", "vae", "--size", "32", "--stored", stored, "-o", "l"},
+               {folder_.path()});
+  };
+  copy_model("vae_plain", folder_ / "vae", "diffusion_pytorch_model.safetensors");
+  spoil(folder_ / weights, "quant_conv.bias", 1e6f);
+  EXPECT_TRUE(failed(encode("f16"), 1, "too large for f16; --stored f32 holds them"));
+  EXPECT_TRUE(succeeded(encode("f32")));
+  fs::remove_all(folder_ / "l");
+  spoil(folder_ / weights, "encoder.conv_in.bias");
+  EXPECT_TRUE(failed(encode("f32"), 1, "latents are not finite (NaN or infinite): the autoencoder's weights"));
+  EXPECT_TRUE(listing(folder_ / "l").empty());
 }
 
 }  // namespace

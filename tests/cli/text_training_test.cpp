@@ -65,12 +65,15 @@ TEST_F(TextTrainingCommand, PicturesOfManyShapesKeepThemInBuckets) {
     write_image(folder_ / fmt::format("mixed/{}.png", i), image);
     lines << fmt::format("{{\"file\": \"{}.png\", \"caption\": \"grey number {}\"}}\n", i, i);
   }
+  lines << "\n";
   lines.close();
   ASSERT_TRUE(succeeded(linnet({"encode", "mixed", "--captions", "--vae", "vae", "--text-encoder", "t5",
                                 "--tokenizer", spiece_, "--size", "256", "--buckets", "-o", "latents"})));
   const auto shard = SafetensorsFile::open(folder_ / "latents/latents-00000-of-00001.safetensors");
   EXPECT_EQ(shard.entry("mean").shape, (Shape{3, 4, 44, 88}));  // eighths of the bin 176 x 352
   EXPECT_EQ(shard.entry("mean.1").shape, (Shape{3, 4, 64, 64}));
+  EXPECT_TRUE(failed(linnet({"train", "--preset", "lit-s-2-imagenet256", "data.path=latents"}), 1,
+                     "have texts, not classes: set model.kind=pixart"));
   EXPECT_EQ(train({"data.path=latents", "train.batch=3"}).code, 0);
 }
 
