@@ -12,6 +12,7 @@
 #include "bench_device.h"
 #include "core/gpu.h"
 #include "core/parallel.h"
+#include "core/printable.h"
 #include "ops/matmul.h"
 #include "verbs.h"
 
@@ -78,8 +79,8 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
   const double load = load_average();
   const nlohmann::ordered_json machine = {
       {"processor", chip}, {"engine", engine}, {"threads", threads()}, {"load_before", load}};
-  fmt::print("linnet bench {}: {}, {} thread{}, {} products\n", name,
-             device.is_gpu() ? engine : chip + ", " + engine, threads(), threads() == 1 ? "" : "s", products);
+  fmt::print("linnet bench {}: {}, {}, {} products\n", name, device.is_gpu() ? engine : chip + ", " + engine,
+             counted(threads(), "thread"), products);
   Report report(name, machine, std::move(settings));
   if (load > 0.5 && !device.is_gpu())
     report.note(fmt::format(

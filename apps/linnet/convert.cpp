@@ -45,7 +45,8 @@ bool is_folder(const Options& options, Names names) {
 std::map<std::string, std::string> metadata_for(const Weights& weights, const std::string& config,
                                                 Names names) {
   auto metadata = weights.metadata();
-  for (const char* key : {folder_config_key, checkpoint_key, "linnet.train", "format"}) metadata.erase(key);
+  for (const char* key : {folder_config_key, folder_pipeline_key, checkpoint_key, "linnet.train", "format"})
+    metadata.erase(key);
   metadata[config_key] = config;
   if (names == Names::diffusers) metadata["format"] = "pt";  // without which diffusers refuses a file
   return metadata;
@@ -136,6 +137,11 @@ void run(const Options& options) {
              is_folder(options, names) ? "folder" : "safetensors",
              names == Names::diffusers ? "diffusers'" : "original", fmt::join(types_of(made.to), " and "),
              made.to.items().size(), in_bytes(made.to.bytes()));
+  if (names == Names::diffusers)
+    fmt::print(
+        "diffusers spaces the frequencies of a timestep a little otherwise than DiT and Linnet do, and so "
+        "paints otherwise;\nto have it the same, for every block b: "
+        "b.norm1.emb.time_proj.downscale_freq_shift = 0\n");
   if (names == Names::diffusers && made.dit->prediction != Prediction::epsilon)
     fmt::print("it predicts {}, which diffusers' scheduler must be told: prediction_type=\"{}\"\n",
                name_of(made.dit->prediction),

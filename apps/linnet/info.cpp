@@ -49,7 +49,8 @@ std::string describe_parameters(const Weights& weights) {
   size_t bytes = 0;
   for (const Weights::Item& item : weights.items()) {
     if (item.name == "pos_embed") continue;
-    count += item.shape.numel();
+    const bool scales = item.name.ends_with(scale_name("")) && item.shape.rank() > 1;
+    count += scales ? 0 : item.shape.numel();
     bytes += item.bytes();
   }
   return fmt::format("{} in {} ({})", in_millions(count), fmt::join(types_of(weights), ", "), in_bytes(bytes));
@@ -108,11 +109,14 @@ void show_tensors(const Weights& weights) {
                to_string(item.shape));
 }
 
+const char* kind_of(const Weights& file) {
+  return file.metadata().contains(checkpoint_key) ? "Training checkpoint" : "Model";
+}
+
 void show_model(const Weights& file, const Weights& model) {
   const DiTConfig config = read_model_config(model);
   const std::string classes = describe_classes(model, config);
-  const bool checkpoint = file.metadata().contains(checkpoint_key);
-  fmt::print("{}: {}\n", checkpoint ? "Training checkpoint" : "Model", describe_model(config));
+  fmt::print("{}: {}\n", kind_of(file), describe_model(config));
   show("file", describe_file(file, model));
   show_config(config);
   show("parameters", describe_parameters(model));
@@ -149,7 +153,7 @@ std::string describe_extras(const PixArtConfig& config) {
 
 void show_text_to_image(const Weights& file, const Weights& weights) {
   const PixArtConfig config = read_pixart_config(weights);
-  fmt::print("Model: {}\n", describe_model(config));
+  fmt::print("{}: {}\n", kind_of(file), describe_model(config));
   show("file", describe_file(file, weights));
   show("texts", fmt::format("{} tokens at most, states {} wide, attended with {} heads", config.caption_tokens,
                             config.caption_channels, config.num_cross_heads));
@@ -159,14 +163,15 @@ void show_text_to_image(const Weights& file, const Weights& weights) {
   show("positions", fmt::format("divided by {}", config.interpolation));
   if (config.micro_conditions) show("is told", "the picture's size and aspect ratio");
   show("variance", config.learn_sigma ? "learned" : "fixed");
+  show("predicts", what_is_predicted(config.prediction));
   show("parameters", describe_parameters(weights));
 }
 
 void show_text_encoder(const Weights& file) {
   const Weights weights = find_t5_weights(file);
   const T5Config config = read_t5_config(weights);
-  fmt::print("Text encoder: T5, {} blocks, width {}, {} heads of {}, {} pieces\n", config.depth, config.width,
-             config.heads, config.head_size, config.vocabulary);
+  fmt::print("Text encoder: T5, {}, width {}, {} of {}, {} pieces\n", counted(config.depth, "block"),
+             config.width, counted(config.heads, "head"), config.head_size, config.vocabulary);
   show("file", file.container());
   show("parameters", describe_parameters(weights));
 }
@@ -206,7 +211,8 @@ void show_weights(const Weights& file, const Options& options) {
   const size_t here = model.items().size(), all = file.items().size();
   show("tensors", here == all ? std::to_string(all) : fmt::format("{} of the file's {}", here, all));
   for (const auto& [key, value] : metadata)
-    if (!key.starts_with("linnet.") && key != folder_config_key) show(printable(key), printable(value));
+    if (!key.starts_with("linnet.") && key != folder_config_key && key != folder_pipeline_key)
+      show(printable(key), printable(value));
   if (options.tensors) show_tensors(model);
 }
 

@@ -34,7 +34,7 @@ std::string why(const Inherited& row) {
   if (!row.source.empty()) return row.source;
   if (row.tensor.find("cross_attn") != std::string::npos || row.tensor.starts_with("y_embedder"))
     return "fresh: the teacher knows no texts";
-  return row.tensor.find(".dwc.") != std::string::npos ? "fresh: the teacher has no convolution"
+  return row.tensor.find(".dwc.") != std::string::npos ? "fresh: no convolution is taken over"
                                                        : "fresh: another attention learns its own";
 }
 

@@ -88,19 +88,19 @@ std::string describe_products(DType dtype, const Device& device) {
 
 std::string describe_model(const DiTConfig& config) {
   const std::string size = size_name(config);
-  return fmt::format("{}{}{} (mixer {}), {} block{}, width {}, {} head{}, {} tokens",
+  return fmt::format("{}{}{} (mixer {}), {}, width {}, {}, {} tokens",
                      config.mixer == nn::Mixer::lit ? "LiT" : "DiT", size.empty() ? "" : "-", size,
-                     nn::name_of(config.mixer), config.depth, config.depth == 1 ? "" : "s", config.hidden_size,
-                     config.num_heads, config.num_heads == 1 ? "" : "s", config.tokens());
+                     nn::name_of(config.mixer), counted(config.depth, "block"), config.hidden_size,
+                     counted(config.num_heads, "head"), config.tokens());
 }
 
 std::string describe_model(const PixArtConfig& config) {
   const std::string square = fmt::format("{0} x {0}", config.sample_size);
   const std::string size = config.in_channels == 3 ? square + " pixels" : "latents of " + square;
-  return fmt::format("{} text-to-image (mixer {}), {} block{}, width {}, {} head{}, made for {}",
-                     config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer), config.depth,
-                     config.depth == 1 ? "" : "s", config.hidden_size, config.num_heads,
-                     config.num_heads == 1 ? "" : "s", size);
+  return fmt::format("{} text-to-image (mixer {}), {}, width {}, {}, made for {}",
+                     config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer),
+                     counted(config.depth, "block"), config.hidden_size, counted(config.num_heads, "head"),
+                     size);
 }
 
 std::string in_millions(int64_t count) { return fmt::format("{:.2f} M", static_cast<double>(count) * 1e-6); }

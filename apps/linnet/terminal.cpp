@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/printable.h"
+
 namespace linnet::app {
 
 TerminalSize terminal_size() {
@@ -61,10 +63,30 @@ void Progress::stage(const std::string& text) {
   if (on_terminal()) draw(text);
 }
 
+namespace {
+
+struct Beginning {
+  std::string_view text;
+  size_t characters = 0;
+};
+
+// As many whole characters as there is room for.
+Beginning beginning(std::string_view text, size_t room) {
+  Beginning result;
+  size_t end = 0;
+  for (; end < text.size() && result.characters < room; ++result.characters)
+    end += std::max<size_t>(character_length(text, end), 1);
+  result.text = text.substr(0, end);
+  return result;
+}
+
+}  // namespace
+
 void Progress::draw(const std::string& text) {
   // The text matters more than a long bar: on a narrow terminal the bar gives way.
   const int columns = terminal_size().columns, around = 9;
-  const int width = std::clamp(columns - around - static_cast<int>(text.size()), 8, 28);
+  const int width =
+      std::clamp(columns - around - static_cast<int>(beginning(text, SIZE_MAX).characters), 8, 28);
   const auto eighths = static_cast<int>(share_ * width * 8 + 0.5);
   std::string bar;
   for (int i = 0; i < width; ++i) {
@@ -72,7 +94,7 @@ void Progress::draw(const std::string& text) {
     bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
   }
   const auto room = static_cast<size_t>(std::max(0, columns - around - width));
-  tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, text.substr(0, room)));
+  tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, beginning(text, room).text));
   drawn_ = true;
 }
 

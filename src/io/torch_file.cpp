@@ -29,6 +29,7 @@ constexpr std::array allowed_calls = {rebuild_tensor,
                                       std::string_view("collections.Counter"),
                                       std::string_view("numpy.dtype"),
                                       std::string_view("numpy.core.multiarray.scalar"),
+                                      std::string_view("numpy._core.multiarray.scalar"),  // of NumPy 2
                                       std::string_view("_codecs.encode")};
 
 // A key may stand in many dictionaries, and becomes part of every name below it.

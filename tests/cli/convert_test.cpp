@@ -77,6 +77,8 @@ TEST_F(Convert, SaysWhatItDid) {
   for (const char* text : {"lit.pt: PyTorch, \"ema\" of it, original names, f32", "LiT (mixer lit), 2 blocks",
                            "lit.safetensors: safetensors, original names, bf16; 40 tensors"})
     EXPECT_TRUE(says(result, text)) << text << "\n" << result.out;
+  EXPECT_TRUE(says(convert(data_file("checkpoints/diffusers"), {"-o", "d", "--names", "diffusers"}),
+                   "downscale_freq_shift = 0"));
 }
 
 TEST_F(Convert, KeepsTypesUnlessOneIsAskedFor) {

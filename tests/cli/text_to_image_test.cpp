@@ -409,6 +409,8 @@ TEST_F(TextToImage, InfoSaysWhatThePartsAre) {
   says("model", "diffusers' names");
   says("model/text_encoder", "T5, 3 blocks, width 24, 3 heads of 8, 60 pieces");
   says("model/vae", "Autoencoder");
+  says("model", "predicts      the noise");
+  EXPECT_EQ(run({"info", "model"}, {folder_.path()}).out.find("pipeline"), std::string::npos);
   ASSERT_TRUE(succeeded(run({"inherit", "--from", "model", "-o", "lit.safetensors"}, {folder_.path()})));
   says("lit.safetensors", "LiT text-to-image (mixer lit)");
 }
@@ -437,7 +439,11 @@ TEST_F(TextToImage, ABundleIsWrittenAsAWholeOrNotAtAll) {
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "none/b"}, {folder_.path()}), 1, "none"));
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "int4"}, {folder_.path()}), 2,
                      "int8, bf16"));
-  fs::create_directories(folder_ / "b.partial/transformer");  // of one that was killed
+  fs::create_directories(folder_ / "b.partial/transformer");
+  EXPECT_TRUE(
+      failed(run({"quantize", "model", "-o", "b"}, {folder_.path()}), 2, "b.partial first, which is there"));
+  EXPECT_TRUE(fs::exists(folder_ / "b.partial/transformer"));
+  std::ofstream(folder_ / "b.partial/quantize.lock");  // of one that was killed
   std::ofstream(folder_ / "b.partial/transformer/diffusion_pytorch_model.safetensors.partial") << "half";
   // The disk is full after 100,000 bytes.
   const auto full = [] {

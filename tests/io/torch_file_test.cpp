@@ -244,6 +244,15 @@ TEST(PickleBomb, OfTooManyValuesIsRefused) {
   EXPECT_NE(refusal_of_pickle(std::string(4'000'001, 'N')).find("too many values"), std::string::npos);
 }
 
+TEST(Pickle, HoldsNumbersOfEitherNumPy) {
+  for (const char* module : {"numpy.core", "numpy._core"}) {
+    const std::string dtype = "cnumpy\ndtype\n(" + test::pickled::text("f8") + "\x89\x88tR";
+    EXPECT_EQ(refusal_of_pickle(fmt::format("c{}.multiarray\nscalar\n({}", module, dtype) +
+                                test::pickled::text("12345678") + "tR"),
+              "accepted");
+  }
+}
+
 // ... and places to keep one value in eight times and more, ...
 TEST(PickleBomb, OfOneValueInTooManyPlacesIsRefused) {
   for (const char opcode : {'2', '(', '\x94'})  // on the stack, under marks, and remembered
