@@ -154,7 +154,7 @@ void add_convert(const Verb& app) {
   const Verb verb = app.add_subcommand("convert", "Write a model as another kind of file, in another type");
   auto options = std::make_shared<Options>();
   verb.add_option("model", options->model,
-                  "Weights of any kind that `linnet info` knows: safetensors, PyTorch, a folder; or builtin")
+                  "A DiT's, LiT's or PixArt's weights of any kind: safetensors, PyTorch, a folder; or builtin")
       .required();
   verb.add_option(
           "-o,--output", options->output,

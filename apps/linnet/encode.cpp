@@ -99,6 +99,7 @@ void run(const Options& options) {
   use_threads(options.threads);
   const std::unique_ptr<Vae> vae = load_vae(options.vae);
   vae->set_product_dtype(dtype);
+  say_scaling(options.vae);
   if (options.captions) add_text_encoder(options, encode);
   const PictureSet pictures = PictureSet::open(
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);

@@ -5,6 +5,7 @@
 #include "generate_options.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "store/dit_weights.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
@@ -31,6 +32,9 @@ void run(PaintOptions options) {
   if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
     return paint_texts(options, file);
   refuse_parts(file);
+  const Weights model = find_model_weights(file, choice_from_name(options.weights));
+  check(model.metadata().contains(config_key) || looks_like_dit(model),
+        "{}: this is no model that Linnet paints with (DiT, LiT or PixArt)", file.source());
   paint_classes(options, file);
 }
 

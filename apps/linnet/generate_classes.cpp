@@ -32,6 +32,7 @@ std::unique_ptr<Vae> decoder_of(const PaintOptions& options, const DiT& model, D
         "this model makes latents of {} channels: name the autoencoder that decodes them with --vae, or "
         "write them with --latents-out FILE instead of -o",
         channels));
+  say_scaling(vae_path(options));
   return load_decoder(vae_path(options), channels, dtype, device);
 }
 

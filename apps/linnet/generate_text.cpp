@@ -234,9 +234,10 @@ class PaintStage {
       : options_(options), weights_(weights), config_(config), device_(device) {
     PixArt shapes(config);
     check_parameters(nn::all_parameters(shapes), without_positions(weights));
-    if (!vae.empty())
-      vae_ = load_decoder(vae, config.in_channels, ops::wide_product_dtype_from_name(options.dtype, device),
-                          device);
+    if (vae.empty()) return;
+    say_scaling(vae);
+    vae_ =
+        load_decoder(vae, config.in_channels, ops::wide_product_dtype_from_name(options.dtype, device), device);
   }
 
   const Vae* vae() const { return vae_.get(); }

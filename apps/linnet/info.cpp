@@ -129,10 +129,12 @@ void show_autoencoder(const Weights& file) {
   fmt::print("Autoencoder of latent diffusion\n");
   show("file", file.container());
   show("latents",
-       fmt::format("{} channels, a {} of the side; scaled by {}{}", config.latent_channels,
-                   config.reduction() == 8 ? "eighth" : fmt::format("1/{}", config.reduction()),
+       fmt::format("{} channels, {} of the side; scaled by {}{}", config.latent_channels,
+                   config.reduction() == 8 ? "an eighth" : fmt::format("1/{}", config.reduction()),
                    config.scaling_factor,
                    config.shift_factor == 0 ? "" : fmt::format(" after {} is taken off", config.shift_factor)));
+  if (scaling_is_assumed(weights))
+    show("", "(which nothing says: it is Stable Diffusion's; SDXL's is 0.13025)");
   show("widths", fmt::format("{}, {} residual blocks a level", fmt::join(config.block_out_channels, ", "),
                              config.layers_per_block));
   show("parameters", describe_parameters(weights));
@@ -211,8 +213,7 @@ void show_weights(const Weights& file, const Options& options) {
   const size_t here = model.items().size(), all = file.items().size();
   show("tensors", here == all ? std::to_string(all) : fmt::format("{} of the file's {}", here, all));
   for (const auto& [key, value] : metadata)
-    if (!key.starts_with("linnet.") && key != folder_config_key && key != folder_pipeline_key)
-      show(printable(key), printable(value));
+    if (!key.starts_with("linnet.") && !key.starts_with("folder.")) show(printable(key), printable(value));
   if (options.tensors) show_tensors(model);
 }
 

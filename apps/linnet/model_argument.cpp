@@ -6,6 +6,7 @@
 #include "io/text.h"
 #include "ops/matmul.h"
 #include "store/t5_file.h"
+#include "store/vae_file.h"
 #include "train/model_config.h"
 
 namespace linnet::app {
@@ -38,16 +39,6 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
   throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
 }
 
-namespace {
-
-bool is_named_as_weights(const std::string& name) {
-  for (const char* begin : {"model.", "model-", "diffusion_pytorch_model", "pytorch_model"})
-    if (name.starts_with(begin)) return true;
-  return false;
-}
-
-}  // namespace
-
 void check_keeps_model(const std::filesystem::path& output, const std::string& model) {
   if (is_builtin(model)) return;
   check_keeps(output, model);
@@ -56,6 +47,10 @@ void check_keeps_model(const std::filesystem::path& output, const std::string& m
     for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(model) / part, ignored))
       if (is_named_as_weights(entry.path().filename().string())) check_keeps(output, entry.path());
   }
+}
+
+void say_scaling(const std::filesystem::path& vae) {
+  if (const std::string note = note_on_scaling(vae); !note.empty()) fmt::print("{}\n", note);
 }
 
 std::string short_name(const std::string& model) {

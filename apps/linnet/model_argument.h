@@ -28,6 +28,8 @@ void add_weights_option(const Verb& verb, std::string& choice);
 std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
 /// check_keeps of a model's file, or of the files of weights in its folder.
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
+/// Says it where the scaling of an autoencoder's latents is assumed (note_on_scaling).
+void say_scaling(const std::filesystem::path& vae);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);
 

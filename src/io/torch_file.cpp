@@ -20,17 +20,32 @@ constexpr std::string_view legacy_magic = {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9
 
 // What may be called, and then means: a tensor, or plain data that no model needs.
 constexpr std::string_view rebuild_tensor = "torch._utils._rebuild_tensor_v2",
-                           rebuild_parameter = "torch._utils._rebuild_parameter";
-constexpr std::array allowed_calls = {rebuild_tensor,
-                                      rebuild_parameter,
-                                      std::string_view("argparse.Namespace"),
-                                      std::string_view("torch.Size"),
-                                      std::string_view("torch.device"),
-                                      std::string_view("collections.Counter"),
-                                      std::string_view("numpy.dtype"),
-                                      std::string_view("numpy.core.multiarray.scalar"),
-                                      std::string_view("numpy._core.multiarray.scalar"),  // of NumPy 2
-                                      std::string_view("_codecs.encode")};
+                           rebuild_parameter = "torch._utils._rebuild_parameter",
+                           rebuild_with_state = "torch._utils._rebuild_parameter_with_state";
+constexpr std::string_view allowed_calls[] = {rebuild_tensor,
+                                              rebuild_parameter,
+                                              rebuild_with_state,
+                                              "argparse.Namespace",
+                                              "torch.Size",
+                                              "torch.device",
+                                              "torch.serialization._get_layout",
+                                              "collections.Counter",
+                                              "collections.defaultdict",
+                                              "pathlib.PosixPath",
+                                              "numpy.dtype",
+                                              "numpy.core.multiarray.scalar",
+                                              "numpy.core.multiarray._reconstruct",
+                                              "numpy._core.multiarray.scalar",  // of NumPy 2
+                                              "numpy._core.multiarray._reconstruct",
+                                              "_codecs.encode",
+                                              "__builtin__.set",
+                                              "__builtin__.frozenset",
+                                              "__builtin__.bytearray",
+                                              "__builtin__.complex",
+                                              "builtins.set",
+                                              "builtins.frozenset",
+                                              "builtins.bytearray",
+                                              "builtins.complex"};
 
 // A key may stand in many dictionaries, and becomes part of every name below it.
 constexpr size_t longest_name = 4096, most_name_bytes = size_t{64} << 20;
@@ -156,7 +171,7 @@ class TorchFileReader {
   void read_tensors() {
     for (const PickleValue& value : pickle_.values())
       if (value.is(Kind::call))
-        check(std::ranges::find(allowed_calls, value.items[0]->name) != allowed_calls.end(),
+        check(std::ranges::find(allowed_calls, value.items[0]->name) != std::end(allowed_calls),
               "{}: it wants to call {}, which is no part of a tensor; Linnet runs nothing of a file", source_,
               printable(value.items[0]->name));
     check(pickle_.root().is(Kind::dictionary), "{}: it holds {} instead of a dictionary of tensors", source_,
@@ -186,10 +201,11 @@ class TorchFileReader {
     if (!value.is(Kind::call)) return nullptr;
     if (value.items[0]->name == rebuild_tensor) return &value;
     const auto& arguments = value.items[1]->items;
-    return value.items[0]->name == rebuild_parameter && !arguments.empty() && arguments[0] != &value
-               ? (arguments[0]->is(Kind::call) && arguments[0]->items[0]->name == rebuild_tensor ? arguments[0]
-                                                                                                 : nullptr)
-               : nullptr;
+    const bool parameter =
+        value.items[0]->name == rebuild_parameter || value.items[0]->name == rebuild_with_state;
+    if (!parameter || arguments.empty() || arguments[0] == &value || !arguments[0]->is(Kind::call))
+      return nullptr;
+    return arguments[0]->items[0]->name == rebuild_tensor ? arguments[0] : nullptr;
   }
 
   std::vector<int64_t> numbers(const PickleValue& value, const std::string& name) const {

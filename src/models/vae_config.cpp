@@ -18,7 +18,7 @@ void read(const nlohmann::json& json, const char* key, T& value) {
 // Blocks of another kind than Linnet's would be computed wrongly.
 void check_blocks(const nlohmann::json& json, const char* key, std::string_view known, size_t count) {
   const auto found = json.find(key);
-  if (found == json.end()) return;
+  if (found == json.end() || found->is_null()) return;
   check(found->size() == count, "the autoencoder's {} and block_out_channels do not go together", key);
   for (const auto& block : *found)
     check(block.get<std::string>() == known, "an autoencoder of blocks \"{}\" is none that Linnet knows",
@@ -59,8 +59,8 @@ VaeConfig vae_config_from_json(std::string_view text) {
     read(json, "shift_factor", config.shift_factor);
     std::string activation = "silu";
     read(json, "act_fn", activation);
-    check(activation == "silu", "an autoencoder with the activation \"{}\" is none that Linnet knows",
-          activation);
+    check(activation == "silu" || activation == "swish",
+          "an autoencoder with the activation \"{}\" is none that Linnet knows", activation);
     check_blocks(json, "down_block_types", "DownEncoderBlock2D", config.block_out_channels.size());
     check_blocks(json, "up_block_types", "UpDecoderBlock2D", config.block_out_channels.size());
     config.validate();

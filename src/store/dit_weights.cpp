@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/text.h"
+#include "store/folder_config.h"
 #include "store/renaming.h"
 #include "store/transformer_shapes.h"
 
@@ -139,16 +140,16 @@ DiTConfig infer_dit_config(const Weights& weights) {
       heads_of(weights, config.hidden_size).value_or(usual_heads(config.mixer, config.hidden_size));
   for (const char* positions : {"blocks.0.attn.positional_encoding", "pos_embed"})
     if (weights.contains(positions)) config.input_size = side_of(weights, positions) * config.patch_size;
-  if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end()) {
-    const auto json = nlohmann::json::parse(stated->second, nullptr, false);
-    const auto take = [&](const char* key, int64_t& value) {
-      if (json.is_object() && json.contains(key) && json[key].is_number_integer())
-        value = json[key].get<int64_t>();
-    };
-    take("num_attention_heads", config.num_heads);
-    take("sample_size", config.input_size);
-  }
-  weights.naming_source([&] { config.validate(); });
+  weights.naming_source([&] {
+    if (const auto found = weights.metadata().find(folder_config_key); found != weights.metadata().end()) {
+      const FolderConfig stated(found->second);
+      stated.expect("activation_fn", "gelu-approximate");
+      stated.take("num_attention_heads", config.num_heads);
+      stated.take("sample_size", config.input_size);
+    }
+    config.prediction = prediction_of_scheduler(weights).value_or(config.prediction);
+    config.validate();
+  });
   return config;
 }
 

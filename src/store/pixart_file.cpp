@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "io/text.h"
+#include "store/folder_config.h"
 #include "store/model_file.h"
 #include "store/renaming.h"
 #include "store/transformer_shapes.h"
@@ -133,18 +134,14 @@ void take_from_pipeline(const std::string& text, PixArtConfig& config) {
 }
 
 void take_from_folder(const std::string& text, PixArtConfig& config) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  check(json.is_object(), "config.json is no JSON object");
-  const auto integer = [&](const char* key, int64_t& value) {
-    if (json.contains(key) && json[key].is_number_integer()) value = json[key].get<int64_t>();
-  };
-  integer("num_attention_heads", config.num_cross_heads);
-  integer("sample_size", config.sample_size);
+  const FolderConfig stated(text);
+  stated.expect("activation_fn", "gelu-approximate");
+  stated.take("num_attention_heads", config.num_cross_heads);
+  stated.take("sample_size", config.sample_size);
   if (config.mixer == nn::Mixer::softmax) config.num_heads = config.num_cross_heads;
   // Without a word about it, diffusers takes one unit for 512 pixels and below.
   config.interpolation = static_cast<double>(std::max<int64_t>(config.sample_size / 64, 1));
-  if (json.contains("interpolation_scale") && json["interpolation_scale"].is_number())
-    config.interpolation = json["interpolation_scale"].get<double>();
+  stated.take("interpolation_scale", config.interpolation);
 }
 
 }  // namespace
@@ -183,6 +180,7 @@ PixArtConfig read_pixart_config(const Weights& weights) {
       take_from_pipeline(index->second, config);
     if (const auto stated = weights.metadata().find(folder_config_key); stated != weights.metadata().end())
       take_from_folder(stated->second, config);
+    config.prediction = prediction_of_scheduler(weights).value_or(config.prediction);
     config.validate();
     return config;
   });

@@ -28,9 +28,13 @@ void read_folder_config(const std::string& text, T5Config& config) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   check(json.is_object(), "config.json is no JSON object");
   try {
-    config.max_distance = json.value("relative_attention_max_distance", config.max_distance);
-    config.norm_epsilon = json.value("layer_norm_epsilon", config.norm_epsilon);
-    const auto activation = json.value("feed_forward_proj", std::string("gated-gelu"));
+    const auto read = [&](const char* key, auto& value) {
+      if (json.contains(key) && !json[key].is_null()) json[key].get_to(value);
+    };
+    std::string activation = "gated-gelu";
+    read("relative_attention_max_distance", config.max_distance);
+    read("layer_norm_epsilon", config.norm_epsilon);
+    read("feed_forward_proj", activation);
     check(activation == "gated-gelu", "its feed-forward layers are \"{}\": only \"gated-gelu\" is known here",
           printable(activation));
   } catch (const nlohmann::json::exception& error) {

@@ -13,6 +13,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// SDXL's autoencoder is told from Stable Diffusion's by what lies beside it alone.
+constexpr const char* sdxl_key = "linnet.of_sdxl";
+constexpr double sdxl_scaling = 0.13025;
 constexpr std::string_view telltale = "decoder.conv_in.weight";  // in files of every kind, below their prefix
 
 // Latent diffusion counts the decoder's levels from the picture, diffusers from the latents.
@@ -110,6 +113,10 @@ VaeConfig infer_config(const Weights& weights) {
   config.use_quant_conv = weights.contains("quant_conv.weight");
   config.use_post_quant_conv = weights.contains("post_quant_conv.weight");
   config.mid_block_add_attention = weights.contains("decoder.mid_block.attentions.0.to_q.weight");
+  check(config.latent_channels == 4,
+        "{}: nothing says how its latents of {} channels are scaled; give the folder with its config.json",
+        weights.source(), config.latent_channels);
+  if (weights.metadata().contains(sdxl_key)) config.scaling_factor = sdxl_scaling;
   config.validate();
   return config;
 }
@@ -120,6 +127,15 @@ VaeConfig read_folder_config(const std::string& text) {
   if (const auto name = json.find("_class_name"); name != json.end() && name->is_string())
     check(*name == "AutoencoderKL", "it is an {}, not an AutoencoderKL", printable(name->get<std::string>()));
   return vae_config_from_json(text);
+}
+
+}  // namespace
+
+namespace {
+
+Weights weights_of_vae(const fs::path& given) {
+  const fs::path inside = given / "vae";
+  return find_vae_weights(Weights::open(is_folder(inside) ? inside : given));
 }
 
 }  // namespace
@@ -140,7 +156,23 @@ Weights find_vae_weights(const Weights& file) {
     result.add(item.name.find(".attentions.") == std::string::npos ? std::move(item)
                                                                    : as_convolution(std::move(item)));
   }
+  if (std::ranges::any_of(file.items(),
+                          [](const auto& i) { return i.name.starts_with("conditioner.embedders."); }))
+    result.set_metadata(sdxl_key, "");
   return result;
+}
+
+bool scaling_is_assumed(const Weights& weights) {
+  return !weights.metadata().contains(folder_config_key) && !weights.metadata().contains(sdxl_key);
+}
+
+std::string note_on_scaling(const fs::path& given) {
+  const Weights weights = weights_of_vae(given);
+  if (!scaling_is_assumed(weights)) return {};
+  return fmt::format(
+      "{}: nothing says how its latents are scaled: by {}, as Stable Diffusion's (SDXL's: {}; give the "
+      "folder with its config.json)",
+      weights.source(), VaeConfig().scaling_factor, sdxl_scaling);
 }
 
 VaeConfig read_vae_config(const Weights& weights) {
@@ -151,8 +183,7 @@ VaeConfig read_vae_config(const Weights& weights) {
 }
 
 std::unique_ptr<Vae> load_vae(const fs::path& given) {
-  const fs::path inside = given / "vae";
-  const Weights weights = find_vae_weights(Weights::open(is_folder(inside) ? inside : given));
+  const Weights weights = weights_of_vae(given);
   auto model = std::make_unique<Vae>(read_vae_config(weights));
   read_parameters(nn::all_parameters(*model), weights);
   nn::freeze(*model);

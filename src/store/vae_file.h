@@ -12,9 +12,14 @@
 namespace linnet {
 
 /// f32, frozen, mapped from the file. Without a config.json sizes are told by names and shapes, and what they
-/// do not tell is as in Stable Diffusion: 32 groups, a scaling factor of 0.18215. Throws Error naming file and
-/// tensor when it is no AutoencoderKL, or one that does not fit its configuration.
+/// do not tell is as in Stable Diffusion: 32 groups, a scaling factor of 0.18215, or SDXL's within a checkpoint
+/// of it. Throws Error naming file and tensor when it is no AutoencoderKL, or one that does not fit its
+/// configuration, or without one has not 4 latent channels.
 std::unique_ptr<Vae> load_vae(const std::filesystem::path& path);
+/// A sentence that the scaling factor is assumed, where it is; else empty.
+std::string note_on_scaling(const std::filesystem::path& path);
+/// The same of weights that find_vae_weights gave.
+bool scaling_is_assumed(const Weights& weights);
 
 /// True if there is an autoencoder among a file's weights.
 bool holds_vae(const Weights& file);

@@ -1,6 +1,6 @@
 #include "store/weights.h"
 
-#include <array>
+#include <algorithm>
 #include <set>
 #include <span>
 
@@ -13,27 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// By preference, in the folder itself or in "transformer".
-constexpr std::array folder_files = {"model.safetensors.index.json",
-                                     "model.safetensors",
-                                     "diffusion_pytorch_model.safetensors.index.json",
-                                     "diffusion_pytorch_model.safetensors",
-                                     "diffusion_pytorch_model.bin",
-                                     "pytorch_model.bin.index.json",
-                                     "pytorch_model.bin"};
-
-fs::path file_in(const fs::path& folder) {
-  for (const fs::path& place : {folder, folder / "transformer"}) {
-    std::error_code problem;
-    const bool told = fs::status_known(fs::status(place / ".", problem));
-    check(told, "cannot read {}: {}", printable(place.string()), problem.message());
-    for (const char* name : folder_files)
-      if (is_there(place / name)) return place / name;
-  }
-  fail("{}: this folder holds no weights that Linnet knows (such as diffusion_pytorch_model.safetensors)",
-       printable(folder.string()));
-}
-
 Weights of_index(const fs::path& path) {
   const auto files = std::make_shared<const TensorFiles>(TensorFiles::open(path));
   Weights result(printable(path.string()), files->metadata(), "safetensors with an index");
@@ -45,10 +24,22 @@ Weights of_index(const fs::path& path) {
   return result;
 }
 
+// What is often found in the place of weights.
+void check_no_other_kind(std::span<const std::byte> bytes, const std::string& name) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 64));
+  check(!text.starts_with("version https://git-lfs"),
+        "{}: this is a pointer of Git LFS, not the weights that it points to; \"git lfs pull\" fetches them",
+        name);
+  check(!text.starts_with("<!DOCTYPE") && !text.starts_with("<!doctype") && !text.starts_with("<html"),
+        "{}: this is a web page, not weights", name);
+  check(!text.starts_with("GGUF"), "{}: this is a GGUF file; safetensors and PyTorch's files are read", name);
+}
+
 // Of one file, by its contents.
 Weights of_contents(const fs::path& path) {
   const auto mapped = MappedFile::open(path);
   const std::string name = printable(path.string());
+  check_no_other_kind(mapped->bytes(), name);
   if (TorchFile::is_torch_file(mapped->bytes()))
     return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
   return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));
@@ -70,25 +61,23 @@ Weights of_torch_index(const fs::path& path) {
 }
 
 Weights of_file(const fs::path& path) {
-  if (path.string().ends_with(".bin.index.json")) return of_torch_index(path);
-  return path.extension() == ".json" ? of_index(path) : of_contents(path);
+  if (path.extension() != ".json") return of_contents(path);
+  const std::string name = path.filename().string();
+  check(name != "config.json" && name != "model_index.json",
+        "{}: this says what weights are; name the folder that it lies in", printable(path.string()));
+  return name.find(".bin.index.") != std::string::npos ? of_torch_index(path) : of_index(path);
 }
 
 }  // namespace
 
 Weights Weights::open(const fs::path& given) {
   const bool folder = is_folder(given);
-  const fs::path path = folder ? file_in(given) : given;
-  if (!folder) return of_file(path);
+  const fs::path path = folder ? weights_in(given) : given;
   Weights result = of_file(path);
-  result.container_ = fmt::format("folder: {} ({})", printable(path.filename().string()), result.container_);
-  std::error_code ignored;  // without a current folder the path itself must do
-  const fs::path absolute = fs::absolute(path, ignored);
-  const fs::path own = (absolute.empty() ? path : absolute).parent_path();
-  if (const fs::path config = own / "config.json"; is_there(config))
-    result.metadata_.emplace(folder_config_key, read_text_file(config, 1 << 20));
-  if (const fs::path index = own.parent_path() / "model_index.json"; is_there(index))
-    result.metadata_.emplace(folder_pipeline_key, read_text_file(index, 1 << 20));
+  if (folder)
+    result.container_ = fmt::format("folder: {} ({})", printable(path.filename().string()), result.container_);
+  // A file of such a folder is what it is, also where it is named itself.
+  if (folder || is_named_as_weights(path.filename().string())) result.metadata_.merge(read_beside(path));
   return result;
 }
 
@@ -208,8 +197,9 @@ Weights model_weights(const Weights& all, Choice choice) {
   const Weights chosen = part_of(all, choice == Choice::raw || average.empty() ? raw : average);
   Weights result = chosen.empty_like();
   for (Weights::Item item : chosen.items()) {
-    if (item.name.starts_with("module."))
-      item.name.erase(0, std::string_view("module.").size());  // of parallel training
+    for (const std::string_view wrapper :
+         {"module.", "_orig_mod.", "module."})  // of compiled and of parallel training
+      if (item.name.starts_with(wrapper)) item.name.erase(0, wrapper.size());
     result.add(std::move(item));
   }
   return result;

@@ -14,13 +14,9 @@
 #include "core/naming.h"
 #include "io/safetensors.h"
 #include "io/torch_file.h"
+#include "store/hub_folder.h"
 
 namespace linnet {
-
-/// Under this metadata key stands a folder's "config.json".
-inline constexpr const char* folder_config_key = "folder.config";
-/// And under this one the "model_index.json" of the pipeline that the folder is part of.
-inline constexpr const char* folder_pipeline_key = "folder.pipeline";
 
 class Weights {
  public:
@@ -41,9 +37,8 @@ class Weights {
                    std::string container = {})
       : source_(std::move(source)), container_(std::move(container)), metadata_(std::move(metadata)) {}
 
-  /// What is at a path: a file by its contents, a folder by its "model.safetensors",
-  /// "diffusion_pytorch_model.*" or "pytorch_model.bin", itself or in "transformer/". Throws Error naming what
-  /// was found instead.
+  /// What is at a path: a file by its contents, a folder by weights_in(); with read_beside() in the metadata
+  /// where the file is, or is called as, one of a folder. Throws Error naming what was found instead.
   static Weights open(const std::filesystem::path& path);
   static Weights of(const SafetensorsFile& file);
   static Weights of(const TorchFile& file);

@@ -288,7 +288,8 @@ TEST_F(Train, AResumedRunThatIsDoneWritesTheModelThatAKillLeftOut) {
 TEST_F(Train, ASpoiltModelIsNotSaved) {
   const Result result = train("a", {"output.save_every=1", "train.lr=9.9", "train.weight_decay=1e38"});
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("is no longer finite after step 1; a lower train.lr"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("is no longer finite after step 1; a lower train.lr"), std::string::npos)
+      << result.err;
   EXPECT_TRUE(checkpoint_is_missing("a"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "a/run/model.safetensors"));
 }

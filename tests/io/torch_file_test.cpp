@@ -244,6 +244,11 @@ TEST(PickleBomb, OfTooManyValuesIsRefused) {
   EXPECT_NE(refusal_of_pickle(std::string(4'000'001, 'N')).find("too many values"), std::string::npos);
 }
 
+TEST(Pickle, HoldsPlainDataOfTrainings) {
+  for (const char* name : {"__builtin__\nset", "collections\ndefaultdict", "pathlib\nPosixPath"})
+    EXPECT_EQ(refusal_of_pickle(fmt::format("c{}\n(tR", name)), "accepted") << name;
+}
+
 TEST(Pickle, HoldsNumbersOfEitherNumPy) {
   for (const char* module : {"numpy.core", "numpy._core"}) {
     const std::string dtype = "cnumpy\ndtype\n(" + test::pickled::text("f8") + "\x89\x88tR";

@@ -116,6 +116,32 @@ TEST(VaeFile, IsFoundInsideAWholeCheckpoint) {
   EXPECT_EQ(load_vae(folder / "sd.safetensors")->config(), wide_config());
 }
 
+// Stable Diffusion's and SDXL's differ in nothing but what lies beside them.
+TEST(VaeFile, ItsScalingIsToldOrSaidToBeAssumed) {
+  const TemporaryFolder folder;
+  EXPECT_NE(note_on_scaling(save_wide(folder)).find("by 0.18215, as Stable Diffusion's"), std::string::npos);
+  make_folder(folder / "vae", "plain");
+  EXPECT_EQ(note_on_scaling(folder / "vae"), "");
+  EXPECT_EQ(note_on_scaling(folder / "vae/diffusion_pytorch_model.safetensors"), "");
+  const auto file = SafetensorsFile::open(folder / "wide.safetensors");
+  NamedTensors tensors = {{"conditioner.embedders.0.weight", Tensor::zeros({1})}};
+  for (const std::string& name : file.names())
+    tensors.push_back({"first_stage_model." + name, file.tensor(name)});
+  write_safetensors(folder / "sdxl.safetensors", tensors);
+  EXPECT_EQ(load_vae(folder / "sdxl.safetensors")->config().scaling_factor, 0.13025);
+  EXPECT_EQ(note_on_scaling(folder / "sdxl.safetensors"), "");
+  VaeConfig wide = wide_config();
+  wide.latent_channels = 16;
+  Vae other(wide);
+  nn::initialize(other, 1);
+  tensors.clear();
+  other.visit("", [&](const std::string& name, nn::Parameter& p) { tensors.push_back({name, p.value}); });
+  write_safetensors(folder / "flux.safetensors", tensors);
+  EXPECT_NE(
+      test::refusal([&] { load_vae(folder / "flux.safetensors"); }).find("latents of 16 channels are scaled"),
+      std::string::npos);
+}
+
 TEST(VaeFile, OldNamesOfAttentionAreUnderstood) {
   const TemporaryFolder folder;
   rename_into(folder / "old.safetensors", save_wide(folder), [](std::string name) {

@@ -1,0 +1,76 @@
+#include "store/folder_config.h"
+
+#include <cmath>
+#include <regex>
+
+#include "core/printable.h"
+
+namespace linnet {
+namespace {
+
+// Python writes numbers that JSON has not, as diffusers' schedulers hold.
+nlohmann::json parse_of_python(const std::string& text) {
+  static const std::regex none(R"((:\s*)(-?Infinity|NaN))");
+  return nlohmann::json::parse(std::regex_replace(text, none, "$1null"), nullptr, false);
+}
+
+Prediction prediction_called(const std::string& name) {
+  if (name == "epsilon") return Prediction::epsilon;
+  if (name == "v_prediction") return Prediction::v;
+  if (name == "sample") return Prediction::x0;
+  fail("the pipeline's scheduler takes the prediction \"{}\", which Linnet does not know", printable(name));
+}
+
+}  // namespace
+
+FolderConfig::FolderConfig(const std::string& text) : json_(nlohmann::json::parse(text, nullptr, false)) {
+  check(json_.is_object(), "config.json is no JSON object");
+}
+
+const nlohmann::json* FolderConfig::find(const char* key) const {
+  const auto found = json_.find(key);
+  return found == json_.end() || found->is_null() ? nullptr : &*found;
+}
+
+void FolderConfig::take(const char* key, int64_t& value) const {
+  double number = static_cast<double>(value);
+  take(key, number);
+  check(std::abs(number) < 1e15 && number == std::floor(number), "config.json: {} is no whole number", key);
+  value = static_cast<int64_t>(number);
+}
+
+void FolderConfig::take(const char* key, double& value) const {
+  const nlohmann::json* const found = find(key);
+  check(!found || found->is_number(), "config.json: {} is no number", key);
+  if (found) value = found->get<double>();
+}
+
+void FolderConfig::expect(const char* key, std::string_view value) const {
+  const nlohmann::json* const found = find(key);
+  check(!found || *found == value, "config.json: {} is {}, and only \"{}\" is known here", key,
+        found ? printable(found->dump()) : "", value);
+}
+
+std::optional<Prediction> prediction_of_scheduler(const Weights& weights) {
+  const auto stated = weights.metadata().find(folder_scheduler_key);
+  if (stated == weights.metadata().end()) return std::nullopt;
+  const nlohmann::json json = parse_of_python(stated->second);
+  check(json.is_object(), "the pipeline's scheduler_config.json is no JSON object");
+  const auto text = [&](const char* key, const char* otherwise) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string(otherwise);
+  };
+  const auto is_near = [&](const char* key, double usual) {
+    const auto found = json.find(key);
+    return found == json.end() || !found->is_number() || std::abs(found->get<double>() - usual) < 1e-3 * usual;
+  };
+  const std::string name = text("_class_name", "");
+  check(name.find("LCM") == std::string::npos && name.find("FlowMatch") == std::string::npos,
+        "the pipeline is made for {}, for which Linnet has no sampler", printable(name));
+  check(text("beta_schedule", "linear") == "linear" && is_near("beta_start", 1e-4) && is_near("beta_end", 0.02) &&
+            is_near("num_train_timesteps", 1000),
+        "the pipeline's scheduler has another noise schedule than the linear one of 1000 steps from 0.0001 to 0.02");
+  return prediction_called(text("prediction_type", "epsilon"));
+}
+
+}  // namespace linnet

@@ -1,0 +1,105 @@
+// Folders as the Hub lays them out, with what people have made of them.
+#include "store/hub_folder.h"
+
+#include <fstream>
+
+#include "store/model_file.h"
+#include "support/refusal.h"
+#include "support/temporary_folder.h"
+
+namespace linnet {
+namespace {
+
+namespace fs = std::filesystem;
+using test::refusal;
+
+constexpr const char* file = "diffusion_pytorch_model.safetensors";
+
+class HubFolder : public testing::Test {
+ protected:
+  HubFolder() {
+    fs::copy(std::string(LINNET_TEST_DATA) + "/checkpoints/diffusers", folder_.path(),
+             fs::copy_options::recursive);
+  }
+  static DiTConfig config_of(const fs::path& path) { return read_model_config(path); }
+  void write(const fs::path& name, const std::string& text) const {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+  }
+  fs::path transformer() const { return folder_ / "transformer"; }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(HubFolder, AFileNamedItselfIsWhatItIsInItsFolder) {
+  write("transformer/config.json", R"({"sample_size": 16, "num_attention_heads": 4, "patch_size": null})");
+  EXPECT_EQ(config_of(transformer()).input_size, 16);
+  EXPECT_EQ(config_of(transformer() / file).input_size, 16);
+  fs::rename(transformer() / file, transformer() / "other.safetensors");
+  EXPECT_NE(config_of(transformer() / "other.safetensors").input_size, 16);
+}
+
+TEST_F(HubFolder, ThePipelineIsFoundHoweverItsPartIsNamed) {
+  write("model_index.json", "{}");
+  write("scheduler/scheduler_config.json",
+        R"({"prediction_type": "v_prediction", "lambda_min_clipped": -Infinity, "beta_end": 0.02})");
+  for (const fs::path& path : {transformer(), transformer() / ".", folder_ / "transformer/../transformer/",
+                               transformer() / file, folder_.path()})
+    EXPECT_EQ(config_of(path).prediction, Prediction::v) << path;
+}
+
+TEST_F(HubFolder, ASchedulerWithoutSamplerIsRefused) {
+  write("model_index.json", "{}");
+  const auto refused = [&](const char* scheduler, const char* why) {
+    write("scheduler/scheduler_config.json", scheduler);
+    EXPECT_NE(refusal([&] { config_of(folder_.path()); }).find(why), std::string::npos) << scheduler;
+  };
+  refused(R"({"_class_name": "LCMScheduler"})", "made for LCMScheduler, for which Linnet has no sampler");
+  refused(R"({"prediction_type": "flow"})", "takes the prediction \"flow\"");
+  refused(R"({"beta_schedule": "scaled_linear"})", "another noise schedule");
+  refused(R"({"beta_start": 0.00085})", "another noise schedule");
+  refused("[1", "no JSON object");
+}
+
+TEST_F(HubFolder, AConfigThatCannotBeIsRefused) {
+  const auto refused = [&](const char* config, const char* why) {
+    write("transformer/config.json", config);
+    EXPECT_NE(refusal([&] { config_of(transformer()); }).find(why), std::string::npos) << config;
+  };
+  refused("{", "config.json is no JSON object");
+  refused(R"({"sample_size": [32, 32]})", "sample_size is no number");
+  refused(R"({"sample_size": 32.5})", "sample_size is no whole number");
+  refused(R"({"activation_fn": "gelu"})", "activation_fn is \"gelu\", and only \"gelu-approximate\" is known");
+  write("transformer/config.json", R"({"sample_size": 16.0})");
+  EXPECT_EQ(config_of(transformer()).input_size, 16);
+}
+
+TEST_F(HubFolder, AVariantIsTakenIfThereIsNoOther) {
+  const auto call = [&](const char* from, const char* to) { fs::rename(transformer() / from, transformer() / to); };
+  call(file, "diffusion_pytorch_model.fp16.safetensors");
+  EXPECT_EQ(config_of(transformer()).hidden_size, 32);
+  fs::copy(transformer() / "diffusion_pytorch_model.fp16.safetensors",
+           transformer() / "diffusion_pytorch_model.non_ema.safetensors");
+  EXPECT_NE(refusal([&] { weights_in(transformer()); }).find("several variants"), std::string::npos);
+  EXPECT_EQ(config_of(transformer() / "diffusion_pytorch_model.non_ema.safetensors").hidden_size, 32);
+  write("transformer/diffusion_pytorch_model.bin.index.json", "{}");
+  EXPECT_EQ(weights_in(transformer()).filename(), "diffusion_pytorch_model.bin.index.json");
+  // Shards are no variants.
+  write("shards/model.fp16-00001-of-00002.safetensors", "");
+  write("shards/model.safetensors.index.fp16.json", "{}");
+  EXPECT_EQ(weights_in(folder_ / "shards").filename(), "model.safetensors.index.fp16.json");
+}
+
+TEST_F(HubFolder, WhatIsNoFileOfWeightsIsNamed) {
+  const auto refused = [&](const char* name, const char* contents, const char* why) {
+    write(name, contents);
+    EXPECT_NE(refusal([&] { Weights::open(folder_ / name); }).find(why), std::string::npos) << name;
+  };
+  refused("a.safetensors", "version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS");
+  refused("a.pt", "<!DOCTYPE html><html>", "a web page");
+  refused("a.gguf", "GGUF\3", "a GGUF file");
+  refused("config.json", "{}", "name the folder that it lies in");
+}
+
+}  // namespace
+}  // namespace linnet
