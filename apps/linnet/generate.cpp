@@ -3,6 +3,7 @@
 
 #include "device_argument.h"
 #include "generate_options.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/model_file.h"
@@ -24,10 +25,21 @@ void refuse_parts(const Weights& file) {
   if (holds_vae(file)) refuse("an autoencoder", "--vae");
 }
 
+// What is written last would destroy what the pictures were made of.
+void check_outputs_keep_inputs(const PaintOptions& options) {
+  for (const std::string& output : {options.to_folder() ? "" : options.output, options.latents, options.npz}) {
+    if (output.empty()) continue;
+    for (const std::string& part : {options.model, options.vae, options.text_encoder, options.tokenizer})
+      if (!part.empty()) check_keeps_model(output, part);
+    for (const std::string& input : {options.prompt_file, options.noise}) check_keeps(output, input);
+  }
+}
+
 void run(PaintOptions options) {
   const bool texts = !options.prompts.empty() || !options.prompt_file.empty();
   if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
+  check_outputs_keep_inputs(options);
   if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
     return paint_texts(options, file);
   refuse_parts(file);

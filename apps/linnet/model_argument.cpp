@@ -40,8 +40,8 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 
 namespace {
 
-bool is_named_as_weights(const std::string& name) {
-  for (const char* begin : {"model.", "model-", "diffusion_pytorch_model", "pytorch_model"})
+bool is_named_as_part(const std::string& name) {
+  for (const char* begin : {"model.", "model-", "diffusion_pytorch_model", "pytorch_model", "spiece.model"})
     if (name.starts_with(begin)) return true;
   return false;
 }
@@ -51,10 +51,10 @@ bool is_named_as_weights(const std::string& name) {
 void check_keeps_model(const std::filesystem::path& output, const std::string& model) {
   if (is_builtin(model)) return;
   check_keeps(output, model);
-  for (const char* part : {"", "transformer", "text_encoder", "vae"}) {
+  for (const char* part : {"", "transformer", "text_encoder", "tokenizer", "vae"}) {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(model) / part, ignored))
-      if (is_named_as_weights(entry.path().filename().string())) check_keeps(output, entry.path());
+      if (is_named_as_part(entry.path().filename().string())) check_keeps(output, entry.path());
   }
 }
 

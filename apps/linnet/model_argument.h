@@ -26,7 +26,7 @@ void add_weights_option(const Verb& verb, std::string& choice);
 /// The folder of that name in a text-to-image pipeline's. Throws UsageError, which advice ends, when there is
 /// none: "name it with --vae".
 std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
-/// check_keeps of a model's file, or of the files of weights in its folder.
+/// check_keeps of a model's file, or of the weights and the tokenizer in its folder.
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
 /// "builtin", or the file's name without its folder.
 std::string short_name(const std::string& model);

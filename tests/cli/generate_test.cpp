@@ -141,6 +141,14 @@ TEST_F(Generate, LatentsAreThePicturesBeforeRounding) {
   EXPECT_EQ(to_image(latents.rows(2, 3).reshape({3, 16, 16})), read_image(folder_ / "p-0003.png"));
 }
 
+TEST_F(Generate, LatentsDoNotTakeThePlaceOfTheModel) {
+  const std::string before = bytes("small.safetensors");
+  EXPECT_TRUE(
+      failed(generate({"-o", "p.png", "--latents-out", "small.safetensors"}), 2, "the file that is read"));
+  EXPECT_TRUE(bytes("small.safetensors") == before);
+  EXPECT_TRUE(files().empty());
+}
+
 TEST_F(Generate, GivenNoiseReplacesTheSeeds) {
   Generator generator(5);
   write_safetensors(folder_ / "noise.safetensors", {{"noise", generator.normal({2, 3, 16, 16})}});

@@ -153,6 +153,29 @@ TEST_F(TextToImage, ATextThatLooksLikeAnOptionIsSaidBehindThem) {
   EXPECT_NE(info.out.find("-o out.png -- -n"), std::string::npos) << info.out;
 }
 
+TEST_F(TextToImage, NoOutputTakesThePlaceOfWhatIsRead) {
+  std::ofstream(folder_ / "texts.png") << "a star\n";
+  fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
+  write_safetensors(folder_ / "noise", {{"noise", Tensor::zeros({1, 4, 16, 16})}});
+  const Arguments given = {"--prompts",   "texts.png",      "--noise",        "noise",
+                           "--vae",       "other/vae/",     "--text-encoder", "other/text_encoder",
+                           "--tokenizer", "other/tokenizer"};
+  const auto refused = [&](const std::string& file, const Arguments& outputs) {
+    const std::string before = bytes(file);
+    Arguments all = given;
+    all.insert(all.end(), outputs.begin(), outputs.end());
+    EXPECT_TRUE(failed(generate(all), 2, "the file that is read")) << file;
+    EXPECT_TRUE(bytes(file) == before) << file;
+  };
+  for (const std::string file : {"texts.png", "noise", "model/transformer/diffusion_pytorch_model.safetensors",
+                                 "other/vae/diffusion_pytorch_model.safetensors",
+                                 "other/text_encoder/model.safetensors", "other/tokenizer/spiece.model"}) {
+    refused(file, {"-o", "a.png", "--latents-out", file});
+    refused(file, {"-o", "d/", "--npz", file});
+  }
+  refused("texts.png", {"-o", "texts.png"});
+}
+
 TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
   std::ofstream(folder_ / "texts") << "a star\n\ntwo moons\n";
   ASSERT_TRUE(succeeded(generate({"--prompts", "texts", "-n", "3", "-o", "samples/"})));
