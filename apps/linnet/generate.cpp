@@ -53,6 +53,7 @@ void add_generate(const Verb& app) {
   auto o = std::make_shared<PaintOptions>();
   verb.add_option("prompt", o->prompts,
                   "What to paint, in words: one text, or several, for a text-to-image model")
+      .as_they_stand()
       .type_name("TEXT");
   verb.add_option("--prompts", o->prompt_file, "File with one text a line").type_name("FILE");
   verb.add_option("--negative", o->negative, "Text that guidance leads away from").type_name("TEXT");

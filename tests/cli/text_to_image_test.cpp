@@ -147,10 +147,19 @@ TEST_F(TextToImage, TheCommandThatInfoShowsPaintsTheSameBytes) {
 }
 
 TEST_F(TextToImage, ATextThatLooksLikeAnOptionIsSaidBehindThem) {
-  ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", "-n"}, {folder_.path()})));
-  EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), "-n");
-  const Result info = run({"info", "a.png"}, {folder_.path()});
-  EXPECT_NE(info.out.find("-o out.png -- -n"), std::string::npos) << info.out;
+  for (const std::string text : {"-n", "++"}) {
+    ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", text}, {folder_.path()})));
+    EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), text);
+    const Result info = run({"info", "a.png"}, {folder_.path()});
+    EXPECT_NE(info.out.find("-o out.png -- " + text), std::string::npos) << info.out;
+  }
+}
+
+TEST_F(TextToImage, ATextInSquareBracketsIsOne) {
+  ASSERT_TRUE(succeeded(generate({"[a star, a moon]", "[a ring]", "a, b", "-o", "a.png"})));
+  EXPECT_EQ(read_image_notes(folder_ / "a-0001.png").text.at("prompt"), "[a star, a moon]");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0002.png").text.at("prompt"), "[a ring]");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0003.png").text.at("prompt"), "a, b");
 }
 
 TEST_F(TextToImage, NoOutputTakesThePlaceOfWhatIsRead) {
