@@ -111,18 +111,19 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   const size_t memory = decoding_limit(options, device);
   place(model, device, 2 * std::min(batch, request.count));
 
-  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
-             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-             request.seed, describe_products(dtype, device));
-  std::fflush(stdout);
-  catch_interrupts();
-  const auto start = Clock::now();
   const DiTConfig& c = model.config();
   const PictureJob job{request.count,
                        {c.in_channels, c.input_size, c.input_size},
                        [&](int64_t picture) { return picture_text(origin, request, model, picture); },
                        [&] { return sheet_text(origin, request, model); }};
   PictureWriter writer(options, job, decoder(vae.get(), memory));
+  writer.check_what_is_there();
+  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
+             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
+             request.seed, describe_products(dtype, device));
+  std::fflush(stdout);
+  catch_interrupts();
+  const auto start = Clock::now();
   {
     Progress progress;
     StepWatch watch(progress, request.count);
