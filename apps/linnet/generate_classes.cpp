@@ -4,7 +4,6 @@
 #include "core/parallel.h"
 #include "generate_options.h"
 #include "interrupt.h"
-#include "io/sheet.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
@@ -79,7 +78,7 @@ void complete(PaintRequest& request, const PaintOptions& options, const LoadedMo
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
   request.noise = start_noise(options);
   check_request(request, config);
-  if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
+  check_sizes(options, request.count, side, side);
 }
 
 }  // namespace

@@ -24,6 +24,10 @@ std::string OutputOptions::extension() const {
   return to_folder() ? "." + format : fs::path(output).extension().string();
 }
 
+fs::path OutputOptions::first_file() const {
+  return to_folder() ? fs::path(output) / ("000000" + extension()) : fs::path(output);
+}
+
 fs::path OutputOptions::preview_file() const {
   if (!to_folder()) return fs::path(output).replace_extension("preview.png");
   const std::string folder = fs::absolute(output + "/").lexically_normal().parent_path().string();
@@ -89,6 +93,12 @@ void check_preview_place(const OutputOptions& options) {
 
 }  // namespace
 
+void check_sizes(const OutputOptions& options, int64_t count, int64_t width, int64_t height) {
+  if (!options.grid) return check_size_fits(options.first_file(), width, height);
+  const SheetLayout sheet = layout_sheet(count, width, height, options.columns, 4, options.scale);
+  check_size_fits(options.output, sheet.width, sheet.height);
+}
+
 size_t decoding_limit(const OutputOptions& options, const Device& device) {
   return device.is_gpu() ? 0 : bytes_from(options.decoding_memory());
 }
@@ -110,7 +120,7 @@ void prepare_outputs(const OutputOptions& options) {
     make_folder(options.output);
     check_preview_place(options);
     check_places_differ(options);
-    return check_writable(fs::path(options.output) / ("000000" + options.extension()));
+    return check_writable(options.first_file());
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
   if (!options.output.empty()) check_writable(options.output);

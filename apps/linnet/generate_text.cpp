@@ -10,7 +10,6 @@
 #include "interrupt.h"
 #include "io/file.h"
 #include "io/scenes.h"
-#include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
 #include "model_argument.h"
@@ -328,7 +327,7 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
   request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
   check_request(request, config, has_negative(options, request));
   if (request.batch == 0) request.batch = default_batch(config, request.height, request.width);
-  if (options.grid) layout_sheet(request.count, size.width, size.height, options.columns, 4, options.scale);
+  check_sizes(options, request.count, size.width, size.height);
 }
 
 TextOrigin told_of(const PaintOptions& options, const std::vector<std::string>& prompts,

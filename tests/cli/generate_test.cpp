@@ -189,6 +189,12 @@ TEST_F(Generate, ATextThatAJpegCannotHoldIsSaidBeforePainting) {
   EXPECT_TRUE(succeeded(paint({"p.png", "-c", "1"})));
 }
 
+TEST_F(Generate, ASheetThatIsTooLargeForAWebpIsSaidBeforePainting) {
+  const Result sheet = generate({"-n", "164", "--grid", "--columns", "1", "-o", "s.webp"});
+  EXPECT_TRUE(failed(sheet, 1, "s.webp: a WebP has at most 16383 pixels a side, not 104 x 16404"));
+  EXPECT_EQ(sheet.out, "");
+}
+
 TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
   const std::string model = data_file("reference/dit_lit.model.safetensors");
   const Arguments common = {"generate", "--model", model, "--steps", "2"};

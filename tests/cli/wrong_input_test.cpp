@@ -324,6 +324,12 @@ TEST_F(WrongInput, AClosedStandardOutputIsNoticed) {
   fs::remove(folder_ / "c.safetensors");
 }
 
+TEST_F(WrongInput, APictureThatIsTooLargeForAWebpIsSaidBeforePainting) {
+  const Result result = linnet({"generate", "a star", "--size", "16384x8", "--steps", "1", "-o", "p.webp"});
+  EXPECT_TRUE(failed(result, 1, "p.webp: a WebP has at most 16383 pixels a side, not 16384 x 8"));
+  EXPECT_EQ(result.out.find("text: "), std::string::npos) << result.out;
+}
+
 TEST_F(WrongInput, AFolderWithoutPermissionIsRefused) {
   fs::create_directories(folder_ / "locked");
   fs::permissions(folder_ / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
