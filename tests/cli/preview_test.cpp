@@ -164,6 +164,14 @@ TEST_F(Preview, OfLatentsIsAPixelEach) {
   EXPECT_EQ(image.height, 8);
 }
 
+TEST_F(Preview, PaintingGoesOnWithoutOneThatIsTooLarge) {
+  const Result result = generate({"-n", "330", "--batch", "330", "--steps", "2", "--cfg", "1", "--columns", "1",
+                                  "--preview-every", "1", "-o", "p/"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.err, "no more previews: a contact sheet of 104 x 33004 pixels is too large\n");
+  EXPECT_EQ(listing(folder_ / "p").size(), 330u);
+}
+
 TEST_F(Preview, WhatMakesNoSenseIsRefused) {
   EXPECT_TRUE(failed(generate({"--preview-every", "0", "-o", "p.png"}), 2, "from 1 on, not 0"));
   EXPECT_TRUE(failed(generate({"--preview-every", "-3", "-o", "p.png"}), 2, "from 1 on, not -3"));
