@@ -216,9 +216,8 @@ void PictureWriter::write_sheet() const {
   ImageText text = job_.sheet_text();
   text["columns"] = std::to_string(options_.columns);
   text["scale"] = std::to_string(options_.scale);
-  write_image(options_.output,
-              contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-              text, options_.quality);
+  write_image(options_.output, contact_sheet(sheet_, options_.columns, 4, options_.scale), text,
+              options_.quality);
 }
 
 void PictureWriter::finish() {

@@ -72,7 +72,7 @@ Image PreviewWatch::sheet_of(const Tensor& pictures) const {
   std::vector<Image> images;
   for (int64_t i = 0; i < pictures.size(0); ++i)
     images.push_back(to_image(pictures.rows(i, i + 1).reshape({3, pictures.size(2), pictures.size(3)})));
-  return images.size() == 1 ? images[0] : contact_sheet(images, static_cast<int>(columns_));
+  return images.size() == 1 ? images[0] : contact_sheet(images, columns_);
 }
 
 void PreviewWatch::show(const Image& image) {

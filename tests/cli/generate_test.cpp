@@ -125,6 +125,11 @@ TEST_F(Generate, AGridIsOneSheet) {
   EXPECT_EQ(text.at("count"), "5");
 }
 
+TEST_F(Generate, ASheetOfMoreColumnsThanPicturesIsOneRow) {
+  EXPECT_TRUE(succeeded(generate({"-n", "2", "--grid", "--columns", "4294967296", "-o", "s.png"})));
+  EXPECT_EQ(read_image(folder_ / "s.png").width, 2 * (96 + 4) + 4);
+}
+
 TEST_F(Generate, EverySamplerPaints) {
   for (const char* sampler : {"ddpm", "ddim", "dpm++"})
     EXPECT_TRUE(
