@@ -125,8 +125,8 @@ class TextModel {
   int64_t picture_size() const;
 
   /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
-  /// Error on a prompt that is not UTF-8 or longer than 65,536 bytes and when what it paints is not finite,
-  /// Cancelled when on_step returned false.
+  /// Error on a prompt that is not UTF-8, holds a zero byte or is longer than 65,536 bytes and when what it
+  /// paints is not finite, Cancelled when on_step returned false.
   std::vector<Picture> paint(const TextRequest& request) const;
 
  private:
