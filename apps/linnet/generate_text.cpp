@@ -53,13 +53,19 @@ TextToImageParts find_parts(const PaintOptions& options, const PixArtConfig& con
           decodes ? part(options.vae, "vae", "--vae") : fs::path()};
 }
 
+// Which editors of Windows put before UTF-8.
+std::string without_byte_order_mark(std::string text) {
+  constexpr std::string_view mark = "\xef\xbb\xbf";
+  return text.starts_with(mark) ? text.substr(mark.size()) : text;
+}
+
 std::vector<std::string> prompts_of(const PaintOptions& options) {
   if (!options.classes.empty())
     throw UsageError("this model paints texts, not classes: linnet generate \"...\"");
   std::vector<std::string> prompts = options.prompts;
   if (!options.prompt_file.empty()) {
     constexpr size_t limit = 100'000'000;
-    std::istringstream lines(read_text_file(options.prompt_file, limit));
+    std::istringstream lines(without_byte_order_mark(read_text_file(options.prompt_file, limit)));
     int64_t number = 0;
     for (std::string line; std::getline(lines, line);) {
       ++number;

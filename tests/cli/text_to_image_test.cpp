@@ -196,6 +196,14 @@ TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
   EXPECT_EQ(read_image_notes(folder_ / "sheet.webp").text.at("count"), "4");
 }
 
+TEST_F(TextToImage, TextsAreReadAsWindowsWritesThem) {
+  std::ofstream(folder_ / "texts") << "\xef\xbb\xbf"
+                                      "a star\r\na moon\r\n";
+  ASSERT_TRUE(succeeded(generate({"--prompts", "texts", "-o", "a.png"})));
+  EXPECT_EQ(read_image_notes(folder_ / "a-0001.png").text.at("prompt"), "a star");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0002.png").text.at("prompt"), "a moon");
+}
+
 TEST_F(TextToImage, OnlyTextsOfPicturesThatAreLeftAreEncoded) {
   std::ofstream(folder_ / "texts") << "a star\ntwo moons\na ring\na cross\n";
   const auto encoded = [&](const Arguments& more) {
