@@ -153,7 +153,7 @@ void PictureWriter::check_pictures_places() const {
 
 void PictureWriter::check_texts_fit() const {
   if (options_.output.empty()) return;
-  if (options_.grid) return check_text_fits(options_.output, job_.sheet_text());
+  if (options_.grid) return check_text_fits(options_.output, text_of_sheet());
   if (image_format(path_of(0)) != ImageFormat::jpeg) return;  // others hold any, and there may be a million
   for (int64_t i = 0; i < job_.count; ++i) check_text_fits(path_of(i), job_.text_of(i));
 }
@@ -212,11 +212,15 @@ void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progres
   }
 }
 
-void PictureWriter::write_sheet() const {
+ImageText PictureWriter::text_of_sheet() const {
   ImageText text = job_.sheet_text();
   text["columns"] = std::to_string(options_.columns);
   text["scale"] = std::to_string(options_.scale);
-  write_image(options_.output, contact_sheet(sheet_, options_.columns, 4, options_.scale), text,
+  return text;
+}
+
+void PictureWriter::write_sheet() const {
+  write_image(options_.output, contact_sheet(sheet_, options_.columns, 4, options_.scale), text_of_sheet(),
               options_.quality);
 }
 

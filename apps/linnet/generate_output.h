@@ -88,6 +88,7 @@ class PictureWriter {
   bool is_ours(int64_t first, int64_t batch) const { return first / batch % share_.count == share_.index; }
   bool is_there(int64_t picture);
   void write_one(int64_t picture, const Image& image) const;
+  ImageText text_of_sheet() const;
   void write_sheet() const;
   void write_npz() const;
 

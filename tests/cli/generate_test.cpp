@@ -189,6 +189,10 @@ TEST_F(Generate, ATextThatAJpegCannotHoldIsSaidBeforePainting) {
        {Arguments{"p.jpg", "-c", "0,1", "--latents-out", "l"}, Arguments{"s.jpg", "-c", "0,1", "--grid"},
         Arguments{"d/", "--format", "jpg", "-n", "3"}})
     EXPECT_TRUE(failed(paint(output), 1, "a JPEG cannot hold 70")) << output[0];
+  const auto sheet_of = [&](const char* columns) {
+    return paint({"s.jpg", "-c", "0,1", "--grid", "--columns", columns}).err;
+  };
+  EXPECT_NE(sheet_of("1"), sheet_of("1000")) << "the columns are a part of the text";
   EXPECT_EQ(files(), (std::vector<std::string>{"d", "long.safetensors"}));
   EXPECT_TRUE(succeeded(paint({"p.jpg", "-c", "0"})));
   EXPECT_TRUE(succeeded(paint({"p.png", "-c", "1"})));
