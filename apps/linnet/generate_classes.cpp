@@ -1,6 +1,8 @@
 // linnet generate of a class-conditional model: pictures from classes and seeds.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/parallel.h"
 #include "generate_options.h"
 #include "interrupt.h"
@@ -64,13 +66,18 @@ PaintRequest request_from(const PaintOptions& options) {
   return request;
 }
 
+// "balanced" is every class in turn, unless a class has that very name.
+bool is_every_class(const std::string& text, const std::vector<std::string>& names) {
+  return text == "balanced" && std::ranges::find(names, text) == names.end();
+}
+
 // What follows from the model: classes, how many, clipping, channels.
 void complete(PaintRequest& request, const PaintOptions& options, const LoadedModel& loaded, const Vae* vae) {
   const DiTConfig& config = loaded.model->config();
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   const bool pixels = config.in_channels == 3;
   for (const std::string& text : options.classes)
-    if (text != "balanced")  // every class in turn
+    if (!is_every_class(text, loaded.class_names))
       for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
         request.classes.push_back(index);
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));

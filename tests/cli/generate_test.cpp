@@ -113,6 +113,18 @@ TEST_F(Generate, WithoutAClassEveryClassIsPaintedInTurn) {
   EXPECT_EQ(read_image_notes(folder_ / "p-0003.png").text.at("class"), "red-triangle");
 }
 
+TEST_F(Generate, AClassMayBeNamedAsEveryClassInTurnIs) {
+  DiTConfig config = small_config();
+  config.num_classes = 3;
+  DiT model(config);
+  draw_all(model);
+  save_model(folder_ / "own.safetensors", model, DType::f32, {{"linnet.classes", R"(["a","b","balanced"])"}});
+  EXPECT_TRUE(
+      succeeded(run({"generate", "-m", "own.safetensors", "--steps", "1", "-c", "balanced", "-o", "p.png"},
+                    {folder_.path()})));
+  EXPECT_EQ(read_image_notes(folder_ / "p.png").text.at("class"), "balanced");
+}
+
 TEST_F(Generate, AGridIsOneSheet) {
   EXPECT_TRUE(succeeded(
       generate({"-n", "5", "--grid", "--columns", "3", "--scale", "2", "--seed", "4", "-o", "s.png"})));
