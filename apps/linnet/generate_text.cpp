@@ -130,6 +130,7 @@ class TextStage {
       missing.push_back(i);
       fresh.push_back(tokens_.ids[i]);
     }
+    if (!fresh.empty() && !options_.cache.empty()) check_folder_writable(options_.cache);
     if (!fresh.empty()) place(*encoder_, device_, tokens());
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
       cache.keep(fresh[i], encoded);
