@@ -140,6 +140,7 @@ PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job
 // Numbered pictures, whose names are known only now, and what is written beside them.
 void PictureWriter::check_pictures_places() const {
   if (options_.output.empty()) return;
+  check_writable(path_of(job_.count - 1));  // the longest name
   const fs::path folder = fs::weakly_canonical(fs::absolute(path_of(0)).parent_path());
   for (const std::string& other : {options_.latents, options_.npz}) {
     if (other.empty()) continue;

@@ -216,6 +216,15 @@ TEST_F(Generate, ASheetThatIsTooLargeForAWebpIsSaidBeforePainting) {
   EXPECT_EQ(sheet.out, "");
 }
 
+TEST_F(Generate, ANameThatIsTooLongIsSaidBeforePainting) {
+  for (const Arguments& output : {Arguments{"-o", std::string(244, 'x') + ".png"},
+                                  Arguments{"-o", std::string(240, 'x') + ".png", "-n", "2"}}) {
+    const Result result = generate(output);
+    EXPECT_TRUE(failed(result, 1, ": File name too long"));
+    EXPECT_EQ(result.out, "");
+  }
+}
+
 TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
   const std::string model = data_file("reference/dit_lit.model.safetensors");
   const Arguments common = {"generate", "--model", model, "--steps", "2"};
