@@ -6,6 +6,7 @@
 #include "core/parallel.h"
 #include "generate_options.h"
 #include "interrupt.h"
+#include "io/text.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
@@ -124,9 +125,9 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
                        [&] { return sheet_text(origin, request, model); }};
   PictureWriter writer(options, job, decoder(vae.get(), memory));
   writer.check_what_is_there();
-  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
-             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-             request.seed, describe_products(dtype, device));
+  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", printable(origin.model),
+             describe_model(model.config()), name_of(request.options.sampler), request.options.steps,
+             request.options.guidance_scale, request.seed, describe_products(dtype, device));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();

@@ -425,9 +425,9 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
       "prompt"};
   PictureWriter writer(options, job, stage.decode());
   writer.check_what_is_there();
-  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
-                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-                  size.width, size.height, request.seed,
+  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", printable(origin.model),
+                  describe_model(config), name_of(request.options.sampler), request.options.steps,
+                  request.options.guidance_scale, size.width, size.height, request.seed,
                   describe_products(stage.dtype(), request.options.device)));
   if (options.model == builtin_text) tell_of_unknown_scenes(prompts);
 

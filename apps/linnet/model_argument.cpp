@@ -59,7 +59,9 @@ void check_keeps_model(const std::filesystem::path& output, const std::string& m
 }
 
 std::string short_name(const std::string& model) {
-  return is_builtin(model) ? model : printable(path_of_folder(model).filename().string());
+  if (is_builtin(model)) return model;
+  const std::string name = path_of_folder(std::filesystem::path(model).lexically_normal()).filename().string();
+  return is_utf8(name) ? name : printable(name);  // no picture's entries hold bytes that are not
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {

@@ -28,7 +28,7 @@ void add_weights_option(const Verb& verb, std::string& choice);
 std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
 /// check_keeps of a model's file, or of the weights and the tokenizer in its folder.
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
-/// "builtin", or the file's name without its folder.
+/// "builtin", or the file's name without its folder, in UTF-8; to be shown by printable().
 std::string short_name(const std::string& model);
 
 /// Adds --dtype, a name for DiT::product_dtype_from_name.

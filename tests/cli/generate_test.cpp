@@ -92,6 +92,21 @@ TEST_F(Generate, TheCommandThatInfoShowsPaintsThePictureAgain) {
   for (size_t k = 0; k < first.rgb.size(); ++k) ASSERT_NEAR(first.rgb[k], second.rgb[k], 2);
 }
 
+TEST_F(Generate, AModelIsRecordedByTheNameThatItHas) {
+  std::filesystem::copy_file(model_, folder_ / "x\ny.safetensors");
+  std::filesystem::create_directory(folder_ / "model");
+  std::filesystem::copy_file(model_, folder_ / "model/model.safetensors");
+  const auto recorded = [&](const char* model) {
+    const Result result = run({"generate", "-m", model, "--steps", "1", "-o", "p.png"}, {folder_.path()});
+    EXPECT_TRUE(succeeded(result));
+    EXPECT_EQ(lines(result.out).size(), 3u) << result.out;
+    return read_image_notes(folder_ / "p.png").text.at("model");
+  };
+  EXPECT_EQ(recorded("./x\ny.safetensors"), "x\ny.safetensors");
+  EXPECT_EQ(recorded("./model/."), "model");
+  EXPECT_EQ(recorded("model/model.safetensors"), "model.safetensors");
+}
+
 TEST_F(Generate, ADrawnSeedIsShownAndGivesThePictureAgain) {
   const Result drawn = generate({"-o", "a.png"});
   ASSERT_TRUE(succeeded(drawn));
