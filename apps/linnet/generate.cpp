@@ -57,10 +57,9 @@ void add_generate(const Verb& app) {
       .type_name("TEXT");
   verb.add_option("--prompts", o->prompt_file, "File with one text a line").type_name("FILE");
   verb.add_option("--negative", o->negative, "Text that guidance leads away from").type_name("TEXT");
-  verb.add_option(
-          "--size", o->size,
-          "Pixels, such as 1024x768: the nearest that the model was trained with is taken (default: the "
-          "model's own)")
+  verb.add_option("--size", o->size,
+                  "Pixels, such as 1024x768: the nearest that suits the model is taken (default: the "
+                  "model's own)")
       .type_name("WxH");
   verb.add_option("--text-encoder", o->text_encoder,
                   "T5 encoder, a folder or a file (default: in the model's folder)")

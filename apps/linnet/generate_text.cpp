@@ -197,8 +197,8 @@ SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, in
   const SizeInPixels wanted = size_from_text(options.size);
   const SizeInPixels size = snap_size(wanted, base, config.patch_size * reduction);
   if (!(size == wanted))
-    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model was trained with", size.width,
-                    size.height, wanted.width, wanted.height));
+    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model {}", size.width, size.height,
+                    wanted.width, wanted.height, has_bins(base) ? "was trained with" : "can paint"));
   return size;
 }
 

@@ -252,7 +252,8 @@ TEST_F(TextToImage, ATextThatIsTooLongIsRefusedWithItsNumber) {
 TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
   const Result result = generate({"a star", "--size", "50x30", "-o", "a.png"});
   EXPECT_TRUE(succeeded(result));
-  EXPECT_NE(result.out.find("size: 48x32, the nearest to 50x30"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("size: 48x32, the nearest to 50x30 that the model can paint\n"), std::string::npos)
+      << result.out;
   EXPECT_EQ(read_image(folder_ / "a.png").width, 48);
   EXPECT_EQ(read_image(folder_ / "a.png").height, 32);
 }
