@@ -306,5 +306,14 @@ TEST_F(Generate, CtrlCEndsItWith130AndNothingHalfWritten) {
   EXPECT_TRUE(files().empty());
 }
 
+TEST_F(Generate, ACtrlCThatItsStarterIgnoresIsIgnored) {
+  Process process({"generate", "-m", model_, "--steps", "300", "-n", "4", "--batch", "1", "-o", "p.png"},
+                  {folder_.path(), [] { std::signal(SIGINT, SIG_IGN); }});
+  process.wait_for("p-0001.png");
+  process.send(SIGINT);
+  EXPECT_TRUE(succeeded(process.wait()));
+  EXPECT_EQ(files().size(), 4u);
+}
+
 }  // namespace
 }  // namespace linnet::test
