@@ -44,6 +44,14 @@ const Argument& Argument::one_each() const {
   option_->allow_extra_args(false);
   return *this;
 }
+const Argument& Argument::as_they_stand() const {
+  // CLI11 takes lists apart where there may be more values than expected: so all that there may be are
+  // expected.
+  const int most = option_->get_expected_max();
+  option_->allow_extra_args(false)->expected(most, most);
+  option_->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);  // fewer will do
+  return *this;
+}
 const Argument& Argument::needs(const Argument& other) const {
   option_->needs(other.option_);
   return *this;

@@ -32,6 +32,8 @@ class Argument {
   const Argument& delimiter(char separator) const;
   /// Takes one value each time that it is named, and not all that follow.
   const Argument& one_each() const;
+  /// Of many that are told by their place: one in square brackets is itself, not a list.
+  const Argument& as_they_stand() const;
   const Argument& needs(const Argument& other) const;
   const Argument& excludes(const Argument& other) const;
 

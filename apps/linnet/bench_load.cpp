@@ -10,6 +10,7 @@
 
 #include "bench.h"
 #include "core/memory.h"
+#include "io/text.h"
 #include "model_argument.h"
 
 namespace linnet::app {
@@ -99,7 +100,7 @@ Table facts(const Options& o, const Memory& memory) {
                {"parameters_m", "M parameters", 2},
                {"mapped_mb", "mapped MB", 1},
                {"copied_mb", "copied MB", 1}});
-  table.add({short_name(o.model), static_cast<double>(memory.tensors),
+  table.add({printable(short_name(o.model)), static_cast<double>(memory.tensors),
              static_cast<double>(memory.parameters) * 1e-6, megabytes(memory.mapped),
              megabytes(memory.copied)});
   return table;

@@ -131,7 +131,7 @@ void run(const Options& options) {
   const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);
   write(options, made, names);
 
-  fmt::print("from  {}: {}\n", short_name(options.model), describe_file(file, made.from));
+  fmt::print("from  {}: {}\n", printable(short_name(options.model)), describe_file(file, made.from));
   fmt::print("      {}; {} parameters\n", made.description, in_millions(made.parameters));
   fmt::print("to    {}: {}, {} names, {}; {} tensors, {}\n", printable(options.output),
              is_folder(options, names) ? "folder" : "safetensors",

@@ -3,6 +3,7 @@
 
 #include "device_argument.h"
 #include "generate_options.h"
+#include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/dit_weights.h"
@@ -25,10 +26,21 @@ void refuse_parts(const Weights& file) {
   if (holds_vae(file)) refuse("an autoencoder", "--vae");
 }
 
+// What is written last would destroy what the pictures were made of.
+void check_outputs_keep_inputs(const PaintOptions& options) {
+  for (const std::string& output : {options.to_folder() ? "" : options.output, options.latents, options.npz}) {
+    if (output.empty()) continue;
+    for (const std::string& part : {options.model, options.vae, options.text_encoder, options.tokenizer})
+      if (!part.empty()) check_keeps_model(output, part);
+    for (const std::string& input : {options.prompt_file, options.noise}) check_keeps(output, input);
+  }
+}
+
 void run(PaintOptions options) {
   const bool texts = !options.prompts.empty() || !options.prompt_file.empty();
   if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
+  check_outputs_keep_inputs(options);
   if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
     return paint_texts(options, file);
   refuse_parts(file);
@@ -45,13 +57,13 @@ void add_generate(const Verb& app) {
   auto o = std::make_shared<PaintOptions>();
   verb.add_option("prompt", o->prompts,
                   "What to paint, in words: one text, or several, for a text-to-image model")
+      .as_they_stand()
       .type_name("TEXT");
   verb.add_option("--prompts", o->prompt_file, "File with one text a line").type_name("FILE");
   verb.add_option("--negative", o->negative, "Text that guidance leads away from").type_name("TEXT");
-  verb.add_option(
-          "--size", o->size,
-          "Pixels, such as 1024x768: the nearest that the model was trained with is taken (default: the "
-          "model's own)")
+  verb.add_option("--size", o->size,
+                  "Pixels, such as 1024x768: the nearest that suits the model is taken (default: the "
+                  "model's own)")
       .type_name("WxH");
   verb.add_option("--text-encoder", o->text_encoder,
                   "T5 encoder, a folder or a file (default: in the model's folder)")

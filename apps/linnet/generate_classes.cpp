@@ -1,10 +1,12 @@
 // linnet generate of a class-conditional model: pictures from classes and seeds.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/parallel.h"
 #include "generate_options.h"
 #include "interrupt.h"
-#include "io/sheet.h"
+#include "io/text.h"
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
@@ -66,13 +68,18 @@ PaintRequest request_from(const PaintOptions& options) {
   return request;
 }
 
+// "balanced" is every class in turn, unless a class has that very name.
+bool is_every_class(const std::string& text, const std::vector<std::string>& names) {
+  return text == "balanced" && std::ranges::find(names, text) == names.end();
+}
+
 // What follows from the model: classes, how many, clipping, channels.
 void complete(PaintRequest& request, const PaintOptions& options, const LoadedModel& loaded, const Vae* vae) {
   const DiTConfig& config = loaded.model->config();
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   const bool pixels = config.in_channels == 3;
   for (const std::string& text : options.classes)
-    if (text != "balanced")  // every class in turn
+    if (!is_every_class(text, loaded.class_names))
       for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
         request.classes.push_back(index);
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
@@ -80,7 +87,7 @@ void complete(PaintRequest& request, const PaintOptions& options, const LoadedMo
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
   request.noise = start_noise(options);
   check_request(request, config);
-  if (options.grid) layout_sheet(request.count, side, side, options.columns, 4, options.scale);
+  check_sizes(options, request.count, side, side);
 }
 
 }  // namespace
@@ -112,18 +119,19 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   const size_t memory = decoding_limit(options, device);
   place(model, device, 2 * std::min(batch, request.count));
 
-  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", origin.model, describe_model(model.config()),
-             name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-             request.seed, describe_products(dtype, device));
-  std::fflush(stdout);
-  catch_interrupts();
-  const auto start = Clock::now();
   const DiTConfig& c = model.config();
   const PictureJob job{request.count,
                        {c.in_channels, c.input_size, c.input_size},
                        [&](int64_t picture) { return picture_text(origin, request, model, picture); },
                        [&] { return sheet_text(origin, request, model); }};
   PictureWriter writer(options, job, decoder(vae.get(), memory));
+  writer.check_what_is_there();
+  fmt::print("{}: {}\n{}, {} steps, cfg {}, seed {}; {}\n", printable(origin.model),
+             describe_model(model.config()), name_of(request.options.sampler), request.options.steps,
+             request.options.guidance_scale, request.seed, describe_products(dtype, device));
+  std::fflush(stdout);
+  catch_interrupts();
+  const auto start = Clock::now();
   {
     Progress progress;
     StepWatch watch(progress, request.count);

@@ -24,6 +24,10 @@ std::string OutputOptions::extension() const {
   return to_folder() ? "." + format : fs::path(output).extension().string();
 }
 
+fs::path OutputOptions::first_file() const {
+  return to_folder() ? fs::path(output) / ("000000" + extension()) : fs::path(output);
+}
+
 fs::path OutputOptions::preview_file() const {
   if (!to_folder()) return fs::path(output).replace_extension("preview.png");
   const std::string folder = fs::absolute(output + "/").lexically_normal().parent_path().string();
@@ -89,6 +93,12 @@ void check_preview_place(const OutputOptions& options) {
 
 }  // namespace
 
+void check_sizes(const OutputOptions& options, int64_t count, int64_t width, int64_t height) {
+  if (!options.grid) return check_size_fits(options.first_file(), width, height);
+  const SheetLayout sheet = layout_sheet(count, width, height, options.columns, 4, options.scale);
+  check_size_fits(options.output, sheet.width, sheet.height);
+}
+
 size_t decoding_limit(const OutputOptions& options, const Device& device) {
   return device.is_gpu() ? 0 : bytes_from(options.decoding_memory());
 }
@@ -110,7 +120,7 @@ void prepare_outputs(const OutputOptions& options) {
     make_folder(options.output);
     check_preview_place(options);
     check_places_differ(options);
-    return check_writable(fs::path(options.output) / ("000000" + options.extension()));
+    return check_writable(options.first_file());
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
   if (!options.output.empty()) check_writable(options.output);
@@ -130,6 +140,7 @@ PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job
 // Numbered pictures, whose names are known only now, and what is written beside them.
 void PictureWriter::check_pictures_places() const {
   if (options_.output.empty()) return;
+  check_writable(path_of(job_.count - 1));  // the longest name
   const fs::path folder = fs::weakly_canonical(fs::absolute(path_of(0)).parent_path());
   for (const std::string& other : {options_.latents, options_.npz}) {
     if (other.empty()) continue;
@@ -143,7 +154,7 @@ void PictureWriter::check_pictures_places() const {
 
 void PictureWriter::check_texts_fit() const {
   if (options_.output.empty()) return;
-  if (options_.grid) return check_text_fits(options_.output, job_.sheet_text());
+  if (options_.grid) return check_text_fits(options_.output, text_of_sheet());
   if (image_format(path_of(0)) != ImageFormat::jpeg) return;  // others hold any, and there may be a million
   for (int64_t i = 0; i < job_.count; ++i) check_text_fits(path_of(i), job_.text_of(i));
 }
@@ -202,13 +213,16 @@ void PictureWriter::take(int64_t first, const Tensor& samples, Progress& progres
   }
 }
 
-void PictureWriter::write_sheet() const {
+ImageText PictureWriter::text_of_sheet() const {
   ImageText text = job_.sheet_text();
   text["columns"] = std::to_string(options_.columns);
   text["scale"] = std::to_string(options_.scale);
-  write_image(options_.output,
-              contact_sheet(sheet_, static_cast<int>(options_.columns), 4, static_cast<int>(options_.scale)),
-              text, options_.quality);
+  return text;
+}
+
+void PictureWriter::write_sheet() const {
+  write_image(options_.output, contact_sheet(sheet_, options_.columns, 4, options_.scale), text_of_sheet(),
+              options_.quality);
 }
 
 void PictureWriter::finish() {

@@ -26,6 +26,8 @@ struct OutputOptions {
   std::string decoding_memory() const { return memory.empty() ? "4G" : memory; }
   /// As a name's ending: ".png". That of the output, or of the files in a folder.
   std::string extension() const;
+  /// The file of the first picture in a folder, or the output itself.
+  std::filesystem::path first_file() const;
   /// "out.preview.png"; of a folder "samples.preview.png", beside it, as what is in it is looked at as a set.
   /// Processes that share a folder have one each.
   std::filesystem::path preview_file() const;
@@ -33,6 +35,10 @@ struct OutputOptions {
 
 /// Throws UsageError on what makes no sense, Error when something cannot be written; makes the folder.
 void prepare_outputs(const OutputOptions& options);
+
+/// Throws Error when so many pictures of that size make a sheet that is too large, if a sheet is wanted, or
+/// when a file of the output's format cannot be as large as what it is to hold.
+void check_sizes(const OutputOptions& options, int64_t count, int64_t width, int64_t height);
 
 /// Bytes for decoding a picture, as --memory says, or what it takes unless told otherwise; 0: as many as there
 /// are. That is on a GPU, all of whose memory --memory limits (sampling_options()): what is too large for it is
@@ -82,6 +88,7 @@ class PictureWriter {
   bool is_ours(int64_t first, int64_t batch) const { return first / batch % share_.count == share_.index; }
   bool is_there(int64_t picture);
   void write_one(int64_t picture, const Image& image) const;
+  ImageText text_of_sheet() const;
   void write_sheet() const;
   void write_npz() const;
 

@@ -10,7 +10,6 @@
 #include "interrupt.h"
 #include "io/file.h"
 #include "io/scenes.h"
-#include "io/sheet.h"
 #include "io/text.h"
 #include "memory_argument.h"
 #include "model_argument.h"
@@ -54,13 +53,19 @@ TextToImageParts find_parts(const PaintOptions& options, const PixArtConfig& con
           decodes ? part(options.vae, "vae", "--vae") : fs::path()};
 }
 
+// Which editors of Windows put before UTF-8.
+std::string without_byte_order_mark(std::string text) {
+  constexpr std::string_view mark = "\xef\xbb\xbf";
+  return text.starts_with(mark) ? text.substr(mark.size()) : text;
+}
+
 std::vector<std::string> prompts_of(const PaintOptions& options) {
   if (!options.classes.empty())
     throw UsageError("this model paints texts, not classes: linnet generate \"...\"");
   std::vector<std::string> prompts = options.prompts;
   if (!options.prompt_file.empty()) {
     constexpr size_t limit = 100'000'000;
-    std::istringstream lines(read_text_file(options.prompt_file, limit));
+    std::istringstream lines(without_byte_order_mark(read_text_file(options.prompt_file, limit)));
     int64_t number = 0;
     for (std::string line; std::getline(lines, line);) {
       ++number;
@@ -125,6 +130,7 @@ class TextStage {
       missing.push_back(i);
       fresh.push_back(tokens_.ids[i]);
     }
+    if (!fresh.empty() && !options_.cache.empty()) check_folder_writable(options_.cache);
     if (!fresh.empty()) place(*encoder_, device_, tokens());
     encode_shown(fresh, [&](size_t i, const Tensor& encoded) {
       cache.keep(fresh[i], encoded);
@@ -191,8 +197,8 @@ SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, in
   const SizeInPixels wanted = size_from_text(options.size);
   const SizeInPixels size = snap_size(wanted, base, config.patch_size * reduction);
   if (!(size == wanted))
-    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model was trained with", size.width,
-                    size.height, wanted.width, wanted.height));
+    say(fmt::format("size: {}x{}, the nearest to {}x{} that the model {}", size.width, size.height,
+                    wanted.width, wanted.height, has_bins(base) ? "was trained with" : "can paint"));
   return size;
 }
 
@@ -329,7 +335,7 @@ void complete(TextPaintRequest& request, const PaintOptions& options, const PixA
   request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
   check_request(request, config, has_negative(options, request));
   if (request.batch == 0) request.batch = default_batch(config, request.height, request.width);
-  if (options.grid) layout_sheet(request.count, size.width, size.height, options.columns, 4, options.scale);
+  check_sizes(options, request.count, size.width, size.height);
 }
 
 TextOrigin told_of(const PaintOptions& options, const std::vector<std::string>& prompts,
@@ -420,9 +426,9 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
       "prompt"};
   PictureWriter writer(options, job, stage.decode());
   writer.check_what_is_there();
-  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", origin.model, describe_model(config),
-                  name_of(request.options.sampler), request.options.steps, request.options.guidance_scale,
-                  size.width, size.height, request.seed,
+  say(fmt::format("{}: {}\n{}, {} steps, cfg {}, {}x{}, seed {}; {}", printable(origin.model),
+                  describe_model(config), name_of(request.options.sampler), request.options.steps,
+                  request.options.guidance_scale, size.width, size.height, request.seed,
                   describe_products(stage.dtype(), request.options.device)));
   if (options.model == builtin_text) tell_of_unknown_scenes(prompts);
 

@@ -1,6 +1,7 @@
 #include "interrupt.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace linnet::app {
 namespace {
@@ -15,8 +16,8 @@ void remember(int signal_number) {
 }  // namespace
 
 void catch_interrupts() {
-  std::signal(SIGINT, remember);
-  std::signal(SIGTERM, remember);
+  for (const int number : {SIGINT, SIGTERM})
+    if (std::signal(number, SIG_IGN) != SIG_IGN) std::signal(number, remember);
 }
 
 bool interrupted() { return signal_seen != 0; }

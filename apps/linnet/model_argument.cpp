@@ -42,10 +42,13 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 void check_keeps_model(const std::filesystem::path& output, const std::string& model) {
   if (is_builtin(model)) return;
   check_keeps(output, model);
-  for (const char* part : {"", "transformer", "text_encoder", "vae"}) {
+  for (const char* part : {"", "transformer", "text_encoder", "tokenizer", "vae"}) {
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(model) / part, ignored))
-      if (is_named_as_weights(entry.path().filename().string())) check_keeps(output, entry.path());
+    for (const auto& entry :
+         std::filesystem::directory_iterator(std::filesystem::path(model) / part, ignored)) {
+      const std::string name = entry.path().filename().string();
+      if (is_named_as_weights(name) || name == "spiece.model") check_keeps(output, entry.path());
+    }
   }
 }
 
@@ -54,7 +57,9 @@ void say_scaling(const std::filesystem::path& vae) {
 }
 
 std::string short_name(const std::string& model) {
-  return is_builtin(model) ? model : printable(path_of_folder(model).filename().string());
+  if (is_builtin(model)) return model;
+  const std::string name = path_of_folder(std::filesystem::path(model).lexically_normal()).filename().string();
+  return is_utf8(name) ? name : printable(name);  // no picture's entries hold bytes that are not
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {

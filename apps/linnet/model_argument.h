@@ -26,11 +26,11 @@ void add_weights_option(const Verb& verb, std::string& choice);
 /// The folder of that name in a text-to-image pipeline's. Throws UsageError, which advice ends, when there is
 /// none: "name it with --vae".
 std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
-/// check_keeps of a model's file, or of the files of weights in its folder.
+/// check_keeps of a model's file, or of the weights and the tokenizer in its folder.
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
 /// Says it where the scaling of an autoencoder's latents is assumed (note_on_scaling).
 void say_scaling(const std::filesystem::path& vae);
-/// "builtin", or the file's name without its folder.
+/// "builtin", or the file's name without its folder, in UTF-8; to be shown by printable().
 std::string short_name(const std::string& model);
 
 /// Adds --dtype, a name for DiT::product_dtype_from_name.

@@ -55,13 +55,16 @@ PreviewWatch::~PreviewWatch() {
   if (!file_.empty()) std::filesystem::remove(file_, ignored);
 }
 
+// Hours of painting are not to end because a preview is too large, or cannot be written.
 void PreviewWatch::operator()(const SamplingStep& step) {
-  if (file_.empty() && protocol_ == PictureProtocol::none) return;
+  if (ended_ || (file_.empty() && protocol_ == PictureProtocol::none)) return;
   if ((step.index + 1) % every_ != 0 && step.index + 1 != step.count) return;
-  const Image image = sheet_of(preview_(step.x0));
-  if (!file_.empty()) write(image);
-  const TerminalPicture picture = terminal_picture(image, protocol_, terminal_size());
-  if (picture.rows > 0) progress_.picture(picture.text, picture.rows);
+  try {
+    show(sheet_of(preview_(step.x0)));
+  } catch (const Error& error) {
+    progress_.line(fmt::format("no more previews: {}", printable(error.what(), 4096)));
+    ended_ = true;
+  }
 }
 
 // pictures (n, 3, h, w); a single one as it is.
@@ -69,17 +72,13 @@ Image PreviewWatch::sheet_of(const Tensor& pictures) const {
   std::vector<Image> images;
   for (int64_t i = 0; i < pictures.size(0); ++i)
     images.push_back(to_image(pictures.rows(i, i + 1).reshape({3, pictures.size(2), pictures.size(3)})));
-  return images.size() == 1 ? images[0] : contact_sheet(images, static_cast<int>(columns_));
+  return images.size() == 1 ? images[0] : contact_sheet(images, columns_);
 }
 
-// Hours of painting are not to end because a preview cannot be written.
-void PreviewWatch::write(const Image& image) {
-  try {
-    write_image(file_, image, preview_text());
-  } catch (const Error& error) {
-    progress_.line(fmt::format("no more previews: {}", printable(error.what(), 4096)));
-    file_.clear();
-  }
+void PreviewWatch::show(const Image& image) {
+  if (!file_.empty()) write_image(file_, image, preview_text());
+  const TerminalPicture picture = terminal_picture(image, protocol_, terminal_size());
+  if (picture.rows > 0) progress_.picture(picture.text, picture.rows);
 }
 
 }  // namespace linnet::app

@@ -29,14 +29,15 @@ class PreviewWatch {
 
  private:
   Image sheet_of(const Tensor& samples) const;
-  void write(const Image& image);
+  void show(const Image& image);
 
   Progress& progress_;
   const SamplePreview preview_;
   const PictureProtocol protocol_;
-  std::filesystem::path file_;  // empty: none is written
+  const std::filesystem::path file_;  // empty: none is written
   const int every_;
   const int64_t columns_;
+  bool ended_ = false;  // one could not be made
 };
 
 }  // namespace linnet::app

@@ -83,10 +83,13 @@ Beginning beginning(std::string_view text, size_t room) {
 }  // namespace
 
 void Progress::draw(const std::string& text) {
-  // The text matters more than a long bar: on a narrow terminal the bar gives way.
-  const int columns = terminal_size().columns, around = 9;
+  drawn_ = true;
+  // The text matters more than a long bar: on a narrow terminal the bar gives way, at last to the per cent
+  // alone, as a line that wraps could not be drawn over.
+  const int columns = terminal_size().columns, around = 9, least = 8;
+  if (columns < around + least) return tell(fmt::format("\r\033[K{:3.0f}%", 100 * share_));
   const int width =
-      std::clamp(columns - around - static_cast<int>(beginning(text, SIZE_MAX).characters), 8, 28);
+      std::clamp(columns - around - static_cast<int>(beginning(text, SIZE_MAX).characters), least, 28);
   const auto eighths = static_cast<int>(share_ * width * 8 + 0.5);
   std::string bar;
   for (int i = 0; i < width; ++i) {
@@ -95,7 +98,6 @@ void Progress::draw(const std::string& text) {
   }
   const auto room = static_cast<size_t>(std::max(0, columns - around - width));
   tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, beginning(text, room).text));
-  drawn_ = true;
 }
 
 void Progress::picture(const std::string& text, int rows) {

@@ -45,11 +45,11 @@ struct TextRequest {
   std::vector<std::string> prompts;  ///< UTF-8 of at most 64 kB; picture i shows prompts[i mod size]
   std::string negative = {};         ///< what guidance leads away from
   int64_t count = 0;                 ///< pictures in all; 0: one of each prompt
-  int64_t width = 0, height = 0;  ///< in pixels, the nearest that the model was trained with; 0: its own size
-  uint64_t seed = 0;              ///< picture i is drawn from seed + i
-  std::string sampler = "dpm++";  ///< "ddpm", "ddim" or "dpm++"
-  int steps = 20;                 ///< 1..1000 (dpm++: ..999)
-  float guidance_scale = 0;       ///< 1: none; 0: what suits the model, 4.5 of latents, 3 of pixels
+  int64_t width = 0, height = 0;     ///< in pixels, the nearest that suits the model; both 0: its own size
+  uint64_t seed = 0;                 ///< picture i is drawn from seed + i
+  std::string sampler = "dpm++";     ///< "ddpm", "ddim" or "dpm++"
+  int steps = 20;                    ///< 1..1000 (dpm++: ..999)
+  float guidance_scale = 0;          ///< 1: none; 0: what suits the model, 4.5 of latents, 3 of pixels
   float guided_from = 0, guided_to = 999;  ///< timesteps between which there is guidance, if the scale is given
   int64_t batch = 0;                       ///< pictures at once; 0: chosen by their size
   size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
@@ -125,8 +125,8 @@ class TextModel {
   int64_t picture_size() const;
 
   /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
-  /// Error on a prompt that is not UTF-8 or longer than 65,536 bytes and when what it paints is not finite,
-  /// Cancelled when on_step returned false.
+  /// Error on a prompt that is not UTF-8, holds a zero byte or is longer than 65,536 bytes and when what it
+  /// paints is not finite, Cancelled when on_step returned false.
   std::vector<Picture> paint(const TextRequest& request) const;
 
  private:

@@ -47,7 +47,11 @@ std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& 
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step) {
   if (!on_step) return {};
   return [on_step](const SamplingStep& step) {
-    if (!on_step(step.index + 1, step.count)) throw Cancelled();
+    try {
+      if (!on_step(step.index + 1, step.count)) throw Cancelled();
+    } catch (const std::bad_alloc&) {
+      throw CallersBadAlloc{std::current_exception()};
+    }
   };
 }
 

@@ -3,7 +3,9 @@
 
 #include <linnet/linnet.h>
 
+#include <exception>
 #include <mutex>
+#include <new>
 
 #include "models/vae.h"
 #include "pipeline/sampling.h"
@@ -17,6 +19,24 @@ std::string_view name_of(Precision precision);
 /// given; null for pixels. Throws UsageError when there is none, or one is given that has nothing to decode.
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device);
+
+/// A std::bad_alloc that on_step threw, on its way through the library.
+struct CallersBadAlloc {
+  std::exception_ptr exception;
+};
+
+/// What f gives. Where memory ends it throws OutOfMemory, as all that the library throws is its own; what
+/// on_step throws stays as it is.
+template <class F>
+auto without_bad_alloc(F f) {
+  try {
+    return f();
+  } catch (const CallersBadAlloc& callers) {
+    std::rethrow_exception(callers.exception);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory("out of memory");
+  }
+}
 
 /// Passes steps on, and throws Cancelled when on_step says so.
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);

@@ -54,14 +54,17 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded, const 
 }  // namespace
 
 Model::Model(const std::filesystem::path& file, Precision precision, const std::filesystem::path& autoencoder,
-             const std::string& device_name) {
-  const Device device = device_from_name(device_name);
-  const api::Turn turn(device);
-  state_ =
-      std::make_unique<State>(State{ready_to_paint(load_model_of_classes(file), precision, device), device});
-  const DiT& model = *state_->loaded.model;
-  state_->vae = api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
-}
+             const std::string& device_name)
+    : Model(api::without_bad_alloc([&] {
+        const Device device = device_from_name(device_name);
+        const api::Turn turn(device);
+        auto state = std::make_unique<State>(
+            State{ready_to_paint(load_model_of_classes(file), precision, device), device});
+        const DiT& model = *state->loaded.model;
+        state->vae =
+            api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
+        return state;
+      })) {}
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Model::Model(Model&&) noexcept = default;
@@ -69,10 +72,12 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
 Model Model::builtin(Precision precision, const std::string& device_name) {
-  const Device device = device_from_name(device_name);
-  const api::Turn turn(device);
-  return Model(std::make_unique<State>(
-      State{ready_to_paint(load_model(Weights::of(builtin_model())), precision, device), device}));
+  return api::without_bad_alloc([&] {
+    const Device device = device_from_name(device_name);
+    const api::Turn turn(device);
+    return Model(std::make_unique<State>(
+        State{ready_to_paint(load_model(Weights::of(builtin_model())), precision, device), device}));
+  });
 }
 
 const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }
@@ -82,13 +87,15 @@ int64_t Model::picture_size() const {
 }
 
 std::vector<Picture> Model::paint(const Request& request) const {
-  const api::Turn turn(state_->device);
-  std::vector<Picture> pictures;
-  linnet::paint(*state_->loaded.model, translate(request, state_->loaded, state_->device),
-                [&](int64_t, const Tensor& samples) {
-                  api::add_pictures(pictures, samples, state_->vae.get(), request.memory);
-                });
-  return pictures;
+  return api::without_bad_alloc([&] {
+    const api::Turn turn(state_->device);
+    std::vector<Picture> pictures;
+    linnet::paint(*state_->loaded.model, translate(request, state_->loaded, state_->device),
+                  [&](int64_t, const Tensor& samples) {
+                    api::add_pictures(pictures, samples, state_->vae.get(), request.memory);
+                  });
+    return pictures;
+  });
 }
 
 }  // namespace linnet

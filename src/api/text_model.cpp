@@ -91,28 +91,31 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
 }  // namespace
 
 TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts,
-                     const std::string& device_name) {
-  const Device device = device_from_name(device_name);
-  const api::Turn turn(device);
-  auto model = ready_to_paint(Weights::open(path), precision, device);
-  auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
-  auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
-  make_ready(*encoder, tokenizer, *model, device);
-  auto vae =
-      api::decoder_for(model->config().in_channels, path, parts.autoencoder, model->product_dtype(), device);
-  state_ = std::make_unique<State>(
-      State{std::move(model), std::move(encoder), std::move(tokenizer), device, std::move(vae)});
-}
+                     const std::string& device_name)
+    : TextModel(api::without_bad_alloc([&] {
+        const Device device = device_from_name(device_name);
+        const api::Turn turn(device);
+        auto model = ready_to_paint(Weights::open(path), precision, device);
+        auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
+        auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
+        make_ready(*encoder, tokenizer, *model, device);
+        auto vae = api::decoder_for(model->config().in_channels, path, parts.autoencoder,
+                                    model->product_dtype(), device);
+        return std::make_unique<State>(
+            State{std::move(model), std::move(encoder), std::move(tokenizer), device, std::move(vae)});
+      })) {}
 
 TextModel TextModel::builtin(Precision precision, const std::string& device_name) {
-  const Device device = device_from_name(device_name);
-  const api::Turn turn(device);
-  auto model = ready_to_paint(Weights::of(builtin_transformer()), precision, device);
-  auto encoder = load_t5(Weights::of(builtin_text_encoder()));
-  auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
-  make_ready(*encoder, tokenizer, *model, device);
-  return TextModel(
-      std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer), device}));
+  return api::without_bad_alloc([&] {
+    const Device device = device_from_name(device_name);
+    const api::Turn turn(device);
+    auto model = ready_to_paint(Weights::of(builtin_transformer()), precision, device);
+    auto encoder = load_t5(Weights::of(builtin_text_encoder()));
+    auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
+    make_ready(*encoder, tokenizer, *model, device);
+    return TextModel(
+        std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer), device}));
+  });
 }
 
 TextModel::TextModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -123,22 +126,24 @@ TextModel::~TextModel() = default;
 int64_t TextModel::picture_size() const { return state_->model->config().sample_size * state_->reduction(); }
 
 std::vector<Picture> TextModel::paint(const TextRequest& request) const {
-  const api::Turn turn(state_->device);
-  const PixArtConfig& config = state_->model->config();
-  TextPaintRequest wanted = translate(request, config, state_->reduction());
-  wanted.options.device = state_->device;
-  std::vector<std::string> texts = request.prompts;
-  texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
-  const auto prompts = static_cast<int64_t>(texts.size());
-  if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
-  const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-  take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages), prompts);
-  std::vector<Picture> pictures;
-  for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
-    api::add_pictures(pictures, paint_batch(*state_->model, wanted, first, end), state_->vae.get(),
-                      request.memory);
+  return api::without_bad_alloc([&] {
+    const api::Turn turn(state_->device);
+    const PixArtConfig& config = state_->model->config();
+    TextPaintRequest wanted = translate(request, config, state_->reduction());
+    wanted.options.device = state_->device;
+    std::vector<std::string> texts = request.prompts;
+    texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
+    const auto prompts = static_cast<int64_t>(texts.size());
+    if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
+    const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
+    take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages), prompts);
+    std::vector<Picture> pictures;
+    for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
+      api::add_pictures(pictures, paint_batch(*state_->model, wanted, first, end), state_->vae.get(),
+                        request.memory);
+    });
+    return pictures;
   });
-  return pictures;
 }
 
 }  // namespace linnet

@@ -168,6 +168,10 @@ void check_writable(const fs::path& path) {
         printable(folder.string()));
   const int problem = ::access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
   check(problem == 0, "cannot write {}: {}", printable(path.string()), reason(problem));
+  const long longest = ::pathconf(folder.c_str(), _PC_NAME_MAX);  // below 0: any
+  const size_t length = partial_of(target).filename().string().size();
+  check(longest < 0 || length <= static_cast<size_t>(longest), "cannot write {}: {}", printable(path.string()),
+        reason(ENAMETOOLONG));
 }
 
 void check_folder_writable(const fs::path& folder) {

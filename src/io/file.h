@@ -38,7 +38,8 @@ std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folde
 std::filesystem::path path_of_folder(const std::filesystem::path& path);
 
 /// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a
-/// folder, or its folder is missing or may not be written to. (A disk may still fill up meanwhile.)
+/// folder, or its folder is missing, may not be written to or takes no name as long as the partial file's. (A
+/// disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);
 
 /// The same of a folder that files are to be written into, and that is made if need be: throws Error when it,

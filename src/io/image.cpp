@@ -129,6 +129,10 @@ void check_text_fits(const std::filesystem::path& path, const ImageText& text) {
   if (image_format(path) == ImageFormat::jpeg) check_jpeg_text(text, path.string());
 }
 
+void check_size_fits(const std::filesystem::path& path, int64_t width, int64_t height) {
+  if (image_format(path) == ImageFormat::webp) check_webp_size(width, height, path.string());
+}
+
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text,
                  std::optional<int> quality) {
   const std::string name = path.string();

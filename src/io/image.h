@@ -58,6 +58,8 @@ void write_image(const std::filesystem::path& path, const Image& image, const Im
 /// Says before long work what would stop write_image() after it: throws Error when the format that the name
 /// says cannot hold the text, as JPEG, which holds less than 64 kB.
 void check_text_fits(const std::filesystem::path& path, const ImageText& text);
+/// The same when the format cannot be that large, as WebP, which has at most 16383 pixels a side.
+void check_size_fits(const std::filesystem::path& path, int64_t width, int64_t height);
 
 /// A PNG as bytes, for who does not want a file.
 std::string png_bytes(const Image& image);

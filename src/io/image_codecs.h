@@ -35,6 +35,8 @@ struct ImageToWrite {
 };
 /// Throws Error when a JPEG cannot hold it.
 void check_jpeg_text(const ImageText& text, const std::string& name);
+/// Throws Error when a WebP cannot be that large.
+void check_webp_size(int64_t width, int64_t height, const std::string& name);
 void write_png(std::FILE* file, const ImageToWrite& what);
 void write_jpeg(std::FILE* file, const ImageToWrite& what);
 void write_webp(std::FILE* file, const ImageToWrite& what);

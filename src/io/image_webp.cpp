@@ -90,11 +90,15 @@ ImageText read_webp_text(std::span<const std::byte> bytes, const std::string& na
   return text_of(exif_of(bytes).comment);
 }
 
+void check_webp_size(int64_t width, int64_t height, const std::string& name) {
+  check(width <= WEBP_MAX_DIMENSION && height <= WEBP_MAX_DIMENSION,
+        "cannot write {}: a WebP has at most {} pixels a side, not {} x {}", name, WEBP_MAX_DIMENSION, width,
+        height);
+}
+
 void write_webp(std::FILE* file, const ImageToWrite& what) {
   const Image& image = what.image;
-  check(image.width <= WEBP_MAX_DIMENSION && image.height <= WEBP_MAX_DIMENSION,
-        "cannot write {}: a WebP has at most {} pixels a side, not {} x {}", what.name, WEBP_MAX_DIMENSION,
-        image.width, image.height);
+  check_webp_size(image.width, image.height, what.name);
   Encoder encoder;
   encoder.config.lossless = !what.quality;
   encoder.config.quality = static_cast<float>(what.quality.value_or(75));  // of lossless: effort

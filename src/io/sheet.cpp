@@ -39,7 +39,7 @@ SheetLayout layout_sheet(int64_t count, int64_t width, int64_t height, int64_t c
   return layout;
 }
 
-Image contact_sheet(std::span<const Image> images, int columns, int gap, int scale) {
+Image contact_sheet(std::span<const Image> images, int64_t columns, int64_t gap, int64_t scale) {
   int64_t width = 1, height = 1;
   for (const Image& image : images) {
     width = std::max(width, image.width);

@@ -23,6 +23,6 @@ SheetLayout layout_sheet(int64_t count, int64_t width, int64_t height, int64_t c
 /// Pictures in rows of `columns`, `gap` pixels apart, on a light neutral ground. Each is enlarged `scale` times
 /// without smoothing; scale 0 enlarges pictures under 96 pixels to at least that. Smaller pictures are centred
 /// in the cell of the largest. Throws Error when there is nothing to show or the sheet would be too large.
-Image contact_sheet(std::span<const Image> images, int columns, int gap = 4, int scale = 0);
+Image contact_sheet(std::span<const Image> images, int64_t columns, int64_t gap = 4, int64_t scale = 0);
 
 }  // namespace linnet

@@ -61,6 +61,7 @@ bool is_utf8(std::string_view text) {
 std::string fault_of_text(std::string_view text) {
   if (text.size() > most_text_bytes)
     return fmt::format("has {} bytes, and at most {} are read", text.size(), most_text_bytes);
+  if (text.find('\0') != std::string_view::npos) return "holds a zero byte";
   return is_utf8(text) ? "" : "is not UTF-8";
 }
 

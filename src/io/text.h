@@ -16,7 +16,8 @@ bool is_utf8(std::string_view text);
 /// The most bytes of a text that is painted or encoded. An encoder looks at a few hundred words, and cutting a
 /// text into its pieces takes more than a hundred times its own memory.
 inline constexpr size_t most_text_bytes = 65536;
-/// Why a text cannot be cut into pieces, behind its name: "is not UTF-8"; empty if it can.
+/// Why a text cannot be painted or encoded, behind its name: "is not UTF-8"; empty if it can. A zero byte is a
+/// fault, too, as no picture's entries can hold one.
 std::string fault_of_text(std::string_view text);
 
 /// The text with every capital letter of every script as the small one, one by one (so a word's last Σ becomes

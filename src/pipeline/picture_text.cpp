@@ -189,7 +189,7 @@ std::string command_of(const ImageText& text) {
   bool like_options = false;
   for (const std::string& prompt : prompts_of(text)) {
     prompts += " " + quoted(prompt);
-    like_options = like_options || prompt.starts_with('-');
+    like_options = like_options || prompt.starts_with('-') || prompt == "++";  // which ends a verb's arguments
   }
   if (!like_options) command += prompts;
   for (const auto& [key, option] : options) {

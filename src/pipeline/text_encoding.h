@@ -18,7 +18,7 @@ enum class Cleaning : uint8_t {
 };
 /// "lower" or "strip"; throws UsageError on others.
 Cleaning cleaning_from_name(std::string_view name);
-/// Throws Error on a prompt that is not UTF-8 or too long (fault_of_text()).
+/// Throws Error on a prompt that is not UTF-8, too long or with a zero byte (fault_of_text()).
 std::string clean(const std::string& prompt, Cleaning cleaning);
 
 /// The ids of each prompt, cleaned, with the end of text behind, at most `limit` of them.

@@ -67,9 +67,10 @@ std::optional<Prediction> prediction_of_scheduler(const Weights& weights) {
   const std::string name = text("_class_name", "");
   check(name.find("LCM") == std::string::npos && name.find("FlowMatch") == std::string::npos,
         "the pipeline is made for {}, for which Linnet has no sampler", printable(name));
-  check(text("beta_schedule", "linear") == "linear" && is_near("beta_start", 1e-4) && is_near("beta_end", 0.02) &&
-            is_near("num_train_timesteps", 1000),
-        "the pipeline's scheduler has another noise schedule than the linear one of 1000 steps from 0.0001 to 0.02");
+  check(text("beta_schedule", "linear") == "linear" && is_near("beta_start", 1e-4) &&
+            is_near("beta_end", 0.02) && is_near("num_train_timesteps", 1000),
+        "the pipeline's scheduler has another noise schedule than the linear one of 1000 steps from 0.0001 to "
+        "0.02");
   return prediction_called(text("prediction_type", "epsilon"));
 }
 

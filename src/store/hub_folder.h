@@ -13,9 +13,9 @@ namespace linnet {
 inline constexpr const char *folder_config_key = "folder.config", *folder_pipeline_key = "folder.pipeline",
                             *folder_scheduler_key = "folder.scheduler";
 
-/// The weights in a folder, or in its "transformer": an index or one file, safetensors rather than PyTorch's; of
-/// those that are called by a variant ("model.fp16.safetensors") only if there is no other. Throws Error when
-/// there are none, or of several variants.
+/// The weights in a folder, or in its "transformer": an index or one file, safetensors rather than PyTorch's;
+/// of those that are called by a variant ("model.fp16.safetensors") only if there is no other. Throws Error
+/// when there are none, or of several variants.
 std::filesystem::path weights_in(const std::filesystem::path& folder);
 
 /// Whether a file's name is one that weights have in such a folder.

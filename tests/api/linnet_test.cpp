@@ -5,7 +5,11 @@
 
 #include <cmath>
 #include <fstream>
+#include <new>
 #include <thread>
+
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/parallel.h"
 #include "gpu/support.h"
@@ -13,6 +17,7 @@
 #include "nn/parameter.h"
 #include "store/model_file.h"
 #include "support/refusal.h"
+#include "support/sanitizers.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -48,6 +53,42 @@ TEST_F(PublicInterface, TellsWhatAModelKnows) {
   EXPECT_EQ(model.class_names(), (std::vector<std::string>{"red-star", "blue-ring", "moon"}));
   EXPECT_EQ(model.class_count(), 3);
   EXPECT_EQ(model.picture_size(), 16);
+}
+
+// While there is one, the process may have but a little more memory than it has.
+class LittleMemory {
+ public:
+  LittleMemory() {
+    ::getrlimit(RLIMIT_AS, &before_);
+    size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlimit limit{pages * static_cast<size_t>(::getpagesize()) + (1 << 20), before_.rlim_max};
+    ::setrlimit(RLIMIT_AS, &limit);
+  }
+  ~LittleMemory() { ::setrlimit(RLIMIT_AS, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+// Here already the list of what the pictures show is too long.
+TEST_F(PublicInterface, WhereMemoryEndsItThrowsItsOwnError) {
+  if (test::with_address_sanitizer || test::with_thread_sanitizer) GTEST_SKIP() << "which needs memory itself";
+  const auto ends_it = [](const auto& model, auto wanted) {
+    wanted.steps = 1;
+    wanted.count = wanted.batch = 1;
+    model.paint(wanted);
+    wanted.count = wanted.batch = 1'000'000;
+    const LittleMemory little;
+    EXPECT_THROW(model.paint(wanted), OutOfMemory);
+  };
+  ends_it(Model(file), request);
+  ends_it(TextModel::builtin(), TextRequest{.prompts = {"a red star"}});
+}
+
+TEST_F(PublicInterface, WhatOnStepThrowsIsPassedOn) {
+  request.on_step = [](int, int) -> bool { throw std::bad_alloc(); };
+  EXPECT_THROW(Model(file).paint(request), std::bad_alloc);
 }
 
 TEST_F(PublicInterface, PaintsAsManyPicturesAsWanted) {

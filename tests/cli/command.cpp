@@ -37,6 +37,7 @@ void drain(int& descriptor, std::string& text) {
   std::vector<char*> pointers;
   for (std::string& argument : all) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
+  std::signal(SIGINT, SIG_DFL);  // which is ignored in what a shell runs in its background
   ::setenv("OMP_NUM_THREADS", "2", 1);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
   for (const auto& [name, value] : surroundings.environment) ::setenv(name.c_str(), value.c_str(), 1);

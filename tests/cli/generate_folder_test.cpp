@@ -114,6 +114,14 @@ TEST_F(GenerateFolder, OtherPicturesByTheSameNamesAreRefused) {
   EXPECT_EQ(contents(folder_ / "p/000000.png"), before);
 }
 
+TEST_F(GenerateFolder, NothingIsPaintedBesideOtherPictures) {
+  ASSERT_TRUE(succeeded(generate({"-o", "p/"})));
+  for (const char* first : {"p/000000.png", "p/000001.png", "p/000002.png", "p/000003.png"})
+    fs::remove(folder_ / first);
+  EXPECT_TRUE(failed(generate({"-o", "p/", "--cfg", "2"}), 1, "p/000004.png"));
+  EXPECT_EQ(listing(folder_ / "p").size(), 16u);
+}
+
 TEST_F(GenerateFolder, WrongUsesAreRefused) {
   EXPECT_TRUE(failed(generate({"-o", "p/", "--grid"}), 2, "sheet"));
   EXPECT_TRUE(failed(generate({"-o", "p/", "--latents-out", "l"}), 2, "--latents-out"));

@@ -92,6 +92,21 @@ TEST_F(Generate, TheCommandThatInfoShowsPaintsThePictureAgain) {
   for (size_t k = 0; k < first.rgb.size(); ++k) ASSERT_NEAR(first.rgb[k], second.rgb[k], 2);
 }
 
+TEST_F(Generate, AModelIsRecordedByTheNameThatItHas) {
+  std::filesystem::copy_file(model_, folder_ / "x\ny.safetensors");
+  std::filesystem::create_directory(folder_ / "model");
+  std::filesystem::copy_file(model_, folder_ / "model/model.safetensors");
+  const auto recorded = [&](const char* model) {
+    const Result result = run({"generate", "-m", model, "--steps", "1", "-o", "p.png"}, {folder_.path()});
+    EXPECT_TRUE(succeeded(result));
+    EXPECT_EQ(lines(result.out).size(), 3u) << result.out;
+    return read_image_notes(folder_ / "p.png").text.at("model");
+  };
+  EXPECT_EQ(recorded("./x\ny.safetensors"), "x\ny.safetensors");
+  EXPECT_EQ(recorded("./model/."), "model");
+  EXPECT_EQ(recorded("model/model.safetensors"), "model.safetensors");
+}
+
 TEST_F(Generate, ADrawnSeedIsShownAndGivesThePictureAgain) {
   const Result drawn = generate({"-o", "a.png"});
   ASSERT_TRUE(succeeded(drawn));
@@ -113,6 +128,18 @@ TEST_F(Generate, WithoutAClassEveryClassIsPaintedInTurn) {
   EXPECT_EQ(read_image_notes(folder_ / "p-0003.png").text.at("class"), "red-triangle");
 }
 
+TEST_F(Generate, AClassMayBeNamedAsEveryClassInTurnIs) {
+  DiTConfig config = small_config();
+  config.num_classes = 3;
+  DiT model(config);
+  draw_all(model);
+  save_model(folder_ / "own.safetensors", model, DType::f32, {{"linnet.classes", R"(["a","b","balanced"])"}});
+  EXPECT_TRUE(
+      succeeded(run({"generate", "-m", "own.safetensors", "--steps", "1", "-c", "balanced", "-o", "p.png"},
+                    {folder_.path()})));
+  EXPECT_EQ(read_image_notes(folder_ / "p.png").text.at("class"), "balanced");
+}
+
 TEST_F(Generate, AGridIsOneSheet) {
   EXPECT_TRUE(succeeded(
       generate({"-n", "5", "--grid", "--columns", "3", "--scale", "2", "--seed", "4", "-o", "s.png"})));
@@ -123,6 +150,11 @@ TEST_F(Generate, AGridIsOneSheet) {
   const auto text = read_image_notes(folder_ / "s.png").text;
   EXPECT_EQ(text.at("classes"), "red-circle,red-square,red-triangle,red-star,red-heart");
   EXPECT_EQ(text.at("count"), "5");
+}
+
+TEST_F(Generate, ASheetOfMoreColumnsThanPicturesIsOneRow) {
+  EXPECT_TRUE(succeeded(generate({"-n", "2", "--grid", "--columns", "4294967296", "-o", "s.png"})));
+  EXPECT_EQ(read_image(folder_ / "s.png").width, 2 * (96 + 4) + 4);
 }
 
 TEST_F(Generate, EverySamplerPaints) {
@@ -139,6 +171,14 @@ TEST_F(Generate, LatentsAreThePicturesBeforeRounding) {
   const Tensor latents = SafetensorsFile::open(folder_ / "l.safetensors").tensor("latents");
   ASSERT_EQ(latents.shape(), (Shape{3, 3, 16, 16}));
   EXPECT_EQ(to_image(latents.rows(2, 3).reshape({3, 16, 16})), read_image(folder_ / "p-0003.png"));
+}
+
+TEST_F(Generate, LatentsDoNotTakeThePlaceOfTheModel) {
+  const std::string before = bytes("small.safetensors");
+  EXPECT_TRUE(
+      failed(generate({"-o", "p.png", "--latents-out", "small.safetensors"}), 2, "the file that is read"));
+  EXPECT_TRUE(bytes("small.safetensors") == before);
+  EXPECT_TRUE(files().empty());
 }
 
 TEST_F(Generate, GivenNoiseReplacesTheSeeds) {
@@ -176,9 +216,28 @@ TEST_F(Generate, ATextThatAJpegCannotHoldIsSaidBeforePainting) {
        {Arguments{"p.jpg", "-c", "0,1", "--latents-out", "l"}, Arguments{"s.jpg", "-c", "0,1", "--grid"},
         Arguments{"d/", "--format", "jpg", "-n", "3"}})
     EXPECT_TRUE(failed(paint(output), 1, "a JPEG cannot hold 70")) << output[0];
+  const auto sheet_of = [&](const char* columns) {
+    return paint({"s.jpg", "-c", "0,1", "--grid", "--columns", columns}).err;
+  };
+  EXPECT_NE(sheet_of("1"), sheet_of("1000")) << "the columns are a part of the text";
   EXPECT_EQ(files(), (std::vector<std::string>{"d", "long.safetensors"}));
   EXPECT_TRUE(succeeded(paint({"p.jpg", "-c", "0"})));
   EXPECT_TRUE(succeeded(paint({"p.png", "-c", "1"})));
+}
+
+TEST_F(Generate, ASheetThatIsTooLargeForAWebpIsSaidBeforePainting) {
+  const Result sheet = generate({"-n", "164", "--grid", "--columns", "1", "-o", "s.webp"});
+  EXPECT_TRUE(failed(sheet, 1, "s.webp: a WebP has at most 16383 pixels a side, not 104 x 16404"));
+  EXPECT_EQ(sheet.out, "");
+}
+
+TEST_F(Generate, ANameThatIsTooLongIsSaidBeforePainting) {
+  for (const Arguments& output : {Arguments{"-o", std::string(244, 'x') + ".png"},
+                                  Arguments{"-o", std::string(240, 'x') + ".png", "-n", "2"}}) {
+    const Result result = generate(output);
+    EXPECT_TRUE(failed(result, 1, ": File name too long"));
+    EXPECT_EQ(result.out, "");
+  }
 }
 
 TEST_F(Generate, AModelOfLatentsWritesLatentsOnly) {
@@ -245,6 +304,15 @@ TEST_F(Generate, CtrlCEndsItWith130AndNothingHalfWritten) {
   EXPECT_EQ(result.code, 130);
   EXPECT_EQ(result.err, "linnet: interrupted\n");
   EXPECT_TRUE(files().empty());
+}
+
+TEST_F(Generate, ACtrlCThatItsStarterIgnoresIsIgnored) {
+  Process process({"generate", "-m", model_, "--steps", "300", "-n", "4", "--batch", "1", "-o", "p.png"},
+                  {folder_.path(), [] { std::signal(SIGINT, SIG_IGN); }});
+  process.wait_for("p-0001.png");
+  process.send(SIGINT);
+  EXPECT_TRUE(succeeded(process.wait()));
+  EXPECT_EQ(files().size(), 4u);
 }
 
 }  // namespace

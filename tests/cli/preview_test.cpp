@@ -19,12 +19,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A terminal that is 80 characters wide and 40 high and remembers all that it is sent.
+// A terminal that is 80 characters wide, unless told otherwise, and 40 high and remembers all that it is sent.
 class Terminal {
  public:
-  Terminal() : ours_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
+  explicit Terminal(unsigned short columns = 80) : ours_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
     if (ours_ < 0 || ::grantpt(ours_) != 0 || ::unlockpt(ours_) != 0) return;
-    const winsize size{40, 80, 0, 0};
+    const winsize size{40, columns, 0, 0};
     ::ioctl(ours_, TIOCSWINSZ, &size);
     theirs_ = ::open(::ptsname(ours_), O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (theirs_ >= 0) reader_ = std::thread([this] { remember(); });
@@ -66,8 +66,8 @@ class Preview : public testing::Test {
   }
   Result generate(const Arguments& more) const { return run(arguments(more), {folder_.path()}); }
   // Both outputs to a terminal that calls itself `kind`.
-  std::string on_terminal(const Arguments& more, const char* kind) const {
-    Terminal terminal;
+  std::string on_terminal(const Arguments& more, const char* kind, unsigned short columns = 80) const {
+    Terminal terminal(columns);
     if (!terminal.exists()) return {};
     const int descriptor = terminal.descriptor();
     const auto in_child = [descriptor, kind] {
@@ -120,6 +120,13 @@ TEST_F(Preview, ATerminalSeesTheStagesOfPaintingFromTexts) {
   }
 }
 
+TEST_F(Preview, ANarrowTerminalSeesThePerCentAlone) {
+  const std::string sent = on_terminal({"--steps", "3", "-o", "a.png"}, "xterm", 12);
+  if (sent.empty()) GTEST_SKIP() << "there is no terminal to be had";
+  EXPECT_NE(sent.find("\r\033[K100%\r"), std::string::npos) << sent;
+  EXPECT_EQ(sent.find("▏"), std::string::npos) << sent;
+}
+
 TEST_F(Preview, AFileBesideTheOutputIsWrittenAgainAndAgainAndGoesWhenPaintingEnds) {
   const Image image =
       seen_while_painting(with(slowly, {"-n", "64", "--batch", "1", "-o", "p.webp"}), "p.preview.png");
@@ -162,6 +169,14 @@ TEST_F(Preview, OfLatentsIsAPixelEach) {
       "p.preview.png");
   EXPECT_EQ(image.width, 8);
   EXPECT_EQ(image.height, 8);
+}
+
+TEST_F(Preview, PaintingGoesOnWithoutOneThatIsTooLarge) {
+  const Result result = generate({"-n", "330", "--batch", "330", "--steps", "2", "--cfg", "1", "--columns", "1",
+                                  "--preview-every", "1", "-o", "p/"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.err, "no more previews: a contact sheet of 104 x 33004 pixels is too large\n");
+  EXPECT_EQ(listing(folder_ / "p").size(), 330u);
 }
 
 TEST_F(Preview, WhatMakesNoSenseIsRefused) {

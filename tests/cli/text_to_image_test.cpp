@@ -147,10 +147,42 @@ TEST_F(TextToImage, TheCommandThatInfoShowsPaintsTheSameBytes) {
 }
 
 TEST_F(TextToImage, ATextThatLooksLikeAnOptionIsSaidBehindThem) {
-  ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", "-n"}, {folder_.path()})));
-  EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), "-n");
-  const Result info = run({"info", "a.png"}, {folder_.path()});
-  EXPECT_NE(info.out.find("-o out.png -- -n"), std::string::npos) << info.out;
+  for (const std::string text : {"-n", "++"}) {
+    ASSERT_TRUE(succeeded(run({"generate", "-o", "a.png", "--steps", "2", "--", text}, {folder_.path()})));
+    EXPECT_EQ(read_image_notes(folder_ / "a.png").text.at("prompt"), text);
+    const Result info = run({"info", "a.png"}, {folder_.path()});
+    EXPECT_NE(info.out.find("-o out.png -- " + text), std::string::npos) << info.out;
+  }
+}
+
+TEST_F(TextToImage, ATextInSquareBracketsIsOne) {
+  ASSERT_TRUE(succeeded(generate({"[a star, a moon]", "[a ring]", "a, b", "-o", "a.png"})));
+  EXPECT_EQ(read_image_notes(folder_ / "a-0001.png").text.at("prompt"), "[a star, a moon]");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0002.png").text.at("prompt"), "[a ring]");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0003.png").text.at("prompt"), "a, b");
+}
+
+TEST_F(TextToImage, NoOutputTakesThePlaceOfWhatIsRead) {
+  std::ofstream(folder_ / "texts.png") << "a star\n";
+  fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
+  write_safetensors(folder_ / "noise", {{"noise", Tensor::zeros({1, 4, 16, 16})}});
+  const Arguments given = {"--prompts",   "texts.png",      "--noise",        "noise",
+                           "--vae",       "other/vae/",     "--text-encoder", "other/text_encoder",
+                           "--tokenizer", "other/tokenizer"};
+  const auto refused = [&](const std::string& file, const Arguments& outputs) {
+    const std::string before = bytes(file);
+    Arguments all = given;
+    all.insert(all.end(), outputs.begin(), outputs.end());
+    EXPECT_TRUE(failed(generate(all), 2, "the file that is read")) << file;
+    EXPECT_TRUE(bytes(file) == before) << file;
+  };
+  for (const std::string file : {"texts.png", "noise", "model/transformer/diffusion_pytorch_model.safetensors",
+                                 "other/vae/diffusion_pytorch_model.safetensors",
+                                 "other/text_encoder/model.safetensors", "other/tokenizer/spiece.model"}) {
+    refused(file, {"-o", "a.png", "--latents-out", file});
+    refused(file, {"-o", "d/", "--npz", file});
+  }
+  refused("texts.png", {"-o", "texts.png"});
 }
 
 TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
@@ -162,6 +194,14 @@ TEST_F(TextToImage, ManyTextsAndManyPicturesOfOne) {
   EXPECT_NE(bytes("samples/000000.png"), bytes("samples/000002.png"));
   ASSERT_TRUE(succeeded(generate({"a star", "-n", "4", "--grid", "-o", "sheet.webp"})));
   EXPECT_EQ(read_image_notes(folder_ / "sheet.webp").text.at("count"), "4");
+}
+
+TEST_F(TextToImage, TextsAreReadAsWindowsWritesThem) {
+  std::ofstream(folder_ / "texts") << "\xef\xbb\xbf"
+                                      "a star\r\na moon\r\n";
+  ASSERT_TRUE(succeeded(generate({"--prompts", "texts", "-o", "a.png"})));
+  EXPECT_EQ(read_image_notes(folder_ / "a-0001.png").text.at("prompt"), "a star");
+  EXPECT_EQ(read_image_notes(folder_ / "a-0002.png").text.at("prompt"), "a moon");
 }
 
 TEST_F(TextToImage, OnlyTextsOfPicturesThatAreLeftAreEncoded) {
@@ -212,7 +252,8 @@ TEST_F(TextToImage, ATextThatIsTooLongIsRefusedWithItsNumber) {
 TEST_F(TextToImage, ASizeIsTheNearestThatThePatchesAllow) {
   const Result result = generate({"a star", "--size", "50x30", "-o", "a.png"});
   EXPECT_TRUE(succeeded(result));
-  EXPECT_NE(result.out.find("size: 48x32, the nearest to 50x30"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("size: 48x32, the nearest to 50x30 that the model can paint\n"), std::string::npos)
+      << result.out;
   EXPECT_EQ(read_image(folder_ / "a.png").width, 48);
   EXPECT_EQ(read_image(folder_ / "a.png").height, 32);
 }

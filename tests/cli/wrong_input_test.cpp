@@ -30,6 +30,22 @@ class WrongInput : public testing::Test {
     return linnet(all);
   }
 
+  // As somebody who may not write into the folder "locked".
+  Result beside_a_locked_folder(const Arguments& arguments) {
+    fs::create_directories(folder_ / "locked");
+    fs::permissions(folder_ / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
+                                            fs::perms::others_exec);
+    fs::permissions(folder_.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+    fs::permissions(model_, fs::perms::others_read, fs::perm_options::add);
+    before_ = listing(folder_.path());
+    const auto as_nobody = [] {
+      constexpr uid_t nobody = 65534;
+      if (::geteuid() != 0) return;
+      if (::setgroups(0, nullptr) != 0 || ::setgid(nobody) != 0 || ::setuid(nobody) != 0) ::_exit(127);
+    };
+    return run(arguments, {folder_.path(), as_nobody});
+  }
+
   TemporaryFolder folder_;
   const std::string model_ = write_small_model(folder_ / "small.safetensors");
   std::vector<std::string> before_;
@@ -324,22 +340,24 @@ TEST_F(WrongInput, AClosedStandardOutputIsNoticed) {
   fs::remove(folder_ / "c.safetensors");
 }
 
+TEST_F(WrongInput, APictureThatIsTooLargeForAWebpIsSaidBeforePainting) {
+  const Result result = linnet({"generate", "a star", "--size", "16384x8", "--steps", "1", "-o", "p.webp"});
+  EXPECT_TRUE(failed(result, 1, "p.webp: a WebP has at most 16383 pixels a side, not 16384 x 8"));
+  EXPECT_EQ(result.out.find("text: "), std::string::npos) << result.out;
+}
+
 TEST_F(WrongInput, AFolderWithoutPermissionIsRefused) {
-  fs::create_directories(folder_ / "locked");
-  fs::permissions(folder_ / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
-                                          fs::perms::others_exec);
-  fs::permissions(folder_.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
-  fs::permissions(model_, fs::perms::others_read, fs::perm_options::add);
-  before_ = listing(folder_.path());
   const Result result =
-      run({"generate", "-m", "small.safetensors", "--steps", "1", "-o", "locked/p.png"},
-          {folder_.path(), [] {
-             constexpr uid_t nobody = 65534;
-             if (::geteuid() != 0) return;
-             if (::setgroups(0, nullptr) != 0 || ::setgid(nobody) != 0 || ::setuid(nobody) != 0) ::_exit(127);
-           }});
+      beside_a_locked_folder({"generate", "-m", "small.safetensors", "--steps", "1", "-o", "locked/p.png"});
   if (result.code == 127) GTEST_SKIP() << "the command cannot be run as another user here";
   EXPECT_TRUE(failed(result, 1, "ermission denied"));
+}
+
+TEST_F(WrongInput, ACacheWithoutPermissionIsRefusedBeforeTextsAreEncoded) {
+  fs::permissions(folder_.path(), fs::perms::others_write, fs::perm_options::add);
+  const Result result = beside_a_locked_folder({"generate", "a star", "--cache", "locked", "-o", "p.png"});
+  if (result.code == 127) GTEST_SKIP() << "the command cannot be run as another user here";
+  EXPECT_TRUE(failed(result, 1, "cannot write into the folder locked: Permission denied"));
 }
 
 }  // namespace

@@ -242,6 +242,16 @@ TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(CheckWritable, ANameIsTooLongWhereItsPartialFileHasNoRoom) {
+  const TemporaryFolder folder;
+  const fs::path fits = folder / std::string(247, 'x'), too_long = folder / std::string(248, 'x');
+  check_writable(fits);
+  write_text(fits, "text");
+  for (const auto& write :
+       {std::function([&] { check_writable(too_long); }), {[&] { write_text(too_long, ""); }}})
+    EXPECT_TRUE(error_of(write).ends_with(": File name too long"));
+}
+
 TEST(CheckFolderWritable, SaysWhatIsInTheWay) {
   const TemporaryFolder folder;
   write_text(folder / "file", "text");

@@ -21,11 +21,12 @@ TEST(Printable, CutsBetweenCharacters) {
   EXPECT_EQ(printable("aüb", 2), "a...");
 }
 
-TEST(FaultOfText, IsWhatIsNotUtf8OrTooLong) {
+TEST(FaultOfText, IsWhatIsNotUtf8OrTooLongOrHoldsAZeroByte) {
   EXPECT_EQ(fault_of_text(""), "");
   EXPECT_EQ(fault_of_text(std::string(65536, 'a')), "");
   EXPECT_EQ(fault_of_text(std::string(65537, 'a')), "has 65537 bytes, and at most 65536 are read");
   EXPECT_EQ(fault_of_text("caf\xe9"), "is not UTF-8");
+  EXPECT_EQ(fault_of_text(std::string_view("a\0b", 3)), "holds a zero byte");
 }
 
 TEST(LowerCase, KnowsEveryScript) {

@@ -75,7 +75,9 @@ TEST_F(HubFolder, AConfigThatCannotBeIsRefused) {
 }
 
 TEST_F(HubFolder, AVariantIsTakenIfThereIsNoOther) {
-  const auto call = [&](const char* from, const char* to) { fs::rename(transformer() / from, transformer() / to); };
+  const auto call = [&](const char* from, const char* to) {
+    fs::rename(transformer() / from, transformer() / to);
+  };
   call(file, "diffusion_pytorch_model.fp16.safetensors");
   EXPECT_EQ(config_of(transformer()).hidden_size, 32);
   fs::copy(transformer() / "diffusion_pytorch_model.fp16.safetensors",
