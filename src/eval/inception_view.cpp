@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/parallel.h"
+#include "core/random.h"
 #include "eval/pictures.h"
 #include "io/image.h"
 #include "io/npz.h"
@@ -18,7 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t pictures_at_once = 16;
-constexpr const char *inception_key = "linnet.inception", *count_key = "linnet.pictures",
+// The key is another one than before pictures were resized as by TensorFlow.
+constexpr const char *inception_key = "linnet.inception.tensorflow", *count_key = "linnet.pictures",
                      *score_key = "linnet.score";
 
 // Calls on_batch with pictures of one size, (n, 3, height, width), in order.
@@ -156,9 +158,22 @@ std::vector<double> read_numbers(const NpyArray& array, const ReadValues& read, 
 
 }  // namespace
 
+namespace {
+
+// In an order of no meaning: the Inception score is of parts of 5,000, which are not to be of a few classes
+// each.
+std::vector<fs::path> mixed(std::vector<fs::path> paths) {
+  std::vector<fs::path> result;
+  for (const int64_t i : permutation(static_cast<int64_t>(paths.size()), 0))
+    result.push_back(std::move(paths[static_cast<size_t>(i)]));
+  return result;
+}
+
+}  // namespace
+
 InceptionView look_at_folder(const LoadedInception& inception, const fs::path& dir,
                              const OnPicturesSeen& progress) {
-  const std::vector<fs::path> paths = pictures_in(dir);
+  const std::vector<fs::path> paths = mixed(pictures_in(dir));
   check(paths.size() >= 2, "{} holds one picture; a distance between sets needs more", dir.string());
   Gatherer gatherer(inception, static_cast<int64_t>(paths.size()), progress);
   for_batches(paths, [&](const Tensor& pictures) { gatherer.add(pictures); });

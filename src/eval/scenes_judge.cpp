@@ -45,18 +45,20 @@ int asked_for(const Description& asked, int shape) {
   return count;
 }
 
+std::string key_of(const std::filesystem::path& picture) { return picture.lexically_normal().string(); }
+
 // By file; empty if the folder lists none.
-std::map<std::string, std::string> captions_by_name(const std::filesystem::path& dir) {
+std::map<std::string, std::string> captions_by_file(const std::filesystem::path& dir) {
   std::map<std::string, std::string> captions;
   if (!lists_captions(dir)) return captions;
   for (CaptionedPicture& picture : read_captions(dir))
-    captions[picture.path.filename().string()] = std::move(picture.caption);
+    captions[key_of(picture.path)] = std::move(picture.caption);
   return captions;
 }
 
 Description asked_of(const std::filesystem::path& path, const std::map<std::string, std::string>& captions) {
   const ImageText text = read_image_notes(path).text;
-  const auto caption = captions.find(path.filename().string());
+  const auto caption = captions.find(key_of(path));
   std::string said = caption == captions.end() ? "" : caption->second;
   for (const char* key : {"caption", "prompt"})
     if (const auto entry = text.find(key); entry != text.end()) said = entry->second;
@@ -123,7 +125,7 @@ std::string to_json(const SceneScore& score) {
 
 SceneScore score_scenes(const std::filesystem::path& dir) {
   const std::vector<std::filesystem::path> paths = pictures_in(dir);
-  const auto captions = captions_by_name(dir);
+  const auto captions = captions_by_file(dir);
   std::vector<SceneVerdict> verdicts(paths.size());
   std::vector<Description> asked(paths.size());
   parallel_for(static_cast<int64_t>(paths.size()), 1, [&](int64_t begin, int64_t end) {

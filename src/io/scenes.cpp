@@ -186,6 +186,8 @@ std::optional<Description> description_from(std::string_view text) {
   const auto second = read_group(words);
   if (known == relations.end() || !second || words >> of) return std::nullopt;
   if (first->count + second->count > most_objects) return std::nullopt;
+  if (first->shape == second->shape && first->colour == second->colour)
+    return std::nullopt;  // they would be one
   result.groups.push_back(*second);
   result.relation = static_cast<Relation>(known - relations.begin());
   return result;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/arrange.h"
+#include "ops/combine.h"
 #include "ops/conv2d.h"
 #include "ops/linear.h"
 #include "ops/pixels.h"
@@ -223,7 +224,10 @@ Inception::Features Inception::features(const Tensor& pictures) const {
         "Inception takes pictures (n, 3, height, width), not shape {}", to_string(pictures.shape()));
   Features seen;
   const Tensor there = pictures.on_gpu() ? pictures : pictures.to(network_->head_weight.value.device());
-  Tensor x = ops::resize_bilinear(ops::to_pixels(there, DType::f32), input_side, input_side);
+  // The original takes bytes b as (b − 128)/128, which are (127.5·x − 0.5)/128 of x in −1..1.
+  const Tensor ones = Tensor::full(there.shape(), 1.0f, there.device());
+  const Tensor mapped = ops::combine({{127.5f / 128.0f, there}, {-0.5f / 128.0f, ones}});
+  Tensor x = ops::resize_bilinear(ops::to_pixels(mapped, DType::f32), input_side, input_side);
   for (const BasicConv& conv : network_->before_first) x = conv.forward(x);
   x = ops::pool2d(x, ops::Pooling::largest, 3, 2, 0);
   seen.first = mean_pixels(x);

@@ -24,8 +24,8 @@ class Inception {
   Inception(Inception&&) noexcept;
   ~Inception();
 
-  /// pictures (n, 3, height, width) f32 in −1..1, of any size; they are resized to 299 × 299 as pytorch-fid
-  /// does.
+  /// pictures (n, 3, height, width) f32 in −1..1, of any size; they are resized to 299 × 299 and shifted as the
+  /// TensorFlow network of ADM's suite does, not as pytorch-fid.
   Features features(const Tensor& pictures) const;
   /// Of pool features: the classes' probabilities (n, 1008), without the last layer's bias, as ADM's suite has
   /// them.

@@ -51,6 +51,9 @@ struct PixArtConfig {
   bool operator==(const PixArtConfig&) const = default;
 };
 
+/// The interpolation of released models of a size, Σ's or, of at most 120 tokens a text, α's.
+double usual_interpolation(int64_t sample_size, int64_t caption_tokens);
+
 /// "PixArt-XL/2" (Σ) or "LiT-T2I-XL/2", made for 1024 pixels; nothing for other names.
 std::optional<PixArtConfig> pixart_preset(std::string_view name);
 

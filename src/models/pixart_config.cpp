@@ -71,6 +71,12 @@ void PixArtConfig::validate() const {
   require(interpolation >= 0.01 && interpolation <= 100, "interpolation must lie in 0.01..100");
 }
 
+double usual_interpolation(int64_t sample_size, int64_t caption_tokens) {
+  const bool alpha = caption_tokens <= 120;
+  if (sample_size <= 32) return alpha ? 1.0 : 0.5;
+  return static_cast<double>(std::max<int64_t>(sample_size / 64, 1));
+}
+
 std::optional<PixArtConfig> pixart_preset(std::string_view name) {
   PixArtConfig config;
   if (name == "LiT-T2I-XL/2") {

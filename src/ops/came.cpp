@@ -65,7 +65,7 @@ void divide_by_root(const float* x, const Stack& s, const float* row_means, cons
       const int64_t first = matrix * s.rows * s.columns;
       parallel_for(s.rows, std::max<int64_t>(1, 4096 / s.columns), [&](int64_t row, int64_t last) {
         for (; row < last; ++row) {
-          const float by_row = std::sqrt(mean / rows[row]);
+          const float by_row = std::sqrt(mean) / std::sqrt(rows[row]);  // whose quotient may be infinite
           for (int64_t j = 0; j < s.columns; ++j) {
             const int64_t at = first + row * s.columns + j;
             out[at] = x[at] * by_row * by_column[static_cast<size_t>(j)];

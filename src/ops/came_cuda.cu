@@ -44,7 +44,7 @@ struct Parameter {
 // 1 over the root of what means of rows and columns make of a square. Of numbers as small as least_square the
 // factors are in range, their product may not be.
 __device__ float inverse_root(const Means& means, const Stack& s, int64_t matrix, int64_t row, int64_t column) {
-  return sqrtf(means.matrices[matrix] / means.rows[matrix * s.rows + row]) *
+  return sqrtf(means.matrices[matrix]) / sqrtf(means.rows[matrix * s.rows + row]) *
          (1.0f / sqrtf(means.columns[matrix * s.columns + column]));
 }
 

@@ -313,14 +313,14 @@ void pool(View x, View y, bool largest, int64_t n, int64_t height, int64_t width
               Window{height, width, channels, size, stride, padding, out_height, out_width}, largest, count);
 }
 
-// Where a target pixel lies between two source pixels, and how near to the second.
+// Where a target pixel lies between two source pixels, and how near to the second: by corners, not centres.
 struct Between {
   int64_t first, second;
   float share;
 };
 __device__ Between between(int64_t i, int64_t from, int64_t to) {
   const float scale = static_cast<float>(from) / static_cast<float>(to);
-  const float at = fmaxf(0.0f, (static_cast<float>(i) + 0.5f) * scale - 0.5f);
+  const float at = static_cast<float>(i) * scale;
   const int64_t first = min(static_cast<int64_t>(at), from - 1);
   return {first, min(first + 1, from - 1), at - static_cast<float>(first)};
 }

@@ -31,7 +31,7 @@ dnnl::pooling_forward make_pooling(dnnl::algorithm algorithm, const memory::desc
 #endif
 }
 
-// Where a target pixel lies between two source pixels, and how near to the second.
+// Where a target pixel lies between two source pixels, and how near to the second: by corners, not centres.
 struct Between {
   int64_t first, second;
   float share;
@@ -40,7 +40,7 @@ std::vector<Between> places(int64_t from, int64_t to) {
   std::vector<Between> result;
   const float scale = static_cast<float>(from) / static_cast<float>(to);
   for (int64_t i = 0; i < to; ++i) {
-    const float at = std::max(0.0f, (static_cast<float>(i) + 0.5f) * scale - 0.5f);
+    const float at = static_cast<float>(i) * scale;
     const int64_t first = std::min(static_cast<int64_t>(at), from - 1);
     result.push_back({first, std::min(first + 1, from - 1), at - static_cast<float>(first)});
   }

@@ -17,8 +17,8 @@ Tensor pool2d(const Tensor& x, Pooling pooling, int64_t size, int64_t stride, in
 /// Pictures of one size, their channels behind each other.
 Tensor join_channels(const std::vector<Tensor>& parts);
 
-/// Bilinear interpolation between the centres of pixels, without smoothing when shrinking: PyTorch's
-/// interpolate with align_corners=False.
+/// Bilinear interpolation between the upper left corners of pixels, without smoothing when shrinking: that of
+/// TensorFlow 1.
 Tensor resize_bilinear(const Tensor& x, int64_t height, int64_t width);
 
 }  // namespace linnet::ops

@@ -87,13 +87,6 @@ int64_t kv_compression_in(const Weights& weights, int64_t block, int64_t width) 
   return side;
 }
 
-// Of a released model: what its resolution and its kind go with.
-double usual_interpolation(int64_t sample_size, int64_t caption_tokens) {
-  const bool alpha = caption_tokens <= 120;
-  if (sample_size <= 32) return alpha ? 1.0 : 0.5;
-  return static_cast<double>(std::max<int64_t>(sample_size / 64, 1));
-}
-
 void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
   const Shape& patches = shape_of(weights, "x_embedder.proj.weight", 4);
   config.hidden_size = patches[0];

@@ -153,6 +153,8 @@ ModelConfig read_model(ConfigTables& root, const ModelConfig& usual) {
       take_setting<double>(section, key, setting);
   }
   section.done();
+  if (is_of_texts(begun) && !is_of_texts(usual) && !section.has("interpolation"))  // a new model of texts
+    settings["interpolation"] = usual_interpolation(settings["sample_size"], settings["caption_tokens"]);
   settings["model"] = is_of_texts(begun) ? "pixart" : "dit";
   try {
     return model_config_from_json(settings.dump());

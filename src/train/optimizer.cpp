@@ -12,12 +12,13 @@ float f(double value) { return static_cast<float>(value); }
 
 }  // namespace
 
-// Tables of positions and the like are matrices too, but small.
+// Tables, as of positions, are matrices in shape alone, and most are small.
 Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const std::string& name, const Shape& shape) {
   constexpr int64_t least = 16;
   if (optimizer == "came") return Rule::came;
   const bool in_block = name.find(".block.") != std::string::npos || name.find("blocks.") != std::string::npos;
-  const bool matrix = shape.rank() == 2 && shape[0] >= least && shape[1] >= least;
+  const bool table = name.find("relative_attention_bias") != std::string::npos;
+  const bool matrix = !table && shape.rank() == 2 && shape[0] >= least && shape[1] >= least;
   return optimizer == "muon" && in_block && matrix ? Rule::muon : Rule::adamw;
 }
 

@@ -33,6 +33,7 @@ class Section {
   void take(const char* key, double& value);
   void take(const char* key, std::vector<std::string>& value);
 
+  bool has(const char* key) const { return find(key) != nullptr; }
   /// Throws UsageError if there are other keys.
   void done() const;
 

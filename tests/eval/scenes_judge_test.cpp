@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
@@ -87,6 +88,20 @@ TEST(ScenesJudge, ScoresAFolderByItsCaptions) {
   EXPECT_EQ(score.count, 40);
   EXPECT_GE(score.right, 38);
   EXPECT_NE(to_json(score).find("\"position\""), std::string::npos);
+  // Captions are of files, not of their names alone.
+  std::ofstream listing(folder / "both.jsonl");
+  for (const char* part : {"a", "b"}) {
+    write_scenes(folder / "two" / part, 5, 96, part[0], SceneSet::training);
+    std::ifstream lines(folder / "two" / part / "captions.jsonl");
+    for (std::string line; std::getline(lines, line);) {
+      const size_t at = line.find("\"file\":\"") + 8;
+      listing << line.insert(at, std::string(part) + "/") << "\n";
+    }
+    std::filesystem::remove(folder / "two" / part / "captions.jsonl");
+  }
+  listing.close();
+  std::filesystem::rename(folder / "both.jsonl", folder / "two/captions.jsonl");
+  EXPECT_GE(score_scenes(folder / "two").right, 9);
   write_image(folder / "s/other.png", blank_image(32, 32, 0, 0, 0), {{"prompt", "a corgi"}});
   test::expect_refused("\"a corgi\" is no sentence", [&] { score_scenes(folder / "s"); });
 }

@@ -110,6 +110,15 @@ TEST(Came, FollowsItsFormulaOfVectors) { expect_follows({50}, 1, 50, 0); }
 // front.
 TEST(Came, FollowsItsFormulaOfKernels) { expect_follows({1, 1, 5, 5}, 1, 5, 5); }
 
+// As of a class that has not been seen yet, beside large gradients of the others.
+TEST(Came, ARowWithoutGradientsStaysFinite) {
+  Tensor value = random({4, 3}, 1), ema = value.clone(), gradient = random({4, 3}, 2);
+  for (int64_t i = 0; i < 12; ++i) gradient.mutable_data<float>()[i] *= i < 3 ? 0.0f : 1e5f;
+  CameState state = fresh_came_state(value.shape());
+  for (int step = 0; step < 3; ++step) came_step(settings, clip, value, gradient, state, ema);
+  for (const float x : value.values<float>()) EXPECT_TRUE(std::isfinite(x));
+}
+
 TEST(Came, DoesNotDependOnTheNumberOfThreads) {
   // Of many small matrices the loops over matrices, rows and columns are cut; of a large one those over
   // numbers.

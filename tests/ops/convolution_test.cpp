@@ -322,9 +322,9 @@ TEST(ResizeBilinear, OfALineIsALine) {
   for (int64_t i = 0; i < 32; ++i)
     x.mutable_data<float>()[i] = static_cast<float>(i % 8) + 10 * static_cast<float>(i / 8);
   const Tensor y = resize_bilinear(x, 8, 16);
-  // Centres: pixel j of 16 lies at (j + ½)/2 − ½; the edges stay what they are.
+  // Corners: pixel j of 16 lies at j/2; beyond the last source pixel it is that.
   EXPECT_NEAR(y.data<float>()[0], 0, 1e-6);
-  EXPECT_NEAR(y.data<float>()[2 * 16 + 5], 10 * 0.75 + 2.25, 1e-5);
+  EXPECT_NEAR(y.data<float>()[2 * 16 + 5], 10 * 1 + 2.5, 1e-5);
   EXPECT_NEAR(y.data<float>()[7 * 16 + 15], 37, 1e-5);
   EXPECT_TRUE(same_bytes(resize_bilinear(x, 4, 8), x));
 }

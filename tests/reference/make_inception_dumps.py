@@ -1,6 +1,7 @@
 """Writes what the tests of Inception and its figures compare with: pytorch-fid's network with weights that both sides
-draw from the parameters' names, what it sees in a few pictures, and two sets of pictures with their figures: FID and
-sFID (NumPy, in f64), Inception score, precision and recall (torch-fidelity).
+draw from the parameters' names, what it sees in a few pictures that are resized and shifted as TensorFlow's network does
+it (torch-fidelity), and two sets of pictures with their figures: FID and sFID (NumPy, in f64), Inception score,
+precision and recall (torch-fidelity).
 
 The committed file was made with torch 2.15.0, pytorch-fid 0.3.0 and torch-fidelity 0.4.0.
 
@@ -16,6 +17,7 @@ import pytorch_fid.inception
 import torch
 from pytorch_fid.inception import InceptionV3
 from safetensors.torch import save_file
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
@@ -51,7 +53,7 @@ def network():
     inner.load_state_dict({name: value if name.endswith("tracked") else draw(name, value.shape)
                            for name, value in inner.state_dict().items()})
     pytorch_fid.inception.fid_inception_v3 = lambda: inner
-    return inner.eval(), InceptionV3([0, 1, 2, 3]).eval()
+    return inner.eval(), InceptionV3([0, 1, 2, 3], resize_input=False, normalize_input=False).eval()
 
 
 def pictures(count, height, width, seed):
@@ -68,7 +70,8 @@ def look(inner, model, pixels):
     seen = {}
     handle = inner.Mixed_6d.branch1x1.register_forward_hook(
         lambda module, inputs, output: seen.update(spatial=output[:, :7].permute(0, 2, 3, 1).flatten(1)))
-    blocks = model(pixels.float() / 255)
+    resized = interpolate_bilinear_2d_like_tensorflow1x(pixels.float(), size=(299, 299), align_corners=False)
+    blocks = model((resized - 128) / 128)
     handle.remove()
     for name, block in zip(["first", "second", "third", "pool"], blocks):
         seen[name] = block.mean(dim=(2, 3))

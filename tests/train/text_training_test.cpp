@@ -292,6 +292,13 @@ TEST_F(TextTraining, AModelOfLargerPicturesStartsFromOneOfSmaller) {
             std::string::npos);
 }
 
+TEST_F(TextTraining, PositionsOfANewModelAreThoseOfItsSize) {
+  EXPECT_EQ(config({"model.caption_tokens=300"}).of_texts().interpolation, 0.5);
+  EXPECT_EQ(config({"model.sample_size=64"}).of_texts().interpolation, 1);
+  EXPECT_EQ(config({"model.sample_size=128"}).of_texts().interpolation, 2);
+  EXPECT_EQ(config({"model.sample_size=64", "model.interpolation=3.0"}).of_texts().interpolation, 3);
+}
+
 TEST_F(TextTraining, WhatDoesNotGoTogetherIsRefused) {
   const auto refusal = [&](const std::vector<std::string>& more) {
     return test::refusal([&] { open_data(config(more)); });
