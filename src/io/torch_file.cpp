@@ -25,6 +25,7 @@ constexpr std::string_view rebuild_tensor = "torch._utils._rebuild_tensor_v2",
 constexpr std::string_view allowed_calls[] = {rebuild_tensor,
                                               rebuild_parameter,
                                               rebuild_with_state,
+                                              "torch._utils._rebuild_tensor_v3",  // of types that Linnet lacks
                                               "argparse.Namespace",
                                               "torch.Size",
                                               "torch.device",
@@ -238,10 +239,19 @@ class TorchFileReader {
     entry.strides = numbers(*arguments[3], name);
     entry.offset = static_cast<size_t>(arguments[1]->integer);
     entry.storage = find_storage_(storage.key, storage.type, storage.count);
+    if (is_expanded(entry)) return;
     check_bounds(name, entry, entry.storage.size() / storage.type.bytes);
     check(file_.entries_.emplace(name, entry).second, "{}: tensor '{}' is in it twice", source_,
           printable(name));
     file_.names_.push_back(name);
+  }
+
+  // One element in many places is no weight, and may be more than the file is large.
+  static bool is_expanded(const TorchFile::Entry& entry) {
+    const size_t rank = std::min(entry.strides.size(), static_cast<size_t>(entry.shape.rank()));
+    for (size_t i = 0; i < rank; ++i)
+      if (entry.strides[i] == 0 && entry.shape[static_cast<int>(i)] > 1) return true;
+    return false;
   }
 
   void check_bounds(const std::string& name, const TorchFile::Entry& entry, uint64_t elements) const {

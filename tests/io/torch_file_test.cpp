@@ -244,6 +244,15 @@ TEST(PickleBomb, OfTooManyValuesIsRefused) {
   EXPECT_NE(refusal_of_pickle(std::string(4'000'001, 'N')).find("too many values"), std::string::npos);
 }
 
+TEST(Pickle, WhatIsNoWeightIsLeftOut) {
+  using namespace test::pickled;
+  const std::string weight = text("w") + tensor("0", 1, 0, {1}, {1});
+  EXPECT_EQ(refusal_of_file("}(" + weight + text("wide") + tensor("0", 1, 0, {1000}, {0}) + "u"), "accepted");
+  EXPECT_EQ(refusal_of_file("}(" + weight + text("odd") + "ctorch._utils\n_rebuild_tensor_v3\n(tRu"),
+            "accepted");
+  EXPECT_NE(refusal_of_file("}(" + weight + text("wide") + tensor("0", 1, 0, {1000}, {1}) + "u"), "accepted");
+}
+
 TEST(Pickle, HoldsPlainDataOfTrainings) {
   for (const char* name : {"__builtin__\nset", "collections\ndefaultdict", "pathlib\nPosixPath"})
     EXPECT_EQ(refusal_of_pickle(fmt::format("c{}\n(tR", name)), "accepted") << name;
