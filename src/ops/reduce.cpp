@@ -3,7 +3,9 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <span>
 
 #include "core/parallel.h"
 #include "ops/element.h"
@@ -84,7 +86,13 @@ double sum_of_squares(const Tensor& x) {
 
 bool all_finite(const Tensor& x) {
   const Tensor here = x.host();
-  return std::ranges::all_of(here.values<float>(), [](float value) { return std::isfinite(value); });
+  const std::span<const float> values = here.values<float>();
+  std::atomic<bool> finite = true;
+  parallel_for(here.numel(), 1 << 18, [&](int64_t begin, int64_t end) {
+    const auto part = values.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    if (!std::ranges::all_of(part, [](float value) { return std::isfinite(value); })) finite = false;
+  });
+  return finite;
 }
 
 }  // namespace linnet::ops
