@@ -19,6 +19,7 @@
 #include "support/refusal.h"
 #include "support/sanitizers.h"
 #include "support/temporary_folder.h"
+#include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
@@ -29,14 +30,7 @@ using ops::test::the_gpu;
 class PublicInterface : public testing::Test {
  protected:
   PublicInterface() {
-    DiTConfig config;
-    config.input_size = 16;
-    config.patch_size = 4;
-    config.in_channels = 3;
-    config.hidden_size = 32;
-    config.depth = 1;
-    config.num_heads = 2;
-    config.num_classes = 3;
+    DiTConfig config = test::tiny_dit_of_pixels();
     config.mixer = nn::Mixer::lit;
     DiT dit(config);
     nn::initialize(dit, 1);

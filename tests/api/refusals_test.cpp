@@ -14,6 +14,7 @@
 #include "store/pixart_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
+#include "support/tiny_dit.h"
 
 namespace linnet {
 namespace {
@@ -34,15 +35,7 @@ std::string reference(const std::string& name) {
 class Refusals : public testing::Test {
  protected:
   Refusals() {
-    DiTConfig config;
-    config.input_size = 16;
-    config.patch_size = 4;
-    config.in_channels = 3;
-    config.hidden_size = 32;
-    config.depth = 1;
-    config.num_heads = 2;
-    config.num_classes = 3;
-    DiT dit(config);
+    DiT dit(test::tiny_dit_of_pixels());
     nn::initialize(dit, 1);
     save_model(pixels, dit, DType::f32);
   }

@@ -15,4 +15,14 @@ inline DiTConfig tiny_dit() {
   return config;
 }
 
+/// The same that paints pixels, 16 x 16.
+inline DiTConfig tiny_dit_of_pixels() {
+  DiTConfig config = tiny_dit();
+  config.input_size = 16;
+  config.patch_size = 4;
+  config.in_channels = 3;
+  config.hidden_size = 32;
+  return config;
+}
+
 }  // namespace linnet::test
