@@ -156,10 +156,6 @@ std::vector<double> read_numbers(const NpyArray& array, const ReadValues& read, 
   return result;
 }
 
-}  // namespace
-
-namespace {
-
 // In an order of no meaning: the Inception score is of parts of 5,000, which are not to be of a few classes
 // each.
 std::vector<fs::path> mixed(std::vector<fs::path> paths) {

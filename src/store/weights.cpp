@@ -190,6 +190,8 @@ Weights part_of(const Weights& all, std::string_view prefix) {
 
 Weights model_weights(const Weights& all, Choice choice) {
   static constexpr std::string_view averages[] = {"ema/", "state_dict_ema/"};
+  // Parallel training and compilation, either of which may be around the other.
+  static constexpr std::string_view wrappers[] = {"module.", "_orig_mod.", "module."};
   static constexpr std::string_view raws[] = {"model/", "state_dict/", "module/"};
   const std::string_view average = find_prefix(all, averages), raw = find_prefix(all, raws);
   check(choice == Choice::ema || average.empty() || !raw.empty(),
@@ -197,8 +199,7 @@ Weights model_weights(const Weights& all, Choice choice) {
   const Weights chosen = part_of(all, choice == Choice::raw || average.empty() ? raw : average);
   Weights result = chosen.empty_like();
   for (Weights::Item item : chosen.items()) {
-    for (const std::string_view wrapper :
-         {"module.", "_orig_mod.", "module."})  // of compiled and of parallel training
+    for (const std::string_view wrapper : wrappers)
       if (item.name.starts_with(wrapper)) item.name.erase(0, wrapper.size());
     result.add(std::move(item));
   }
