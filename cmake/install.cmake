@@ -1,4 +1,4 @@
-# cmake --install: the command, the GPU's library where the command looks for it, and what a C++ program needs
+# cmake --install: the command, the libraries that it loads where the command looks for it, and what a C++ program needs
 # (find_package(linnet)).
 include(CMakePackageConfigHelpers)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/linnet)
@@ -19,4 +19,7 @@ endif()
 if(TARGET linnet_cuda)
   # As it was built, with the toolkit's folder, and beside bin (core/gpu.cpp).
   install(PROGRAMS $<TARGET_FILE:linnet_cuda> DESTINATION lib/linnet)
+endif()
+if(TARGET linnet_mpi)
+  install(TARGETS linnet_mpi LIBRARY DESTINATION lib/linnet)
 endif()

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "core/processes.h"
 #include "io/image.h"
 #include "models/vae.h"
-#include "processes.h"
 #include "terminal.h"
 
 namespace linnet::app {

@@ -16,7 +16,7 @@ void remember(int signal_number) {
 }  // namespace
 
 void catch_interrupts() {
-  for (const int number : {SIGINT, SIGTERM})
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1})
     if (std::signal(number, SIG_IGN) != SIG_IGN) std::signal(number, remember);
 }
 

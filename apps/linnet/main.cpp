@@ -6,18 +6,17 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/team.h"
 #include "help.h"
 #include "interrupt.h"
-#include "io/text.h"
 #include "terminal.h"
 #include "verbs.h"
 #include "wrong_usage.h"
 
 namespace {
 
-// Messages may quote what was typed or what a file says: they must stay one line and leave the terminal alone.
 int failed(const char* what, int code) {
-  linnet::app::tell(fmt::format("linnet: {}\n", linnet::printable(what, 4000)));
+  linnet::app::tell_failure(what);
   return code;
 }
 
@@ -62,6 +61,8 @@ int main(int argc, char** argv) {
     failed(wrong.sentence.c_str(), 2);
     app::tell(fmt::format("Try \"{} --help\".\n", wrong.help));
     return 2;
+  } catch (const FailedElsewhere& failure) {  // which that process tells of
+    return failure.exit_code;
   } catch (const UsageError& error) {
     return failed(error.what(), 2);
   } catch (const std::bad_alloc&) {
@@ -69,7 +70,7 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return failed(error.what(), 1);
   } catch (const app::Interrupted& interruption) {
-    app::tell("linnet: interrupted\n");
+    if (process_share().index == 0) app::tell("linnet: interrupted\n");
     return interruption.exit_code;
   }
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "core/printable.h"
+#include "core/processes.h"
 
 namespace linnet::app {
 
@@ -33,6 +34,13 @@ bool on_terminal() {
 void tell(std::string_view text) noexcept {
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
+}
+
+void tell_failure(const char* what) {
+  const ProcessShare share = process_share();
+  const std::string which =
+      share.index > 0 ? fmt::format("process {} of {}: ", share.index + 1, share.count) : "";
+  tell(fmt::format("linnet: {}{}\n", which, printable(what, 4000)));
 }
 
 void reserve_standard_streams() {

@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "bench_report.h"
+#include "core/team.h"
 #include "device_argument.h"
 #include "interrupt.h"
 #include "io/file.h"
@@ -140,7 +141,7 @@ void say_what_changed(const TrainConfig& config) {
 }
 
 void say_what_follows(const TrainConfig& config) {
-  const Device device = open_device(config.train.device);  // before anything is read or made
+  const Device device = device_from_name(config.train.device);
   const auto probe = make_trainee(config);
   fmt::print("{}{}\n{} parameters, {:.3g} GMACs a picture; {}\n", describe(config.model),
              config.trains_text_encoder() ? "; a text encoder is trained along" : "",
@@ -185,13 +186,33 @@ ConfigSource source_of(const Options& options) {
   return source;
 }
 
-void run(const Options& options) {
-  if (options.list) return list_presets();
-  if (options.print) return fmt::print("{}", to_toml(find_preset(options.preset)));
-  const TrainConfig config = read_train_config(source_of(options));
+// How several processes share the work.
+void say_how_many(const Team& team, const TrainConfig& config) {
+  if (team.is_alone()) return;
+  const bool through_memory = config.train.device != "cpu" && !team.cards_talk();
+  fmt::print("{} processes, {} a step each{}\n", team.count(),
+             counted(config.train.batch / team.count(), "picture"),
+             through_memory ? "; without NCCL their cards add through the processors' memory" : "");
+  std::fflush(stdout);
+}
+
+TrainConfig read_config(const Options& options, const Team& team) {
+  TrainConfig config = read_train_config(source_of(options));
+  config.train.device = team.own_device(config.train.device);
+  return config;
+}
+
+// Returns whether it was stopped.
+bool train(const Options& options, Team& team) {
+  const TrainConfig config = team.together([&] { return read_config(options, team); });
   catch_interrupts();
-  if (options.resume) say_what_changed(config);
-  say_what_follows(config);
+  team.work_on(team.together([&] { return open_device(config.train.device); }));
+  team.together([&] {
+    if (!team.leads()) return;
+    if (options.resume) say_what_changed(config);
+    say_what_follows(config);
+    say_how_many(team, config);
+  });
   Progress progress;
   RunCallbacks callbacks;
   callbacks.on_step = [&](const StepMetrics& m, double rate, double left) {
@@ -204,11 +225,31 @@ void run(const Options& options) {
     progress.line(fmt::format("an error ends the run; step {} is saved: go on with --resume", step));
   };
   callbacks.stop_requested = [] { return interrupted(); };
-  const int64_t steps = run_training(config, options.resume, callbacks);
-  progress.line(fmt::format("{} after {}; the model is {}/model.safetensors{}",
-                            steps < config.train.steps ? "stopped" : "done", counted(steps, "step"),
-                            config.output.dir, steps < config.train.steps ? "; go on with --resume" : ""));
-  if (steps < config.train.steps) end_if_interrupted();  // so that no script takes it for a model that is done
+  const int64_t steps = run_training(config, options.resume, callbacks, team);
+  const bool is_stopped = steps < config.train.steps;
+  if (!team.leads()) return is_stopped;
+  progress.line(fmt::format("{} after {}; the model is {}/model.safetensors{}", is_stopped ? "stopped" : "done",
+                            counted(steps, "step"), config.output.dir,
+                            is_stopped ? "; go on with --resume" : ""));
+  return is_stopped;
+}
+
+bool train_in_team(const Options& options) {
+  Team team = Team::open();
+  try {
+    return train(options, team);
+  } catch (const std::exception& error) {
+    // Where the others cannot learn of it the team ends them, and this process, too, before it could say why.
+    if (!team.is_alone() && !team.has_failed()) tell_failure(error.what());
+    throw;
+  }
+}
+
+void run(const Options& options) {
+  if (options.list) return list_presets();
+  if (options.print) return fmt::print("{}", to_toml(find_preset(options.preset)));
+  const bool is_stopped = train_in_team(options);
+  if (is_stopped) end_if_interrupted();  // so that no script takes it for a model that is done
 }
 
 }  // namespace

@@ -1,59 +1,22 @@
 #include "core/gpu.h"
 
-#include <dlfcn.h>
-
 #include <atomic>
 #include <charconv>
-#include <cstdlib>
-#include <filesystem>
 #include <mutex>
-#include <vector>
 
 #include "core/error.h"
 #include "core/printable.h"
+#include "core/shared_library.h"
 
 namespace linnet {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr const char* library_name = "liblinnet_cuda.so";
-constexpr const char* entry_name = "linnet_open_gpu";
-constexpr const char* path_variable = "LINNET_CUDA_LIBRARY";
+constexpr SharedLibrary library{"liblinnet_cuda.so", "LINNET_CUDA_LIBRARY", "linnet_open_gpu",
+                                "no GPU can be used", "use --device cpu"};
 
 // Fills `api`, which says the version of the interface that the program knows, or writes why it cannot to
 // `problem`.
 using Entry = bool (*)(int index, GpuApi* api, char* problem, size_t room);
-
-// Beside the program, where an installation keeps libraries, or where the system looks.
-std::vector<fs::path> places() {
-  if (const char* given = std::getenv(path_variable); given && *given) return {given};
-  std::vector<fs::path> result;
-  std::error_code problem;
-  if (const fs::path program = fs::read_symlink("/proc/self/exe", problem); !problem) {
-    const fs::path folder = program.parent_path();
-    for (const char* place : {".", "../lib", "../lib/linnet", ".."})
-      result.push_back((folder / place / library_name).lexically_normal());
-  }
-  result.emplace_back(library_name);
-  return result;
-}
-
-void* load_library() {
-  const char* const given = std::getenv(path_variable);
-  std::string problems =
-      given && *given ? fmt::format("there is no {}", printable(given)) : "it is not where it was looked for";
-  for (const fs::path& path : places()) {
-    std::error_code ignored;
-    if (path.has_parent_path() && !fs::exists(path, ignored)) continue;
-    if (void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    problems = printable(dlerror(), 1000);
-  }
-  fail(
-      "no GPU can be used: Linnet's library for it, {}, could not be loaded ({}); set {} to its path, or use "
-      "--device cpu",
-      library_name, problems, path_variable);
-}
 
 struct Opened {
   std::mutex mutex;
@@ -79,9 +42,7 @@ const GpuApi& open_gpu(const Device& device) {
           to_string(device), to_string(state.device));
     return state.api;
   }
-  void* const library = load_library();
-  const auto entry = reinterpret_cast<Entry>(dlsym(library, entry_name));
-  check(entry != nullptr, "{} is not a library of Linnet's: it has no {}", library_name, entry_name);
+  const auto entry = reinterpret_cast<Entry>(load(library));
   state.api.version = LINNET_GPU_INTERFACE;
   char problem[512] = "";
   check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),

@@ -37,9 +37,14 @@ struct GpuInfo {
   size_t memory;  ///< bytes on the card
 };
 
+/// By which the cards of several processes find each other; the first makes one, which the others are told.
+struct GpuTeamId {
+  char bytes[128];
+};
+
 /// Functions of the library. They throw Error, and OutOfMemory with the numbers.
 struct GpuApi {
-  /// Of this interface, from the text of its headers (cmake/gpu_interface.cmake): a library of another is
+  /// Of this interface, from the text of its headers (cmake/interfaces.cmake): a library of another is
   /// refused.
   unsigned version;
   GpuInfo info;
@@ -82,6 +87,15 @@ struct GpuApi {
 
   /// Seconds that the GPU takes for what `work` puts there, by its own clock.
   double (*seconds)(void (*work)(void*), void* context);
+
+  /// Whether the cards of several processes can add without the processors' help: by NCCL, if it is there.
+  bool (*can_team_up)();
+  void (*make_team_id)(GpuTeamId* id);
+  /// All call it, each with a place of its own; returns when all have.
+  void (*join_team)(const GpuTeamId* id, int index, int count);
+  /// Of n blocks of f32 on the card each value becomes the sum over the processes, the same bits in all of
+  /// them. All call it with blocks of the same sizes.
+  void (*sum_over_team)(float* const* blocks, const size_t* sizes, size_t n);
 
   const ops::GpuKernels* kernels;
 };

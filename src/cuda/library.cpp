@@ -35,6 +35,7 @@ extern "C" __attribute__((visibility("default"))) bool linnet_open_gpu(int index
     if (api->version != LINNET_GPU_INTERFACE) cuda::fail("the library is of another version of Linnet");
     cuda::open_device(index, *api);
     cuda::fill_tensor_kernels(*api);
+    cuda::fill_team(*api);
     api->kernels = &cuda::all_kernels();
     return true;
   } catch (const std::exception& error) {

@@ -14,7 +14,8 @@ namespace {
 // Pictures that have a class each.
 class LabelledData : public DrawnData {
  public:
-  explicit LabelledData(const TrainConfig& config) : DrawnData(config), model_(config.of_classes()) {}
+  LabelledData(const TrainConfig& config, const ProcessShare& share)
+      : DrawnData(config, share), model_(config.of_classes()) {}
 
  protected:
   virtual int64_t label(int64_t picture) const = 0;
@@ -32,7 +33,7 @@ class LabelledData : public DrawnData {
 // A folder of class sub-folders (the ImageNet layout); classes are numbered in the order of their names.
 class FolderData : public LabelledData {
  public:
-  explicit FolderData(const TrainConfig& config) : LabelledData(config) {
+  FolderData(const TrainConfig& config, const ProcessShare& share) : LabelledData(config, share) {
     const std::filesystem::path root = config.data.path;
     const int64_t channels = model_.in_channels;
     for (const auto& folder : class_folders(root)) {
@@ -75,8 +76,8 @@ class FolderData : public LabelledData {
 // What `linnet encode` made; each time that a picture comes, its latents are drawn anew.
 class LatentData : public LabelledData {
  public:
-  explicit LatentData(const TrainConfig& config)
-      : LabelledData(config), latents_(LatentFolder::open(config.data.path)) {
+  LatentData(const TrainConfig& config, const ProcessShare& share)
+      : LabelledData(config, share), latents_(LatentFolder::open(config.data.path)) {
     const DiTConfig& model = model_;
     const Shape wanted = picture_shape(config.model);
     check(!latents_.has_texts(), "{}: its pictures have texts, not classes: set model.kind=pixart",
@@ -113,7 +114,8 @@ class LatentData : public LabelledData {
 // Given (x0, t, noise, y), in the order of the file, over and over.
 class ReplayData : public BatchSource {
  public:
-  explicit ReplayData(const TrainConfig& config) : file_(SafetensorsFile::open(config.data.replay)) {
+  ReplayData(const TrainConfig& config, const ProcessShare& share)
+      : share_(share), file_(SafetensorsFile::open(config.data.replay)) {
     const std::string& path = config.data.replay;
     const DiTConfig& model = config.of_classes();
     for (const char* name : {"x0", "t", "noise", "y"})
@@ -145,13 +147,23 @@ class ReplayData : public BatchSource {
     const int64_t i = step % x0_.size(0), n = x0_.size(1);
     const auto at = [&](const Tensor& all, const Shape& shape) { return all.rows(i, i + 1).reshape(shape); };
     const Shape pictures{n, x0_.size(2), x0_.size(3), x0_.size(4)};
-    return {at(x0_, pictures), at(noise_, pictures), at(t_, {n}), at(y_, {n})};
+    const int64_t own = n / share_.count;
+    return part_of({at(x0_, pictures), at(noise_, pictures), at(t_, {n}), at(y_, {n})}, share_.index * own,
+                   (share_.index + 1) * own);
   }
 
  private:
+  const ProcessShare share_;
   SafetensorsFile file_;
   Tensor x0_, noise_, t_, y_;
 };
+
+void check_share(const OptimizerConfig& train, const ProcessShare& share) {
+  if (train.batch % (share.count * train.accumulate) == 0) return;
+  throw UsageError(
+      fmt::format("configuration: a batch of {} cannot be shared by {} processes{}", train.batch, share.count,
+                  train.accumulate == 1 ? "" : fmt::format(" that gather it in {} parts", train.accumulate)));
+}
 
 }  // namespace
 
@@ -163,11 +175,12 @@ Batch part_of(const Batch& batch, int64_t begin, int64_t end) {
   return part;
 }
 
-std::unique_ptr<BatchSource> open_data(const TrainConfig& config) {
-  if (is_of_texts(config.model)) return open_text_data(config);
-  if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config);
-  if (is_latent_folder(config.data.path)) return std::make_unique<LatentData>(config);
-  return std::make_unique<FolderData>(config);
+std::unique_ptr<BatchSource> open_data(const TrainConfig& config, const ProcessShare& share) {
+  check_share(config.train, share);
+  if (is_of_texts(config.model)) return open_text_data(config, share);
+  if (!config.data.replay.empty()) return std::make_unique<ReplayData>(config, share);
+  if (is_latent_folder(config.data.path)) return std::make_unique<LatentData>(config, share);
+  return std::make_unique<FolderData>(config, share);
 }
 
 Prefetcher::Prefetcher(const BatchSource& source, int64_t first, int threads)

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/processes.h"
 #include "train/config.h"
 
 namespace linnet {
@@ -25,13 +26,16 @@ Batch part_of(const Batch& batch, int64_t begin, int64_t end);
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
+  /// A step's batch, or of it what this process is to take.
   virtual Batch batch(int64_t step) const = 0;
   /// Names of the classes by index; empty if unknown or of texts.
   virtual std::vector<std::string> class_names() const { return {}; }
 };
 
-/// Throws Error if the data cannot be read or do not fit the model.
-std::unique_ptr<BatchSource> open_data(const TrainConfig& config);
+/// Of several processes each takes as many pictures of a batch, the first of them the first ones; together they
+/// see what one alone would. Throws Error if the data cannot be read or do not fit the model, UsageError if a
+/// batch cannot be shared out so.
+std::unique_ptr<BatchSource> open_data(const TrainConfig& config, const ProcessShare& share = {});
 
 /// Makes batches first, first + 1, … on a thread of its own, a few ahead; its loops take so many threads: one
 /// where the training step beside needs the processor itself.

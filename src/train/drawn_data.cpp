@@ -22,8 +22,11 @@ uint64_t stream_seed(int64_t seed, Stream stream, int64_t counter) {
 
 }  // namespace
 
+// Noise and timesteps are drawn for the whole batch in every process, as they come from one stream; pictures
+// are read of the share alone.
 Batch DrawnData::batch(int64_t step) const {
-  const int64_t n = config_.train.batch, seed = config_.train.seed;
+  const int64_t whole = config_.train.batch, n = whole / share_.count, first = n * share_.index,
+                seed = config_.train.seed;
   const std::vector<int64_t> pictures = choose(step);
   const Shape shape = shape_of(pictures.front());
   const int64_t each = shape.numel();
@@ -31,9 +34,9 @@ Batch DrawnData::batch(int64_t step) const {
   result.x0 = Tensor::empty({n, shape[0], shape[1], shape[2]});
   std::vector<Drawn> drawn;
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t counter = step * n + i;
+    const int64_t counter = step * whole + first + i;
     const bool flipped = config_.data.flip && mix(stream_seed(seed, Stream::flip, counter), 0) % 2 == 1;
-    drawn.push_back({pictures[static_cast<size_t>(i)], counter, flipped});
+    drawn.push_back({pictures[static_cast<size_t>(first + i)], counter, flipped});
   }
   float* const values = result.x0.mutable_data<float>();
   parallel_for(n, 4, [&](int64_t begin, int64_t end) {
@@ -42,9 +45,13 @@ Batch DrawnData::batch(int64_t step) const {
   });
   add_conditions(drawn, result);
   Generator generator(stream_seed(seed, Stream::noise, step));
-  result.noise = generator.normal(result.x0.shape());
-  result.t = Tensor::empty({n}, DType::i64);
-  for (int64_t i = 0; i < n; ++i) result.t.mutable_data<int64_t>()[i] = draw_timestep(generator);
+  result.noise = generator.normal({whole, shape[0], shape[1], shape[2]});
+  result.t = Tensor::empty({whole}, DType::i64);
+  for (int64_t i = 0; i < whole; ++i) result.t.mutable_data<int64_t>()[i] = draw_timestep(generator);
+  if (n < whole) {
+    result.noise = result.noise.rows(first, first + n).clone();
+    result.t = result.t.rows(first, first + n).clone();
+  }
   return result;
 }
 

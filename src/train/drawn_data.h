@@ -13,7 +13,7 @@ inline constexpr int64_t diffusion_steps = 1000;
 
 class DrawnData : public BatchSource {
  public:
-  explicit DrawnData(const TrainConfig& config) : config_(config) {}
+  DrawnData(const TrainConfig& config, const ProcessShare& share) : config_(config), share_(share) {}
 
   Batch batch(int64_t step) const override;
 
@@ -32,7 +32,7 @@ class DrawnData : public BatchSource {
   virtual Shape shape_of(int64_t) const { return picture_shape(config_.model); }
   /// One picture's values, (c, h, w).
   virtual void read(const Drawn& drawn, std::span<float> values) const = 0;
-  /// What the model is told of them.
+  /// What the model is told of them, which are this process's share.
   virtual void add_conditions(const std::vector<Drawn>& drawn, Batch& batch) const = 0;
 
   /// Whether this turn is without its condition.
@@ -47,6 +47,8 @@ class DrawnData : public BatchSource {
   const TrainConfig config_;
 
  private:
+  const ProcessShare share_;
+
   int64_t draw_timestep(Generator& generator) const;
 
   mutable int64_t epoch_ = -1;  // of order_
@@ -57,6 +59,6 @@ class DrawnData : public BatchSource {
 void read_pixels(const std::filesystem::path& path, int64_t size, bool flipped, std::span<float> values);
 
 /// Pictures with texts. Throws Error if they cannot be read or do not fit the model.
-std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config);
+std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config, const ProcessShare& share);
 
 }  // namespace linnet

@@ -46,7 +46,7 @@ void Optimizer::clear_gradients() {
 }
 
 Tensor Optimizer::step(const OptimizerConfig& config, double lr, int64_t steps_done) {
-  const ops::Clip clip = clip_gradients(config.clip);
+  const ops::Clip clip = ops::clip_to(config.clip, gradients(), device());
   const ops::AdamWStep adamw{
       f(lr),          f(config.beta1), f(config.beta2), f(config.epsilon), f(config.weight_decay),
       steps_done + 1, f(config.ema)};
@@ -79,11 +79,17 @@ const Device& Optimizer::device() const {
   return slots_.empty() ? cpu : slots_.front().parameter->value.device();
 }
 
-ops::Clip Optimizer::clip_gradients(double limit) const {
-  std::vector<Tensor> gradients;
+std::vector<Tensor> Optimizer::gradients() const {
+  std::vector<Tensor> result;
   for (const Slot& slot : slots_)
-    if (const Tensor g = slot.parameter->value.grad(); g.defined()) gradients.push_back(g.to(device()));
-  return ops::clip_to(limit, gradients, device());
+    if (const Tensor g = slot.parameter->value.grad(); g.defined()) result.push_back(g.to(device()));
+  return result;
+}
+
+Tensor Optimizer::norm() const {
+  std::vector<Tensor> values;
+  for (const Slot& slot : slots_) values.push_back(slot.parameter->value.detach());
+  return ops::clip_to(0, values, device()).norm;
 }
 
 void Optimizer::start_from(const nn::ParameterList& values) {

@@ -19,6 +19,10 @@ class Optimizer {
             std::string_view name = "adamw");
 
   void clear_gradients();
+  /// Of those parameters that have one.
+  std::vector<Tensor> gradients() const;
+  /// Of all parameters together, one f32 beside them: alike in processes whose parameters are.
+  Tensor norm() const;
   /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. What has no
   /// gradient, as no part of the loss depends on it, stays as it is: no weight decay makes it smaller. Returns
   /// the gradient's norm before clipping, one f32 beside the parameters.
@@ -41,7 +45,6 @@ class Optimizer {
 
   static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
   static ops::CameState fresh_state(Rule rule, const Tensor& value);
-  ops::Clip clip_gradients(double limit) const;
   std::vector<ops::Optimized> all_by(Rule rule) const;
   const Device& device() const;
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <optional>
 
 #include "core/parallel.h"
 #include "core/printable.h"
@@ -53,17 +54,22 @@ class Metrics {
 // The steps of a run, what is told of them, and what is saved.
 class Run {
  public:
-  Run(const TrainConfig& config, Trainer& trainer, const RunCallbacks& callbacks)
-      : config_(config), dir_(config.output.dir), trainer_(trainer), callbacks_(callbacks),
-        metrics_(dir_ / "metrics.jsonl", !config.distil.teacher.empty()), first_(trainer.steps_done()) {}
+  Run(const TrainConfig& config, Trainer& trainer, const RunCallbacks& callbacks, Team& team)
+      : config_(config), dir_(config.output.dir), trainer_(trainer), callbacks_(callbacks), team_(team),
+        first_(trainer.steps_done()) {
+    if (team.leads()) metrics_.emplace(dir_ / "metrics.jsonl", !config.distil.teacher.empty());
+  }
 
   // To the last step, or until stopped. On an error what was done is saved before the error is passed on.
   void work(Prefetcher& batches) {
     try {
-      while (trainer_.steps_done() < config_.train.steps && !is_stopped_) step(batches.next());
+      trainer_.check_alike();
+      while (trainer_.steps_done() < config_.train.steps && !is_stopped_)
+        step(team_.together([&] { return batches.next(); }));
       if (saved_ != trainer_.steps_done()) save();
     } catch (...) {
-      rescue();
+      if (team_.leads()) rescue();
+      if (team_.has_failed()) team_.meet();  // none ends the others while the first still saves
       throw;
     }
   }
@@ -75,8 +81,8 @@ class Run {
     whole_ = true;
     if (is_due(config_.output.log_every) || !trainer_.device().is_gpu()) log();
     if (is_due(config_.output.save_every)) save();
-    if (is_due(config_.output.sample_every) && callbacks_.on_sample) callbacks_.on_sample(trainer_);
-    is_stopped_ = callbacks_.stop_requested && callbacks_.stop_requested();
+    if (is_due(config_.output.sample_every)) sample();
+    is_stopped_ = team_.any(callbacks_.stop_requested && callbacks_.stop_requested());
   }
 
   bool is_due(int64_t every) const {
@@ -85,14 +91,31 @@ class Run {
   }
 
   void log() {
-    const StepMetrics m = pending_.read();
+    const StepMetrics m = team_.together([&] { return pending_.read(); });
     const double elapsed = seconds_since(start_), rate = static_cast<double>(m.step - first_) / elapsed;
-    if (is_due(config_.output.log_every)) metrics_.add(m, elapsed);
-    if (callbacks_.on_step)
-      callbacks_.on_step(m, rate, static_cast<double>(config_.train.steps - m.step) / rate);
+    team_.together([&] {
+      if (!team_.leads()) return;
+      if (is_due(config_.output.log_every)) metrics_->add(m, elapsed);
+      if (callbacks_.on_step)
+        callbacks_.on_step(m, rate, static_cast<double>(config_.train.steps - m.step) / rate);
+    });
+  }
+
+  void sample() {
+    team_.together([&] {
+      if (team_.leads() && callbacks_.on_sample) callbacks_.on_sample(trainer_);
+    });
   }
 
   void save() {
+    trainer_.check_alike();
+    team_.together([&] {
+      if (team_.leads()) write();
+    });
+    saved_ = trainer_.steps_done();
+  }
+
+  void write() {
     pending_.read();  // throws rather than have a spoilt model replace a good one
     trainer_.save_checkpoint(dir_ / checkpoint_name);
     trainer_.save_averaged(dir_);
@@ -104,7 +127,7 @@ class Run {
   void rescue() {
     if (!whole_ || trainer_.steps_done() == first_) return;
     try {
-      if (saved_ != trainer_.steps_done()) save();
+      if (saved_ != trainer_.steps_done()) write();
       if (callbacks_.on_rescue) callbacks_.on_rescue(saved_);
     } catch (...) {  // it would hide the error that led here
     }
@@ -114,7 +137,8 @@ class Run {
   const fs::path dir_;
   Trainer& trainer_;
   const RunCallbacks& callbacks_;
-  Metrics metrics_;
+  Team& team_;
+  std::optional<Metrics> metrics_;  // of the first process
   PendingMetrics pending_;
   const int64_t first_;
   int64_t saved_ = -1;  // also what was done before is saved again: a kill may have come between its files
@@ -136,15 +160,9 @@ void check_order(const std::string& file, const ModelConfig& model, const std::v
       weights.source(), here - ours.begin(), printable(*there), printable(*here));
 }
 
-}  // namespace
-
-int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks) {
-  RunFolder folder(config, resume);
-  if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
-
-  const auto data = open_data(config);
-  Trainer trainer(config, *data);
-  const std::vector<std::string> classes = data->class_names();
+// Weights, and a teacher.
+void prepare(Trainer& trainer, const TrainConfig& config, bool resume,
+             const std::vector<std::string>& classes) {
   if (!config.distil.teacher.empty()) {
     trainer.learn_from(load_trainee(config.distil.teacher, config.model));
     check_order(config.distil.teacher, config.model, classes);
@@ -153,18 +171,37 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     const std::string checkpoint = (fs::path(config.output.dir) / checkpoint_name).string();
     trainer.load_checkpoint(checkpoint);
     check_order(checkpoint, config.model, classes);
-  } else {
-    if (!config.train.init.empty()) {
-      trainer.start_from(*load_trainee(config.train.init, config.model));
-      check_order(config.train.init, config.model, classes);
-    }
-    if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
+    return;
   }
-  folder.begin(trainer.steps_done());
-  Run run(config, trainer, callbacks);
-  Prefetcher batches(*data, trainer.steps_done(), trainer.device().is_gpu() ? threads() : 1);
-  run.work(batches);
-  return trainer.steps_done();
+  if (!config.train.init.empty()) {
+    trainer.start_from(*load_trainee(config.train.init, config.model));
+    check_order(config.train.init, config.model, classes);
+  }
+  if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
+}
+
+}  // namespace
+
+int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks, Team& team) {
+  std::optional<RunFolder> folder;  // of the first process
+  team.together([&] {
+    if (team.leads()) folder.emplace(config, resume);
+  });
+  if (config.train.threads > 0) set_threads(static_cast<int>(config.train.threads));
+
+  std::unique_ptr<BatchSource> data;
+  std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<Run> run;
+  team.together([&] {
+    data = open_data(config, {team.index(), team.count()});
+    trainer = std::make_unique<Trainer>(config, *data, team);
+    prepare(*trainer, config, resume, data->class_names());
+    if (folder) folder->begin(trainer->steps_done());
+    run = std::make_unique<Run>(config, *trainer, callbacks, team);
+  });
+  Prefetcher batches(*data, trainer->steps_done(), trainer->device().is_gpu() ? threads() : 1);
+  run->work(batches);
+  return trainer->steps_done();
 }
 
 }  // namespace linnet

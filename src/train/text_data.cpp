@@ -13,8 +13,8 @@ namespace {
 // Texts are cut into pieces when they come; whoever has the encoder makes states of them.
 class TextFolderData : public DrawnData {
  public:
-  explicit TextFolderData(const TrainConfig& config)
-      : DrawnData(config), model_(config.of_texts()), pictures_(read_captions(config.data.path)),
+  TextFolderData(const TrainConfig& config, const ProcessShare& share)
+      : DrawnData(config, share), model_(config.of_texts()), pictures_(read_captions(config.data.path)),
         tokenizer_(Tokenizer::open(config.text.tokenizer)) {
     check(model_.in_channels == 3,
           "{}: pictures have 3 channels, but the model takes latents of {}: let `linnet encode --captions` "
@@ -67,8 +67,8 @@ std::vector<std::vector<int64_t>> batches_of(const std::vector<int64_t>& order,
 // What `linnet encode --captions` made, of one size or of many.
 class TextLatentData : public DrawnData {
  public:
-  explicit TextLatentData(const TrainConfig& config)
-      : DrawnData(config), latents_(LatentFolder::open(config.data.path)) {
+  TextLatentData(const TrainConfig& config, const ProcessShare& share)
+      : DrawnData(config, share), latents_(LatentFolder::open(config.data.path)) {
     const std::string& path = config.data.path;
     const PixArtConfig& model = config.of_texts();
     check(latents_.has_texts(), "{}: its pictures have classes, not texts: encode with --captions", path);
@@ -132,7 +132,7 @@ class TextLatentData : public DrawnData {
 
 }  // namespace
 
-std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config) {
+std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config, const ProcessShare& share) {
   if (!config.data.replay.empty())
     throw UsageError("configuration: data.replay is for models of classes; give data.path");
   if (is_latent_folder(config.data.path)) {
@@ -141,12 +141,12 @@ std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config) {
           "configuration: latents bring their texts' states, so that no text encoder can be trained along; "
           "leave "
           "out text.tokenizer");
-    return std::make_unique<TextLatentData>(config);
+    return std::make_unique<TextLatentData>(config, share);
   }
   if (config.text.tokenizer.empty())
     throw UsageError(
         "configuration: a model of texts needs text.tokenizer, and text.encoder unless that is trained");
-  return std::make_unique<TextFolderData>(config);
+  return std::make_unique<TextFolderData>(config, share);
 }
 
 }  // namespace linnet

@@ -84,10 +84,11 @@ void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(const TrainConfig& config, const BatchSource& data)
-    : config_(config), device_(device_from_name(config.train.device)), class_names_(data.class_names()),
-      schedule_(NoiseSchedule::linear()), frozen_encoder_(open_frozen_encoder(config, device_)),
-      model_(fresh_model(config, device_)), ema_(make_trainee(config)),
+Trainer::Trainer(const TrainConfig& config, const BatchSource& data, Team& team)
+    : config_(config), team_(team), device_(device_from_name(config.train.device)),
+      class_names_(data.class_names()), schedule_(NoiseSchedule::linear()),
+      frozen_encoder_(open_frozen_encoder(config, device_)), model_(fresh_model(config, device_)),
+      ema_(make_trainee(config)),
       optimizer_(nn::learned_parameters(*model_), nn::learned_parameters(*ema_), config.train.optimizer) {
   nn::move_to(*ema_, device_);  // what is computed and not learned
   const DType products = training_product_dtype(config.train);
@@ -132,13 +133,33 @@ PendingMetrics Trainer::begin_step(const Batch& batch) {
 
 PendingMetrics Trainer::gather(const Batch& batch) {
   const int64_t parts = config_.train.accumulate, n = batch.x0.size(0) / parts;
-  optimizer_.clear_gradients();
   PendingMetrics metrics;
   metrics.step_ = steps_done_ + 1;
-  for (int64_t part = 0; part < parts; ++part)
-    metrics.parts_.push_back(gather_part(part_of(batch, part * n, (part + 1) * n),
-                                         static_cast<float>(1.0 / static_cast<double>(parts))));
+  metrics.processes_ = team_.count();
+  team_.together([&] {
+    optimizer_.clear_gradients();
+    for (int64_t part = 0; part < parts; ++part)
+      metrics.parts_.push_back(
+          gather_part(part_of(batch, part * n, (part + 1) * n),
+                      static_cast<float>(1.0 / static_cast<double>(parts * team_.count()))));
+  });
+  add_up(metrics);
   return metrics;
+}
+
+// Gradients, and with them the losses, so that all processes judge them alike without asking each other.
+void Trainer::add_up(PendingMetrics& metrics) {
+  std::vector<Tensor> all = optimizer_.gradients();
+  for (DiffusionLoss& part : metrics.parts_) all.insert(all.end(), {part.total, part.losses});
+  team_.sum(std::move(all));
+}
+
+void Trainer::check_alike() const {
+  if (team_.is_alone() || team_.all_same(optimizer_.norm().item())) return;
+  fail(
+      "after step {} the processes' weights are no longer the same; do all run the same program on machines of "
+      "one kind?",
+      steps_done_);
 }
 
 // On the run's device, once for all who look at them. On this thread and not on that which makes batches: work
@@ -167,7 +188,7 @@ StepMetrics PendingMetrics::read() const {
   StepMetrics metrics;
   metrics.step = step_;
   metrics.lr = lr_;
-  const double share = 1.0 / static_cast<double>(parts_.size());
+  const double share = 1.0 / static_cast<double>(parts_.size()) / processes_;
   for (const DiffusionLoss& part : parts_) {
     const Tensor losses = part.losses.host();
     metrics.loss += share * static_cast<double>(part.total.item());

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 
+#include "core/team.h"
 #include "diffusion/loss.h"
 #include "train/data.h"
 #include "train/optimizer.h"
@@ -34,16 +35,19 @@ class PendingMetrics {
 
   int64_t step_ = 0;
   double lr_ = 0;
+  int processes_ = 1;                 // over which the losses were added
   std::vector<DiffusionLoss> parts_;  // of equal shares of the batch
   Tensor gradient_norm_;              // undefined: the step was not finished
 };
 
 class Trainer {
  public:
-  /// A fresh run on train.device, initialised from the seed, or from weights that are copied.
-  Trainer(const TrainConfig& config, const BatchSource& data);
+  /// A fresh run on train.device, initialised from the seed, or from weights that are copied. The processes of
+  /// a team, which must outlive it, make each step together: all with the same configuration, each on its share
+  /// of the batch.
+  Trainer(const TrainConfig& config, const BatchSource& data, Team& team = Team::alone());
 
-  /// One optimiser step on the next batch.
+  /// One optimiser step on the next batch. Steps are collective (core/team.h).
   StepMetrics step(const Batch& batch) { return begin_step(batch).read(); }
   /// The same without waiting for it, if it is on a GPU.
   PendingMetrics begin_step(const Batch& batch);
@@ -51,6 +55,8 @@ class Trainer {
   /// there.
   StepMetrics gather_gradients(const Batch& batch) { return gather(batch).read(); }
   int64_t steps_done() const { return steps_done_; }
+  /// Collective: throws Error unless the weights are the same in all processes.
+  void check_alike() const;
   const Device& device() const { return device_; }
 
   Trainee& model() { return *model_; }
@@ -82,10 +88,12 @@ class Trainer {
  private:
   PendingMetrics gather(const Batch& batch);
   DiffusionLoss gather_part(Batch batch, float share);
+  void add_up(PendingMetrics& metrics);
   TextStates states_of(const Batch& batch) const;
   std::map<std::string, std::string> class_metadata() const;  // as metadata; empty: unknown
 
   TrainConfig config_;
+  Team& team_;
   Device device_;
   std::vector<std::string> class_names_;
   NoiseSchedule schedule_;
@@ -110,7 +118,10 @@ struct RunCallbacks {
 /// without the teacher it had (UsageError); without, refuses a folder that holds one, or what no run wrote
 /// (UsageError). Both refuse a folder in which another run is working (UsageError). What data or a callback
 /// throw passes through, after the steps done by then have been saved; a model that is not finite never is.
-/// Returns the number of steps done in all.
-int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks);
+/// Of a team, which works on train.device already, the first process writes and is called back, but for
+/// stop_requested, which all are asked; whichever fails, all end together (Team::together). Returns the number
+/// of steps done in all.
+int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks,
+                     Team& team = Team::alone());
 
 }  // namespace linnet

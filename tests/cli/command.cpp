@@ -32,7 +32,8 @@ void drain(int& descriptor, std::string& text) {
 }
 
 [[noreturn]] void become(const Arguments& arguments, const Surroundings& surroundings) {
-  std::vector<std::string> all = {LINNET_COMMAND};
+  std::vector<std::string> all = surroundings.launcher;
+  all.emplace_back(LINNET_COMMAND);
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
   for (std::string& argument : all) pointers.push_back(argument.data());
@@ -43,7 +44,7 @@ void drain(int& descriptor, std::string& text) {
   for (const auto& [name, value] : surroundings.environment) ::setenv(name.c_str(), value.c_str(), 1);
   if (!surroundings.folder.empty() && ::chdir(surroundings.folder.c_str()) != 0) ::_exit(126);
   if (surroundings.in_child) surroundings.in_child();
-  ::execv(pointers[0], pointers.data());
+  ::execvp(pointers[0], pointers.data());
   ::_exit(127);
 }
 

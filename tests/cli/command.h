@@ -25,6 +25,7 @@ struct Surroundings {
   std::filesystem::path folder = {};    ///< to run in
   std::function<void()> in_child = {};  ///< called in the new process before it becomes the command
   std::map<std::string, std::string> environment = {};  ///< variables that it sees beside the tests' own
+  Arguments launcher = {};  ///< a program that starts the command, and its arguments
 };
 
 /// A running command.

@@ -1,4 +1,5 @@
-// What becomes of a text-to-image model besides pictures: a folder in 8 bits, a linear student, one file, words.
+// What becomes of a text-to-image model besides pictures: a folder in 8 bits, a linear student, one file,
+// words.
 #include <sys/resource.h>
 
 #include <cmath>

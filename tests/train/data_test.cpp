@@ -41,6 +41,33 @@ TEST_F(FolderData, ABatchIsAFunctionOfTheStep) {
   EXPECT_FALSE(equal(later.noise, first.noise));
 }
 
+// What each of several processes takes, laid together, is what one alone takes.
+void expect_shared_out(const TrainConfig& config, int processes) {
+  const int64_t each = config.train.batch / processes;
+  for (const int64_t step : {0, 3}) {
+    const Batch whole = open_data(config)->batch(step);
+    for (int i = 0; i < processes; ++i) {
+      const Batch wanted = part_of(whole, i * each, (i + 1) * each),
+                  part = open_data(config, {i, processes})->batch(step);
+      EXPECT_TRUE(equal(part.x0, wanted.x0) && equal(part.noise, wanted.noise) && equal(part.t, wanted.t) &&
+                  equal(part.y, wanted.y))
+          << "process " << i << ", step " << step;
+    }
+  }
+}
+
+TEST_F(FolderData, ProcessesShareABatch) {
+  expect_shared_out(config(), 4);
+  expect_shared_out(config({"data.flip=true", "train.timesteps=logit_normal"}), 2);
+}
+
+TEST_F(FolderData, ABatchThatCannotBeSharedIsRefused) {
+  test::expect_refused("a batch of 32 cannot be shared by 3 processes", [&] { open_data(config(), {0, 3}); });
+  test::expect_refused("by 4 processes that gather it in 16 parts", [&] {
+    open_data(config({"train.accumulate=16"}), {0, 4});
+  });
+}
+
 TEST_F(FolderData, AnEpochShowsEveryPictureOnce) {
   const auto data = open_data(config({"model.class_dropout=0.0"}));
   std::multiset<int64_t> seen;
@@ -228,6 +255,8 @@ TEST_F(LatentData, WithoutMirrorsNoneAreDrawn) {
   EXPECT_NE(test::refusal([&] { (void)open_data(config({"data.flip=true"})); }).find("encode with --flip"),
             std::string::npos);
 }
+
+TEST_F(LatentData, ProcessesShareABatch) { expect_shared_out(config({"train.batch=4"}), 2); }
 
 class WideLatentData : public LatentData {
  protected:

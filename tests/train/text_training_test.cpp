@@ -390,6 +390,20 @@ TEST_F(TextLatents, APartOfABatchHasItsOwnTexts) {
     EXPECT_EQ(test::relative_error(part.texts.of(i), batch.texts.of(1 + i)), 0) << i;
 }
 
+TEST_F(TextLatents, ProcessesShareABatch) {
+  const TrainConfig c = config({"train.batch=4"});
+  for (int64_t step = 0; step < 4; ++step) {
+    const Batch whole = open_data(c)->batch(step);
+    for (int i = 0; i < 2; ++i) {
+      const Batch wanted = part_of(whole, 2 * i, 2 * i + 2), part = open_data(c, {i, 2})->batch(step);
+      EXPECT_EQ(test::relative_error(part.x0, wanted.x0), 0);
+      EXPECT_EQ(test::relative_error(part.noise, wanted.noise), 0);
+      EXPECT_EQ(part.texts.offsets, wanted.texts.offsets);
+      EXPECT_EQ(test::relative_error(part.texts.states, wanted.texts.states), 0);
+    }
+  }
+}
+
 TEST_F(TextLatents, StatesStayInTheTypeOfTheFirstShard) {
   const auto states = [&](const std::vector<std::string>& more) {
     return open_data(config(more))->batch(0).texts.states;

@@ -1,11 +1,11 @@
-#include "processes.h"
+#include "core/processes.h"
 
 #include <charconv>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
 
-namespace linnet::app {
+namespace linnet {
 namespace {
 
 std::optional<int> number_in(const char* variable) {
@@ -21,7 +21,8 @@ std::optional<int> number_in(const char* variable) {
 
 ProcessShare process_share() {
   constexpr std::pair<const char*, const char*> variables[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                                                               {"PMI_RANK", "PMI_SIZE"}};
+                                                               {"PMI_RANK", "PMI_SIZE"},
+                                                               {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
   for (const auto& [rank, size] : variables) {
     const auto index = number_in(rank), count = number_in(size);
     if (index && count && *count >= 1 && *index >= 0 && *index < *count) return {*index, *count};
@@ -29,4 +30,4 @@ ProcessShare process_share() {
   return {};
 }
 
-}  // namespace linnet::app
+}  // namespace linnet
