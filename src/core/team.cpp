@@ -88,7 +88,8 @@ void Team::sum(std::vector<Tensor> tensors) const {
   if (is_alone()) return;
   std::set<const void*> seen;
   std::erase_if(tensors, [&](const Tensor& t) { return !seen.insert(t.address()).second; });
-  for (const Tensor& t : tensors) check(t.dtype() == DType::f32, "processes add f32 alone, not {}", name_of(t.dtype()));
+  for (const Tensor& t : tensors)
+    check(t.dtype() == DType::f32, "processes add f32 alone, not {}", name_of(t.dtype()));
   if (cards_talk_) {
     std::vector<float*> values;
     std::vector<size_t> sizes;

@@ -49,8 +49,8 @@ class Team {
   /// Whether cards add without the processors' help.
   bool cards_talk() const { return cards_talk_; }
 
-  /// Collective: does `work`, which must not be collective, and goes on if all could. Otherwise throws in all of
-  /// them: what it threw, in the first that failed, and FailedElsewhere in the others.
+  /// Collective: does `work`, which must not be collective, and goes on if all could. Otherwise throws in all
+  /// of them: what it threw, in the first that failed, and FailedElsewhere in the others.
   template <class Work>
   std::invoke_result_t<Work&> together(Work work);
   /// Whether all know that one has failed.

@@ -76,7 +76,8 @@ void sum_over_team(float* const* blocks, const size_t* sizes, size_t n) {
   const char* const doing = "adding over the processes";
   must(nccl().ncclGroupStart(), doing);
   for (size_t i = 0; i < n; ++i)
-    must(nccl().ncclAllReduce(blocks[i], blocks[i], sizes[i], ncclFloat, ncclSum, communicator, stream()), doing);
+    must(nccl().ncclAllReduce(blocks[i], blocks[i], sizes[i], ncclFloat, ncclSum, communicator, stream()),
+         doing);
   must(nccl().ncclGroupEnd(), doing);
 }
 

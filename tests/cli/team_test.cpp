@@ -46,7 +46,7 @@ class Team : public testing::Test {
     e["OMPI_ALLOW_RUN_AS_ROOT"] = e["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1";
     e["OMPI_MCA_rmaps_base_oversubscribe"] = "1";
     e["OMPI_MCA_hwloc_base_binding_policy"] = "none";
-    e["OMPI_MCA_btl_vader_single_copy_mechanism"] = "none";  // which containers may forbid
+    e["OMPI_MCA_btl_vader_single_copy_mechanism"] = "none";            // which containers may forbid
     if (with_address_sanitizer) e["ASAN_OPTIONS"] = "detect_leaks=0";  // of MPI
     return result;
   }
@@ -105,14 +105,17 @@ class Team : public testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST_F(Team, LearnsAsOneAlone) { expect_as_one_alone(2, {"../classes.toml", "output.sample_every=4", "output.sample_steps=2"}); }
+TEST_F(Team, LearnsAsOneAlone) {
+  expect_as_one_alone(2, {"../classes.toml", "output.sample_every=4", "output.sample_steps=2"});
+}
 
 TEST_F(Team, LearnsAsOneAloneInParts) {
   expect_as_one_alone(3, {"../classes.toml", "train.accumulate=2", "train.clip=0.05", "train.optimizer=muon"});
 }
 
 TEST_F(Team, LearnsFromATeacherAsOneAlone) {
-  expect_as_one_alone(2, {"../classes.toml", "--teacher", "../small", "distil.precision=f32", "data.flip=true"});
+  expect_as_one_alone(2,
+                      {"../classes.toml", "--teacher", "../small", "distil.precision=f32", "data.flip=true"});
 }
 
 TEST_F(Team, LearnsTextsAsOneAlone) { expect_as_one_alone(2, {"../texts.toml"}); }
@@ -132,20 +135,23 @@ TEST_F(Team, RefusesInOneSentenceWhatAllSee) {
   ASSERT_EQ(train("team", 2, {"../classes.toml"}).code, 0);
   const Result again = train("team", 2, {"../classes.toml"});
   EXPECT_EQ(again.code, 2);
-  EXPECT_EQ(said_by_linnet(again), "linnet: run holds a run already; go on with --resume, or choose another output.dir\n");
+  EXPECT_EQ(said_by_linnet(again),
+            "linnet: run holds a run already; go on with --resume, or choose another output.dir\n");
 }
 
 // A picture that the second process alone reads, and not in the first step.
 TEST_F(Team, SavesWhatWasLearnedWhenOneFails) {
   fs::create_directories(folder_ / "few/a");
   for (int i = 0; i < 8; ++i)
-    fs::copy(folder_ / "shapes/red-star" / fs::directory_iterator(folder_ / "shapes/red-star")->path().filename(),
-             folder_ / fmt::format("few/a/{}.png", i));
+    fs::copy(
+        folder_ / "shapes/red-star" / fs::directory_iterator(folder_ / "shapes/red-star")->path().filename(),
+        folder_ / fmt::format("few/a/{}.png", i));
   std::ofstream(folder_ / "few/a/3.png") << "no picture";
-  std::ofstream(folder_ / "few.toml") << "[model]\nmixer = 'lit'\ninput_size = 16\npatch_size = 4\nin_channels = 3\n"
-                                         "hidden_size = 24\ndepth = 1\nnum_heads = 2\nnum_classes = 1\n"
-                                         "[data]\npath = '../few'\n"
-                                      << usual;
+  std::ofstream(folder_ / "few.toml")
+      << "[model]\nmixer = 'lit'\ninput_size = 16\npatch_size = 4\nin_channels = 3\n"
+         "hidden_size = 24\ndepth = 1\nnum_heads = 2\nnum_classes = 1\n"
+         "[data]\npath = '../few'\n"
+      << usual;
   bool found = false;
   for (int seed = 0; seed < 20 && !found; ++seed) {
     const std::string name = fmt::format("seed-{}", seed);
@@ -154,7 +160,8 @@ TEST_F(Team, SavesWhatWasLearnedWhenOneFails) {
     const std::string said = said_by_linnet(result);
     EXPECT_NE(said.find("3.png"), std::string::npos) << result.err;
     EXPECT_EQ(lines(said).size(), 1u) << said;
-    found = said.starts_with("linnet: process 2 of 2: ") && fs::exists(folder_ / name / "run/checkpoint.safetensors");
+    found = said.starts_with("linnet: process 2 of 2: ") &&
+            fs::exists(folder_ / name / "run/checkpoint.safetensors");
     EXPECT_EQ(result.err.find("an error ends the run; step ") != std::string::npos,
               fs::exists(folder_ / name / "run/checkpoint.safetensors"))
         << result.err;
@@ -173,7 +180,8 @@ TEST_F(Team, StopsAtASignalAndGoesOn) {
   EXPECT_NE(result.err.find("go on with --resume"), std::string::npos) << result.err;
   EXPECT_EQ(said_by_linnet(result), "linnet: interrupted\n");
   const auto steps = static_cast<int64_t>(logged("team").size());
-  const Result more = train("team", 2, {"../classes.toml", fmt::format("train.steps={}", steps + 2), "--resume"});
+  const Result more =
+      train("team", 2, {"../classes.toml", fmt::format("train.steps={}", steps + 2), "--resume"});
   ASSERT_EQ(more.code, 0) << more.err;
   EXPECT_EQ(static_cast<int64_t>(logged("team").size()), steps + 2);
 }
@@ -183,7 +191,8 @@ TEST_F(Team, SaysThatItsLibraryIsMissing) {
   where.environment["LINNET_MPI_LIBRARY"] = "/nowhere";
   const Result result = run({"train", "../classes.toml"}, where);
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("linnet: several processes cannot work together: "), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("linnet: several processes cannot work together: "), std::string::npos)
+      << result.err;
   EXPECT_FALSE(fs::exists(folder_ / "team/run"));
 }
 
@@ -223,7 +232,8 @@ TEST_F(GpuTeam, ACardThatIsMissingIsSaidOnce) {
   where.environment["LINNET_CUDA_LIBRARY"] = emulated_gpu;
   const Result result = run({"train", "--device", "cuda", "../classes.toml"}, where);
   EXPECT_EQ(result.code, 1);
-  EXPECT_EQ(said_by_linnet(result), "linnet: process 2 of 2: cuda:1 cannot be used: the GPUs of this machine are 0 to 0\n");
+  EXPECT_EQ(said_by_linnet(result),
+            "linnet: process 2 of 2: cuda:1 cannot be used: the GPUs of this machine are 0 to 0\n");
   where.environment["CUDA_VISIBLE_DEVICES"] = "0";  // as a launcher gives each process a card of its own
   EXPECT_EQ(run({"train", "--device", "cuda", "../classes.toml"}, where).code, 0);
 }
