@@ -12,10 +12,13 @@
 
 namespace linnet::nn {
 
-/// Whether a parameter is a matrix of a block's linear layer, which may stay on the CPU. Others always move:
-/// they are small, or, as a table of words, needed where they are looked up.
+/// Whether a parameter is a matrix of a linear layer in a transformer's or text encoder's block, which is
+/// multiplied in the products' type and may stay on the CPU. Others always move, as they are: they are small,
+/// are multiplied in f32, as what makes all blocks' modulation, or, as a table of words, are needed where they
+/// are looked up.
 inline bool may_visit(std::string_view name, const Shape& shape) {
-  return shape.rank() == 2 && name.find("block") != std::string_view::npos && name.ends_with(".weight") &&
+  const bool in_block = name.starts_with("blocks.") || name.starts_with("encoder.block.");
+  return in_block && shape.rank() == 2 && name.ends_with(".weight") &&
          name.find("relative_attention_bias") == std::string_view::npos;
 }
 

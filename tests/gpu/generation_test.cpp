@@ -87,13 +87,6 @@ TEST_F(GpuGeneration, FromClassesInEveryTypeIsNearThatOfTheCpuInF32) {
       check_classes({mixer}, products, tolerance);
 }
 
-PixArtConfig tiny_pixart() {
-  PixArtConfig config;
-  config.sample_size = 8, config.hidden_size = 24, config.depth = 2, config.num_heads = 2;
-  config.num_cross_heads = 2, config.caption_channels = 16, config.caption_tokens = 6;
-  return config;
-}
-
 void check_texts(const PixArtConfig& config, const char* products, double tolerance) {
   SCOPED_TRACE(fmt::format("{} {}", to_json(config), products));
   PixArt here(config), there(config);
@@ -113,7 +106,8 @@ void check_texts(const PixArtConfig& config, const char* products, double tolera
 
 TEST_F(GpuGeneration, FromTextsIsThatOfTheCpu) {
   LINNET_NEED_GPU();
-  PixArtConfig lit = tiny_pixart(), micro = tiny_pixart(), normed = tiny_pixart(), compressed = tiny_pixart();
+  PixArtConfig lit = test::tiny_pixart(), micro = test::tiny_pixart(), normed = test::tiny_pixart(),
+               compressed = test::tiny_pixart();
   lit.mixer = nn::Mixer::lit;
   micro.micro_conditions = true;
   normed.qk_norm = true;
@@ -123,7 +117,7 @@ TEST_F(GpuGeneration, FromTextsIsThatOfTheCpu) {
 
 TEST_F(GpuGeneration, FromTextsInEveryTypeIsNearThatOfTheCpuInF32) {
   LINNET_NEED_GPU();
-  PixArtConfig config = tiny_pixart();
+  PixArtConfig config = test::tiny_pixart();
   config.qk_norm = true;
   config.kv_compression = {2, 1};
   for (const auto& [products, tolerance] : all_types) check_texts(config, products, tolerance);

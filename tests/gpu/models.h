@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpu/support.h"
+#include "models/pixart.h"
 #include "nn/parameter.h"
 
 namespace linnet::test {
@@ -14,6 +15,13 @@ void draw_all(Module& module) {
   for (auto& [name, parameter] : nn::learned_parameters(module))
     if (parameter->init.kind == nn::Init::Kind::zero)
       parameter->value = ops::test::random(parameter->shape, ++seed, DType::f32, 0.1f);
+}
+
+inline PixArtConfig tiny_pixart() {
+  PixArtConfig config;
+  config.sample_size = 8, config.hidden_size = 24, config.depth = 2, config.num_heads = 2;
+  config.num_cross_heads = 2, config.caption_channels = 16, config.caption_tokens = 6;
+  return config;
 }
 
 }  // namespace linnet::test

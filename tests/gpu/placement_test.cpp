@@ -98,5 +98,22 @@ TEST(GpuPlacement, MatricesAreKeptOnceInTheTypeOfProducts) {
   EXPECT_LT(gpu().stats().in_use, before.in_use + static_cast<size_t>(nn::count_parameters(model)));
 }
 
+// What makes the modulation of all blocks is multiplied in f32, as on the CPU, though its name tells of blocks.
+TEST(GpuPlacement, WhatIsMultipliedInF32IsKeptSo) {
+  LINNET_NEED_GPU();
+  PixArt model(test::tiny_pixart());
+  test::draw_all(model);
+  model.set_product_dtype(DType::bf16);
+  nn::freeze(model);
+  nn::place(model, the_gpu, DType::bf16, 0);
+  int visitors = 0;
+  for (const auto& [name, parameter] : nn::all_parameters(model)) {
+    visitors += !parameter->value.on_gpu();
+    EXPECT_TRUE(parameter->value.on_gpu() || name.starts_with("blocks.")) << name;
+    EXPECT_EQ(parameter->value.dtype(), parameter->value.on_gpu() ? DType::f32 : DType::bf16) << name;
+  }
+  EXPECT_GT(visitors, 0);
+}
+
 }  // namespace
 }  // namespace linnet
