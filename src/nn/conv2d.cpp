@@ -34,7 +34,7 @@ const ops::PackedConv& Conv2d::packed(DType dtype) const {
 }
 
 void UpsampleConv::pack(DType dtype) const {
-  if (packed_[0][0].defined() && packed_[0][0].dtype() == dtype) return;
+  if (packed_[1][1].defined() && packed_[1][1].dtype() == dtype) return;  // the last that is made
   for (const int64_t row : {0, 1})
     for (const int64_t column : {0, 1})
       packed_[row][column] =

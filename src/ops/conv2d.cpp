@@ -86,9 +86,10 @@ struct PackedConv::State {
     const std::scoped_lock lock(mutex);
     if (gpu_weight.defined()) return;
     const Tensor planes = weight.to(device);
-    gpu_weight = Tensor::empty({out, height, width, in}, dtype, device);
-    gpu_kernels().picture.to_pixels(planes.view(), gpu_weight.view(), out, in, height * width);
+    Tensor pixels = Tensor::empty({out, height, width, in}, dtype, device);
+    gpu_kernels().picture.to_pixels(planes.view(), pixels.view(), out, in, height * width);
     gpu_bias = bias.to(device).to(dtype);
+    gpu_weight = std::move(pixels);  // last: where memory ends before, it is all done again
   }
 
   Prepared prepare(const Tensor& x, const ConvWindow& window, ConvActivation activation, bool accumulate,

@@ -272,5 +272,27 @@ TEST_F(GpuVae, EncodesAsTheCpuDoes) {
   EXPECT_LT(relative_error(actual.sample(noise.to(the_gpu)), values_of(expected.sample(noise))), 1e-4);
 }
 
+// As decoding does that falls back to bands: where memory ends while the filters are laid out, the next try begins
+// anew.
+TEST(GpuConvolution, IsLaidOutAgainWhereMemoryEnded) {
+  LINNET_NEED_GPU();
+  const GpuApi& api = gpu();
+  // Input, filters and result are of the large segments.
+  const Tensor x = random({1, 32, 32, 512}, 1).to(DType::bf16).to(the_gpu);
+  const PackedConv conv(random({1024, 512, 1, 1}, 2), random({1024}, 3), DType::bf16);
+  const ConvWindow window{1, 0, 0, 0, 0};
+  api.release_cached();
+  api.limit(api.stats().in_use + api.stats().cached + (size_t{2} << 20));  // and room for few of the small blocks, as biases are
+  std::vector<Tensor> small;
+  try {
+    for (;;) small.push_back(Tensor::zeros({128}, DType::f32, the_gpu));
+  } catch (const OutOfMemory&) {
+  }
+  EXPECT_THROW(conv.apply(x, window, DType::bf16), OutOfMemory);
+  small.clear();
+  api.limit(0);
+  EXPECT_GT(conv.apply(x, window, DType::bf16).numel(), 0);
+}
+
 }  // namespace
 }  // namespace linnet::ops::test
