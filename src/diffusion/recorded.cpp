@@ -35,9 +35,14 @@ class Recorder {
 
  private:
   void record(const Tensor& x, const Tensor& times) {
-    x_ = x.clone();
-    t_ = times.clone();
-    gpu().begin_recording();
+    try {
+      x_ = x.clone();
+      t_ = times.clone();
+      gpu().begin_recording();
+    } catch (const Error&) {  // as there is no room for it
+      possible_ = false;
+      return forget();
+    }
     try {
       const RecordingOwner owner(kept_);
       result_ = model_(x_, t_);

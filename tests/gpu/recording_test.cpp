@@ -57,6 +57,19 @@ TEST(GpuRecording, TimesAreReadByEveryStep) {
   }
 }
 
+TEST(GpuRecording, WhereNoneCanBeginTheModelIsCalled) {
+  LINNET_NEED_GPU();
+  Doubling doubling;
+  const Denoiser model = recorded([&](const Tensor& x, const Tensor&) { return doubling(x); });
+  gpu().begin_recording();  // as if memory ended where it wants one of its own
+  for (uint64_t step = 0; step < 3; ++step) (void)model(random({2, 3}, step).to(the_gpu), times(5).to(the_gpu));
+  void* const outer = gpu().end_recording();
+  if (outer) gpu().drop(outer);
+  EXPECT_EQ(doubling.calls, 3);
+  const Tensor after = model(random({2, 3}, 3).to(the_gpu), times(5)).host();
+  EXPECT_LT(relative_error(after, expected_of(random({2, 3}, 3), doubling.table)), 1e-6);
+}
+
 TEST(GpuRecording, AnotherShapeIsRecordedAnew) {
   LINNET_NEED_GPU();
   int calls = 0;
