@@ -19,8 +19,8 @@ std::atomic<int> wanted_threads = not_said;
 namespace api {
 
 Turn::Turn(const Device& device) : callers_threads_(threads()) {
-  static std::recursive_mutex gpu_in_use;
-  if (device.is_gpu()) lock_ = std::unique_lock(gpu_in_use);
+  static auto* const gpu_in_use = new std::recursive_mutex;  // never destroyed: a static model may outlive it
+  if (device.is_gpu()) lock_ = std::unique_lock(*gpu_in_use);
   if (const int count = wanted_threads; count != not_said) set_threads(count > 0 ? count : omp_get_num_procs());
 }
 

@@ -56,6 +56,15 @@ class Turn {
   std::unique_lock<std::recursive_mutex> lock_;  // on_step may paint too
 };
 
+/// Ends what a model holds, in its turn: on a GPU it may wait for work there, which spoils what another thread
+/// records.
+template <class State>
+void end(std::unique_ptr<State>& state) noexcept {
+  if (!state) return;
+  const Turn turn(state->device);
+  state.reset();
+}
+
 /// Adds the pictures of samples (n, c, h, w), decoded if there is an autoencoder.
 void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory);
 

@@ -68,8 +68,12 @@ Model::Model(const std::filesystem::path& file, Precision precision, const std::
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Model::Model(Model&&) noexcept = default;
-Model& Model::operator=(Model&&) noexcept = default;
-Model::~Model() = default;
+Model& Model::operator=(Model&& other) noexcept {
+  std::swap(state_, other.state_);
+  api::end(other.state_);
+  return *this;
+}
+Model::~Model() { api::end(state_); }
 
 Model Model::builtin(Precision precision, const std::string& device_name) {
   return api::without_bad_alloc([&] {

@@ -120,8 +120,12 @@ TextModel TextModel::builtin(Precision precision, const std::string& device_name
 
 TextModel::TextModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TextModel::TextModel(TextModel&&) noexcept = default;
-TextModel& TextModel::operator=(TextModel&&) noexcept = default;
-TextModel::~TextModel() = default;
+TextModel& TextModel::operator=(TextModel&& other) noexcept {
+  std::swap(state_, other.state_);
+  api::end(other.state_);
+  return *this;
+}
+TextModel::~TextModel() { api::end(state_); }
 
 int64_t TextModel::picture_size() const { return state_->model->config().sample_size * state_->reduction(); }
 
