@@ -46,7 +46,7 @@ struct Cudnn {
 
  private:
   static void* library() {
-    static void* const opened = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
+    void* const opened = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
     if (opened == nullptr)
       fail(std::string("convolutions on the GPU need cuDNN 9, which was not found: ") + dlerror());
     return opened;

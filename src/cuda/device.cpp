@@ -80,6 +80,7 @@ class Staging {
     const bool wanted = ring_.empty() || (ring_.size() < most_buffers &&
                                           cudaEventQuery(ring_.front().done) == cudaErrorNotReady);
     if (!wanted) return false;
+    stream();  // so that this thread is on the card
     Buffer buffer;
     const cudaError_t result =
         cudaHostAlloc(reinterpret_cast<void**>(&buffer.memory), buffer_bytes, cudaHostAllocDefault);
@@ -243,11 +244,10 @@ void fail(const std::string& sentence) { throw Error(sentence); }
 int multiprocessors() { return card().properties.multiProcessorCount; }
 int architecture_of_card() { return 10 * card().properties.major + card().properties.minor; }
 
-// Which card a thread works on, the runtime keeps for each thread; it is told before the thread's first call.
+// Which card a thread works on, the runtime keeps for each thread. It is told each time, which costs next to
+// nothing, as the program around this may have told it otherwise.
 cudaStream_t stream() {
-  thread_local bool told = false;
-  if (!told) must(cudaSetDevice(card().index), "opening it");
-  told = true;
+  must(cudaSetDevice(card().index), "opening it");
   return card().stream;
 }
 

@@ -134,7 +134,8 @@ cublasLtMatrixLayoutOpaque_t layout(const Operand& m, int64_t batch) {
 
 Description describe(const Product& p) {
   Description d;
-  must(cublasLtMatmulDescInit(&d.operation, p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+  const bool rounds = p.tf32 && p.left.dtype == DType::f32;  // what has 16 bits is rounded already
+  must(cublasLtMatmulDescInit(&d.operation, rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
                               CUDA_R_32F),
        "describing a product");
   set(d.operation, CUBLASLT_MATMUL_DESC_TRANSA, p.left.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
