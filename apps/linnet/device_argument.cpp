@@ -1,6 +1,7 @@
 #include "device_argument.h"
 
 #include "core/gpu.h"
+#include "core/processes.h"
 
 namespace linnet::app {
 
@@ -11,7 +12,7 @@ void add_device_option(const Verb& verb, std::string& device) {
 }
 
 Device open_device(const std::string& name) {
-  const Device device = device_from_name(name);
+  const Device device = device_from_name(own_device(name));
   if (device.is_gpu()) open_gpu(device);
   return device;
 }

@@ -83,6 +83,14 @@ std::string describe(const PictureSet& pictures, bool captions) {
                      counted(static_cast<int64_t>(pictures.class_names().size()), "class"));
 }
 
+// How many pictures this process handles, about, as it makes only some of the shards; 0 of tar files, of which
+// it is not known how many they hold.
+int64_t expected_count(const PictureSet& pictures, const ProcessShare& share) {
+  if (share.count == 1) return pictures.count();
+  const int64_t shards = (pictures.parts() - share.index + share.count - 1) / share.count;
+  return pictures.count() * shards / pictures.parts();
+}
+
 void run(const Options& options) {
   EncodeOptions encode;
   encode.size = options.size;
@@ -93,6 +101,7 @@ void run(const Options& options) {
   if (options.shard < 1) throw UsageError(fmt::format("{} pictures in a shard are impossible", options.shard));
   check_folder_writable(options.output);
   encode.device = open_device(options.device);
+  encode.share = process_share();
   const DType dtype = options.dtype == "auto" ? ops::fastest_wide_product_dtype(encode.device)
                                               : ops::product_dtype_from_name(options.dtype, encode.device);
   if (dtype == DType::i8) throw UsageError("an autoencoder works in f32 or bf16, not in 8 bits");
@@ -111,13 +120,14 @@ void run(const Options& options) {
   EncodeResult result;
   {
     Progress progress;
+    const int64_t count = expected_count(pictures, encode.share);
     encode.on_pictures = [&](int64_t done, int64_t now) {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      const std::string text = describe(done, now, pictures.count(), seconds);
-      if (pictures.count() == 0)  // of tar files it is not known how many they hold
+      const std::string text = describe(done, now, count, seconds);
+      if (count == 0)
         progress.stage(text);
       else
-        progress.show(static_cast<double>(done), static_cast<double>(pictures.count()), text);
+        progress.show(static_cast<double>(done), static_cast<double>(count), text);
       end_if_interrupted();
     };
     const std::string weights = fingerprint(nn::all_parameters(*vae));
@@ -125,8 +135,9 @@ void run(const Options& options) {
     result = encode_pictures(*vae, weights, pictures, options.output, encode);
   }
   list_broken(result.broken);
-  fmt::print("{} in {}, {} of them new, {} left out: {}\n", counted(result.pictures, "picture"),
-             counted(result.shards, "shard"), result.written, result.broken.size(), printable(options.output));
+  fmt::print("{}{} in {}, {} of them new, {} left out: {}\n", which_process(encode.share),
+             counted(result.pictures, "picture"), counted(result.shards, "shard"), result.written,
+             result.broken.size(), printable(options.output));
 }
 
 }  // namespace
@@ -159,7 +170,9 @@ void add_encode(const Verb& app) {
       "--buckets", o->buckets,
       "Keep about each picture's ratio of height to width, one of those that PixArt was trained with");
   verb.add_option("--vae", o->vae, "Autoencoder: a diffusers folder or a file").required().type_name("PATH");
-  verb.add_option("-o,--output", o->output, "Folder for the shards; what is there already is not made again")
+  verb.add_option("-o,--output", o->output,
+                  "Folder for the shards; what is there already is not made again, and processes that mpirun "
+                  "starts share the work")
       .required()
       .type_name("DIR");
   verb.add_option("--size", o->size, "Pictures are scaled and cropped to so many pixels a side")

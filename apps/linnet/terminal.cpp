@@ -38,8 +38,7 @@ void tell(std::string_view text) noexcept {
 
 void tell_failure(const char* what) {
   const ProcessShare share = process_share();
-  const std::string which =
-      share.index > 0 ? fmt::format("process {} of {}: ", share.index + 1, share.count) : "";
+  const std::string which = share.index > 0 ? which_process(share) : "";
   tell(fmt::format("linnet: {}{}\n", which, printable(what, 4000)));
 }
 

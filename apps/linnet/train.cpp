@@ -196,15 +196,15 @@ void say_how_many(const Team& team, const TrainConfig& config) {
   std::fflush(stdout);
 }
 
-TrainConfig read_config(const Options& options, const Team& team) {
+TrainConfig read_config(const Options& options) {
   TrainConfig config = read_train_config(source_of(options));
-  config.train.device = team.own_device(config.train.device);
+  config.train.device = own_device(config.train.device);
   return config;
 }
 
 // Returns whether it was stopped.
 bool train(const Options& options, Team& team) {
-  const TrainConfig config = team.together([&] { return read_config(options, team); });
+  const TrainConfig config = team.together([&] { return read_config(options); });
   catch_interrupts();
   team.work_on(team.together([&] { return open_device(config.train.device); }));
   team.together([&] {

@@ -12,7 +12,6 @@ struct MpiApi {
   /// Of this interface, from the text of this header (cmake/interfaces.cmake): a library of another is refused.
   unsigned version;
   int index, count;
-  int index_here;  ///< among the processes of this machine
 
   /// Collective: each value becomes the sum over all processes, the same bits in all of them.
   void (*sum)(float* values, size_t n);

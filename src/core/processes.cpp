@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <string_view>
 
@@ -14,20 +15,42 @@ std::optional<int> number_in(const char* variable) {
   int number = -1;
   const std::string_view all = text;
   const auto [end, problem] = std::from_chars(all.data(), all.data() + all.size(), number);
-  return problem == std::errc() && end == all.data() + all.size() ? std::optional(number) : std::nullopt;
+  return problem == std::errc() && end == all.data() + all.size() && number >= 0 ? std::optional(number)
+                                                                                 : std::nullopt;
+}
+
+// Of a process to which a launcher gave a card of its own, this is the only one that it sees.
+bool sees_one_card() {
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible && *visible && !std::strchr(visible, ',');
 }
 
 }  // namespace
 
 ProcessShare process_share() {
-  constexpr std::pair<const char*, const char*> variables[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                                                               {"PMI_RANK", "PMI_SIZE"},
-                                                               {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
-  for (const auto& [rank, size] : variables) {
-    const auto index = number_in(rank), count = number_in(size);
-    if (index && count && *count >= 1 && *index >= 0 && *index < *count) return {*index, *count};
+  struct Launcher {
+    const char *index, *count, *index_here;
+  };
+  constexpr Launcher launchers[] = {
+      {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+      {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
+      {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"}};
+  for (const Launcher& launcher : launchers) {
+    const auto index = number_in(launcher.index), count = number_in(launcher.count);
+    if (index && count && *index < *count) return {*index, *count, number_in(launcher.index_here).value_or(0)};
   }
   return {};
+}
+
+std::string which_process(const ProcessShare& share) {
+  if (share.count == 1) return "";
+  return "process " + std::to_string(share.index + 1) + " of " + std::to_string(share.count) + ": ";
+}
+
+std::string own_device(const std::string& name) {
+  const ProcessShare share = process_share();
+  if (share.count == 1 || name != "cuda") return name;
+  return "cuda:" + std::to_string(sees_one_card() ? 0 : share.index_here);
 }
 
 }  // namespace linnet

@@ -1,22 +1,13 @@
 #include "core/team.h"
 
 #include <bit>
-#include <cstdlib>
-#include <cstring>
 #include <set>
-#include <string_view>
 
 #include "core/error.h"
 #include "core/gpu.h"
 
 namespace linnet {
 namespace {
-
-// Of a process that a launcher has given a card of its own, this is the only one that it sees.
-bool sees_one_card() {
-  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  return visible && *visible && !std::strchr(visible, ',');
-}
 
 int exit_code_of(const std::exception_ptr& fault) {
   try {
@@ -47,11 +38,6 @@ Team::~Team() {
 Team& Team::alone() {
   static Team team;
   return team;
-}
-
-std::string Team::own_device(const std::string& name) const {
-  if (is_alone() || name != "cuda") return name;
-  return to_string(Device{Device::Kind::cuda, sees_one_card() ? 0 : mpi_->index_here});
 }
 
 void Team::work_on(const Device& device) {

@@ -42,8 +42,6 @@ class Team {
   /// Whether it is this process that speaks and writes for all.
   bool leads() const { return index() == 0; }
 
-  /// The device of that name for this process: of "cuda", each on one machine has a card of its own.
-  std::string own_device(const std::string& name) const;
   /// Collective: how tensors that lie there are added from here on.
   void work_on(const Device& device);
   /// Whether cards add without the processors' help.

@@ -37,15 +37,6 @@ void spread(void* bytes, size_t n) {
 void end() { MPI_Finalize(); }
 void abort_all(int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
-int index_on_this_machine() {
-  MPI_Comm here = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here);
-  int index = 0;
-  MPI_Comm_rank(here, &index);
-  MPI_Comm_free(&here);
-  return index;
-}
-
 }  // namespace
 }  // namespace linnet
 
@@ -64,7 +55,6 @@ extern "C" __attribute__((visibility("default"))) bool linnet_open_mpi(linnet::M
   }
   MPI_Comm_rank(MPI_COMM_WORLD, &api->index);
   MPI_Comm_size(MPI_COMM_WORLD, &api->count);
-  api->index_here = index_on_this_machine();
   api->sum = sum;
   api->largest = largest;
   api->spread = spread;

@@ -246,10 +246,9 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 pictures.contents_fingerprint()};
   check_shards_of(folder, settings.shards);
   EncodeResult result;
-  result.shards = settings.shards;
   make_folder(folder);
   int64_t handled = 0, now = 0;  // pictures of the shards before, and those of them that this run made
-  for (int64_t part = 0; part < settings.shards; ++part) {
+  for (int64_t part = options.share.index; part < settings.shards; part += options.share.count) {
     const fs::path path = shard_path(folder, part, settings.shards);
     if (!already_there(path, settings)) {
       ShardMaker maker(vae, options);
@@ -263,6 +262,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
       now += maker.done();
       ++result.written;
     }
+    ++result.shards;
     const auto file = SafetensorsFile::open(path);
     const std::vector<std::string> broken = read_broken_pictures(path);
     result.pictures += file.entry("labels").shape.numel();

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "core/processes.h"
 #include "io/latents.h"
 #include "io/picture_set.h"
 #include "models/pixart.h"
@@ -19,7 +20,8 @@ struct EncodeOptions {
   bool flip = false;  ///< encode the mirrored pictures too
   DType stored = DType::f16;
   int64_t batch = 8;
-  Device device = {};  ///< where the autoencoder lies
+  Device device = {};       ///< where the autoencoder lies
+  ProcessShare share = {};  ///< of several processes each makes every n-th shard
   /// Of pictures with texts: the states of some, and what names the encoder that gives them.
   std::function<std::vector<Tensor>(const std::vector<std::string>& texts)> encode_texts = {};
   std::string text_encoder = {};
@@ -29,9 +31,9 @@ struct EncodeOptions {
 };
 
 struct EncodeResult {
-  int64_t pictures = 0;             ///< in all shards
-  int64_t shards = 0, written = 0;  ///< in all, and in this run
-  std::vector<std::string> broken;  ///< a sentence with its name for each, of all shards
+  int64_t pictures = 0;             ///< in all of this process's shards
+  int64_t shards = 0, written = 0;  ///< of this process, and those of them that were made now
+  std::vector<std::string> broken;  ///< a sentence with its name for each, of these shards
 };
 
 /// Throws Error when the folder holds shards of other pictures or settings, UsageError on a size that the

@@ -155,11 +155,15 @@ void Trainer::add_up(PendingMetrics& metrics) {
 }
 
 void Trainer::check_alike() const {
-  if (team_.is_alone() || team_.all_same(optimizer_.norm().item())) return;
-  fail(
-      "after step {} the processes' weights are no longer the same; do all run the same program on machines of "
-      "one kind?",
-      steps_done_);
+  if (team_.is_alone()) return;
+  const bool alike = team_.all_same(optimizer_.norm().item());
+  team_.together([&] {
+    check(alike,
+          "after step {} the processes' weights are no longer the same; do all run the same program on "
+          "machines of "
+          "one kind?",
+          steps_done_);
+  });
 }
 
 // On the run's device, once for all who look at them. On this thread and not on that which makes batches: work

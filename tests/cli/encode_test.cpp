@@ -73,6 +73,27 @@ TEST_F(EncodeCommand, KilledAndStartedAgainItMakesTheSameShards) {
     EXPECT_EQ(contents(folder_ / "whole" / name), contents(folder_ / "parts" / name)) << name;
 }
 
+// They need not talk, so that whatever starts them may do, and one may come later.
+TEST_F(EncodeCommand, ProcessesShareTheShards) {
+  ASSERT_TRUE(succeeded(encode({"-o", "whole"})));
+  const auto as = [&](const char* index) {
+    return run({"encode", "pictures", "--vae", "vae", "--size", "32", "--shard", "50", "-o", "shared"},
+               {.folder = folder_.path(),
+                .environment = {{"OMPI_COMM_WORLD_RANK", index}, {"OMPI_COMM_WORLD_SIZE", "2"}}});
+  };
+  const Result first = as("0");
+  ASSERT_TRUE(succeeded(first));
+  EXPECT_NE(first.out.find("process 1 of 2: "), std::string::npos) << first.out;
+  EXPECT_NE(first.out.find("in 2 shards, 2 of them new"), std::string::npos) << first.out;
+  EXPECT_EQ(listing(folder_ / "shared").size(), 2u);
+  const Result second = as("1");
+  ASSERT_TRUE(succeeded(second));
+  EXPECT_NE(second.out.find("in 1 shard, 1 of them new"), std::string::npos) << second.out;
+  ASSERT_EQ(listing(folder_ / "shared"), listing(folder_ / "whole"));
+  for (const std::string& file : listing(folder_ / "whole"))
+    EXPECT_EQ(contents(folder_ / "shared" / file), contents(folder_ / "whole" / file)) << file;
+}
+
 TEST_F(EncodeCommand, WrongUsesAreRefused) {
   EXPECT_TRUE(
       failed(linnet({"encode", "pictures", "--vae", "vae", "-o", "l", "--size", "30"}), 2, "multiple of 4"));

@@ -272,8 +272,8 @@ TEST_F(GpuVae, EncodesAsTheCpuDoes) {
   EXPECT_LT(relative_error(actual.sample(noise.to(the_gpu)), values_of(expected.sample(noise))), 1e-4);
 }
 
-// As decoding does that falls back to bands: where memory ends while the filters are laid out, the next try begins
-// anew.
+// As decoding does that falls back to bands: where memory ends while the filters are laid out, the next try
+// begins anew.
 TEST(GpuConvolution, IsLaidOutAgainWhereMemoryEnded) {
   LINNET_NEED_GPU();
   const GpuApi& api = gpu();
@@ -282,7 +282,8 @@ TEST(GpuConvolution, IsLaidOutAgainWhereMemoryEnded) {
   const PackedConv conv(random({1024, 512, 1, 1}, 2), random({1024}, 3), DType::bf16);
   const ConvWindow window{1, 0, 0, 0, 0};
   api.release_cached();
-  api.limit(api.stats().in_use + api.stats().cached + (size_t{2} << 20));  // and room for few of the small blocks, as biases are
+  api.limit(api.stats().in_use + api.stats().cached +
+            (size_t{2} << 20));  // and room for few of the small blocks, as biases are
   std::vector<Tensor> small;
   try {
     for (;;) small.push_back(Tensor::zeros({128}, DType::f32, the_gpu));
