@@ -186,6 +186,18 @@ TEST_F(Team, StopsAtASignalAndGoesOn) {
   EXPECT_EQ(static_cast<int64_t>(logged("team").size()), steps + 2);
 }
 
+TEST_F(Team, RefusesToGoOnWithOtherWeightsInEach) {
+  Surroundings where = surroundings(folder_ / "team", 2);
+  const Arguments one = {"train", "../texts.toml"};
+  where.launcher = with({launcher, "-np", "1", LINNET_COMMAND}, with(one, {"train.seed=1", ":", "-np", "1"}));
+  const Result result = run(with(one, {"train.seed=2"}), where);
+  EXPECT_EQ(result.code, 1) << result.err;
+  EXPECT_EQ(
+      said_by_linnet(result),
+      "linnet: after step 0 the processes' weights are no longer the same; do all run the same program on "
+      "machines of one kind?\n");
+}
+
 TEST_F(Team, SaysThatItsLibraryIsMissing) {
   Surroundings where = surroundings(folder_ / "team", 2);
   where.environment["LINNET_MPI_LIBRARY"] = "/nowhere";
