@@ -56,15 +56,14 @@ Weights with_original_names(const Weights& weights) {
   const int64_t depth = count_blocks(weights, "transformer_blocks.{}.attn1.to_q.weight");
   for (const auto& [theirs, ours] : outer_names) names.move(std::string(theirs), std::string(ours));
   names.drop("pos_embed.pos_embed");
+  for (const auto& [theirs, ours] : embedder_names) {
+    std::vector<std::string> all;
+    for (int64_t i = 0; i < depth; ++i)
+      all.push_back(fmt::format("transformer_blocks.{}.norm1.emb.{}", i, theirs));
+    names.move_alike(all, std::string(ours));
+  }
   for (int64_t i = 0; i < depth; ++i) {
     const std::string from = fmt::format("transformer_blocks.{}.", i), to = fmt::format("blocks.{}.", i);
-    for (const auto& [theirs, ours] : embedder_names) {
-      const std::string name = fmt::format("{}norm1.emb.{}", from, theirs);
-      if (i == 0)
-        names.move(name, std::string(ours));
-      else
-        names.drop(name);
-    }
     for (const auto& [theirs, ours] : block_names)
       names.move(fmt::format("{}{}", from, theirs), fmt::format("{}{}", to, ours));
     for (const char* kind : {"weight", "bias"})

@@ -1,5 +1,6 @@
 #include "store/renaming.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "io/text.h"
@@ -20,6 +21,12 @@ Tensor join_rows(const std::vector<Tensor>& parts) {
   return result;
 }
 
+bool begins_alike(const Tensor& a, const Tensor& b) {
+  constexpr size_t looked_at = 4096;
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         std::memcmp(a.raw(), b.raw(), std::min(looked_at, a.bytes())) == 0;
+}
+
 }  // namespace
 
 int64_t count_blocks(const Weights& weights, const char* pattern) {
@@ -37,6 +44,25 @@ void Renaming::move(const std::string& name, const std::string& new_name) {
   item.name = new_name;
   result_.add(std::move(item));
   left_.erase(name);
+}
+
+void Renaming::move_alike(const std::vector<std::string>& names, const std::string& new_name) {
+  Weights::Item item = from_.item(names[0]);
+  std::vector<Weights::Item> others;
+  for (const std::string& name : names) {
+    left_.erase(name);
+    if (from_.contains(name)) others.push_back(from_.item(name));
+  }
+  item.name = new_name;
+  item.read = [others, source = from_.source()] {
+    const Tensor first = others[0].read();
+    for (const Weights::Item& other : others)
+      check(begins_alike(first, other.read()),
+            "{}: tensors '{}' and '{}' differ, and stand for one that all blocks share in Linnet's models",
+            source, printable(others[0].name), printable(other.name));
+    return first;
+  };
+  result_.add(std::move(item));
 }
 
 void Renaming::join(const std::vector<std::string>& names, const std::string& new_name) {

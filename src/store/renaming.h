@@ -18,6 +18,9 @@ class Renaming {
   void move(const std::string& name, const std::string& new_name);
   /// Leaves one out, which need not be there.
   void drop(const std::string& name) { left_.erase(name); }
+  /// What lies there once for each name, the first of which must be there, as one. Reading it throws Error if
+  /// they differ within their first 4 kB, as what was trained apart does.
+  void move_alike(const std::vector<std::string>& names, const std::string& new_name);
   /// Rows of the first, then of the next, as one tensor; all of one shape and type.
   void join(const std::vector<std::string>& names, const std::string& new_name);
   /// As many equal parts of rows as there are names.

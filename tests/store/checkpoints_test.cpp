@@ -116,6 +116,24 @@ TEST(Checkpoint, NamesTheTensorThatIsMissing) {
   EXPECT_NE(refusal([&] { with_original_names(without(diffusers, name)); }).find(name), std::string::npos);
 }
 
+// As a model may have that was trained in diffusers, where each block embeds timesteps and classes by itself.
+TEST(Checkpoint, OfBlocksThatEmbedEachInItsOwnWayIsRefused) {
+  const Weights alike = Weights::open(checkpoint("diffusers"));
+  const char* name = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.weight";
+  Weights unlike = without(alike, name);
+  Weights::Item item = alike.item(name);
+  item.read = [read = item.read] {
+    Tensor other = read().clone();
+    other.mutable_data<float>()[0] += 1;
+    return other;
+  };
+  unlike.add(item);
+  const Weights renamed = with_original_names(unlike);
+  const std::string sentence = refusal([&] { (void)renamed.tensor("t_embedder.mlp.0.weight"); });
+  EXPECT_NE(sentence.find(name), std::string::npos) << sentence;
+  EXPECT_EQ(refusal([&] { (void)renamed.tensor("t_embedder.mlp.2.weight"); }), "accepted");
+}
+
 TEST(Checkpoint, OfNoDiTIsRefused) {
   Weights other("bert.safetensors");
   other.add({"embeddings.word", "F32", DType::f32, {3, 4}, [] { return Tensor::zeros({3, 4}); }});
