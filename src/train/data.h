@@ -30,6 +30,8 @@ class BatchSource {
   virtual Batch batch(int64_t step) const = 0;
   /// Names of the classes by index; empty if unknown or of texts.
   virtual std::vector<std::string> class_names() const { return {}; }
+  /// What whoever trains on it should know; empty: nothing.
+  virtual std::string remark() const { return {}; }
 };
 
 /// Of several processes each takes as many pictures of a batch, the first of them the first ones; together they

@@ -196,6 +196,8 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     data = open_data(config, {team.index(), team.count()});
     trainer = std::make_unique<Trainer>(config, *data, team);
     prepare(*trainer, config, resume, data->class_names());
+    if (const std::string remark = data->remark(); team.leads() && !remark.empty() && callbacks.on_remark)
+      callbacks.on_remark(remark);
     if (folder) folder->begin(trainer->steps_done());
     run = std::make_unique<Run>(config, *trainer, callbacks, team);
   });

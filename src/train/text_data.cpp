@@ -49,8 +49,8 @@ class TextFolderData : public DrawnData {
 };
 
 // Which pictures make up the batches of an epoch when every batch is of one shape: pictures come in the epoch's
-// order, and a batch is full when so many of its shape have come. What is left of each shape waits for another
-// epoch.
+// order, and a batch is full when so many of its shape have come. What is left of each shape is left out of
+// this epoch.
 std::vector<std::vector<int64_t>> batches_of(const std::vector<int64_t>& order,
                                              const std::function<Shape(int64_t)>& shape_of, int64_t size) {
   std::vector<std::vector<int64_t>> batches;
@@ -89,6 +89,20 @@ class TextLatentData : public DrawnData {
     batches_ = plan(0);
     batches_an_epoch_ = static_cast<int64_t>(batches_.size());
     check(batches_an_epoch_ > 0, "{}: no size has as many pictures as a batch, {}", path, config.train.batch);
+  }
+
+  // Of those that come, as many as there are batches for come in an epoch.
+  std::string remark() const override {
+    const int64_t batch = config_.train.batch;
+    std::map<std::pair<int64_t, int64_t>, int64_t> sizes;
+    for (int64_t i = 0; i < latents_.count(); ++i) ++sizes[{latents_.shape(i)[1], latents_.shape(i)[2]}];
+    int64_t never = 0;
+    for (const auto& [size, count] : sizes) never += count < batch ? count : 0;
+    if (never == 0) return {};
+    return fmt::format(
+        "{} of {} are of sizes with fewer than a batch, {}, and never come; a smaller train.batch would take "
+        "them",
+        never, counted(latents_.count(), "picture"), batch);
   }
 
  protected:

@@ -105,6 +105,8 @@ class Trainer {
 };
 
 struct RunCallbacks {
+  std::function<void(const std::string&)>
+      on_remark;  ///< what is to be known of the data, before the first step
   /// After every step; on a GPU only after those that are logged, since it waits for them.
   std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
   std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end

@@ -424,6 +424,11 @@ TEST_F(TextLatents, StatesStayInTheTypeOfTheFirstShard) {
 TEST_F(TextLatents, ASizeOfWhichThereAreTooFewWaitsAndTooFewOfAllAreRefused) {
   const auto data = open_data(config({"train.batch=3"}));
   for (int64_t step = 0; step < 6; ++step) EXPECT_TRUE(data->batch(step).x0.defined());
+  EXPECT_EQ(data->remark(), "");
+  EXPECT_EQ(
+      open_data(config({"train.batch=6"}))->remark(),
+      "4 of 12 pictures are of sizes with fewer than a batch, 6, and never come; a smaller train.batch would "
+      "take them");
   EXPECT_NE(test::refusal([&] { open_data(config({"train.batch=9"})); }).find("as many pictures as a batch"),
             std::string::npos);
 }
