@@ -13,6 +13,7 @@
 #include "core/gpu.h"
 #include "core/parallel.h"
 #include "core/printable.h"
+#include "io/file.h"
 #include "ops/matmul.h"
 #include "verbs.h"
 
@@ -67,6 +68,7 @@ void add_mixer_option(const Verb& app, std::string& mixer) {
 }
 
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings) {
+  if (!options.json.empty()) check_writable(options.json);
   if (options.threads > 0) set_threads(options.threads);
   const Device device = device_from_name(options.device);
   set_bench_device(device);

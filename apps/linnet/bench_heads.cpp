@@ -137,6 +137,8 @@ std::vector<double> measure(const Options& o, const std::string& model, Table& t
 
 void run(const Options& o) {
   if (!o.plot.empty()) check_writable(o.plot);
+  if (!o.plot.empty() && !o.json.empty() && place_of_file(o.plot) == place_of_file(o.json))
+    throw UsageError("--json and --plot would write one file");
   const Table stacks = facts(o);  // first, so that wrong heads are refused before anything is measured
   Report report = begin_report(
       "heads", o, {{"models", o.models}, {"mixer", o.mixer}, {"size", o.size}, {"batch", o.batch}});

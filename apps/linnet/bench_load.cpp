@@ -134,6 +134,7 @@ Table memory_table(const Memory& memory) {
 }
 
 void run(const Options& o) {
+  if (!o.json.empty()) check_keeps_model(o.json, o.model);
   open_weights(o.model, o.weights);  // first, so that what is no model is refused before anything is measured
   Report report = begin_report("load", o, {{"model", o.model}, {"weights", o.weights}});
   Memory memory;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/gpu.h"
+#include "cli/small_model.h"
 #include "support/sanitizers.h"
 
 namespace linnet::test {
@@ -31,6 +32,16 @@ TEST(Bench, ImpossibleShapesAreRefused) {
   expect_refused({"attention", "--width", "100"}, 2, "no published model is 100 wide");
   expect_refused({"vae", "--size", "100"}, 2, "the autoencoder takes pictures whose side is a multiple of 8");
   expect_refused({"vae", "--memory", "4T"}, 2, "an amount of memory is a number such as");
+}
+
+TEST(Bench, WhatItWritesIsLookedAtBeforeItMeasures) {
+  const TemporaryFolder folder;
+  const std::string model = write_small_model(folder / "small.safetensors"), before = contents(model);
+  expect_refused({"load", model, "--json", model}, 2, "it is the file that is read");
+  EXPECT_EQ(contents(model), before);
+  expect_refused({"attention", "--json", "/nowhere/a.json"}, 1, "/nowhere");
+  const std::string one = folder / "one";
+  expect_refused({"heads", "--json", one, "--plot", one}, 2, "--json and --plot would write one file");
 }
 
 TEST(Bench, TooLargeABatchIsOutOfMemory) {
