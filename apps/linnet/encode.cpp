@@ -112,8 +112,9 @@ void run(const Options& options) {
   if (options.captions) add_text_encoder(options, encode);
   const PictureSet pictures = PictureSet::open(
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
-  fmt::print("{}, {}; {}\n", describe(pictures, options.captions), counted(pictures.parts(), "shard"),
-             describe_products(dtype, encode.device));
+  if (encode.share.index == 0)
+    fmt::print("{}, {}; {}\n", describe(pictures, options.captions), counted(pictures.parts(), "shard"),
+               describe_products(dtype, encode.device));
   std::fflush(stdout);
   catch_interrupts();
   const auto start = Clock::now();

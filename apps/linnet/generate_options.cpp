@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/gpu.h"
+#include "core/processes.h"
 #include "device_argument.h"
 #include "io/safetensors.h"
 #include "io/text.h"
@@ -88,7 +89,8 @@ PictureWriter::Decode decoder(const Vae* vae, size_t memory) {
 
 std::string describe(const PictureWriter& writer, double seconds) {
   const int64_t n = writer.painted();
-  std::string text = fmt::format("{} in {}", counted(n, "picture"), duration(seconds));
+  std::string text =
+      fmt::format("{}{} in {}", which_process(process_share()), counted(n, "picture"), duration(seconds));
   if (n > 0) text += fmt::format(", {} each", duration(seconds / static_cast<double>(n)));
   if (n > 0 && writer.decoding()) text += fmt::format("; decoding took {}", duration(*writer.decoding()));
   if (writer.kept() > 0) text += fmt::format(", {} were there", writer.kept());

@@ -78,12 +78,8 @@ int main(int argc, char** argv) {
     return 2;
   } catch (const FailedElsewhere& failure) {  // which that process tells of
     return failure.exit_code;
-  } catch (const UsageError& error) {
-    return failed(error.what(), 2);
-  } catch (const std::bad_alloc&) {
-    return failed("out of memory", 1);
   } catch (const std::exception& error) {
-    return failed(error.what(), 1);
+    return app::tell_failure(error);
   } catch (const app::Interrupted& interruption) {
     if (process_share().index == 0) app::tell("linnet: interrupted\n");
     return interruption.exit_code;

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/error.h"
 #include "core/printable.h"
 #include "core/processes.h"
 
@@ -40,6 +41,12 @@ void tell_failure(const char* what) {
   const ProcessShare share = process_share();
   const std::string which = share.index > 0 ? which_process(share) : "";
   tell(fmt::format("linnet: {}{}\n", which, printable(what, 4000)));
+}
+
+int tell_failure(const std::exception& error) {
+  const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+  tell_failure(no_memory ? "out of memory" : error.what());
+  return dynamic_cast<const UsageError*>(&error) ? 2 : 1;
 }
 
 void reserve_standard_streams() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <string>
 #include <string_view>
 
@@ -24,6 +25,8 @@ void tell(std::string_view text) noexcept;
 /// Says why the command fails, as one line: what may quote what was typed or what a file says must leave the
 /// terminal alone. Of several processes all but the first say which they are.
 void tell_failure(const char* what);
+/// The same of an error. Returns the exit code that it means.
+int tell_failure(const std::exception& error);
 
 /// Makes sure that 0, 1 and 2 are open, so that no file is opened as one of them and gets what is printed. What
 /// is missing becomes one that cannot be written to.

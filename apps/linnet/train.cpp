@@ -202,9 +202,18 @@ TrainConfig read_config(const Options& options) {
   return config;
 }
 
+// Processes that are told otherwise would wait for each other for ever.
+void check_alike(const TrainConfig& config, const Options& options, Team& team) {
+  const bool alike = team.all_same(nn::hash_name(config.toml + (options.resume ? " resumed" : "")));
+  team.together([&] {
+    if (!alike) throw UsageError("the processes' configurations differ: give all of them the same");
+  });
+}
+
 // Returns whether it was stopped.
 bool train(const Options& options, Team& team) {
   const TrainConfig config = team.together([&] { return read_config(options); });
+  check_alike(config, options, team);
   catch_interrupts();
   team.work_on(team.together([&] { return open_device(config.train.device); }));
   team.together([&] {
@@ -235,14 +244,15 @@ bool train(const Options& options, Team& team) {
   return is_stopped;
 }
 
+// Of several processes the one that fails says why before they end together: who ended first would have the
+// launcher kill it.
 bool train_in_team(const Options& options) {
   Team team = Team::open();
+  if (team.is_alone()) return train(options, team);
   try {
     return train(options, team);
   } catch (const std::exception& error) {
-    // Where the others cannot learn of it the team ends them, and this process, too, before it could say why.
-    if (!team.is_alone() && !team.has_failed()) tell_failure(error.what());
-    throw;
+    throw FailedElsewhere{tell_failure(error)};
   }
 }
 

@@ -24,7 +24,9 @@ MpiApi open_mpi() {
   check(entry(&api, problem, sizeof problem), "{}: {}", library.without, problem);
   const ProcessShare told = process_share();
   check(api.count == told.count,
-        "{} processes were started, but MPI knows of {}: is Linnet built with the MPI whose mpirun that was?",
+        "the environment tells of {} processes, but MPI of {}: is Linnet built with the MPI whose mpirun that "
+        "was (under "
+        "srun: --mpi=pmix)? Or is a launcher's variable left over, such as SLURM_STEP_NUM_TASKS?",
         told.count, api.count);
   return api;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace linnet {
 namespace {
@@ -25,19 +26,23 @@ bool sees_one_card() {
   return visible && *visible && !std::strchr(visible, ',');
 }
 
+// Whoever told the place need not tell this one: Slurm's PMI says it by its own name alone.
+int index_on_machine() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK",
+                           "PALS_LOCAL_RANKID", "SLURM_LOCALID"})
+    if (const auto index = number_in(name)) return *index;
+  return 0;
+}
+
 }  // namespace
 
 ProcessShare process_share() {
-  struct Launcher {
-    const char *index, *count, *index_here;
-  };
-  constexpr Launcher launchers[] = {
-      {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
-      {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
-      {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"}};
-  for (const Launcher& launcher : launchers) {
-    const auto index = number_in(launcher.index), count = number_in(launcher.count);
-    if (index && count && *index < *count) return {*index, *count, number_in(launcher.index_here).value_or(0)};
+  constexpr std::pair<const char*, const char*> places[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                                            {"PMI_RANK", "PMI_SIZE"},
+                                                            {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
+  for (const auto& [index_name, count_name] : places) {
+    const auto index = number_in(index_name), count = number_in(count_name);
+    if (index && count && *index < *count) return {*index, *count, index_on_machine()};
   }
   return {};
 }

@@ -1,7 +1,6 @@
 #include "core/team.h"
 
-#include <bit>
-#include <set>
+#include <map>
 
 #include "core/error.h"
 #include "core/gpu.h"
@@ -49,31 +48,37 @@ void Team::work_on(const Device& device) {
     if (leads()) api.make_team_id(&id);
   });
   mpi_->spread(&id, sizeof id);
-  api.join_team(&id, index(), count());
+  together([&] { api.join_team(&id, index(), count()); });  // which fails in all of them, or waits
   cards_talk_ = true;
 }
 
-// The first that failed gives the largest number.
+// The first that failed gives the largest number, which also holds its exit code, 1 or 2.
 void Team::settle(const std::exception_ptr& fault) {
-  const int64_t worst = mpi_->largest(fault ? (count() - index()) * 4 + exit_code_of(fault) : 0);
+  constexpr int64_t codes = 4;
+  const int64_t processes_from_here = count() - index();
+  const int64_t worst = mpi_->largest(fault ? processes_from_here * codes + exit_code_of(fault) : 0);
   if (worst == 0) return;
   failed_ = true;
-  if (fault && worst / 4 == count() - index()) std::rethrow_exception(fault);
-  throw FailedElsewhere{static_cast<int>(worst % 4)};
+  if (fault && worst / codes == processes_from_here) std::rethrow_exception(fault);
+  throw FailedElsewhere{static_cast<int>(worst % codes)};
 }
 
 bool Team::any(bool here) const { return mpi_ ? mpi_->largest(here ? 1 : 0) != 0 : here; }
 
-bool Team::all_same(float value) const {
+bool Team::all_same(uint64_t hash) const {
   if (is_alone()) return true;
-  const int64_t bits = std::bit_cast<int32_t>(value);
-  return mpi_->largest(bits) == -mpi_->largest(-bits);
+  const auto positive = static_cast<int64_t>(hash >> 1);  // so that it has a negative
+  return mpi_->largest(positive) == -mpi_->largest(-positive);
 }
 
 void Team::sum(std::vector<Tensor> tensors) const {
   if (is_alone()) return;
-  std::set<const void*> seen;
-  std::erase_if(tensors, [&](const Tensor& t) { return !seen.insert(t.address()).second; });
+  std::map<const void*, int64_t> seen;
+  std::erase_if(tensors, [&](const Tensor& t) {
+    const auto [place, is_new] = seen.emplace(t.address(), t.numel());
+    check(is_new || place->second == t.numel(), "tensors of two sizes share memory that is to be added");
+    return !is_new;
+  });
   for (const Tensor& t : tensors)
     check(t.dtype() == DType::f32, "processes add f32 alone, not {}", name_of(t.dtype()));
   if (cards_talk_) {

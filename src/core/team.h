@@ -16,7 +16,8 @@
 
 namespace linnet {
 
-/// Thrown where this process could go on and another could not, which has an error to tell of.
+/// Thrown where there is no more to say: this process could go on and another could not, which tells of its
+/// error.
 struct FailedElsewhere {
   int exit_code;
 };
@@ -56,10 +57,11 @@ class Team {
 
   /// Collective: whether it is so in any process.
   bool any(bool here) const;
-  /// Collective: whether all gave the same.
-  bool all_same(float value) const;
+  /// Collective: whether all gave the same number, as of what is to be alike in all of them.
+  bool all_same(uint64_t hash) const;
   /// Collective: each value becomes the sum over the processes, the same bits in all of them. Tensors of f32 on
-  /// the device that was named; one that comes twice is added once.
+  /// the device that was named; one that comes twice, as gradients of two parameters may be one tensor, is
+  /// added once.
   void sum(std::vector<Tensor> tensors) const;
   /// Collective: returns when all have come here.
   void meet() const { any(false); }

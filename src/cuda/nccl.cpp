@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cuda/device.h"
+#include "cuda/pool.h"
 
 namespace linnet::cuda {
 namespace {
@@ -64,13 +65,6 @@ void make_team_id(GpuTeamId* id) {
   std::memcpy(id, &own, sizeof own);
 }
 
-void join_team(const GpuTeamId* id, int index, int count) {
-  ncclUniqueId shared;
-  std::memcpy(&shared, id, sizeof shared);
-  stream();  // so that this thread is on the card
-  must(nccl().ncclCommInitRank(&communicator, count, shared, index), "the processes looked for each other");
-}
-
 // As one group: a kernel or a few for all of them.
 void sum_over_team(float* const* blocks, const size_t* sizes, size_t n) {
   const char* const doing = "adding over the processes";
@@ -79,6 +73,27 @@ void sum_over_team(float* const* blocks, const size_t* sizes, size_t n) {
     must(nccl().ncclAllReduce(blocks[i], blocks[i], sizes[i], ncclFloat, ncclSum, communicator, stream()),
          doing);
   must(nccl().ncclGroupEnd(), doing);
+}
+
+// NCCL takes memory of the card when it first adds little, and when it first adds much: before the pool has it
+// all.
+void take_its_memory() {
+  constexpr size_t much = size_t{16} << 20;  // values
+  const Scratch values(much * sizeof(float));
+  cuda::must(cudaMemsetAsync(values.as<void>(), 0, much * sizeof(float), stream()), "clearing memory");
+  for (const size_t n : {size_t{1}, much}) {
+    float* const block = values.as<float>();
+    sum_over_team(&block, &n, 1);
+  }
+  wait_for_stream();
+}
+
+void join_team(const GpuTeamId* id, int index, int count) {
+  ncclUniqueId shared;
+  std::memcpy(&shared, id, sizeof shared);
+  stream();  // so that this thread is on the card
+  must(nccl().ncclCommInitRank(&communicator, count, shared, index), "the processes looked for each other");
+  take_its_memory();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "train/optimizer.h"
 
+#include "core/hash.h"
 #include "ops/adamw.h"
 #include "ops/matmul.h"
 #include "ops/muon.h"
@@ -86,10 +87,13 @@ std::vector<Tensor> Optimizer::gradients() const {
   return result;
 }
 
-Tensor Optimizer::norm() const {
-  std::vector<Tensor> values;
-  for (const Slot& slot : slots_) values.push_back(slot.parameter->value.detach());
-  return ops::clip_to(0, values, device()).norm;
+uint64_t Optimizer::hash() const {
+  uint64_t sum = 0;
+  for (const auto& [name, tensor] : state()) {
+    const Tensor here = tensor.host();
+    sum += hash_bytes(here.raw(), here.bytes(), nn::hash_name(name));
+  }
+  return sum;
 }
 
 void Optimizer::start_from(const nn::ParameterList& values) {

@@ -21,8 +21,8 @@ class Optimizer {
   void clear_gradients();
   /// Of those parameters that have one.
   std::vector<Tensor> gradients() const;
-  /// Of all parameters together, one f32 beside them: alike in processes whose parameters are.
-  Tensor norm() const;
+  /// Of the whole state, bit for bit.
+  uint64_t hash() const;
   /// Moves the parameters by their gradients, as the step after `steps_done`, and clears those. What has no
   /// gradient, as no part of the loss depends on it, stays as it is: no weight decay makes it smaller. Returns
   /// the gradient's norm before clipping, one f32 beside the parameters.

@@ -63,12 +63,12 @@ class Run {
   // To the last step, or until stopped. On an error what was done is saved before the error is passed on.
   void work(Prefetcher& batches) {
     try {
-      trainer_.check_alike();
+      check_alike();
       while (trainer_.steps_done() < config_.train.steps && !is_stopped_)
         step(team_.together([&] { return batches.next(); }));
       if (saved_ != trainer_.steps_done()) save();
     } catch (...) {
-      if (team_.leads()) rescue();
+      if (is_worth_saving() && team_.leads()) rescue();
       if (team_.has_failed()) team_.meet();  // none ends the others while the first still saves
       throw;
     }
@@ -107,8 +107,25 @@ class Run {
     });
   }
 
+  void check_alike() {
+    const bool alike = trainer_.is_alike();
+    team_.together([&] {
+      check(alike,
+            "after step {} the processes' weights are no longer the same; do all run the same program on "
+            "machines of "
+            "one kind?",
+            trainer_.steps_done());
+    });
+  }
+
+  // Of a team that ends together, all ask.
+  bool is_worth_saving() const {
+    if (!whole_ || trainer_.steps_done() == first_) return false;
+    return !team_.has_failed() || trainer_.is_alike();
+  }
+
   void save() {
-    trainer_.check_alike();
+    check_alike();
     team_.together([&] {
       if (team_.leads()) write();
     });
@@ -125,7 +142,6 @@ class Run {
 
   // Saves the steps since the last save, if the model is sound.
   void rescue() {
-    if (!whole_ || trainer_.steps_done() == first_) return;
     try {
       if (saved_ != trainer_.steps_done()) write();
       if (callbacks_.on_rescue) callbacks_.on_rescue(saved_);

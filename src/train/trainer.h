@@ -55,8 +55,9 @@ class Trainer {
   /// there.
   StepMetrics gather_gradients(const Batch& batch) { return gather(batch).read(); }
   int64_t steps_done() const { return steps_done_; }
-  /// Collective: throws Error unless the weights are the same in all processes.
-  void check_alike() const;
+  /// Collective: whether weights, average and what the optimiser keeps are the same in all processes, bit for
+  /// bit.
+  bool is_alike() const;
   const Device& device() const { return device_; }
 
   Trainee& model() { return *model_; }

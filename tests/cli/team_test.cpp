@@ -50,6 +50,12 @@ class Team : public testing::Test {
     if (with_address_sanitizer) e["ASAN_OPTIONS"] = "detect_leaks=0";  // of MPI
     return result;
   }
+  // The first process in a folder of its own, with arguments of its own.
+  static Surroundings beside(const fs::path& folder, Surroundings second, const Arguments& arguments) {
+    const Arguments first = {launcher, "-np", "1", "-wdir", folder, LINNET_COMMAND, "train"};
+    second.launcher = with(with(first, arguments), {":", "-np", "1"});
+    return second;
+  }
   Result train(const std::string& name, int processes, const Arguments& arguments) const {
     return run(with({"train"}, arguments), surroundings(folder_ / name, processes));
   }
@@ -186,16 +192,33 @@ TEST_F(Team, StopsAtASignalAndGoesOn) {
   EXPECT_EQ(static_cast<int64_t>(logged("team").size()), steps + 2);
 }
 
+// One bit of one weight.
 TEST_F(Team, RefusesToGoOnWithOtherWeightsInEach) {
-  Surroundings where = surroundings(folder_ / "team", 2);
-  const Arguments one = {"train", "../texts.toml"};
-  where.launcher = with({launcher, "-np", "1", LINNET_COMMAND}, with(one, {"train.seed=1", ":", "-np", "1"}));
-  const Result result = run(with(one, {"train.seed=2"}), where);
+  const fs::path here = folder_ / "team", there = folder_ / "other/team";
+  const Surroundings where = beside(there, surroundings(here, 2), {"../classes.toml", "train.init=../model"});
+  fs::create_directories(there);
+  for (const char* name : {"shapes", "classes.toml"})
+    fs::copy(folder_ / name, there / ".." / name, fs::copy_options::recursive);
+  fs::copy(folder_ / "small", folder_ / "model");
+  std::string bytes = contents(folder_ / "small");
+  bytes[bytes.size() - 4] = static_cast<char>(bytes[bytes.size() - 4] ^ 1);
+  std::ofstream(there / "../model", std::ios::binary) << bytes;
+  const Result result = run({"train", "../classes.toml", "train.init=../model"}, where);
   EXPECT_EQ(result.code, 1) << result.err;
   EXPECT_EQ(
       said_by_linnet(result),
       "linnet: after step 0 the processes' weights are no longer the same; do all run the same program on "
       "machines of one kind?\n");
+}
+
+TEST_F(Team, RefusesToBeToldOtherwiseInEach) {
+  const fs::path here = folder_ / "team";
+  const Surroundings where = beside(here, surroundings(here, 2), {"../classes.toml", "train.steps=3"});
+  const Result result = run({"train", "../classes.toml"}, where);
+  EXPECT_EQ(result.code, 2) << result.err;
+  EXPECT_EQ(said_by_linnet(result),
+            "linnet: the processes' configurations differ: give all of them the same\n");
+  EXPECT_FALSE(fs::exists(here / "run"));
 }
 
 TEST_F(Team, SaysThatItsLibraryIsMissing) {
