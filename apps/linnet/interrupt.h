@@ -4,8 +4,8 @@
 namespace linnet::app {
 
 /// From now on the first SIGINT, SIGTERM or SIGUSR1 (which Slurm and mpirun pass on without killing soon after)
-/// is only remembered; the second ends the program as usual. What
-/// whoever started it ignores, as a shell does of Ctrl-C for what runs in its background, stays ignored.
+/// is only remembered; the second ends the program as usual. What whoever started it ignores, as a shell does
+/// of Ctrl-C for what runs in its background, stays ignored.
 void catch_interrupts();
 bool interrupted();
 

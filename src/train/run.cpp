@@ -112,8 +112,7 @@ class Run {
     team_.together([&] {
       check(alike,
             "after step {} the processes' weights are no longer the same; do all run the same program on "
-            "machines of "
-            "one kind?",
+            "machines of one kind?",
             trainer_.steps_done());
     });
   }

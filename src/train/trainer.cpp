@@ -154,7 +154,18 @@ void Trainer::add_up(PendingMetrics& metrics) {
   team_.sum(std::move(all));
 }
 
-bool Trainer::is_alike() const { return team_.is_alone() || team_.all_same(optimizer_.hash()); }
+// Also where a card has failed that can no longer be read: none may be left waiting for it.
+bool Trainer::is_alike() const {
+  if (team_.is_alone()) return true;
+  uint64_t hash = 0;
+  bool readable = true;
+  try {
+    hash = optimizer_.hash();
+  } catch (const Error&) {
+    readable = false;
+  }
+  return !team_.any(!readable) && team_.all_same(hash);
+}
 
 // On the run's device, once for all who look at them. On this thread and not on that which makes batches: work
 // that another puts to a GPU could fall into a recording.

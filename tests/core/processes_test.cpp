@@ -36,8 +36,9 @@ class Launched : public testing::Test {
 };
 
 TEST_F(Launched, ByEachKnownLauncherKnowsItsPlace) {
-  expect_place({{"OMPI_COMM_WORLD_RANK", "5"}, {"OMPI_COMM_WORLD_SIZE", "8"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}}, 5,
-               8, 1);
+  expect_place(
+      {{"OMPI_COMM_WORLD_RANK", "5"}, {"OMPI_COMM_WORLD_SIZE", "8"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}}, 5, 8,
+      1);
   expect_place({{"PMI_RANK", "5"}, {"PMI_SIZE", "8"}, {"MPI_LOCALRANKID", "1"}}, 5, 8, 1);
   expect_place({{"PMI_RANK", "5"}, {"PMI_SIZE", "8"}, {"SLURM_LOCALID", "1"}}, 5, 8, 1);
   expect_place({{"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}}, 5, 8, 1);
