@@ -132,8 +132,8 @@ TEST_F(GpuTrain, WhatCannotTrainIsNamedAndLeavesNothing) {
   const auto refused = [&](const Arguments& more, int code, const std::string& sentence) {
     EXPECT_TRUE(failed(run_in(folder_ / "cuda", with({"train", "../classes.toml"}, more)), code, sentence));
   };
-  refused({"--device", "cuda:1"}, 1, "there is no GPU 1");
-  refused({"train.device=cuda:1"}, 1, "there is no GPU 1");
+  refused({"--device", "cuda:1"}, 1, "the GPUs of this machine are 0 to 0");
+  refused({"train.device=cuda:1"}, 1, "the GPUs of this machine are 0 to 0");
   refused({"--device", "gpu"}, 2, "a device is cpu, cuda or cuda:1 and so on");
   refused({"--device", "cuda", "train.precision=f16"}, 2, "train.precision is");
   EXPECT_TRUE(listing(folder_ / "cuda").empty());
