@@ -95,8 +95,8 @@ class Gatherer {
   void add(const Tensor& pictures) {
     const Inception::Features seen = inception_.model->features(pictures.to(inception_.device));
     const Tensor pool = seen.pool.host();
-    view_.pool.add(pool);
-    view_.spatial.add(seen.spatial.host());
+    pool_.add(pool);
+    spatial_.add(seen.spatial.host());
     score_.add(inception_.model->probabilities(seen.pool).host());
     std::copy_n(pool.data<float>(), pool.numel(),
                 view_.features.mutable_data<float>() + view_.count * view_.pool.size());
@@ -104,6 +104,8 @@ class Gatherer {
     if (progress_) progress_(view_.count, count_);
   }
   InceptionView done() {
+    pool_.finish();
+    spatial_.finish();
     view_.score = score_.value();
     return std::move(view_);
   }
@@ -113,6 +115,7 @@ class Gatherer {
   int64_t count_;
   const OnPicturesSeen& progress_;
   InceptionView view_;
+  FeatureGatherer pool_{view_.pool}, spatial_{view_.spatial};  // a batch may be of one picture
   InceptionScore score_;
 };
 
