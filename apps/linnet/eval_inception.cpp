@@ -97,6 +97,9 @@ void eval_with_inception(const EvalOptions& options) {
   if (!options.json.empty()) write_text_file(options.json, as_json(figures, samples, reference, inception));
   fmt::print("{}: {} against {}\n", describe(figures), describe(samples, options.samples),
              describe(reference, options.reference));
+  if (!figures.manifold && samples.features.defined() && reference.features.defined())
+    fmt::print("Precision and recall are left out: they need more than {} pictures on each side.\n",
+               manifold_neighbours);
 }
 
 }  // namespace linnet::app

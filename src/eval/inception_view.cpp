@@ -267,8 +267,11 @@ InceptionFigures compare(const InceptionView& samples, const InceptionView& refe
   figures.score = samples.score;
   if (samples.spatial.count() > 0 && reference.spatial.count() > 0)
     figures.sfid = frechet_distance(samples.spatial, reference.spatial);
-  if (samples.features.defined() && reference.features.defined())
-    figures.manifold = precision_recall(samples.features, reference.features, 3, progress);
+  const auto enough = [](const Tensor& features) {
+    return features.defined() && features.size(0) > manifold_neighbours;
+  };
+  if (enough(samples.features) && enough(reference.features))
+    figures.manifold = precision_recall(samples.features, reference.features, manifold_neighbours, progress);
   return figures;
 }
 

@@ -43,7 +43,8 @@ void save_view(const std::filesystem::path& path, const InceptionView& view, con
 InceptionView load_view(const std::filesystem::path& path, const LoadedInception& inception);
 
 /// ADM's figures, of samples against a reference; precision and recall only where both sides' features are
-/// there, and the spatial distance only where both sides' statistics are.
+/// there, of more than manifold_neighbours pictures each, and the spatial distance only where both sides'
+/// statistics are.
 struct InceptionFigures {
   double fid = 0, score = 0;
   std::optional<double> sfid;

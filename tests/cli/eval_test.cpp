@@ -202,6 +202,22 @@ TEST_F(WithInception, WrongSamplesAreSaidBeforeTheReferenceIsLookedAt) {
   EXPECT_TRUE(failed(linnet({"eval", "s1", "broken", "--inception", "inception"}), 1, "broken/"));
 }
 
+TEST_F(WithInception, OfThreePicturesPrecisionAndRecallAreLeftOut) {
+  std::filesystem::create_directories(*folder / "three");
+  int64_t copied = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(*folder / "s2"))
+    if (entry.path().extension() == ".png" && copied < 3)
+      std::filesystem::copy(entry.path(), *folder / fmt::format("three/{}.png", copied++));
+  const Result result = linnet({"eval", "three", "s1", "--inception", "inception", "--json", "three.json"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("Precision and recall are left out: they need more than 3 pictures"),
+            std::string::npos)
+      << result.out;
+  const auto json = nlohmann::json::parse(contents(*folder / "three.json"));
+  EXPECT_GT(json.at("fid").get<double>(), 0);
+  EXPECT_TRUE(json.at("precision").is_null() && json.at("recall").is_null());
+}
+
 TEST_F(WithInception, ForwardWritesItsFeatures) {
   write_safetensors(*folder / "x", {{"sample", Generator(1).normal({2, 3, 20, 30})}});
   ASSERT_TRUE(succeeded(linnet({"forward", "inception", "x", "-o", "features", "--part", "inception"})));
