@@ -33,6 +33,14 @@ TEST(Bench, ImpossibleShapesAreRefused) {
   expect_refused({"vae", "--memory", "4T"}, 2, "an amount of memory is a number such as");
 }
 
+TEST(Bench, PicturesThatAreTooLargeAreRefused) {
+  const std::string sentence = "pictures of 1048576x1048576 pixels are too large";
+  expect_refused({"attention", "--sizes", "64,1048576", "--mixers", "lit"}, 2, sentence);
+  for (const char* verb : {"model", "heads", "ops", "train"})
+    expect_refused({verb, "--size", "1048576"}, 2, sentence);
+  expect_refused({"vae", "--size", "1048576"}, 2, "at most 8192, not 1048576");
+}
+
 TEST(Bench, TooLargeABatchIsOutOfMemory) {
   if (with_address_sanitizer || with_thread_sanitizer) GTEST_SKIP() << "sanitizers take more addresses";
   const auto limited = [] {
