@@ -55,7 +55,9 @@ std::string as_json(double distance, const FeatureStatistics& samples, const Fea
 
 void check_differ(const std::string& json, const std::string& statistics) {
   std::error_code ignored;
-  const auto place = [&](const std::string& file) { return fs::weakly_canonical(fs::absolute(file), ignored); };
+  const auto place = [&](const std::string& file) {
+    return fs::weakly_canonical(absolute_path(file), ignored);
+  };
   if (!json.empty() && !statistics.empty() && place(json) == place(statistics))
     throw UsageError("--json and --save-statistics name the same file");
 }
