@@ -1,9 +1,10 @@
 """What the studies share: training, painting and scoring models with the command, and keeping what was found.
 
 A run is one training, named by its settings and seed, in a folder of its own under runs/experiments. A point is a run
-looked at after some number of steps: 2,048 pictures are painted (classes in turn, the same seeds for every model),
-judged, and compared with the training data by the Fréchet distance. What a point gave is appended as one line to
-experiments/results/<study>.jsonl; points that are there already are skipped. A study can be interrupted at any moment
+looked at after some number of steps by some number of pictures: 2,048, or what --pictures says, are painted (classes
+in turn, the same seeds for every model), judged, and compared with the training data by the Fréchet distance. What a
+point gave is appended as one line to experiments/results/<study>.jsonl; points that are there already are skipped.
+Distances of unlike numbers of pictures cannot be compared, so the report is of points of 2,048 alone. A study can be interrupted at any moment
 and started again, and started several times at once: each run is worked on by one process.
 """
 
@@ -23,8 +24,8 @@ RESULTS = ROOT / "experiments" / "results"
 WORK = pathlib.Path("runs/experiments")  # below ROOT, where every command runs
 BASE = "experiments/base.toml"
 FEATURES = "models/shapes-features.safetensors"
-DATA, HELD_OUT, REFERENCE = WORK / "data", WORK / "held-out", WORK / "reference.safetensors"
-TRAINING_PICTURES, HELD_OUT_SEED = 20000, 1
+DATA, REFERENCE = WORK / "data", WORK / "reference.safetensors"
+PICTURES, TRAINING_PICTURES, HELD_OUT_SEED = 2048, 20000, 1
 STEPS, HEADS = 2000, 2
 TEACHER_SEED, TEACHER_MARKS = 100, [1000, 3000, 6000, 10000]
 STRONG_TEACHER = "models/shapes-lit.safetensors"
@@ -37,11 +38,17 @@ def options(description, settings):
     parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of a run (default {STEPS})")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each setting (default 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds (default 0)")
-    parser.add_argument("--pictures", type=int, default=2048, help="pictures painted for a point (default 2048)")
+    parser.add_argument("--pictures", type=int, default=PICTURES,
+                        help=f"pictures painted for a point (default {PICTURES})")
     parser.add_argument("--only", action="append", choices=settings, metavar="SETTING", default=[],
                         help=f"this setting alone, of {', '.join(settings)} (may be repeated)")
     parser.add_argument("--linnet", default="build/release/linnet", help="the command (default build/release/linnet)")
     return parser.parse_args()
+
+
+def of_pictures(name, pictures):
+    """What stands for so many pictures; the usual number goes without saying."""
+    return name if pictures == PICTURES else f"{name}-{pictures}"
 
 
 def say(text):
@@ -132,7 +139,7 @@ class Run:
 
     def score(self, steps):
         """Paints and measures the model kept at that step; remembers what came out."""
-        kept = self.folder / f"score-{steps}.json"
+        kept = self.folder / (of_pictures(f"score-{steps}", self.study.pictures) + ".json")
         if kept.exists():
             return json.loads(kept.read_text())
         say(f"{self.name}: painting and scoring at step {steps}")
@@ -184,18 +191,20 @@ class Study:
 
     def prepare(self):
         """The data, and its statistics; what real pictures of another seed score is what no model can beat."""
+        held_out = WORK / of_pictures("held-out", self.pictures)
+        real = RESULTS / (of_pictures("real", self.pictures) + ".json")
         with locked(WORK / "prepare.lock"):
-            if REFERENCE.exists():
+            if REFERENCE.exists() and real.exists():
                 return
             say(f"rendering {TRAINING_PICTURES} pictures to learn from, and as many as are painted to compare with")
-            for folder, count, seed in [(DATA, TRAINING_PICTURES, 0), (HELD_OUT, self.pictures, HELD_OUT_SEED)]:
+            for folder, count, seed in [(DATA, TRAINING_PICTURES, 0), (held_out, self.pictures, HELD_OUT_SEED)]:
                 self.render(folder, count, seed)
             judged, compared = WORK / "judged.json", WORK / "compared.json"
-            self.linnet("eval", "shapes", HELD_OUT, "--json", judged)
-            self.linnet("eval", HELD_OUT, DATA, "--features", FEATURES, "--json", compared,
+            self.linnet("eval", "shapes", held_out, "--json", judged)
+            self.linnet("eval", held_out, DATA, "--features", FEATURES, "--json", compared,
                         "--save-statistics", REFERENCE)
             RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS / "real.json").write_text(json.dumps(scores(judged, compared)) + "\n")
+            real.write_text(json.dumps(scores(judged, compared)) + "\n")
 
     def render(self, folder, count, seed):
         if folder.exists():
@@ -211,11 +220,12 @@ class Study:
         return not self.only or setting in self.only
 
     def finished(self):
-        """Setting, seed and steps of the points that the results hold."""
+        """Setting, seed and steps of the points that the results hold of so many pictures."""
         if not self.results.exists():
             return set()
         lines = [json.loads(line) for line in self.results.read_text().splitlines()]
-        return {(line["setting"], line["seed"], line["steps"]) for line in lines}
+        return {(line["setting"], line["seed"], line["steps"]) for line in lines
+                if line["pictures"] == self.pictures}
 
     def record(self, setting, seed, steps, score):
         with locked(WORK / "results.lock"):

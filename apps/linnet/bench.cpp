@@ -14,6 +14,7 @@
 #include "core/parallel.h"
 #include "core/printable.h"
 #include "io/file.h"
+#include "io/image.h"
 #include "ops/matmul.h"
 #include "verbs.h"
 
@@ -90,10 +91,17 @@ Report begin_report(const std::string& name, const BenchOptions& options, nlohma
   return report;
 }
 
+void check_bench_size(int64_t pixels) {
+  if (pixels > max_image_side)
+    throw UsageError(fmt::format("pictures of {0}x{0} pixels are too large to be measured: {1} a side at most",
+                                 pixels, max_image_side));
+}
+
 DiTConfig config_for(const std::string& model, int64_t pixels, const std::string& mixer) {
   DiTConfig config = dit_preset(model);
   if (!mixer.empty()) config.mixer = nn::mixer_from_name(mixer);
   const int64_t step = 8 * config.patch_size;
+  check_bench_size(pixels);
   if (pixels <= 0 || pixels % step != 0)
     throw UsageError(
         fmt::format("a picture of {0}x{0} pixels does not divide into the patches of {1}; the size must be "

@@ -31,6 +31,9 @@ void add_mixer_option(const Verb& app, std::string& mixer);
 /// shared options are added. Says so when the machine is busy with something else.
 Report begin_report(const std::string& name, const BenchOptions& options, nlohmann::ordered_json settings);
 
+/// Throws UsageError on a side that no picture has: of far more, oneDNN's counts overflow.
+void check_bench_size(int64_t pixels);
+
 /// A preset on the latents of pictures of size × size pixels (8 pixels a latent value), with that mixer in
 /// place of its own unless the name is empty. Throws UsageError.
 DiTConfig config_for(const std::string& model, int64_t pixels, const std::string& mixer);

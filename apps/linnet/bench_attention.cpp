@@ -32,9 +32,11 @@ int64_t preset_heads(const std::string& family, int64_t width) {
 void complete(Options& o) {
   if (o.heads == 0) o.heads = preset_heads("LiT", o.width);
   if (o.softmax_heads == 0) o.softmax_heads = preset_heads("DiT", o.width);
-  for (const int64_t size : o.sizes)
+  for (const int64_t size : o.sizes) {
+    check_bench_size(size);
     if (size <= 0 || size % 16 != 0)
       throw UsageError(fmt::format("a picture of {0}x{0} pixels does not divide into patches of 16", size));
+  }
   std::ranges::sort(o.sizes);
 }
 

@@ -3,6 +3,7 @@
 #include <dnnl.hpp>
 
 #include <cstring>
+#include <limits>
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -99,6 +100,9 @@ MatmulCeiling::MatmulCeiling(int64_t rows, int64_t in, int64_t out, DType dtype)
     s.result = Tensor::empty({rows_, out_}, dtype_, bench_device());
     return;
   }
+  if (rows > std::numeric_limits<int32_t>::max())  // which would end the program
+    throw UsageError(fmt::format(
+        "a product of {} rows is more than oneDNN can count: choose fewer or smaller pictures", rows));
   ops::onednn::translated([&] { s.prepare(rows, in, out, types_of(dtype)); });
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "device_argument.h"
 #include "eval/features.h"
@@ -33,9 +34,12 @@ FeatureStatistics look_at_folder(const LoadedClassifier& classifier, const std::
   return found.features;
 }
 
-// A folder of pictures, or a file of statistics saved before.
-FeatureStatistics look_at_reference(const LoadedClassifier& classifier, const std::string& path) {
-  return is_file(path) ? load_statistics(path, classifier) : look_at_folder(classifier, path);
+// A folder of pictures, or a file of statistics saved before, which is read now. The folder must be there to be
+// looked at: a wrong name is said before the samples take their time.
+std::optional<FeatureStatistics> find_reference(const LoadedClassifier& classifier, const std::string& path) {
+  if (is_file(path)) return load_statistics(path, classifier);
+  check_folder_can_be_seen(classifier, path);
+  return {};
 }
 
 std::string as_json(double distance, const FeatureStatistics& samples, const FeatureStatistics& reference,
@@ -51,7 +55,9 @@ std::string as_json(double distance, const FeatureStatistics& samples, const Fea
 
 void check_differ(const std::string& json, const std::string& statistics) {
   std::error_code ignored;
-  const auto place = [&](const std::string& file) { return fs::weakly_canonical(fs::absolute(file), ignored); };
+  const auto place = [&](const std::string& file) {
+    return fs::weakly_canonical(absolute_path(file), ignored);
+  };
   if (!json.empty() && !statistics.empty() && place(json) == place(statistics))
     throw UsageError("--json and --save-statistics name the same file");
 }
@@ -75,8 +81,9 @@ void run(const EvalOptions& options) {
   catch_interrupts();
   if (!options.inception.empty()) return eval_with_inception(options);
   const LoadedClassifier classifier = load_classifier(options.features, open_device(options.device));
+  std::optional<FeatureStatistics> found = find_reference(classifier, options.reference);
   const FeatureStatistics samples = look_at_folder(classifier, options.samples);
-  const FeatureStatistics reference = look_at_reference(classifier, options.reference);
+  const FeatureStatistics reference = found ? std::move(*found) : look_at_folder(classifier, options.reference);
   const double distance = frechet_distance(samples, reference);
   if (!options.statistics.empty()) save_statistics(options.statistics, reference, classifier);
   if (!options.json.empty()) write_text_file(options.json, as_json(distance, samples, reference, classifier));

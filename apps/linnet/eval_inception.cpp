@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "device_argument.h"
 #include "eval.h"
@@ -17,17 +18,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A folder of pictures, an .npz file, or what was seen in one before.
+bool is_npz(const std::string& path) { return fs::path(path).extension() == ".npz"; }
+
+// A folder of pictures, an .npz file, or what was seen in one before, which is read now. The others must be
+// there to be looked at: a wrong name is said before the other set takes its hour.
+std::optional<InceptionView> find_set(const LoadedInception& inception, const std::string& path) {
+  if (is_npz(path))
+    check_npz_can_be_seen(path);
+  else if (is_file(path))
+    return load_view(path, inception);
+  else
+    check_folder_can_be_seen(path);
+  return {};
+}
+
 InceptionView look(const LoadedInception& inception, const std::string& path) {
-  const bool npz = fs::path(path).extension() == ".npz";
-  if (is_file(path) && !npz) return load_view(path, inception);
   Progress progress;
   const OnPicturesSeen show = [&](int64_t done, int64_t count) {
     progress.show(static_cast<double>(done), static_cast<double>(count),
                   fmt::format("{}: {} of {}", printable(path), done, count));
     end_if_interrupted();
   };
-  return npz ? look_at_npz(inception, path, show) : look_at_folder(inception, path, show);
+  return is_npz(path) ? look_at_npz(inception, path, show) : look_at_folder(inception, path, show);
 }
 
 std::string describe(const InceptionView& view, const std::string& path) {
@@ -67,10 +79,13 @@ std::string as_json(const InceptionFigures& figures, const InceptionView& sample
 
 void eval_with_inception(const EvalOptions& options) {
   const LoadedInception inception = load_inception(options.inception, open_device(options.device));
+  std::optional<InceptionView> found_reference = find_set(inception, options.reference),
+                               found_samples = find_set(inception, options.samples);
   // The reference first: what cannot be saved of it is said before all of the samples are looked at.
-  const InceptionView reference = look(inception, options.reference);
+  const InceptionView reference =
+      found_reference ? std::move(*found_reference) : look(inception, options.reference);
   if (!options.statistics.empty()) save_view(options.statistics, reference, inception);
-  const InceptionView samples = look(inception, options.samples);
+  const InceptionView samples = found_samples ? std::move(*found_samples) : look(inception, options.samples);
   InceptionFigures figures;
   {
     Progress progress;
@@ -82,6 +97,9 @@ void eval_with_inception(const EvalOptions& options) {
   if (!options.json.empty()) write_text_file(options.json, as_json(figures, samples, reference, inception));
   fmt::print("{}: {} against {}\n", describe(figures), describe(samples, options.samples),
              describe(reference, options.reference));
+  if (!figures.manifold && samples.features.defined() && reference.features.defined())
+    fmt::print("Precision and recall are left out: they need more than {} pictures on each side.\n",
+               manifold_neighbours);
 }
 
 }  // namespace linnet::app

@@ -30,7 +30,7 @@ fs::path OutputOptions::first_file() const {
 
 fs::path OutputOptions::preview_file() const {
   if (!to_folder()) return fs::path(output).replace_extension("preview.png");
-  const std::string folder = fs::absolute(output + "/").lexically_normal().parent_path().string();
+  const std::string folder = absolute_path(output + "/").lexically_normal().parent_path().string();
   const ProcessShare share = process_share();
   return folder + (share.count > 1 ? fmt::format(".preview-{}.png", share.index + 1) : ".preview.png");
 }
@@ -141,7 +141,7 @@ PictureWriter::PictureWriter(const OutputOptions& options, const PictureJob& job
 void PictureWriter::check_pictures_places() const {
   if (options_.output.empty()) return;
   check_writable(path_of(job_.count - 1));  // the longest name
-  const fs::path folder = fs::weakly_canonical(fs::absolute(path_of(0)).parent_path());
+  const fs::path folder = fs::weakly_canonical(absolute_path(path_of(0)).parent_path());
   for (const std::string& other : {options_.latents, options_.npz}) {
     if (other.empty()) continue;
     const fs::path place = place_of_file(other);

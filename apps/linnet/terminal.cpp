@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "columns.h"
 #include "core/error.h"
 #include "core/printable.h"
 #include "core/processes.h"
@@ -77,41 +78,21 @@ void Progress::stage(const std::string& text) {
   if (on_terminal()) draw(text);
 }
 
-namespace {
-
-struct Beginning {
-  std::string_view text;
-  size_t characters = 0;
-};
-
-// As many whole characters as there is room for.
-Beginning beginning(std::string_view text, size_t room) {
-  Beginning result;
-  size_t end = 0;
-  for (; end < text.size() && result.characters < room; ++result.characters)
-    end += std::max<size_t>(character_length(text, end), 1);
-  result.text = text.substr(0, end);
-  return result;
-}
-
-}  // namespace
-
 void Progress::draw(const std::string& text) {
   drawn_ = true;
   // The text matters more than a long bar: on a narrow terminal the bar gives way, at last to the per cent
   // alone, as a line that wraps could not be drawn over.
   const int columns = terminal_size().columns, around = 9, least = 8;
   if (columns < around + least) return tell(fmt::format("\r\033[K{:3.0f}%", 100 * share_));
-  const int width =
-      std::clamp(columns - around - static_cast<int>(beginning(text, SIZE_MAX).characters), least, 28);
+  const int width = std::clamp(columns - around - columns_of(text), least, 28);
   const auto eighths = static_cast<int>(share_ * width * 8 + 0.5);
   std::string bar;
   for (int i = 0; i < width; ++i) {
     static constexpr const char* parts[] = {" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
     bar += parts[std::clamp(eighths - 8 * i, 0, 8)];
   }
-  const auto room = static_cast<size_t>(std::max(0, columns - around - width));
-  tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, beginning(text, room).text));
+  const int room = std::max(0, columns - around - width);
+  tell(fmt::format("\r\033[K{:3.0f}% ▕{}▏ {}", 100 * share_, bar, beginning(text, room)));
 }
 
 void Progress::picture(const std::string& text, int rows) {

@@ -40,21 +40,31 @@ int64_t count_of(const SafetensorsFile& file) {
   return count;
 }
 
+std::vector<fs::path> pictures_of_set(const LoadedClassifier& classifier, const fs::path& dir) {
+  std::vector<fs::path> paths = pictures_in(dir);
+  const auto count = static_cast<int64_t>(paths.size()), size = classifier.model->config().hidden_size;
+  check(count > size, "{} holds {}; a Fréchet distance on {} features needs more than {}", dir.string(),
+        counted(count, "picture"), size, size);
+  return paths;
+}
+
 }  // namespace
 
 FolderStatistics folder_statistics(const LoadedClassifier& classifier, const fs::path& dir,
                                    const std::function<void(int64_t done, int64_t count)>& progress) {
   const ClassifierConfig& config = classifier.model->config();
-  const std::vector<fs::path> paths = pictures_in(dir);
+  const std::vector<fs::path> paths = pictures_of_set(classifier, dir);
   const auto count = static_cast<int64_t>(paths.size());
-  check(count > config.hidden_size, "{} holds {}; a Fréchet distance on {} features needs more than {}",
-        dir.string(), counted(count, "picture"), config.hidden_size, config.hidden_size);
   FolderStatistics result{FeatureStatistics(config.hidden_size)};
   result.resized = read_pictures(paths, config.input_size, [&](int64_t first, const Tensor& pictures) {
     result.features.add(classifier.model->features(pictures.to(classifier.device)).host());
     if (progress) progress(first + pictures.size(0), count);
   });
   return result;
+}
+
+void check_folder_can_be_seen(const LoadedClassifier& classifier, const fs::path& dir) {
+  pictures_of_set(classifier, dir);
 }
 
 double folder_accuracy(const LoadedClassifier& classifier, const fs::path& dir) {

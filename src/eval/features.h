@@ -17,6 +17,9 @@ struct FolderStatistics {
 FolderStatistics folder_statistics(const LoadedClassifier& classifier, const std::filesystem::path& dir,
                                    const std::function<void(int64_t done, int64_t count)>& progress = {});
 
+/// Throws Error where folder_statistics() would before it looks at a picture.
+void check_folder_can_be_seen(const LoadedClassifier& classifier, const std::filesystem::path& dir);
+
 /// The share of pictures that the classifier takes for what their folder's name says. Throws Error naming a
 /// picture whose folder is no class.
 double folder_accuracy(const LoadedClassifier& classifier, const std::filesystem::path& dir);

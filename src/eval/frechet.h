@@ -36,6 +36,23 @@ class FeatureStatistics {
   std::vector<double> scatter_;  ///< Σ (x − mean)(x − mean)ᵀ
 };
 
+/// Adds a set to statistics that comes in parts of any size, as small as one vector: adding takes passes over
+/// all of the covariance, so that vectors wait until they are many. How the set was cut changes no bit.
+class FeatureGatherer {
+ public:
+  /// into: outlives this, and has what was added after finish().
+  explicit FeatureGatherer(FeatureStatistics& into);
+
+  /// features (n, size) f32.
+  void add(const Tensor& features);
+  void finish();
+
+ private:
+  FeatureStatistics& into_;
+  Tensor waiting_;  ///< (most that wait, size)
+  int64_t count_ = 0;
+};
+
 /// Never negative. Throws Error when the sizes differ or either holds fewer than two vectors.
 double frechet_distance(const FeatureStatistics& one, const FeatureStatistics& other);
 

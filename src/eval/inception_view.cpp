@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "core/parallel.h"
 #include "core/random.h"
@@ -95,8 +96,8 @@ class Gatherer {
   void add(const Tensor& pictures) {
     const Inception::Features seen = inception_.model->features(pictures.to(inception_.device));
     const Tensor pool = seen.pool.host();
-    view_.pool.add(pool);
-    view_.spatial.add(seen.spatial.host());
+    pool_.add(pool);
+    spatial_.add(seen.spatial.host());
     score_.add(inception_.model->probabilities(seen.pool).host());
     std::copy_n(pool.data<float>(), pool.numel(),
                 view_.features.mutable_data<float>() + view_.count * view_.pool.size());
@@ -104,6 +105,8 @@ class Gatherer {
     if (progress_) progress_(view_.count, count_);
   }
   InceptionView done() {
+    pool_.finish();
+    spatial_.finish();
     view_.score = score_.value();
     return std::move(view_);
   }
@@ -113,17 +116,23 @@ class Gatherer {
   int64_t count_;
   const OnPicturesSeen& progress_;
   InceptionView view_;
+  FeatureGatherer pool_{view_.pool}, spatial_{view_.spatial};  // a batch may be of one picture
   InceptionScore score_;
 };
 
-// Reads the pictures of an array (n, height, width, 3) of bytes.
-InceptionView look_at_array(const LoadedInception& inception, const NpyArray& array, const ReadValues& read,
-                            const std::string& file, const OnPicturesSeen& progress) {
+void check_array_of_pictures(const NpyArray& array, const std::string& file) {
   const Shape& shape = array.shape;
   check(array.dtype == DType::u8 && shape.rank() == 4 && shape[0] >= 2 && shape[3] == 3 && shape.numel() > 0 &&
             shape[1] <= max_image_side && shape[2] <= max_image_side && shape[1] * shape[2] <= max_image_pixels,
         "{}: array {} is {} of shape {}, not two pictures or more, (n, height, width, 3) of |u1", file,
         printable(array.name), printable(array.dtype_name), to_string(shape));
+}
+
+// Reads the pictures of an array (n, height, width, 3) of bytes.
+InceptionView look_at_array(const LoadedInception& inception, const NpyArray& array, const ReadValues& read,
+                            const std::string& file, const OnPicturesSeen& progress) {
+  check_array_of_pictures(array, file);
+  const Shape& shape = array.shape;
   Gatherer gatherer(inception, shape[0], progress);
   for (int64_t first = 0; first < shape[0]; first += pictures_at_once) {
     std::vector<Image> images;
@@ -156,6 +165,16 @@ std::vector<double> read_numbers(const NpyArray& array, const ReadValues& read, 
   return result;
 }
 
+std::vector<fs::path> pictures_of_set(const fs::path& dir) {
+  std::vector<fs::path> paths = pictures_in(dir);
+  check(paths.size() >= 2, "{} holds one picture; a distance between sets needs more", dir.string());
+  return paths;
+}
+
+void check_says_something(bool says, const std::string& file) {
+  check(says, "{}: it holds neither pictures (arr_0) nor statistics (mu and sigma)", file);
+}
+
 // In an order of no meaning: the Inception score is of parts of 5,000, which are not to be of a few classes
 // each.
 std::vector<fs::path> mixed(std::vector<fs::path> paths) {
@@ -169,8 +188,7 @@ std::vector<fs::path> mixed(std::vector<fs::path> paths) {
 
 InceptionView look_at_folder(const LoadedInception& inception, const fs::path& dir,
                              const OnPicturesSeen& progress) {
-  const std::vector<fs::path> paths = mixed(pictures_in(dir));
-  check(paths.size() >= 2, "{} holds one picture; a distance between sets needs more", dir.string());
+  const std::vector<fs::path> paths = mixed(pictures_of_set(dir));
   Gatherer gatherer(inception, static_cast<int64_t>(paths.size()), progress);
   for_batches(paths, [&](const Tensor& pictures) { gatherer.add(pictures); });
   return gatherer.done();
@@ -192,8 +210,20 @@ InceptionView look_at_npz(const LoadedInception& inception, const fs::path& path
   if (given.contains("mu") && given.contains("sigma")) view.pool = {count, given["mu"], given["sigma"]};
   if (given.contains("mu_s") && given.contains("sigma_s"))
     view.spatial = {count, given["mu_s"], given["sigma_s"]};
-  check(view.pool.count() > 0, "{}: it holds neither pictures (arr_0) nor statistics (mu and sigma)", file);
+  check_says_something(view.pool.count() > 0, file);
   return view;
+}
+
+void check_folder_can_be_seen(const fs::path& dir) { pictures_of_set(dir); }
+
+void check_npz_can_be_seen(const fs::path& path) {
+  const std::string file = printable(path.string(), 4096);
+  std::set<std::string> names;
+  read_npz(path, [&](const NpyArray& array, const ReadValues&) {
+    if (array.name == "arr_0") check_array_of_pictures(array, file);
+    names.insert(array.name);
+  });
+  check_says_something(names.contains("arr_0") || (names.contains("mu") && names.contains("sigma")), file);
 }
 
 void save_view(const fs::path& path, const InceptionView& view, const LoadedInception& inception) {
@@ -237,8 +267,11 @@ InceptionFigures compare(const InceptionView& samples, const InceptionView& refe
   figures.score = samples.score;
   if (samples.spatial.count() > 0 && reference.spatial.count() > 0)
     figures.sfid = frechet_distance(samples.spatial, reference.spatial);
-  if (samples.features.defined() && reference.features.defined())
-    figures.manifold = precision_recall(samples.features, reference.features, 3, progress);
+  const auto enough = [](const Tensor& features) {
+    return features.defined() && features.size(0) > manifold_neighbours;
+  };
+  if (enough(samples.features) && enough(reference.features))
+    figures.manifold = precision_recall(samples.features, reference.features, manifold_neighbours, progress);
   return figures;
 }
 

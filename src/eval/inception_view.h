@@ -32,13 +32,19 @@ InceptionView look_at_folder(const LoadedInception& inception, const std::filesy
 InceptionView look_at_npz(const LoadedInception& inception, const std::filesystem::path& path,
                           const OnPicturesSeen& progress = {});
 
+/// Throw Error where these would before they look at a picture: a wrong name is best said before another set is
+/// looked at, which may take an hour.
+void check_folder_can_be_seen(const std::filesystem::path& dir);
+void check_npz_can_be_seen(const std::filesystem::path& path);
+
 /// As a safetensors file, atomically.
 void save_view(const std::filesystem::path& path, const InceptionView& view, const LoadedInception& inception);
 /// Throws Error when the file holds none, or one seen with other weights.
 InceptionView load_view(const std::filesystem::path& path, const LoadedInception& inception);
 
 /// ADM's figures, of samples against a reference; precision and recall only where both sides' features are
-/// there, and the spatial distance only where both sides' statistics are.
+/// there, of more than manifold_neighbours pictures each, and the spatial distance only where both sides'
+/// statistics are.
 struct InceptionFigures {
   double fid = 0, score = 0;
   std::optional<double> sfid;

@@ -9,6 +9,8 @@
 
 namespace linnet {
 
+constexpr int64_t manifold_neighbours = 3;  ///< ADM's
+
 struct PrecisionRecall {
   double precision = 0;  ///< the share of samples that lie in the reference's manifold
   double recall = 0;     ///< the share of the reference that lies in the samples'
@@ -17,7 +19,8 @@ struct PrecisionRecall {
 /// samples (n, d) and reference (m, d) f32. Distances are computed block by block, so that memory does not grow
 /// with n·m; progress is called with the share that is done. Throws Error on sets of no more than `neighbours`
 /// members.
-PrecisionRecall precision_recall(const Tensor& samples, const Tensor& reference, int64_t neighbours = 3,
+PrecisionRecall precision_recall(const Tensor& samples, const Tensor& reference,
+                                 int64_t neighbours = manifold_neighbours,
                                  const std::function<void(double share)>& progress = {});
 
 }  // namespace linnet

@@ -157,8 +157,17 @@ fs::path path_of_folder(const fs::path& path) {
   return path.has_filename() || !path.has_relative_path() ? path : path.parent_path();
 }
 
+fs::path absolute_path(const fs::path& path) {
+  std::error_code problem;
+  fs::path result = fs::absolute(path, problem);
+  check(!problem, "cannot tell where {} is, as the current folder is no more to be found ({}): go to another",
+        printable(path.string()), reason(problem.value()));
+  return result;
+}
+
 void check_writable(const fs::path& path) {
   const fs::path target = final_target(path);
+  absolute_path(target);  // a folder that was removed still looks as if it could be written to
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
   std::error_code ignored;
   const fs::file_status status = fs::status(folder, ignored);
@@ -177,6 +186,7 @@ void check_writable(const fs::path& path) {
 void check_folder_writable(const fs::path& folder) {
   const std::string name = printable(folder.string());
   check(!folder.empty(), "cannot make the folder \"\": it has no name");
+  absolute_path(folder);
   fs::path there = path_of_folder(folder);
   std::error_code problem;
   while (!fs::exists(fs::symlink_status(there, problem)) && there.has_relative_path()) {
@@ -194,6 +204,7 @@ void check_folder_writable(const fs::path& folder) {
 void make_folder(const fs::path& folder) {
   std::error_code problem;
   fs::create_directories(path_of_folder(folder), problem);
+  if (problem) absolute_path(folder);  // whose sentence, if it has one, says more
   check(!problem, "cannot make the folder {}: {}", printable(folder.string()), reason(problem.value()));
 }
 
@@ -215,7 +226,7 @@ void check_keeps(const fs::path& output, const fs::path& input) {
 
 fs::path place_of_file(const fs::path& path) {
   std::error_code problem;
-  const fs::path target = fs::absolute(final_target(path));
+  const fs::path target = absolute_path(final_target(path));
   const fs::path place = fs::weakly_canonical(target, problem);
   return problem ? target : place;
 }

@@ -37,6 +37,9 @@ std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folde
 /// The folder that a path names, without the slashes behind it.
 std::filesystem::path path_of_folder(const std::filesystem::path& path);
 
+/// From the root on. Throws Error when the path begins at the current folder and that has been removed.
+std::filesystem::path absolute_path(const std::filesystem::path& path);
+
 /// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a
 /// folder, or its folder is missing, may not be written to or takes no name as long as the partial file's. (A
 /// disk may still fill up meanwhile.)

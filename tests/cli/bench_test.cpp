@@ -44,6 +44,14 @@ TEST(Bench, WhatItWritesIsLookedAtBeforeItMeasures) {
   expect_refused({"heads", "--json", one, "--plot", one}, 2, "--json and --plot would write one file");
 }
 
+TEST(Bench, PicturesThatAreTooLargeAreRefused) {
+  const std::string sentence = "pictures of 1048576x1048576 pixels are too large";
+  expect_refused({"attention", "--sizes", "64,1048576", "--mixers", "lit"}, 2, sentence);
+  for (const char* verb : {"model", "heads", "ops", "train"})
+    expect_refused({verb, "--size", "1048576"}, 2, sentence);
+  expect_refused({"vae", "--size", "1048576"}, 2, "at most 8192, not 1048576");
+}
+
 TEST(Bench, TooLargeABatchIsOutOfMemory) {
   if (with_address_sanitizer || with_thread_sanitizer) GTEST_SKIP() << "sanitizers take more addresses";
   const auto limited = [] {
@@ -109,8 +117,8 @@ TEST_F(GpuBench, EveryVerbMeasuresBesideTheCardsCeiling) {
 }
 
 TEST_F(GpuBench, AnotherCardIsRefused) {
-  EXPECT_TRUE(
-      failed(run_in(folder_ / "cuda", {"bench", "attention", "--device", "cuda:1"}), 1, "the GPUs of this machine are 0 to 0"));
+  EXPECT_TRUE(failed(run_in(folder_ / "cuda", {"bench", "attention", "--device", "cuda:1"}), 1,
+                     "the GPUs of this machine are 0 to 0"));
 }
 
 }  // namespace

@@ -74,6 +74,19 @@ TEST_F(Comparing, SavedStatisticsStandForTheFolder) {
       failed(linnet({"eval", "shapes1", "s.safetensors", "--features", "other"}), 1, "another classifier"));
 }
 
+// Which is seen by what is said of two wrong sets: not of the picture that cannot be looked at.
+TEST_F(Comparing, AWrongReferenceIsSaidBeforeTheSamplesAreLookedAt) {
+  std::filesystem::create_directories(folder_ / "empty");
+  std::filesystem::copy(folder_ / "shapes1", folder_ / "broken", std::filesystem::copy_options::recursive);
+  std::ofstream(folder_ / "broken/a.png") << "no picture";
+  for (const auto& [reference, sentence] : {std::pair("none", "cannot read none"),
+                                            {"empty", "no PNG, JPEG or WebP picture in empty"},
+                                            {"c", "no statistics"},
+                                            {"shapes1/red-star", "needs more than 8"}})
+    EXPECT_TRUE(failed(linnet({"eval", "broken", reference, "--features", "c"}), 1, sentence));
+  EXPECT_TRUE(failed(linnet({"eval", "broken", "shapes1", "--features", "c"}), 1, "a.png"));
+}
+
 TEST_F(Comparing, KilledMidwayItGivesTheSameWhenItIsStartedAgain) {
   using Clock = std::chrono::steady_clock;
   const Arguments compare = {"eval",   "shapes1", "shapes2",           "--features", "c",
@@ -169,6 +182,40 @@ TEST_F(WithInception, GivesTheFiguresOfAdmsSuite) {
   const auto same = nlohmann::json::parse(contents(*folder / "same.json"));
   EXPECT_LT(same.at("fid").get<double>(), 1e-6 * json.at("fid").get<double>());
   EXPECT_EQ(same.at("precision"), 1);
+}
+
+// The reference is looked at first, as its statistics may be wanted alone.
+TEST_F(WithInception, WrongSamplesAreSaidBeforeTheReferenceIsLookedAt) {
+  for (const char* name : {"empty", "broken", "alone"}) std::filesystem::create_directories(*folder / name);
+  for (const char* name : {"a.png", "b.png"}) std::ofstream(*folder / "broken" / name) << "no picture";
+  std::ofstream(*folder / "alone/a.png") << "no picture";
+  std::ofstream(*folder / "text.npz") << "no arrays";
+  std::filesystem::copy(LINNET_TEST_DATA "/npz/numbers.npz", *folder / "numbers.npz");
+  for (const auto& [samples, sentence] : {std::pair("none", "cannot read none"),
+                                          {"none.npz", "none.npz"},
+                                          {"text.npz", "text.npz"},
+                                          {"numbers.npz", "neither pictures"},
+                                          {"empty", "no PNG, JPEG or WebP picture in empty"},
+                                          {"alone", "alone holds one picture"},
+                                          {"inception", "not what Inception saw"}})
+    EXPECT_TRUE(failed(linnet({"eval", samples, "broken", "--inception", "inception"}), 1, sentence));
+  EXPECT_TRUE(failed(linnet({"eval", "s1", "broken", "--inception", "inception"}), 1, "broken/"));
+}
+
+TEST_F(WithInception, OfThreePicturesPrecisionAndRecallAreLeftOut) {
+  std::filesystem::create_directories(*folder / "three");
+  int64_t copied = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(*folder / "s2"))
+    if (entry.path().extension() == ".png" && copied < 3)
+      std::filesystem::copy(entry.path(), *folder / fmt::format("three/{}.png", copied++));
+  const Result result = linnet({"eval", "three", "s1", "--inception", "inception", "--json", "three.json"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("Precision and recall are left out: they need more than 3 pictures"),
+            std::string::npos)
+      << result.out;
+  const auto json = nlohmann::json::parse(contents(*folder / "three.json"));
+  EXPECT_GT(json.at("fid").get<double>(), 0);
+  EXPECT_TRUE(json.at("precision").is_null() && json.at("recall").is_null());
 }
 
 TEST_F(WithInception, ForwardWritesItsFeatures) {

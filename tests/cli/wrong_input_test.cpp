@@ -171,6 +171,20 @@ TEST_F(WrongInput, ImpossibleOutputsAreRefused) {
   EXPECT_TRUE(failed(linnet({"generate", "-m", "small.safetensors", "--latents-out", "none/l"}), 1, "none"));
 }
 
+TEST_F(WrongInput, ACurrentFolderThatIsGoneIsOneSentence) {
+  fs::create_directory(folder_ / "gone");
+  const auto removed = [this] { fs::remove(folder_ / "gone"); };
+  for (const Arguments& arguments :
+       {Arguments{"generate", "-o", "x.png"},
+        {"generate", "-o", "x/"},
+        {"data", "shapes", "d", "--count", "2"},
+        {"eval", "a", "b", "--features", "c", "--json", "j", "--save-statistics", "s"}}) {
+    fs::create_directories(folder_ / "gone");
+    const Result result = run(arguments, {.folder = folder_ / "gone", .in_child = removed});
+    EXPECT_TRUE(failed(result, 1, "the current folder is no more to be found")) << arguments[0];
+  }
+}
+
 TEST_F(WrongInput, OutputsInOnePlaceAreRefused) {
   fs::create_symlink("p.png", folder_ / "to-be.png");
   fs::create_directories(folder_ / "d");

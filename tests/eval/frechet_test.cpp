@@ -75,9 +75,28 @@ TEST(FeatureStatistics, ComeBackFromWhatTheyGave) {
   expect_same(FeatureStatistics(20, statistics.mean(), statistics.covariance()), statistics);
 }
 
+// Pictures whose sizes differ come one by one, others in batches.
+TEST(FeatureStatistics, GatheredAreTheSameBytesHoweverTheSetWasCut) {
+  const Tensor features = random(700, 5, 8);
+  const auto cut = [&](int64_t size) {
+    FeatureStatistics statistics(5);
+    FeatureGatherer gatherer(statistics);
+    for (int64_t i = 0; i < 700; i += size) gatherer.add(features.rows(i, std::min<int64_t>(i + size, 700)));
+    gatherer.finish();
+    return statistics;
+  };
+  const FeatureStatistics one_by_one = cut(1);
+  expect_same(one_by_one, of(features));
+  for (const int64_t size : {7, 256, 700}) {
+    EXPECT_EQ(cut(size).mean(), one_by_one.mean()) << size;
+    EXPECT_EQ(cut(size).covariance(), one_by_one.covariance()) << size;
+  }
+}
+
 TEST(FeatureStatistics, RefuseWhatDoesNotFit) {
   FeatureStatistics statistics(3);
   EXPECT_THROW(statistics.add(random(2, 4, 1)), Error);
+  EXPECT_THROW(FeatureGatherer(statistics).add(random(2, 4, 1)), Error);
   EXPECT_THROW(statistics.merge(FeatureStatistics(4)), Error);
   EXPECT_THROW(statistics.covariance(), Error);
   EXPECT_THROW(FeatureStatistics(2, {1, 2}, {1, 2, 3}), Error);
