@@ -38,13 +38,14 @@ DType stored_type(const std::string& name) {
   throw UsageError(fmt::format("latents are stored in f16 or f32, not \"{}\"", printable(name)));
 }
 
-// "312 of 20000, 1.4 pictures/s, 3 h 54 min left"
+// "312 of 20000, 1.4 pictures/s, 3 h 54 min left"; of shards that were there already, no more than "312 of
+// 20000"
 std::string describe(int64_t done, int64_t now, int64_t count, double seconds) {
   const double rate = static_cast<double>(now) / std::max(seconds, 1e-9);
   std::string text = count > 0 ? fmt::format("{} of {}", done, count) : fmt::format("{} pictures", done);
+  if (now == 0) return text;
   text += fmt::format(", {:.3g} pictures/s", rate);
-  if (count > 0 && now > 0)
-    text += fmt::format(", {} left", duration(static_cast<double>(count - done) / rate));
+  if (count > 0) text += fmt::format(", {} left", duration(static_cast<double>(count - done) / rate));
   return text;
 }
 
@@ -116,11 +117,18 @@ void run(const Options& options) {
              describe_products(dtype, encode.device));
   std::fflush(stdout);
   catch_interrupts();
-  const auto start = Clock::now();
+  auto start = Clock::now();
   EncodeResult result;
   {
     Progress progress;
     const int64_t count = expected_count(pictures, encode.share);
+    encode.on_checked = [&](int64_t done, int64_t files) {
+      progress.show(static_cast<double>(done), static_cast<double>(files),
+                    fmt::format("checking {} of {}", done,
+                                counted(files, pictures.count() > 0 ? "picture" : "tar file")));
+      start = Clock::now();  // checking says nothing of how fast pictures are encoded
+      end_if_interrupted();
+    };
     encode.on_pictures = [&](int64_t done, int64_t now) {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       const std::string text = describe(done, now, count, seconds);

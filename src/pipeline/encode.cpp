@@ -232,8 +232,10 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
     throw UsageError(
         fmt::format("there are ratios for pictures of 256, 512, 1024 and 2048 pixels, not {}", options.size));
   if (options.batch < 1) throw UsageError(fmt::format("{} pictures at once are impossible", options.batch));
+  check_shards_of(folder, pictures.parts());
+  const PictureSet::Fingerprints fingerprints = pictures.fingerprints(options.on_checked);
   const LatentSettings settings{vae_fingerprint,
-                                pictures.fingerprint(),
+                                fingerprints.files,
                                 options.size,
                                 options.flip,
                                 vae.config().scaling_factor,
@@ -243,8 +245,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 options.text_encoder,
                                 std::string(name_of(options.stored)),
                                 ops::name_of_products(vae.product_dtype(), options.device),
-                                pictures.contents_fingerprint()};
-  check_shards_of(folder, settings.shards);
+                                fingerprints.contents};
   EncodeResult result;
   make_folder(folder);
   int64_t handled = 0, now = 0;  // pictures of the shards before, and those of them that this run made
@@ -268,6 +269,7 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
     result.pictures += file.entry("labels").shape.numel();
     result.broken.insert(result.broken.end(), broken.begin(), broken.end());
     handled = result.pictures + std::ssize(result.broken);
+    if (options.on_pictures) options.on_pictures(handled, now);
   }
   return result;
 }
