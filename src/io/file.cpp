@@ -143,12 +143,21 @@ bool is_folder(const fs::path& path) { return fs::is_directory(status_of(path));
 bool is_file(const fs::path& path) { return fs::is_regular_file(status_of(path)); }
 bool is_there(const fs::path& path) { return fs::exists(status_of(path)); }
 
-std::vector<fs::path> entries_of(const fs::path& folder) {
+bool is_folder(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  return entry.is_directory(ignored);
+}
+bool is_file(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  return entry.is_regular_file(ignored);
+}
+
+std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
   std::error_code problem;
-  std::vector<fs::path> entries;
+  std::vector<fs::directory_entry> entries;
   for (fs::directory_iterator at(folder, problem); !problem && at != fs::directory_iterator();
        at.increment(problem))
-    entries.push_back(at->path());
+    entries.push_back(*at);
   check(!problem, "cannot read {}: {}", printable(folder.string()), reason(problem.value()));
   return entries;
 }

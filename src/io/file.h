@@ -32,7 +32,11 @@ bool is_folder(const std::filesystem::path& path);
 bool is_file(const std::filesystem::path& path);
 bool is_there(const std::filesystem::path& path);
 /// What lies directly in a folder, in no order. Throws Error when that cannot be read.
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);
+std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::path& folder);
+/// The same of one of those. The folder says what it is, so that the disk is asked once more only where a link
+/// leads, or on file systems that do not say.
+bool is_folder(const std::filesystem::directory_entry& entry);
+bool is_file(const std::filesystem::directory_entry& entry);
 
 /// The folder that a path names, without the slashes behind it.
 std::filesystem::path path_of_folder(const std::filesystem::path& path);

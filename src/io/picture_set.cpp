@@ -171,8 +171,8 @@ class Pairing {
 std::vector<fs::path> class_folders(const fs::path& root) {
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   std::set<fs::path> folders;
-  for (const fs::path& entry : entries_of(root))
-    if (is_folder(entry)) folders.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(root))
+    if (is_folder(entry)) folders.insert(entry.path());
   for (const fs::path& folder : folders)
     check(is_utf8(folder.filename().string()), "{}: this folder's name, which names a class, is not UTF-8",
           printable(folder.string()));
@@ -181,8 +181,8 @@ std::vector<fs::path> class_folders(const fs::path& root) {
 
 std::vector<fs::path> pictures_directly_in(const fs::path& folder) {
   std::set<fs::path> files;
-  for (const fs::path& entry : entries_of(folder))
-    if (image_format(entry) && is_file(entry)) files.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(folder))
+    if (image_format(entry) && is_file(entry)) files.insert(entry.path());
   return {files.begin(), files.end()};
 }
 
@@ -193,8 +193,8 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, Pictu
   result.pictures_a_part_ = pictures_a_part;
   result.notes_ = notes;
   std::set<fs::path> tars;
-  for (const fs::path& entry : entries_of(root))
-    if (is_tar(entry) && is_file(entry)) tars.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(root))
+    if (is_tar(entry) && is_file(entry)) tars.insert(entry.path());
   result.tars_.assign(tars.begin(), tars.end());
   if (!tars.empty()) return result;
   if (notes == PictureNotes::classes)

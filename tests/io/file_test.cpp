@@ -291,8 +291,25 @@ TEST(WhatIsThere, IsAskedWithoutThrowing) {
     EXPECT_FALSE(is_there(path));
   }
   EXPECT_EQ(entries_of(folder.path()).size(), 3u);
+  for (const fs::directory_entry& entry : entries_of(folder.path())) {
+    EXPECT_EQ(is_file(entry), is_file(entry.path())) << entry;
+    EXPECT_FALSE(is_folder(entry)) << entry;
+  }
   EXPECT_EQ(error_of([&] { entries_of(folder / "loop"); }),
             "cannot read " + (folder / "loop").string() + ": Too many levels of symbolic links");
+}
+
+// A set of pictures may have millions on a disk that answers in milliseconds.
+TEST(WhatIsThere, IsTakenFromTheFolderThatWasRead) {
+  const TemporaryFolder folder;
+  write_text(folder / "x", "text");
+  const fs::directory_entry file = entries_of(folder.path()).at(0);
+  fs::remove(file);
+  EXPECT_FALSE(is_file(file.path()));
+  EXPECT_TRUE(is_file(file)) << "the disk was asked again";
+  fs::create_directory(folder / "y");
+  fs::create_directory_symlink("y", folder / "x");
+  for (const fs::directory_entry& entry : entries_of(folder.path())) EXPECT_TRUE(is_folder(entry)) << entry;
 }
 
 TEST(CheckKeeps, RefusesToWriteOverWhatIsRead) {

@@ -64,6 +64,15 @@ TEST_F(PictureSetTest, LinksThatLeadNowhereAreNoPictures) {
             (std::vector<std::string>{"a/1.png=x:0"}));
 }
 
+TEST_F(PictureSetTest, LinksToPicturesAndToClassesAreFollowed) {
+  write(folder_ / "elsewhere/1.png", "x");
+  write(folder_ / "set/a/2.png", "y");
+  fs::create_symlink("../../elsewhere/1.png", folder_ / "set/a/1.png");
+  fs::create_directory_symlink("../elsewhere", folder_ / "set/b");
+  EXPECT_EQ(all_of(PictureSet::open(folder_ / "set", 3), folder_ / "set"),
+            (std::vector<std::string>{"a/1.png=x:0", "a/2.png=y:0", "b/1.png=x:1"}));
+}
+
 TEST_F(PictureSetTest, TarFilesPairPicturesWithClasses) {
   {
     test::TarWriter tar(folder_ / "0.tar");
