@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "device_argument.h"
@@ -84,6 +85,26 @@ std::string describe(const PictureSet& pictures, bool captions) {
                      counted(static_cast<int64_t>(pictures.class_names().size()), "class"));
 }
 
+// What is encoded of a tar file is in memory until the file ends, and is lost when the run is stopped before.
+void say_tars_are_large(const PictureSet& pictures) {
+  constexpr uintmax_t large = uintmax_t{4} << 30;
+  uintmax_t largest = 0;
+  size_t count = 0;
+  for (const std::filesystem::path& tar : pictures.tars()) {
+    std::error_code problem;
+    const uintmax_t bytes = std::filesystem::file_size(tar, problem);
+    if (problem || bytes <= large) continue;
+    largest = std::max(largest, bytes);
+    ++count;
+  }
+  if (count == 0) return;
+  fmt::print(
+      "{} larger than 4 GB, up to {:.3g} GB: each makes one shard, which is in memory whole and is begun "
+      "anew after a stop; tar files of some thousands of pictures are better\n",
+      count == 1 ? "one tar file is" : fmt::format("{} tar files are", count),
+      static_cast<double>(largest) / (1 << 30));
+}
+
 // How many pictures this process handles, about, as it makes only some of the shards; 0 of tar files, of which
 // it is not known how many they hold.
 int64_t expected_count(const PictureSet& pictures, const ProcessShare& share) {
@@ -115,6 +136,7 @@ void run(const Options& options) {
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
   fmt::print("{}, {}; {}\n", describe(pictures, options.captions), counted(pictures.parts(), "shard"),
              describe_products(dtype, encode.device));
+  say_tars_are_large(pictures);
   std::fflush(stdout);
   catch_interrupts();
   auto start = Clock::now();

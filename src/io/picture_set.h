@@ -39,6 +39,8 @@ class PictureSet {
   int64_t parts() const;
   /// Empty if tar files number their classes without naming them.
   const std::vector<std::string>& class_names() const { return class_names_; }
+  /// Each is a part; empty if there are none and pictures lie in folders.
+  const std::vector<std::filesystem::path>& tars() const { return tars_; }
   /// In all; 0 if only reading the tar files would tell.
   int64_t count() const { return static_cast<int64_t>(files_.size()); }
 
