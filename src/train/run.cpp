@@ -180,6 +180,13 @@ void prepare(Trainer& trainer, const TrainConfig& config, bool resume,
   if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
 }
 
+// Pictures that were added or are gone change the order of all.
+void compare_pictures(const TrainConfig& config, int64_t now, const RunCallbacks& callbacks) {
+  const int64_t before = open_checkpoint(fs::path(config.output.dir) / checkpoint_name).pictures;
+  if (before > 0 && now > 0 && before != now && callbacks.on_other_pictures)
+    callbacks.on_other_pictures(before, now);
+}
+
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks, Team& team) {
@@ -196,6 +203,7 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     data = open_data(config, {team.index(), team.count()});
     trainer = std::make_unique<Trainer>(config, *data, team);
     prepare(*trainer, config, resume, data->class_names());
+    if (resume && team.leads()) compare_pictures(config, data->count(), callbacks);
     if (folder) folder->begin(trainer->steps_done());
     run = std::make_unique<Run>(config, *trainer, callbacks, team);
   });

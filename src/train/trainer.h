@@ -96,6 +96,7 @@ class Trainer {
   Team& team_;
   Device device_;
   std::vector<std::string> class_names_;
+  int64_t pictures_;  // of the data
   NoiseSchedule schedule_;
   std::unique_ptr<T5Encoder> frozen_encoder_;
   std::unique_ptr<Trainee> model_, ema_;
@@ -105,6 +106,8 @@ class Trainer {
 };
 
 struct RunCallbacks {
+  /// At a resume, before the first step, where the data set does not hold as many pictures as it did.
+  std::function<void(int64_t before, int64_t now)> on_other_pictures;
   /// After every step; on a GPU only after those that are logged, since it waits for them.
   std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
   std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end
