@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "device_argument.h"
@@ -38,13 +39,14 @@ DType stored_type(const std::string& name) {
   throw UsageError(fmt::format("latents are stored in f16 or f32, not \"{}\"", printable(name)));
 }
 
-// "312 of 20000, 1.4 pictures/s, 3 h 54 min left"
+// "312 of 20000, 1.4 pictures/s, 3 h 54 min left"; of shards that were there already, no more than "312 of
+// 20000"
 std::string describe(int64_t done, int64_t now, int64_t count, double seconds) {
   const double rate = static_cast<double>(now) / std::max(seconds, 1e-9);
   std::string text = count > 0 ? fmt::format("{} of {}", done, count) : fmt::format("{} pictures", done);
+  if (now == 0) return text;
   text += fmt::format(", {:.3g} pictures/s", rate);
-  if (count > 0 && now > 0)
-    text += fmt::format(", {} left", duration(static_cast<double>(count - done) / rate));
+  if (count > 0) text += fmt::format(", {} left", duration(static_cast<double>(count - done) / rate));
   return text;
 }
 
@@ -83,6 +85,26 @@ std::string describe(const PictureSet& pictures, bool captions) {
                      counted(static_cast<int64_t>(pictures.class_names().size()), "class"));
 }
 
+// What is encoded of a tar file is in memory until the file ends, and is lost when the run is stopped before.
+void say_tars_are_large(const PictureSet& pictures) {
+  constexpr uintmax_t large = uintmax_t{4} << 30;
+  uintmax_t largest = 0;
+  size_t count = 0;
+  for (const std::filesystem::path& tar : pictures.tars()) {
+    std::error_code problem;
+    const uintmax_t bytes = std::filesystem::file_size(tar, problem);
+    if (problem || bytes <= large) continue;
+    largest = std::max(largest, bytes);
+    ++count;
+  }
+  if (count == 0) return;
+  fmt::print(
+      "{} larger than 4 GB, up to {:.3g} GB: each makes one shard, which is in memory whole and is begun "
+      "anew after a stop; tar files of some thousands of pictures are better\n",
+      count == 1 ? "one tar file is" : fmt::format("{} tar files are", count),
+      static_cast<double>(largest) / (1 << 30));
+}
+
 // How many pictures this process handles, about, as it makes only some of the shards; 0 of tar files, of which
 // it is not known how many they hold.
 int64_t expected_count(const PictureSet& pictures, const ProcessShare& share) {
@@ -112,16 +134,25 @@ void run(const Options& options) {
   if (options.captions) add_text_encoder(options, encode);
   const PictureSet pictures = PictureSet::open(
       options.pictures, options.shard, options.captions ? PictureNotes::captions : PictureNotes::classes);
-  if (encode.share.index == 0)
+  if (encode.share.index == 0) {
     fmt::print("{}, {}; {}\n", describe(pictures, options.captions), counted(pictures.parts(), "shard"),
                describe_products(dtype, encode.device));
+    say_tars_are_large(pictures);
+  }
   std::fflush(stdout);
   catch_interrupts();
-  const auto start = Clock::now();
+  auto start = Clock::now();
   EncodeResult result;
   {
     Progress progress;
     const int64_t count = expected_count(pictures, encode.share);
+    encode.on_checked = [&](int64_t done, int64_t files) {
+      progress.show(static_cast<double>(done), static_cast<double>(files),
+                    fmt::format("checking {} of {}", done,
+                                counted(files, pictures.count() > 0 ? "picture" : "tar file")));
+      start = Clock::now();  // checking says nothing of how fast pictures are encoded
+      end_if_interrupted();
+    };
     encode.on_pictures = [&](int64_t done, int64_t now) {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       const std::string text = describe(done, now, count, seconds);

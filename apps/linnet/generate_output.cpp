@@ -182,7 +182,9 @@ bool PictureWriter::is_there(int64_t picture) {
   const auto index = static_cast<size_t>(picture);
   if (seen_[index]) return true;
   const fs::path path = path_of(picture);
-  if (!linnet::is_there(path)) return false;
+  std::error_code none;
+  const auto size = fs::file_size(path, none);
+  if (none || size == 0) return false;  // a power failure may have left an empty file
   check(read_image_notes(path).text == job_.text_of(picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
@@ -268,7 +270,8 @@ fs::path PictureWriter::path_of(int64_t picture) const {
 void PictureWriter::write_one(int64_t picture, const Image& image) const {
   const fs::path path = path_of(picture);
   const ImageText text = job_.text_of(picture);
-  write_image(path, image, text, options_.quality);
+  write_image(path, image, text, options_.quality,
+              options_.to_folder() ? Durability::replaceable : Durability::durable);
   if (on_terminal() || job_.count == 1) return;
   fmt::print("{}  {}  seed {}\n", printable(path.string(), 4096), printable(text.at(job_.title)),
              text.at("seed"));

@@ -76,7 +76,7 @@ Image PreviewWatch::sheet_of(const Tensor& pictures) const {
 }
 
 void PreviewWatch::show(const Image& image) {
-  if (!file_.empty()) write_image(file_, image, preview_text());
+  if (!file_.empty()) write_image(file_, image, preview_text(), {}, Durability::replaceable);
   const TerminalPicture picture = terminal_picture(image, protocol_, terminal_size());
   if (picture.rows > 0) progress_.picture(picture.text, picture.rows);
 }

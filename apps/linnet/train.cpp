@@ -229,7 +229,10 @@ bool train(const Options& options, Team& team) {
                   describe(config, m, rate, left));
     if (!on_terminal() && m.step % config.output.log_every == 0) progress.line(describe(config, m, rate, left));
   };
-  callbacks.on_remark = [&](const std::string& remark) { progress.line(remark); };
+  callbacks.on_remark = [](const std::string& remark) {
+    fmt::print("{}\n", remark);
+    std::fflush(stdout);
+  };
   callbacks.on_sample = [&](Trainer& trainer) { write_samples(trainer, config); };
   callbacks.on_rescue = [&](int64_t step) {
     progress.line(fmt::format("an error ends the run; step {} is saved: go on with --resume", step));

@@ -19,9 +19,9 @@ namespace {
 void add_pictures_in(const fs::path& dir, std::set<fs::path>& seen, std::vector<fs::path>& paths) {
   std::error_code ignored;
   if (!seen.insert(fs::weakly_canonical(dir, ignored)).second) return;
-  for (const fs::path& entry : entries_of(dir)) {
+  for (const fs::directory_entry& entry : entries_of(dir)) {
     if (is_folder(entry)) add_pictures_in(entry, seen, paths);
-    if (image_format(entry) && is_file(entry)) paths.push_back(entry);
+    if (image_format(entry) && is_file(entry)) paths.push_back(entry.path());
   }
 }
 

@@ -57,10 +57,10 @@ std::vector<CaptionedPicture> read_listing(const fs::path& folder, const Listing
 std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
   constexpr size_t limit = 1'000'000;
   std::vector<CaptionedPicture> pictures;
-  for (const fs::path& entry : entries_of(folder)) {
+  for (const fs::directory_entry& entry : entries_of(folder)) {
     if (!is_file(entry) || !image_format(entry)) continue;
-    const fs::path text = fs::path(entry).replace_extension(".txt");
-    if (is_there(text)) pictures.push_back({entry, read_text_file(text, limit)});
+    const fs::path text = fs::path(entry.path()).replace_extension(".txt");
+    if (is_there(text)) pictures.push_back({entry.path(), read_text_file(text, limit)});
   }
   std::ranges::sort(pictures, {}, &CaptionedPicture::path);
   return pictures;

@@ -39,6 +39,12 @@ int open_alone(const std::string& path) {
 
 fs::path partial_of(const fs::path& target) { return target.string() + ".partial"; }
 
+// A full disk of another machine may say so only when a file is closed; the copy leaves it open, and locked.
+int close_a_copy(int descriptor) {
+  const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  return copy < 0 ? -1 : ::close(copy);
+}
+
 // The partial file: locked as long as it is open, removed unless it has been renamed.
 class PartialFile {
  public:
@@ -60,10 +66,13 @@ class PartialFile {
 
   std::FILE* get() { return file_; }
 
-  // All that was written is on the disk, or this throws; only then is it renamed, still locked.
-  void rename_to(const fs::path& target) {
+  // All that was written is on the disk, or with the system, or this throws; only then is it renamed, still
+  // locked.
+  void rename_to(const fs::path& target, Durability durability) {
     if (std::ferror(file_)) throw std::system_error(errno ? errno : EIO, std::generic_category());
-    if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0)
+    const int descriptor = ::fileno(file_);
+    if (std::fflush(file_) != 0 ||
+        (durability == Durability::durable ? ::fsync(descriptor) : close_a_copy(descriptor)) != 0)
       throw std::system_error(errno, std::generic_category());
     if (std::rename(path_.c_str(), target.c_str()) != 0)
       throw std::system_error(errno, std::generic_category());
@@ -117,14 +126,15 @@ int open_for_reading(const fs::path& path, struct stat& status) {
 
 }  // namespace
 
-void write_file_atomically(const fs::path& path, const std::function<void(std::FILE*)>& write) {
+void write_file_atomically(const fs::path& path, const std::function<void(std::FILE*)>& write,
+                           Durability durability) {
   const fs::path target = final_target(path);
   try {
     PartialFile partial(target);
     errno = 0;
     write(partial.get());
-    partial.rename_to(target);
-    sync_folder(target.parent_path());
+    partial.rename_to(target, durability);
+    if (durability == Durability::durable) sync_folder(target.parent_path());
   } catch (const std::system_error& error) {
     fail("cannot write {}: {}", printable(path.string()), reason(error.code().value()));
   }
@@ -143,12 +153,21 @@ bool is_folder(const fs::path& path) { return fs::is_directory(status_of(path));
 bool is_file(const fs::path& path) { return fs::is_regular_file(status_of(path)); }
 bool is_there(const fs::path& path) { return fs::exists(status_of(path)); }
 
-std::vector<fs::path> entries_of(const fs::path& folder) {
+bool is_folder(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  return entry.is_directory(ignored);
+}
+bool is_file(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  return entry.is_regular_file(ignored);
+}
+
+std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
   std::error_code problem;
-  std::vector<fs::path> entries;
+  std::vector<fs::directory_entry> entries;
   for (fs::directory_iterator at(folder, problem); !problem && at != fs::directory_iterator();
        at.increment(problem))
-    entries.push_back(at->path());
+    entries.push_back(*at);
   check(!problem, "cannot read {}: {}", printable(folder.string()), reason(problem.value()));
   return entries;
 }

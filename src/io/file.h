@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -14,13 +15,19 @@
 
 namespace linnet {
 
+/// Whether what is written must be there after the power has failed, too, or can be made again: a disk takes
+/// milliseconds to make sure of a file, which of a hundred thousand pictures are many minutes.
+enum class Durability : uint8_t { durable, replaceable };
+
 /// Writes path as a whole or not at all: write() fills "<path>.partial", which is flushed to the disk and then
 /// renamed to path; whoever has the old file open or mapped keeps the old contents. Any failure removes the
 /// partial file and leaves the old one; a kill leaves the old one and a partial file that the next call
 /// overwrites. A symbolic link is followed, also to what is not there yet. Throws Error naming path and the
 /// system's reason; what write() itself throws passes through. Of two processes that write the same path at
-/// once one waits for the other, and the last to write wins.
-void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write);
+/// once one waits for the other, and the last to write wins. What is replaceable is renamed without being
+/// flushed: only when the system itself goes down may there be an empty or a damaged file.
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::FILE*)>& write,
+                           Durability durability = Durability::durable);
 
 /// A whole text, by write_file_atomically.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
@@ -32,7 +39,11 @@ bool is_folder(const std::filesystem::path& path);
 bool is_file(const std::filesystem::path& path);
 bool is_there(const std::filesystem::path& path);
 /// What lies directly in a folder, in no order. Throws Error when that cannot be read.
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);
+std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::path& folder);
+/// The same of one of those. The folder says what it is, so that the disk is asked once more only where a link
+/// leads, or on file systems that do not say.
+bool is_folder(const std::filesystem::directory_entry& entry);
+bool is_file(const std::filesystem::directory_entry& entry);
 
 /// The folder that a path names, without the slashes behind it.
 std::filesystem::path path_of_folder(const std::filesystem::path& path);

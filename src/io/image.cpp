@@ -134,7 +134,7 @@ void check_size_fits(const std::filesystem::path& path, int64_t width, int64_t h
 }
 
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text,
-                 std::optional<int> quality) {
+                 std::optional<int> quality, Durability durability) {
   const std::string name = path.string();
   const auto format = image_format(path);
   check(format.has_value(), "cannot write {}: its name must end in .png, .jpg or .webp", name);
@@ -145,11 +145,12 @@ void write_image(const std::filesystem::path& path, const Image& image, const Im
         "cannot write {}: a picture of {} x {} pixels with {} bytes", name, image.width, image.height,
         image.rgb.size());
   const ImageToWrite what{image, text, quality, name};
-  write_file_atomically(path, [&](std::FILE* file) {
+  const auto write = [&](std::FILE* file) {
     format == ImageFormat::png    ? write_png(file, what)
     : format == ImageFormat::jpeg ? write_jpeg(file, what)
                                   : write_webp(file, what);
-  });
+  };
+  write_file_atomically(path, write, durability);
 }
 
 namespace {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "io/file.h"
 
 namespace linnet {
 
@@ -53,7 +54,7 @@ using ImageText = std::map<std::string, std::string>;
 /// give the same bytes. quality, 1 to 100, is that of JPEG (default 95) or of a lossy WebP (default: lossless);
 /// a PNG has none.
 void write_image(const std::filesystem::path& path, const Image& image, const ImageText& text = {},
-                 std::optional<int> quality = {});
+                 std::optional<int> quality = {}, Durability durability = Durability::durable);
 
 /// Says before long work what would stop write_image() after it: throws Error when the format that the name
 /// says cannot hold the text, as JPEG, which holds less than 64 kB.

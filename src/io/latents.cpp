@@ -129,7 +129,6 @@ LatentShard read_shard(const SafetensorsFile& file, const LatentSettings& settin
   check(rows == shard.labels.numel(), "{}: there are latents of {} pictures and labels of {}", file.source(),
         rows, shard.labels.numel());
   if (!settings.text_encoder.empty()) read_texts(file, shard);
-  shard.class_names = list_in_metadata(file.metadata(), classes_key, file.source());
   return shard;
 }
 
@@ -205,11 +204,10 @@ void write_latent_shard(const fs::path& path, const LatentShard& shard, const La
   write_safetensors(path, tensors, metadata);
 }
 
-LatentSettings read_latent_settings(const fs::path& path) { return settings_of(SafetensorsFile::open(path)); }
-
-std::vector<std::string> read_broken_pictures(const fs::path& path) {
+LatentSummary read_latent_summary(const fs::path& path) {
   const auto file = SafetensorsFile::open(path);
-  return list_in_metadata(file.metadata(), broken_key, file.source());
+  return {settings_of(file), numbers_of(file, "labels").numel(),
+          list_in_metadata(file.metadata(), broken_key, file.source())};
 }
 
 bool is_latent_folder(const fs::path& folder) {
@@ -242,14 +240,26 @@ LatentFolder LatentFolder::open(const fs::path& folder) {
     if (i == 0) result.settings_ = settings;
     check(agree(settings, result.settings_), "{}: it was encoded otherwise than {}", file.source(),
           printable(shard_path({}, 0, shards).string()));
+    result.take_class_names(file);
     result.add(read_shard(file, result.settings_), file.source());
   }
   check(!result.places_.empty(), "{}: its shards hold no picture", printable(folder.string()));
   return result;
 }
 
+// Thousands of shards may each have the names of thousands of classes: those of one are read and kept.
+void LatentFolder::take_class_names(const SafetensorsFile& file) {
+  const auto found = file.metadata().find(classes_key);
+  if (found == file.metadata().end()) return;
+  if (class_names_text_.empty()) {
+    class_names_text_ = found->second;
+    class_names_ = list_in_metadata(file.metadata(), classes_key, file.source());
+  }
+  check(found->second == class_names_text_, "{}: its classes have other names than those of shards before it",
+        file.source());
+}
+
 void LatentFolder::add(LatentShard shard, const std::string& source) {
-  if (class_names_.empty()) class_names_ = shard.class_names;
   for (const int64_t label : shard.labels.values<int64_t>()) {
     check(label >= 0, "{}: class {} is below 0", source, label);
     largest_label_ = std::max(largest_label_, label);

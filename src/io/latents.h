@@ -13,6 +13,8 @@
 
 namespace linnet {
 
+class SafetensorsFile;
+
 /// What all shards of a folder share.
 struct LatentSettings {
   std::string autoencoder;                      ///< fingerprint of its weights
@@ -46,8 +48,8 @@ struct LatentShard {
   /// Texts' states one after the other, (all tokens, width) f16 or f32: picture i's are rows offsets[i] to
   /// offsets[i + 1] of (n + 1) i64. And those of no text, "". Undefined without texts.
   Tensor states = {}, offsets = {}, no_text = {};
-  std::vector<std::string> class_names = {};  ///< empty if unknown
-  std::vector<std::string> broken = {};       ///< what was left out, and why
+  std::vector<std::string> class_names = {};  ///< to be written; empty if unknown
+  std::vector<std::string> broken = {};       ///< the same: what was left out, and why
 };
 
 /// "latents-00003-of-00012.safetensors"
@@ -56,10 +58,14 @@ std::filesystem::path shard_path(const std::filesystem::path& folder, int64_t sh
 /// Atomically. Bytes of the broken ones' names that are no UTF-8 become U+FFFD.
 void write_latent_shard(const std::filesystem::path& path, const LatentShard& shard,
                         const LatentSettings& settings);
-/// What a shard says of itself. Throws Error naming the file when it is none.
-LatentSettings read_latent_settings(const std::filesystem::path& path);
-/// What was left out of it.
-std::vector<std::string> read_broken_pictures(const std::filesystem::path& path);
+/// What a shard says of itself, without its latents.
+struct LatentSummary {
+  LatentSettings settings;
+  int64_t pictures = 0;
+  std::vector<std::string> broken;  ///< what was left out
+};
+/// Throws Error naming the file when it is no shard.
+LatentSummary read_latent_summary(const std::filesystem::path& path);
 
 /// True if there is a shard in the folder.
 bool is_latent_folder(const std::filesystem::path& folder);
@@ -97,6 +103,7 @@ class LatentFolder {
     int32_t group, inside;  // and in one of its groups
   };
   void add(LatentShard shard, const std::string& source);
+  void take_class_names(const SafetensorsFile& file);
   const LatentGroup& group_of(int64_t picture) const;
 
   LatentSettings settings_;
@@ -104,6 +111,7 @@ class LatentFolder {
   DType text_dtype_ = DType::f32;
   std::vector<LatentShard> shards_;
   std::vector<Place> places_;
+  std::string class_names_text_;  // as the first shard that has them says them
   std::vector<std::string> class_names_;
   int64_t largest_label_ = -1;
 };

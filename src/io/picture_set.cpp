@@ -1,15 +1,16 @@
 #include "io/picture_set.h"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstring>
+#include <future>
 #include <list>
 #include <map>
 #include <optional>
 #include <set>
 
 #include "core/error.h"
-#include "core/parallel.h"
 #include "core/random.h"
 #include "io/captions.h"
 #include "io/file.h"
@@ -56,6 +57,25 @@ uint64_t hash_samples(const fs::path& path) {
     hash = mix(hash, word);
   }
   return hash;
+}
+
+// Calls look(i) for each of 0..n, in more threads than there are processors: they wait for the disk.
+void look_at_each(int64_t n, const std::function<void(size_t i)>& look,
+                  const PictureSet::OnChecked& on_checked) {
+  constexpr int readers = 16;
+  constexpr int64_t block = 256;  // files between two calls of on_checked
+  for (int64_t first = 0; first < n; first += block) {
+    const int64_t end = std::min(n, first + block);
+    std::atomic next = first;
+    std::vector<std::future<void>> running;
+    // Where no thread is to be had, the work is done where it is waited for.
+    for (int i = 0; i < std::min<int64_t>(readers, end - first); ++i)
+      running.push_back(std::async(std::launch::async | std::launch::deferred, [&] {
+        for (int64_t file = next++; file < end; file = next++) look(static_cast<size_t>(file));
+      }));
+    for (std::future<void>& reader : running) reader.get();
+    if (on_checked) on_checked(end, n);
+  }
 }
 
 // Puts pictures and classes, or texts, of one tar file together, whichever comes first.
@@ -151,8 +171,8 @@ class Pairing {
 std::vector<fs::path> class_folders(const fs::path& root) {
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   std::set<fs::path> folders;
-  for (const fs::path& entry : entries_of(root))
-    if (is_folder(entry)) folders.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(root))
+    if (is_folder(entry)) folders.insert(entry.path());
   for (const fs::path& folder : folders)
     check(is_utf8(folder.filename().string()), "{}: this folder's name, which names a class, is not UTF-8",
           printable(folder.string()));
@@ -161,8 +181,8 @@ std::vector<fs::path> class_folders(const fs::path& root) {
 
 std::vector<fs::path> pictures_directly_in(const fs::path& folder) {
   std::set<fs::path> files;
-  for (const fs::path& entry : entries_of(folder))
-    if (image_format(entry) && is_file(entry)) files.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(folder))
+    if (image_format(entry) && is_file(entry)) files.insert(entry.path());
   return {files.begin(), files.end()};
 }
 
@@ -173,8 +193,8 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, Pictu
   result.pictures_a_part_ = pictures_a_part;
   result.notes_ = notes;
   std::set<fs::path> tars;
-  for (const fs::path& entry : entries_of(root))
-    if (is_tar(entry) && is_file(entry)) tars.insert(entry);
+  for (const fs::directory_entry& entry : entries_of(root))
+    if (is_tar(entry) && is_file(entry)) tars.insert(entry.path());
   result.tars_.assign(tars.begin(), tars.end());
   if (!tars.empty()) return result;
   if (notes == PictureNotes::classes)
@@ -200,15 +220,15 @@ int64_t PictureSet::parts() const {
   return (count() + pictures_a_part_ - 1) / pictures_a_part_;
 }
 
-std::string PictureSet::fingerprint() const {
+std::string PictureSet::fingerprint_of_files(const std::vector<uint64_t>& sizes) const {
   uint64_t hash = static_cast<uint64_t>(tars_.empty() ? pictures_a_part_ : 0);
   const auto add_text = [&hash](const std::string& text) {
     for (const char c : text) hash = mix(hash, static_cast<unsigned char>(c));
   };
+  size_t index = 0;
   const auto add = [&](const fs::path& path) {
     add_text(path.lexically_relative(root_).string());
-    std::error_code ignored;
-    hash = mix(hash, static_cast<uint64_t>(fs::file_size(path, ignored)));
+    hash = mix(hash, sizes[index++]);
   };
   for (const fs::path& tar : tars_) add(tar);
   for (const File& file : files_) {
@@ -220,17 +240,19 @@ std::string PictureSet::fingerprint() const {
   return fmt::format("{:016x}", hash);
 }
 
-std::string PictureSet::contents_fingerprint() const {
-  std::vector<fs::path> paths = tars_;
-  for (const File& file : files_) paths.push_back(file.path);
-  std::vector<uint64_t> hashes(paths.size());
-  parallel_for(std::ssize(paths), 64, [&](int64_t begin, int64_t end) {  // most of it is waiting for the disk
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      hashes[i] = hash_samples(paths[i]);
-  });
-  uint64_t hash = 0;
-  for (const uint64_t each : hashes) hash = mix(hash, each);
-  return fmt::format("{:016x}", hash);
+PictureSet::Fingerprints PictureSet::fingerprints(const OnChecked& on_checked) const {
+  const size_t tars = tars_.size(), count = tars + files_.size();
+  std::vector<uint64_t> sizes(count), hashes(count);
+  const auto look = [&](size_t i) {
+    const fs::path& path = i < tars ? tars_[i] : files_[i - tars].path;
+    std::error_code ignored;
+    sizes[i] = static_cast<uint64_t>(fs::file_size(path, ignored));
+    hashes[i] = hash_samples(path);
+  };
+  look_at_each(static_cast<int64_t>(count), look, on_checked);
+  uint64_t contents = 0;
+  for (const uint64_t each : hashes) contents = mix(contents, each);
+  return {fingerprint_of_files(sizes), fmt::format("{:016x}", contents)};
 }
 
 void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken& on_broken) const {

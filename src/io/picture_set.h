@@ -39,14 +39,23 @@ class PictureSet {
   int64_t parts() const;
   /// Empty if tar files number their classes without naming them.
   const std::vector<std::string>& class_names() const { return class_names_; }
+  /// Each is a part; empty if there are none and pictures lie in folders.
+  const std::vector<std::filesystem::path>& tars() const { return tars_; }
   /// In all; 0 if only reading the tar files would tell.
   int64_t count() const { return static_cast<int64_t>(files_.size()); }
-  /// Of the files' names, sizes, classes and texts, the classes' names, and how they are parted: tells whether
-  /// a set is the same as before.
-  std::string fingerprint() const;
-  /// Of the files' contents, by samples of each (sample_file): tells a set from one whose files have other
-  /// contents of the same size, wherever it was copied to.
-  std::string contents_fingerprint() const;
+
+  /// What tells whether a set is the same as before.
+  struct Fingerprints {
+    /// Of the files' names, sizes, classes and texts, the classes' names, and how they are parted.
+    std::string files;
+    /// Of the files' contents, by samples of each (sample_file): tells a set from one whose files have other
+    /// contents of the same size, wherever it was copied to.
+    std::string contents;
+  };
+  using OnChecked = std::function<void(int64_t done, int64_t count)>;
+  /// Looks into every file, which takes long on a network's disk: on_checked is told, in the calling thread,
+  /// how many of them are done, and may throw to stop.
+  Fingerprints fingerprints(const OnChecked& on_checked = {}) const;
 
   using OnPicture = std::function<void(StoredPicture picture)>;
   using OnBroken = std::function<void(const std::string& name, const std::string& why)>;
@@ -61,6 +70,7 @@ class PictureSet {
     std::string caption = {};
   };
   void take_class_folders();
+  std::string fingerprint_of_files(const std::vector<uint64_t>& sizes) const;
 
   std::filesystem::path root_;
   int64_t pictures_a_part_ = 0;

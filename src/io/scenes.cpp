@@ -270,7 +270,8 @@ void write_scenes(const std::filesystem::path& dir, int64_t count, int64_t size,
     const int64_t here = std::min(batch, count - first);
     parallel_for(here, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = first + begin; i < first + end; ++i)
-        write_image(dir / file_of(i), render(captioned_scene(seed, i, set, spread).objects, size));
+        write_image(dir / file_of(i), render(captioned_scene(seed, i, set, spread).objects, size), {}, {},
+                    Durability::replaceable);
     });
     if (progress) progress(first + here);
   }

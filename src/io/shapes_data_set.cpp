@@ -60,7 +60,7 @@ void write_data_set(const std::filesystem::path& dir, int64_t count, int64_t siz
     parallel_for(here, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = first + begin; i < first + end; ++i) {
         const Scene scene = scene_of(seed, i);
-        write_image(dir / file_of(scene, i), render(scene, size));
+        write_image(dir / file_of(scene, i), render(scene, size), {}, {}, Durability::replaceable);
       }
     });
     if (progress) progress(first + here);

@@ -4,9 +4,9 @@
 
 #include "core/parallel.h"
 #include "core/printable.h"
+#include "io/file.h"
 #include "io/image.h"
 #include "io/resize.h"
-#include "io/safetensors.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
 #include "pipeline/paint_text.h"
@@ -211,13 +211,13 @@ class ShardMaker {
 };
 
 // A shard that is there must be of this very work.
-bool already_there(const fs::path& path, const LatentSettings& settings) {
-  if (!is_there(path)) return false;
-  check(agree(read_latent_settings(path), settings),
+LatentSummary read_own_summary(const fs::path& path, const LatentSettings& settings) {
+  LatentSummary summary = read_latent_summary(path);
+  check(agree(summary.settings, settings),
         "{}: it was encoded from other pictures, by another autoencoder or with other settings; choose another "
         "folder",
         path.string());
-  return true;
+  return summary;
 }
 
 }  // namespace
@@ -232,8 +232,10 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
     throw UsageError(
         fmt::format("there are ratios for pictures of 256, 512, 1024 and 2048 pixels, not {}", options.size));
   if (options.batch < 1) throw UsageError(fmt::format("{} pictures at once are impossible", options.batch));
+  check_shards_of(folder, pictures.parts());
+  const PictureSet::Fingerprints fingerprints = pictures.fingerprints(options.on_checked);
   const LatentSettings settings{vae_fingerprint,
-                                pictures.fingerprint(),
+                                fingerprints.files,
                                 options.size,
                                 options.flip,
                                 vae.config().scaling_factor,
@@ -243,14 +245,13 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
                                 options.text_encoder,
                                 std::string(name_of(options.stored)),
                                 ops::name_of_products(vae.product_dtype(), options.device),
-                                pictures.contents_fingerprint()};
-  check_shards_of(folder, settings.shards);
+                                fingerprints.contents};
   EncodeResult result;
   make_folder(folder);
   int64_t handled = 0, now = 0;  // pictures of the shards before, and those of them that this run made
   for (int64_t part = options.share.index; part < settings.shards; part += options.share.count) {
     const fs::path path = shard_path(folder, part, settings.shards);
-    if (!already_there(path, settings)) {
+    if (!is_there(path)) {
       ShardMaker maker(vae, options);
       maker.on_progress([&] {
         if (options.on_pictures) options.on_pictures(handled + maker.done(), now + maker.done());
@@ -263,11 +264,11 @@ EncodeResult encode_pictures(const Vae& vae, const std::string& vae_fingerprint,
       ++result.written;
     }
     ++result.shards;
-    const auto file = SafetensorsFile::open(path);
-    const std::vector<std::string> broken = read_broken_pictures(path);
-    result.pictures += file.entry("labels").shape.numel();
-    result.broken.insert(result.broken.end(), broken.begin(), broken.end());
+    const LatentSummary summary = read_own_summary(path, settings);
+    result.pictures += summary.pictures;
+    result.broken.insert(result.broken.end(), summary.broken.begin(), summary.broken.end());
     handled = result.pictures + std::ssize(result.broken);
+    if (options.on_pictures) options.on_pictures(handled, now);
   }
   return result;
 }

@@ -25,8 +25,11 @@ struct EncodeOptions {
   /// Of pictures with texts: the states of some, and what names the encoder that gives them.
   std::function<std::vector<Tensor>(const std::vector<std::string>& texts)> encode_texts = {};
   std::string text_encoder = {};
+  /// Before that, and at a resumed run too: how many of the data set's files were looked into to see whether it
+  /// is that of before; may throw to stop.
+  PictureSet::OnChecked on_checked = {};
   /// Pictures encoded or left out so far, and how many of them in this run and not in one before; may throw to
-  /// stop.
+  /// stop. Told of shards that were there, too.
   std::function<void(int64_t done, int64_t now)> on_pictures = {};
 };
 

@@ -44,7 +44,7 @@ std::optional<Variant> as_variant(const std::string& file) {
 // Empty if there is none.
 fs::path variant_in(const fs::path& folder) {
   std::vector<Variant> found;
-  for (const fs::path& entry : is_folder(folder) ? entries_of(folder) : std::vector<fs::path>())
+  for (const fs::path& entry : is_folder(folder) ? entries_of(folder) : std::vector<fs::directory_entry>())
     if (const auto variant = as_variant(entry.filename().string())) found.push_back(*variant);
   if (found.empty()) return {};
   std::ranges::sort(found, {}, [](const Variant& v) { return std::pair(v.rank, v.file); });

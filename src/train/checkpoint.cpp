@@ -10,18 +10,26 @@ namespace {
 
 constexpr const char* step_key = "linnet.step";
 constexpr const char* toml_key = "linnet.train";
+constexpr const char* pictures_key = "linnet.pictures";
+
+int64_t number_in(const std::string& text, const char* what, const std::filesystem::path& path) {
+  int64_t number = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+  check(parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() && number >= 0,
+        "{}: the {} \"{}\" is no number", path.string(), what, printable(text));
+  return number;
+}
 
 }  // namespace
 
 Checkpoint open_checkpoint(const std::filesystem::path& path) {
-  Checkpoint result{SafetensorsFile::open(path), 0, {}, ""};
+  Checkpoint result{SafetensorsFile::open(path), 0, {}, "", 0};
   const auto& metadata = result.file.metadata();
   check(metadata.contains(step_key) && metadata.contains(checkpoint_key), "{}: this is no training checkpoint",
         path.string());
-  const std::string& step = metadata.at(step_key);
-  const auto parsed = std::from_chars(step.data(), step.data() + step.size(), result.step);
-  check(parsed.ec == std::errc() && parsed.ptr == step.data() + step.size() && result.step >= 0,
-        "{}: the step \"{}\" is no number", path.string(), printable(step));
+  result.step = number_in(metadata.at(step_key), "step", path);
+  if (const auto pictures = metadata.find(pictures_key); pictures != metadata.end())
+    result.pictures = number_in(pictures->second, "count of pictures", path);
   try {
     result.model = model_config_from_json(metadata.at(checkpoint_key));
   } catch (const Error& error) {
@@ -32,12 +40,12 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
 }
 
 void write_checkpoint(const std::filesystem::path& path,
-                      const std::vector<std::pair<std::string, Tensor>>& state, int64_t step,
-                      const ModelConfig& model, const std::string& toml,
-                      const std::map<std::string, std::string>& extra) {
-  std::map<std::string, std::string> metadata = extra;
-  metadata[step_key] = std::to_string(step);
-  metadata[toml_key] = toml;
+                      const std::vector<std::pair<std::string, Tensor>>& state, const ModelConfig& model,
+                      const CheckpointNotes& notes) {
+  std::map<std::string, std::string> metadata = notes.extra;
+  metadata[step_key] = std::to_string(notes.step);
+  if (notes.pictures > 0) metadata[pictures_key] = std::to_string(notes.pictures);
+  metadata[toml_key] = notes.toml;
   metadata[checkpoint_key] = to_json(model);
   write_safetensors(path, state, metadata);
 }

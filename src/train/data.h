@@ -30,6 +30,8 @@ class BatchSource {
   virtual Batch batch(int64_t step) const = 0;
   /// Names of the classes by index; empty if unknown or of texts.
   virtual std::vector<std::string> class_names() const { return {}; }
+  /// How many pictures there are; 0 of batches that are given as such.
+  virtual int64_t count() const { return 0; }
   /// What whoever trains on it should know; empty: nothing.
   virtual std::string remark() const { return {}; }
 };

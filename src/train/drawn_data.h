@@ -16,6 +16,7 @@ class DrawnData : public BatchSource {
   DrawnData(const TrainConfig& config, const ProcessShare& share) : config_(config), share_(share) {}
 
   Batch batch(int64_t step) const override;
+  int64_t count() const override = 0;
 
  protected:
   /// One picture's turn: counter is how many came before it since the run began.
@@ -24,8 +25,6 @@ class DrawnData : public BatchSource {
     bool flipped = false;
   };
 
-  /// How many pictures there are.
-  virtual int64_t count() const = 0;
   /// Which pictures make up a step's batch; all must be of one shape.
   virtual std::vector<int64_t> choose(int64_t step) const;
   /// Of a picture, (c, h, w).

@@ -7,6 +7,7 @@
 
 #include "core/parallel.h"
 #include "core/printable.h"
+#include "core/random.h"
 #include "store/model_file.h"
 #include "store/t5_file.h"
 #include "train/checkpoint.h"
@@ -195,6 +196,29 @@ void prepare(Trainer& trainer, const TrainConfig& config, bool resume,
   if (config.text.tune) trainer.start_from(*load_t5(config.text.encoder));
 }
 
+// Pictures that were added or are gone change the order of all.
+void tell_remarks(const TrainConfig& config, bool resume, const BatchSource& data,
+                  const RunCallbacks& callbacks) {
+  if (!callbacks.on_remark) return;
+  const int64_t now = data.count(),
+                before = resume ? open_checkpoint(fs::path(config.output.dir) / checkpoint_name).pictures : 0;
+  if (before > 0 && now > 0 && before != now)
+    callbacks.on_remark(
+        fmt::format("otherwise than before: there were {}, now there are {}", counted(before, "picture"), now));
+  if (const std::string remark = data.remark(); !remark.empty()) callbacks.on_remark(remark);
+}
+
+// As far as it shows at no cost.
+void check_same_data(const BatchSource& data, Team& team) {
+  auto hash = static_cast<uint64_t>(data.count());
+  for (const std::string& name : data.class_names()) hash = mix(hash, nn::hash_name(name));
+  const bool alike = team.all_same(hash);
+  team.together([&] {
+    check(alike,
+          "the processes see other pictures or classes each: they must see the same files by the same names");
+  });
+}
+
 }  // namespace
 
 int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks& callbacks, Team& team) {
@@ -211,11 +235,11 @@ int64_t run_training(const TrainConfig& config, bool resume, const RunCallbacks&
     data = open_data(config, {team.index(), team.count()});
     trainer = std::make_unique<Trainer>(config, *data, team);
     prepare(*trainer, config, resume, data->class_names());
-    if (const std::string remark = data->remark(); team.leads() && !remark.empty() && callbacks.on_remark)
-      callbacks.on_remark(remark);
+    if (team.leads()) tell_remarks(config, resume, *data, callbacks);
     if (folder) folder->begin(trainer->steps_done());
     run = std::make_unique<Run>(config, *trainer, callbacks, team);
   });
+  check_same_data(*data, team);
   Prefetcher batches(*data, trainer->steps_done(), trainer->device().is_gpu() ? threads() : 1);
   run->work(batches);
   return trainer->steps_done();

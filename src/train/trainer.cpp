@@ -86,7 +86,7 @@ void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
 
 Trainer::Trainer(const TrainConfig& config, const BatchSource& data, Team& team)
     : config_(config), team_(team), device_(device_from_name(config.train.device)),
-      class_names_(data.class_names()), schedule_(NoiseSchedule::linear()),
+      class_names_(data.class_names()), pictures_(data.count()), schedule_(NoiseSchedule::linear()),
       frozen_encoder_(open_frozen_encoder(config, device_)), model_(fresh_model(config, device_)),
       ema_(make_trainee(config)),
       optimizer_(nn::learned_parameters(*model_), nn::learned_parameters(*ema_), config.train.optimizer) {
@@ -216,7 +216,7 @@ void Trainer::save_checkpoint(const std::filesystem::path& path) {
     check(ops::all_finite(tensor),
           "{} is no longer finite after step {}; a lower train.lr or train.weight_decay may help", name,
           steps_done_);
-  write_checkpoint(path, state, steps_done_, config_.model, config_.toml, class_metadata());
+  write_checkpoint(path, state, config_.model, {steps_done_, pictures_, config_.toml, class_metadata()});
 }
 
 std::map<std::string, std::string> Trainer::class_metadata() const {

@@ -97,6 +97,7 @@ class Trainer {
   Team& team_;
   Device device_;
   std::vector<std::string> class_names_;
+  int64_t pictures_;  // of the data
   NoiseSchedule schedule_;
   std::unique_ptr<T5Encoder> frozen_encoder_;
   std::unique_ptr<Trainee> model_, ema_;
@@ -106,8 +107,8 @@ class Trainer {
 };
 
 struct RunCallbacks {
-  std::function<void(const std::string&)>
-      on_remark;  ///< what is to be known of the data, before the first step
+  /// What is to be known before the first step: of the data, or that they are others than before.
+  std::function<void(const std::string&)> on_remark;
   /// After every step; on a GPU only after those that are logged, since it waits for them.
   std::function<void(const StepMetrics&, double steps_per_second, double seconds_left)> on_step;
   std::function<void(Trainer&)> on_sample;  ///< at output.sample_every and at the end

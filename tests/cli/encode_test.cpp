@@ -8,6 +8,7 @@
 #include "cli/small_model.h"
 #include "io/image.h"
 #include "io/safetensors.h"
+#include "support/tar_writer.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -92,6 +93,26 @@ TEST_F(EncodeCommand, ProcessesShareTheShards) {
   ASSERT_EQ(listing(folder_ / "shared"), listing(folder_ / "whole"));
   for (const std::string& file : listing(folder_ / "whole"))
     EXPECT_EQ(contents(folder_ / "shared" / file), contents(folder_ / "whole" / file)) << file;
+}
+
+TEST_F(EncodeCommand, ATarFileThatMakesTooLargeAShardIsSaidAtTheStart) {
+  fs::create_directory(folder_ / "tars");
+  {
+    TarWriter tar(folder_ / "tars/0.tar");
+    tar.add("a.png", contents(*fs::directory_iterator(folder_ / "pictures/red-star")));
+    tar.add("a.cls", "1");
+  }
+  const Arguments arguments = {"encode", "tars", "--vae", "vae", "--size", "32", "-o", "latents"};
+  const char* const said = "one tar file is larger than 4 GB, up to 5 GB: each makes one shard";
+  const Result small = linnet(arguments);
+  ASSERT_TRUE(succeeded(small));
+  EXPECT_EQ(small.out.find("larger than"), std::string::npos) << small.out;
+  fs::remove_all(folder_ / "latents");
+  fs::resize_file(folder_ / "tars/0.tar", size_t{5} << 30);  // a hole behind the archive's end
+  const Result large = linnet(arguments);
+  ASSERT_TRUE(succeeded(large));
+  EXPECT_NE(large.out.find(said), std::string::npos) << large.out;
+  EXPECT_NE(large.out.find("1 picture in 1 shard"), std::string::npos) << large.out;
 }
 
 TEST_F(EncodeCommand, WrongUsesAreRefused) {

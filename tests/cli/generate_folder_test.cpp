@@ -49,6 +49,16 @@ TEST_F(GenerateFolder, WhatIsThereIsNotPaintedAgain) {
   expect_same("whole", "parts");
 }
 
+TEST_F(GenerateFolder, APictureThatAPowerFailureLeftEmptyIsPaintedAgain) {
+  ASSERT_TRUE(succeeded(generate({"-o", "whole/"})));
+  fs::copy(folder_ / "whole", folder_ / "parts");
+  fs::resize_file(folder_ / "parts/000009.png", 0);
+  const Result result = generate({"-o", "parts/"});
+  ASSERT_TRUE(succeeded(result));
+  EXPECT_NE(result.out.find("16 were there"), std::string::npos) << result.out;
+  expect_same("whole", "parts");
+}
+
 TEST_F(GenerateFolder, PicturesOfEveryFormatCanBeGoneOnWithAndAreWhatWasPainted) {
   ASSERT_TRUE(succeeded(generate({"-o", "png/"})));
   for (const std::string format : {"webp", "jpg"}) {

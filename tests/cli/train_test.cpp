@@ -277,6 +277,19 @@ TEST_F(Train, AResumedRunSaysWhatIsOtherThanBefore) {
   EXPECT_TRUE(failed(train("a", {"--resume", "train.optimizer=muon"}), 2, "means nothing to another"));
 }
 
+TEST_F(Train, AResumedRunSaysThatPicturesWereAddedOrAreGone) {
+  ASSERT_EQ(train("a", {"train.steps=2"}).code, 0);
+  const Result same = train("a", {"--resume", "train.steps=3"});
+  EXPECT_EQ(same.out.find("otherwise than before: there were"), std::string::npos) << same.out;
+  std::filesystem::remove_all(folder_ / "shapes/red-star");
+  std::filesystem::create_directory(folder_ / "shapes/red-star");  // so that classes keep their numbers
+  const Result fewer = train("a", {"--resume", "train.steps=4"});
+  EXPECT_EQ(fewer.code, 0) << fewer.err;
+  EXPECT_NE(fewer.out.find("otherwise than before: there were 128 pictures, now there are 126\n"),
+            std::string::npos)
+      << fewer.out;
+}
+
 TEST_F(Train, AResumedRunThatIsDoneWritesTheModelThatAKillLeftOut) {
   ASSERT_EQ(train("a").code, 0);
   const std::string model = contents(folder_ / "a/run/model.safetensors");

@@ -64,6 +64,21 @@ TEST(WriteFileAtomically, WritesAndReplaces) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(WriteFileAtomically, WhatIsReplaceableIsWrittenWholeToo) {
+  const TemporaryFolder folder;
+  write_text(folder / "x", "old");
+  write_file_atomically(
+      folder / "x",
+      [&](std::FILE* file) {
+        std::fputs("new", file);
+        std::fflush(file);
+        EXPECT_EQ(text_of(folder / "x"), "old");
+      },
+      Durability::replaceable);
+  EXPECT_EQ(text_of(folder / "x"), "new");
+  EXPECT_EQ(files_in(folder), 1u);
+}
+
 TEST(WriteFileAtomically, ReplacesAPartialFileLeftBehind) {
   const TemporaryFolder folder;
   write_text(folder / "x.partial", "a longer text that a killed program left");
@@ -167,14 +182,15 @@ TEST_P(FullDisk, KeepsTheOldFileAndSaysWhy) {
     const rlimit limit{4096, 4096};
     ::setrlimit(RLIMIT_FSIZE, &limit);
     // Plain fputc, unchecked: what has not been noticed in the callback must be noticed after it.
-    const std::string message = error_of([&] {
-      write_file_atomically(folder / "x", [&](std::FILE* file) {
-        for (size_t i = 0; i < wanted; ++i) std::fputc('x', file);
-      });
-    });
+    const auto write = [&](std::FILE* file) {
+      for (size_t i = 0; i < wanted; ++i) std::fputc('x', file);
+    };
+    const std::string message = error_of([&] { write_file_atomically(folder / "x", write); });
+    const std::string hasty =
+        error_of([&] { write_file_atomically(folder / "x", write, Durability::replaceable); });
     const std::string checked = error_of([&] { write_text(folder / "x", std::string(wanted, 'x')); });
     const std::string expected = "cannot write " + (folder / "x").string() + ": File too large";
-    return message == expected && checked == expected ? 0 : 1;
+    return message == expected && hasty == expected && checked == expected ? 0 : 1;
   });
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);
@@ -291,8 +307,25 @@ TEST(WhatIsThere, IsAskedWithoutThrowing) {
     EXPECT_FALSE(is_there(path));
   }
   EXPECT_EQ(entries_of(folder.path()).size(), 3u);
+  for (const fs::directory_entry& entry : entries_of(folder.path())) {
+    EXPECT_EQ(is_file(entry), is_file(entry.path())) << entry;
+    EXPECT_FALSE(is_folder(entry)) << entry;
+  }
   EXPECT_EQ(error_of([&] { entries_of(folder / "loop"); }),
             "cannot read " + (folder / "loop").string() + ": Too many levels of symbolic links");
+}
+
+// A set of pictures may have millions on a disk that answers in milliseconds.
+TEST(WhatIsThere, IsTakenFromTheFolderThatWasRead) {
+  const TemporaryFolder folder;
+  write_text(folder / "x", "text");
+  const fs::directory_entry file = entries_of(folder.path()).at(0);
+  fs::remove(file);
+  EXPECT_FALSE(is_file(file.path()));
+  EXPECT_TRUE(is_file(file)) << "the disk was asked again";
+  fs::create_directory(folder / "y");
+  fs::create_directory_symlink("y", folder / "x");
+  for (const fs::directory_entry& entry : entries_of(folder.path())) EXPECT_TRUE(is_folder(entry)) << entry;
 }
 
 TEST(CheckKeeps, RefusesToWriteOverWhatIsRead) {

@@ -22,6 +22,7 @@ class Latents : public testing::Test {
       pictures += shape[0];
     }
     made.labels = Tensor::zeros({pictures}, DType::i64);
+    made.class_names = class_names_;
     made.broken = broken_;
     settings_.shards = shards;
     write_latent_shard(path(shard, shards), made, settings_);
@@ -35,7 +36,7 @@ class Latents : public testing::Test {
 
   TemporaryFolder folder_;
   LatentSettings settings_;
-  std::vector<std::string> broken_;
+  std::vector<std::string> class_names_, broken_;
 };
 
 TEST_F(Latents, ShardsOfTwoEncodingsAreNoFolder) {
@@ -77,15 +78,28 @@ TEST_F(Latents, OnlyPicturesHaveASize) {
 TEST_F(Latents, WhatWasLeftOutMayHaveAnyName) {
   broken_ = {"a\xff.png: it is cut short", "ä.png: no picture"};
   write(0, 1);
-  EXPECT_EQ(read_broken_pictures(path(0, 1)),
+  EXPECT_EQ(read_latent_summary(path(0, 1)).broken,
             (std::vector<std::string>{"a\uFFFD.png: it is cut short", "ä.png: no picture"}));
+}
+
+TEST_F(Latents, ClassesAreNamedByAllShardsAlike) {
+  write(0, 3);  // as an older version may have written it
+  class_names_ = {"cat", "dog"};
+  write(1, 3);
+  write(2, 3);
+  EXPECT_EQ(LatentFolder::open(folder_.path()).class_names(), class_names_);
+  class_names_ = {"cat", "cow"};
+  write(2, 3);
+  EXPECT_NE(refusal().find("latents-00002-of-00003.safetensors: its classes have other names"),
+            std::string::npos)
+      << refusal();
 }
 
 TEST_F(Latents, TheirTypesComeBack) {
   settings_.stored = "f16";
   settings_.products = "bf16";
   write(0, 1);
-  EXPECT_EQ(read_latent_settings(path(0, 1)), settings_);
+  EXPECT_EQ(read_latent_summary(path(0, 1)).settings, settings_);
 }
 
 // As in a folder that an older version began.

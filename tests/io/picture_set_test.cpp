@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <thread>
 
 #include "core/error.h"
 #include "support/refusal.h"
@@ -60,6 +62,15 @@ TEST_F(PictureSetTest, LinksThatLeadNowhereAreNoPictures) {
     fs::create_symlink(fs::path(name).filename(), folder_ / name);
   EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3), folder_.path()),
             (std::vector<std::string>{"a/1.png=x:0"}));
+}
+
+TEST_F(PictureSetTest, LinksToPicturesAndToClassesAreFollowed) {
+  write(folder_ / "elsewhere/1.png", "x");
+  write(folder_ / "set/a/2.png", "y");
+  fs::create_symlink("../../elsewhere/1.png", folder_ / "set/a/1.png");
+  fs::create_directory_symlink("../elsewhere", folder_ / "set/b");
+  EXPECT_EQ(all_of(PictureSet::open(folder_ / "set", 3), folder_ / "set"),
+            (std::vector<std::string>{"a/1.png=x:0", "a/2.png=y:0", "b/1.png=x:1"}));
 }
 
 TEST_F(PictureSetTest, TarFilesPairPicturesWithClasses) {
@@ -156,18 +167,18 @@ TEST_F(PictureSetTest, DamagedTarFilesAreRefusedByName) {
 
 TEST_F(PictureSetTest, TheFingerprintSeesNamesAndSizes) {
   write(folder_ / "a/1.png", "x");
-  const std::string before = PictureSet::open(folder_.path(), 3).fingerprint();
-  EXPECT_EQ(before, PictureSet::open(folder_.path(), 3).fingerprint());
-  EXPECT_NE(before, PictureSet::open(folder_.path(), 4).fingerprint());
+  const std::string before = PictureSet::open(folder_.path(), 3).fingerprints().files;
+  EXPECT_EQ(before, PictureSet::open(folder_.path(), 3).fingerprints().files);
+  EXPECT_NE(before, PictureSet::open(folder_.path(), 4).fingerprints().files);
   write(folder_ / "a/1.png", "xy");
-  const std::string longer = PictureSet::open(folder_.path(), 3).fingerprint();
+  const std::string longer = PictureSet::open(folder_.path(), 3).fingerprints().files;
   EXPECT_NE(before, longer);
   write(folder_ / "a/2.png", "x");
-  EXPECT_NE(longer, PictureSet::open(folder_.path(), 3).fingerprint());
+  EXPECT_NE(longer, PictureSet::open(folder_.path(), 3).fingerprints().files);
 }
 
 TEST_F(PictureSetTest, TheFingerprintOfContentsSeesThemAndNothingElse) {
-  const auto print = [&] { return PictureSet::open(folder_ / "set", 3).contents_fingerprint(); };
+  const auto print = [&] { return PictureSet::open(folder_ / "set", 3).fingerprints().contents; };
   write(folder_ / "set/a/1.png", std::string(100'000, 'x'));
   write(folder_ / "set/a/2.png", "");
   const std::string before = print();
@@ -185,15 +196,48 @@ TEST_F(PictureSetTest, TheFingerprintOfContentsSeesThemAndNothingElse) {
 TEST_F(PictureSetTest, TheFingerprintOfContentsSeesWithinTarFiles) {
   const auto print = [&](char inside) {
     test::TarWriter(folder_ / "0.tar").add("a.png", std::string(2'000'000, inside));
-    return PictureSet::open(folder_.path(), 3).contents_fingerprint();
+    return PictureSet::open(folder_.path(), 3).fingerprints().contents;
   };
   EXPECT_EQ(print('x'), print('x'));
   EXPECT_NE(print('x'), print('y'));
 }
 
+// Or latents that were made before could not be gone on with.
+TEST_F(PictureSetTest, FingerprintsAreThoseOfEarlierVersions) {
+  write(folder_ / "a/1.png", "x");
+  write(folder_ / "a/2.jpg", std::string(10'000, 'y'));
+  write(folder_ / "b/1.png", std::string(2'000'000, 'z'));
+  write(folder_ / "b/3.webp", "");
+  const auto prints = PictureSet::open(folder_.path(), 3).fingerprints();
+  EXPECT_EQ(prints.files, "47b639f9cc2e5df0");
+  EXPECT_EQ(prints.contents, "cd5bc32650c7c734");
+}
+
+TEST_F(PictureSetTest, WhoTakesFingerprintsHearsHowFarItIsAndMayStopIt) {
+  constexpr int files = 600;
+  for (int i = 0; i < files; ++i) write(folder_ / fmt::format("a/{}.png", i), "x");
+  const PictureSet set = PictureSet::open(folder_.path(), 3);
+  std::vector<int64_t> heard;
+  const auto here = std::this_thread::get_id();
+  set.fingerprints([&](int64_t done, int64_t count) {
+    EXPECT_EQ(count, files);
+    EXPECT_EQ(std::this_thread::get_id(), here);
+    heard.push_back(done);
+  });
+  EXPECT_GT(heard.size(), 1u);
+  EXPECT_TRUE(std::ranges::is_sorted(heard));
+  EXPECT_EQ(heard.back(), files);
+  struct Stop {};
+  const auto stop = [&](int64_t done, int64_t) {
+    EXPECT_LT(done, files);
+    throw Stop();
+  };
+  EXPECT_THROW(set.fingerprints(stop), Stop);
+}
+
 TEST_F(PictureSetTest, TheFingerprintSeesClassesButNotWhereLinksLead) {
   const fs::path set = folder_ / "set";
-  const auto print = [&] { return PictureSet::open(set, 3).fingerprint(); };
+  const auto print = [&] { return PictureSet::open(set, 3).fingerprints().files; };
   write(set / "cat/1.png", "x");
   const std::string cats = print();
   fs::rename(set / "cat", folder_ / "elsewhere");

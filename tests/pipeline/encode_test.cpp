@@ -125,6 +125,24 @@ TEST_F(Encode, AnInterruptedRunEndsAsAnUndisturbedOne) {
   EXPECT_EQ(encode("parts").written, 0);
 }
 
+// So that it shows and can be stopped where nothing is left to encode, too.
+TEST_F(Encode, ARunThatFindsAllShardsThereSaysHowFarItIs) {
+  encode("latents");
+  std::vector<int64_t> checked, found;
+  options_.on_checked = [&](int64_t done, int64_t count) {
+    EXPECT_EQ(count, 64);
+    EXPECT_TRUE(found.empty());
+    checked.push_back(done);
+  };
+  options_.on_pictures = [&](int64_t done, int64_t now) {
+    EXPECT_EQ(now, 0);
+    found.push_back(done);
+  };
+  encode("latents");
+  EXPECT_EQ(checked.back(), 64);
+  EXPECT_EQ(found, (std::vector<int64_t>{20, 40, 60, 64}));
+}
+
 TEST_F(Encode, ReadsTarFiles) {
   fs::create_directories(folder_ / "tars");
   {
@@ -149,7 +167,7 @@ TEST_F(Encode, APictureThatChangedInItsSizeIsAnotherPicture) {
 TEST_F(Encode, LatentsThatSayNothingOfContentsAreAccepted) {
   encode("latents");
   const fs::path first = shard_path(folder_ / "latents", 0, 4);
-  LatentSettings before = read_latent_settings(first);
+  LatentSettings before = read_latent_summary(first).settings;
   EXPECT_FALSE(before.contents.empty());
   before.contents = "";
   const auto shard = SafetensorsFile::open(first);
