@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 
 #include "core/error.h"
@@ -38,7 +39,9 @@ void wait_with_little_spinning(char** argv) {
   constexpr const char* spin_count = "GOMP_SPINCOUNT";
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv(spin_count)) return;
   ::setenv(spin_count, "1000", 1);
-  ::execv("/proc/self/exe", argv);  // where that cannot be, it spins
+  std::error_code unknown;
+  const auto itself = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  ::execv(itself.c_str(), argv);  // where that cannot be, it spins
 }
 
 }  // namespace

@@ -36,6 +36,7 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
+  pid_t id() const { return pid_; }
   void send(int signal) const;
   /// Waits until standard output and standard error together contain text, or both are closed.
   void wait_for(const std::string& text);

@@ -60,6 +60,22 @@ class Train : public testing::Test {
   TemporaryFolder folder_;
 };
 
+// OpenMP reads it when it is loaded, and so it must have been there before.
+TEST_F(Train, ThreadsSpinForAShortWhileUnlessToldOtherwise) {
+  const auto environment = [&](const std::string& name, bool says_policy) {
+    const Surroundings where{place(name), [=] {
+                               ::unsetenv("GOMP_SPINCOUNT");
+                               if (!says_policy) ::unsetenv("OMP_WAIT_POLICY");
+                             }};
+    Process process(arguments({"train.steps=1000000", "output.save_every=1000000"}), where);
+    process.wait_for("step 2 ");
+    EXPECT_EQ(contents(fmt::format("/proc/{}/comm", process.id())), "linnet\n");
+    return contents(fmt::format("/proc/{}/environ", process.id()));
+  };
+  EXPECT_NE(environment("silent", false).find("GOMP_SPINCOUNT=1000"), std::string::npos);
+  EXPECT_EQ(environment("told", true).find("GOMP_SPINCOUNT"), std::string::npos);
+}
+
 TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
   const Result result = train("a");
   EXPECT_EQ(result.code, 0) << result.err;
