@@ -186,7 +186,7 @@ ConfigSource source_of(const Options& options) {
   return source;
 }
 
-// How several processes share the work.
+// Of several processes, also where gradients go, as one way is much slower than the other.
 void say_how_many(const Team& team, const TrainConfig& config) {
   if (team.is_alone()) return;
   const bool through_memory = config.train.device != "cpu" && !team.cards_talk();

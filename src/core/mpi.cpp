@@ -25,8 +25,7 @@ MpiApi open_mpi() {
   const ProcessShare told = process_share();
   check(api.count == told.count,
         "the environment tells of {} processes, but MPI of {}: is Linnet built with the MPI whose mpirun that "
-        "was (under "
-        "srun: --mpi=pmix)? Or is a launcher's variable left over, such as SLURM_STEP_NUM_TASKS?",
+        "was (under srun: --mpi=pmix)? Or is a launcher's variable left over, such as SLURM_STEP_NUM_TASKS?",
         told.count, api.count);
   return api;
 }

@@ -18,8 +18,7 @@ class TextFolderData : public DrawnData {
         tokenizer_(Tokenizer::open(config.text.tokenizer)) {
     check(model_.in_channels == 3,
           "{}: pictures have 3 channels, but the model takes latents of {}: let `linnet encode --captions` "
-          "make them "
-          "of these pictures, and train on its folder",
+          "make them of these pictures, and train on its folder",
           config.data.path, model_.in_channels);
     for (const CaptionedPicture& picture : pictures_)
       if (const std::string fault = fault_of_text(picture.caption); !fault.empty())
@@ -153,8 +152,7 @@ std::unique_ptr<BatchSource> open_text_data(const TrainConfig& config, const Pro
     if (config.trains_text_encoder())
       throw UsageError(
           "configuration: latents bring their texts' states, so that no text encoder can be trained along; "
-          "leave "
-          "out text.tokenizer");
+          "leave out text.tokenizer");
     return std::make_unique<TextLatentData>(config, share);
   }
   if (config.text.tokenizer.empty())
