@@ -263,11 +263,6 @@ bool is_packed(const ColumnView& columns, int64_t width) {
   return width % n == 0 && columns.stride % n == 0 && is_aligned(first_of<T>(columns), 16);
 }
 
-template <class T>
-Source<T> source_of(const DepthwiseConv& conv, const ColumnView& columns) {
-  return {first_of<T>(columns), static_cast<int>(columns.stride), conv.columns * columns.stride};
-}
-
 // Into how many parts to cut the rows of samples, that make so many blocks uncut: so that the fullest
 // multiprocessor has the least rows to walk down. Each part reads K − 1 rows more, and takes a while to begin.
 int64_t cuts_of(int64_t rows, int64_t blocks, int64_t kernel) {
@@ -326,6 +321,8 @@ void launch_convolve(const DepthwiseConv& conv, const ColumnView& in, View weigh
 template <class T, int K, bool Packed>
 void launch_gather_taps(const DepthwiseConv& conv, const ColumnView& values, const ColumnView& g, View dweight,
                         View dbias) {
+  if constexpr (Packed)
+    if (patches_fit(conv)) return depthwise_conv_gradients_by_patches(conv, values, g, dweight, dbias);
   using L = Tile<T, K, Packed>;
   ConvTask<T> task = task_of<T, K, Packed>(conv);
   task.values = source_of<T>(conv, values);
@@ -337,9 +334,7 @@ void launch_gather_taps(const DepthwiseConv& conv, const ColumnView& values, con
   static_assert(bytes >= L::warps * (L::area + 1) * L::channels * sizeof(float));
   launch(gather_taps<T, K, Packed>, dim3(static_cast<unsigned>(task.groups * parts)), dim3(warp_size, L::warps),
          bytes, task);
-  launch(add_shares, dim3(static_cast<unsigned>(divide_up((L::area + 1) * conv.head_size, warp_size))),
-         dim3(warp_size, adders), 0, task.shares, parts, task.width, task.head_size, L::area,
-         dweight.as<float>(), dbias.as<float>());
+  add_tap_shares(conv, task.shares, parts, dweight, dbias);
 }
 
 // body(a null T*, K, whether tensors are packed)
@@ -357,6 +352,13 @@ void with_layout(const DepthwiseConv& conv, std::initializer_list<ColumnView> te
 }
 
 }  // namespace
+
+void add_tap_shares(const DepthwiseConv& conv, const float* shares, int parts, View dweight, View dbias) {
+  const int64_t area = conv.kernel * conv.kernel;
+  launch(add_shares, dim3(static_cast<unsigned>(divide_up((area + 1) * conv.head_size, warp_size))),
+         dim3(warp_size, adders), 0, shares, parts, static_cast<int>(conv.width),
+         static_cast<int>(conv.head_size), static_cast<int>(area), dweight.as<float>(), dbias.as<float>());
+}
 
 void depthwise_conv(const DepthwiseConv& conv, const ColumnView& values, View weight, View bias,
                     const ColumnView& out) {

@@ -25,5 +25,11 @@ void depthwise_conv_backward(const DepthwiseConv& conv, const ops::ColumnView& v
 bool patches_fit(const DepthwiseConv& conv);
 void depthwise_conv_by_patches(const DepthwiseConv& conv, const ops::ColumnView& values, View weight, View bias,
                                bool flipped, const ops::ColumnView& out);
+/// The gradients of taps likewise (depthwise_conv_taps_cuda.cu).
+void depthwise_conv_gradients_by_patches(const DepthwiseConv& conv, const ops::ColumnView& values,
+                                         const ops::ColumnView& g, View dweight, View dbias);
+
+/// Sets dweight and dbias to sums of shares (parts, kernel² + 1, width), the last of taps being the bias.
+void add_tap_shares(const DepthwiseConv& conv, const float* shares, int parts, View dweight, View dbias);
 
 }  // namespace linnet::cuda

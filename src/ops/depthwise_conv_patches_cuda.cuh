@@ -3,8 +3,8 @@
 // which the taps lie along diagonals. Rows of a product are 16 patches, so 3 instructions give 128 results of a
 // channel where multiply-adds would be 100 of a warp: what is spent on zeros costs less than that.
 //
-// Values are read from shared memory as 8 channels of two
-// neighbouring columns, and turned in registers into the columns' pair of each channel.
+// Values are read from shared memory as 8 channels of two neighbouring columns, and turned in registers into
+// the columns' pair of each channel.
 #pragma once
 
 #include "ops/depthwise_conv_tiles_cuda.cuh"
@@ -92,6 +92,98 @@ __device__ __forceinline__ void convolve_patches(const T* upper, const T* lower,
       for (int i = 0; i < 2; ++i) former[c][i] = values[i];
     }
   }
+}
+
+// A block's tile, and the rows of values for it and for the next one, as each thread of the block copies them.
+// A warp takes 8 channels.
+struct RingTile : PatchTile {
+  static constexpr int warps = packs, threads = warps * warp_size;
+  static constexpr int quads = 4;  // two for this tile, and two for the next, if it begins anew elsewhere
+  static constexpr int ring = quads * quad;
+};
+
+template <class L, class T>
+struct ValueRing {
+  static_assert(L::columns == L::threads / L::packs, "each thread copies packs of one column, few one more");
+
+  __device__ ValueRing(const ConvTask<T>& task_, void* memory)
+      : task(task_), first(static_cast<T*>(memory)), own_pack(static_cast<int>(threadIdx.x) % L::packs),
+        own_column(static_cast<int>(threadIdx.x) / L::packs) {}
+
+  __device__ const T* quad(int number) const { return first + number % L::quads * L::quad; }
+
+  // Begins to copy what the first tile of a piece needs.
+  __device__ void begin(const Place& place) {
+    const int column = place.column - patch_kernel / 2 + own_column;
+    const bool in_width = place.channel + own_pack * 8 < task.width;
+    const auto is_inside = [&](int x) {
+      return in_width && static_cast<unsigned>(x) < static_cast<unsigned>(task.columns);
+    };
+    row = place.top - patch_kernel / 2;
+    from = task.values.first + (place.token + column) * task.values.stride + row * task.values.row_stride +
+           place.channel + own_pack * 8;
+    inside = is_inside(column);
+    beyond_inside = is_inside(column + L::columns);
+    load_quad();
+    load_quad();
+  }
+  // And what the next one needs and that before it has not.
+  __device__ void load_quad() {
+    const int beyond = L::columns * task.values.stride;
+    T* const to = first + loaded * L::quad + L::place_in_row(own_column, own_pack);
+    loaded = (loaded + 1) % L::quads;
+#pragma unroll
+    for (int y = 0; y < patch; ++y) {
+      const bool there = static_cast<unsigned>(row + y) < static_cast<unsigned>(task.rows);
+      copy_16(to + y * L::row_size, from, there && inside);
+      if (own_column < patch_kernel - 1)
+        copy_16(to + y * L::row_size + L::columns / 2 * L::pair_size, from + beyond, there && beyond_inside);
+      from += task.values.row_stride;
+    }
+    row += patch;
+  }
+
+  const ConvTask<T>& task;
+  T* first;
+  int own_pack, own_column;  // which channels and columns this thread copies
+  int loaded = 0;            // the quad that comes next
+
+ private:
+  const T* from;  // of the next row
+  int row;
+  bool inside, beyond_inside;  // its column, and the one that is a tile further
+};
+
+// Cuts columns of tiles so that the fullest multiprocessor has least to do; a piece's first rows cost half
+// a tile.
+template <class L, class T>
+ConvTask<T> task_of_patches(const DepthwiseConv& conv) {
+  ConvTask<T> task{};
+  task.rows = static_cast<int>(conv.rows);
+  task.columns = static_cast<int>(conv.columns);
+  task.width = static_cast<int>(conv.width);
+  task.head_size = static_cast<int>(conv.head_size);
+  task.groups = static_cast<int>(divide_up(task.width, L::channels));
+  task.across = static_cast<int>(divide_up(task.columns, L::columns));
+  const int64_t tiles = divide_up(task.rows, patch), room = int64_t{L::blocks} * multiprocessors();
+  int64_t least = INT64_MAX;
+  for (int64_t cuts = 1; cuts <= tiles; ++cuts) {
+    const int64_t height = divide_up(tiles, cuts), down = divide_up(tiles, height);
+    const int64_t walked = divide_up(conv.batch * task.across * down * task.groups, room) * (2 * height + 1);
+    if (walked >= least) continue;
+    least = walked;
+    task.height = static_cast<int>(height) * patch;
+    task.down = static_cast<int>(down);
+  }
+  task.pieces = static_cast<int>(conv.batch) * task.down * task.across;
+  return task;
+}
+
+// How many blocks share the pieces of a group of channels.
+template <class L, class T>
+int64_t parts_of_patches(const ConvTask<T>& task) {
+  const int64_t each = divide_up(int64_t{task.pieces} * task.groups, int64_t{L::blocks} * multiprocessors());
+  return divide_up(task.pieces, each);
 }
 
 // body(row and column in the tile, index into sums[c]) for the results that a lane has of each channel.

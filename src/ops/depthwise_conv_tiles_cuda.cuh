@@ -4,6 +4,7 @@
 
 #include "cuda/cells.h"
 #include "cuda/tensor_cores.h"
+#include "ops/depthwise_conv_cuda.h"
 
 namespace linnet::cuda::depthwise {
 
@@ -35,6 +36,12 @@ struct Source {
   int stride;
   int64_t row_stride;
 };
+
+template <class T>
+Source<T> source_of(const DepthwiseConv& conv, const ops::ColumnView& columns) {
+  return {columns.view.as<T>() + columns.first, static_cast<int>(columns.stride),
+          conv.columns * columns.stride};
+}
 
 template <class T>
 struct ConvTask {
