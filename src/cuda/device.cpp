@@ -225,7 +225,7 @@ void open_card(int index) {
   int count = 0;
   if (const cudaError_t result = cudaGetDeviceCount(&count); result != cudaSuccess)
     fail(fmt::format("the driver offers no GPU ({})", cudaGetErrorString(result)));
-  if (index >= count) fail(fmt::format("the GPUs of this machine are 0 to {}", count - 1));
+  check_card(index, count);
   Card& it = card();
   it.index = index;
   must(cudaSetDevice(index), "opening it");

@@ -118,7 +118,7 @@ TEST_F(GpuBench, EveryVerbMeasuresBesideTheCardsCeiling) {
 
 TEST_F(GpuBench, AnotherCardIsRefused) {
   EXPECT_TRUE(failed(run_in(folder_ / "cuda", {"bench", "attention", "--device", "cuda:1"}), 1,
-                     "the GPUs of this machine are 0 to 0"));
+                     "the only GPU of this machine is cuda:0"));
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ TEST_F(GpuGenerate, WhatIsMissingIsNamed) {
   const auto refused = [&](const Arguments& more, int code, const std::string& sentence) {
     EXPECT_TRUE(failed(run_in(folder_ / "cuda", with(wanted, more)), code, sentence));
   };
-  refused({"--device", "cuda:1"}, 1, "cuda:1 cannot be used: the GPUs of this machine are 0 to 0");
+  refused({"--device", "cuda:1"}, 1, "cuda:1 cannot be used: the only GPU of this machine is cuda:0");
   refused({"--device", "cuda:-1"}, 2, "a device is cpu, cuda or cuda:1 and so on, not \"cuda:-1\"");
   refused({"--device", "gpu"}, 2, "a device is cpu, cuda or cuda:1 and so on, not \"gpu\"");
   refused({"--device", "cuda", "--dtype", "int4"}, 2, "on a GPU also in f16 or tf32, not \"int4\"");

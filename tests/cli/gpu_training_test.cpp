@@ -132,8 +132,8 @@ TEST_F(GpuTrain, WhatCannotTrainIsNamedAndLeavesNothing) {
   const auto refused = [&](const Arguments& more, int code, const std::string& sentence) {
     EXPECT_TRUE(failed(run_in(folder_ / "cuda", with({"train", "../classes.toml"}, more)), code, sentence));
   };
-  refused({"--device", "cuda:1"}, 1, "the GPUs of this machine are 0 to 0");
-  refused({"train.device=cuda:1"}, 1, "the GPUs of this machine are 0 to 0");
+  refused({"--device", "cuda:1"}, 1, "the only GPU of this machine is cuda:0");
+  refused({"train.device=cuda:1"}, 1, "the only GPU of this machine is cuda:0");
   refused({"--device", "gpu"}, 2, "a device is cpu, cuda or cuda:1 and so on");
   refused({"--device", "cuda", "train.precision=f16"}, 2, "train.precision is");
   EXPECT_TRUE(listing(folder_ / "cuda").empty());
@@ -186,7 +186,7 @@ TEST_F(GpuEncode, ShardsOfProductsInTf32AreNotGoneOnWithInF32) {
 TEST_F(GpuEncode, WrongUsesAreRefused) {
   EXPECT_TRUE(failed(on_gpu(encode(with(captions_, {"--dtype", "int8"}))), 2, "8 bits"));
   EXPECT_TRUE(failed(run_in(folder_ / "cuda", encode(with(captions_, {"--device", "cuda:1"}))), 1,
-                     "the GPUs of this machine are 0 to 0"));
+                     "the only GPU of this machine is cuda:0"));
   EXPECT_TRUE(listing(folder_ / "cuda").empty());
 }
 

@@ -268,7 +268,7 @@ TEST_F(GpuTeam, ACardThatIsMissingIsSaidOnce) {
   const Result result = run({"train", "--device", "cuda", "../classes.toml"}, where);
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(said_by_linnet(result),
-            "linnet: process 2 of 2: cuda:1 cannot be used: the GPUs of this machine are 0 to 0\n");
+            "linnet: process 2 of 2: cuda:1 cannot be used: the only GPU of this machine is cuda:0\n");
   where.environment["CUDA_VISIBLE_DEVICES"] = "0";  // as a launcher gives each process a card of its own
   EXPECT_EQ(run({"train", "--device", "cuda", "../classes.toml"}, where).code, 0);
 }

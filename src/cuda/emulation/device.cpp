@@ -158,7 +158,7 @@ void upload(void* to, const void* from, size_t bytes) {
 void open_device(int index, GpuApi& api) {
   const char* const wanted = std::getenv("LINNET_EMULATED_CARDS");
   const int count = wanted == nullptr ? 1 : std::atoi(wanted);
-  if (index >= count) fail(fmt::format("the GPUs of this machine are 0 to {}", count - 1));
+  check_card(index, count);
   std::strcpy(api.info.name, "emulated GPU");
   api.info.architecture = architecture();
   api.info.multiprocessors = multiprocessors();
