@@ -78,10 +78,9 @@ Node node_at(const NoiseSchedule& full, double timestep) {
 }
 
 std::vector<Node> rounded_nodes(const NoiseSchedule& full, int steps) {
+  const double step = static_cast<double>(full.steps() - 1) / steps;  // as NumPy's linspace rounds it
   std::vector<Node> nodes;
-  for (int i = steps; i >= 1; --i) {
-    nodes.push_back(node_at(full, std::nearbyint(static_cast<double>(full.steps() - 1) * i / steps)));
-  }
+  for (int i = steps; i >= 1; --i) nodes.push_back(node_at(full, std::nearbyint(i * step)));
   return nodes;
 }
 
