@@ -67,8 +67,13 @@ std::optional<Prediction> prediction_of_scheduler(const Weights& weights) {
   const std::string name = text("_class_name", "");
   check(name.find("LCM") == std::string::npos && name.find("FlowMatch") == std::string::npos,
         "the pipeline is made for {}, for which Linnet has no sampler", printable(name));
+  const auto is_without = [&](const char* key) {
+    const auto found = json.find(key);
+    return found == json.end() || found->is_null() || *found == false;
+  };
   check(text("beta_schedule", "linear") == "linear" && is_near("beta_start", 1e-4) &&
-            is_near("beta_end", 0.02) && is_near("num_train_timesteps", 1000),
+            is_near("beta_end", 0.02) && is_near("num_train_timesteps", 1000) && is_without("trained_betas") &&
+            is_without("rescale_betas_zero_snr"),
         "the pipeline's scheduler has another noise schedule than the linear one of 1000 steps from 0.0001 to "
         "0.02");
   return prediction_called(text("prediction_type", "epsilon"));

@@ -58,6 +58,8 @@ TEST_F(HubFolder, ASchedulerWithoutSamplerIsRefused) {
   refused(R"({"prediction_type": "flow"})", "takes the prediction \"flow\"");
   refused(R"({"beta_schedule": "scaled_linear"})", "another noise schedule");
   refused(R"({"beta_start": 0.00085})", "another noise schedule");
+  refused(R"({"trained_betas": [0.1, 0.2]})", "another noise schedule");
+  refused(R"({"rescale_betas_zero_snr": true})", "another noise schedule");
   refused("[1", "no JSON object");
 }
 
