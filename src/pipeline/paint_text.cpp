@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "io/text.h"
 
@@ -117,12 +119,14 @@ SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit) {
   const auto rounded = [unit](int64_t side) { return std::max<int64_t>(1, (side + unit / 2) / unit) * unit; };
   if (!has_bins(base)) return {rounded(wanted.height), rounded(wanted.width)};
   const double ratio = static_cast<double>(wanted.height) / static_cast<double>(wanted.width);
-  SizeInPixels nearest{base, base};
-  double distance = std::abs(ratio - 1);
+  SizeInPixels nearest;
+  std::pair closest(std::numeric_limits<double>::infinity(), 0.0);
+  // PixArt looks for the nearest among ratios of two decimals, from the smallest on.
   const auto consider = [&](int64_t height, int64_t width) {
-    const double here = std::abs(static_cast<double>(height) / static_cast<double>(width) - ratio);
-    if (here >= distance) return;
-    distance = here;
+    const double bin = std::nearbyint(100.0 * static_cast<double>(height) / static_cast<double>(width)) / 100;
+    const std::pair here(std::abs(bin - ratio), bin);
+    if (here >= closest) return;
+    closest = here;
     nearest = {height * base / 16, width * base / 16};
   };
   for (const Bin& bin : bins) {
