@@ -133,13 +133,20 @@ Image cover_crop(const Image& image, int64_t width, int64_t height) {
   check(image.width > 0 && image.height > 0, "a picture without pixels cannot be cropped");
   const double by_width = static_cast<double>(width) / static_cast<double>(image.width);
   const double by_height = static_cast<double>(height) / static_cast<double>(image.height);
-  const auto scaled = [](int64_t side, double scale) {
-    return static_cast<int64_t>(static_cast<double>(side) * scale);
+  // In this order of operations, so that rounding loses no pixel where it loses none in Python.
+  const auto scaled = [](int64_t side, int64_t to, int64_t from) {
+    return static_cast<int64_t>(static_cast<double>(side) * static_cast<double>(to) /
+                                static_cast<double>(from));
   };
-  const Image covering = by_height > by_width
-                             ? resize_bicubic(image, std::max(width, scaled(image.width, by_height)), height)
-                             : resize_bicubic(image, width, std::max(height, scaled(image.height, by_width)));
-  return crop(covering, (covering.width - width) / 2, (covering.height - height) / 2, width, height);
+  const Image covering =
+      by_height > by_width
+          ? resize_bicubic(image, std::max(width, scaled(image.width, height, image.height)), height)
+          : resize_bicubic(image, width, std::max(height, scaled(image.height, width, image.width)));
+  // torchvision's CenterCrop, which rounds halves to even.
+  const auto margin = [](int64_t side, int64_t part) {
+    return static_cast<int64_t>(std::nearbyint(static_cast<double>(side - part) / 2));
+  };
+  return crop(covering, margin(covering.width, width), margin(covering.height, height), width, height);
 }
 
 Image flip_horizontal(const Image& image) {

@@ -26,6 +26,15 @@ TEST(Resize, BoxIsPillowsGreyLevelForGreyLevel) {
   EXPECT_EQ(resize_box(dump("source"), 40, 33), dump("box_40x33"));
 }
 
+// By PixArt's formulas, and torchvision's of its crop.
+TEST(CoverCrop, RoundsAsPixArtDoes) {
+  const Image source = dump("source"), wide = resize_bicubic(source, 11, 8);
+  EXPECT_EQ(cover_crop(wide, 8, 8), crop(wide, 2, 0, 8, 8));    // of 1.5 pixels the even number
+  EXPECT_EQ(cover_crop(wide, 10, 8), crop(wide, 0, 0, 10, 8));  // and of 0.5
+  const Image photo = resize_bicubic(source, 1080, 720);
+  EXPECT_EQ(cover_crop(photo, 1232, 832), crop(resize_bicubic(photo, 1248, 832), 8, 0, 1232, 832));
+}
+
 TEST(Resize, ImpossibleSizesAreRefused) {
   EXPECT_THROW(resize_bicubic(dump("tiny"), 0, 5), Error);
   EXPECT_THROW(resize_box(dump("tiny"), 5, 1 << 20), Error);
