@@ -71,6 +71,8 @@ std::string lower_case(std::string_view text) {
     const size_t length = character_length(text, i);
     if (length == 0)
       result += text[i];
+    else if (text.substr(i, length) == "\u0130")  // the one letter that becomes two characters
+      result += "i\u0307";
     else
       append(result, small_letter(code_of(text.substr(i, length))));
     i += std::max<size_t>(length, 1);

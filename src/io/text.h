@@ -21,7 +21,7 @@ inline constexpr size_t most_text_bytes = 65536;
 std::string fault_of_text(std::string_view text);
 
 /// The text with every capital letter of every script as the small one, one by one (so a word's last Σ becomes
-/// σ); what is no UTF-8 stays as it is.
+/// σ), but for İ, which becomes two characters; what is no UTF-8 stays as it is.
 std::string lower_case(std::string_view text);
 
 }  // namespace linnet

@@ -22,8 +22,9 @@ class Tokenizer {
     int64_t id;
     std::string text;  ///< as SentencePiece writes it: "▁" is a blank
   };
-  /// Of a UTF-8 text, without an end. Throws Error on bytes that are not UTF-8, and on more than a text has
-  /// (fault_of_text()).
+  /// Of a UTF-8 text, without an end. Names of special pieces, such as "</s>", are text like any other
+  /// (Python's tokenizer takes them for the pieces). Throws Error on bytes that are not UTF-8, and on more than
+  /// a text has (fault_of_text()).
   std::vector<Piece> pieces(const std::string& text) const;
 
   /// The ids of a text and the end-of-text behind them, at most `limit` in all; cut says whether some were left

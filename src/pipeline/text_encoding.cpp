@@ -1,5 +1,8 @@
 #include "pipeline/text_encoding.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "core/random.h"
 #include "io/file.h"
 #include "io/safetensors.h"
@@ -11,11 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string stripped(const std::string& text) {
-  constexpr const char* blanks = " \t\n\v\f\r";
-  const size_t first = text.find_first_not_of(blanks);
-  return first == std::string::npos ? std::string()
-                                    : text.substr(first, text.find_last_not_of(blanks) - first + 1);
+std::string stripped(std::string_view text) {
+  const auto blanks = {" ", "\t", "\n", "\v", "\f", "\r", "\u0085"};
+  const auto begins = [&](std::string_view blank) { return text.starts_with(blank); };
+  const auto ends = [&](std::string_view blank) { return text.ends_with(blank); };
+  for (auto it = blanks.begin(); (it = std::ranges::find_if(blanks, begins)) != blanks.end();)
+    text.remove_prefix(std::string_view(*it).size());
+  for (auto it = blanks.begin(); (it = std::ranges::find_if(blanks, ends)) != blanks.end();)
+    text.remove_suffix(std::string_view(*it).size());
+  return std::string(text);
 }
 
 }  // namespace

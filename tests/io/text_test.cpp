@@ -33,6 +33,7 @@ TEST(LowerCase, KnowsEveryScript) {
   EXPECT_EQ(lower_case("Linnet 2: ÄRGER, ΣΊΣΥΦΟΣ, ЁЖ, 𐐀, 画 🦊"),
             "linnet 2: ärger, σίσυφοσ, ёж, 𐐨, 画 🦊");
   EXPECT_EQ(lower_case("@[`{"), "@[`{");
+  EXPECT_EQ(lower_case("\u0130i"), "i\u0307i");
   EXPECT_EQ(lower_case(""), "");
 }
 

@@ -12,6 +12,8 @@ namespace {
 TEST(Cleaning, IsThatOfDiffusersOrOfPixArt) {
   EXPECT_EQ(clean("  Two RED Stars\n", Cleaning::lower), "two red stars");
   EXPECT_EQ(clean("  Two RED Stars\n", Cleaning::strip), "Two RED Stars");
+  EXPECT_EQ(clean("\u0085 \u0085\t", Cleaning::strip), "");
+  EXPECT_EQ(clean("\u0085Star \u0085", Cleaning::strip), "Star");
   EXPECT_EQ(clean("ÄRGER im Café, ΣΊΣΥΦΟΣ, 🦊", Cleaning::lower),
             "ärger im café, σίσυφοσ, 🦊");
   EXPECT_EQ(clean(" \t ", Cleaning::lower), "");
@@ -35,6 +37,9 @@ TEST(PictureSize, IsTheNearestOfThoseThatTheModelKnows) {
   EXPECT_EQ(snap_size({1920, 1080}, 512, 16), (SizeInPixels{672, 384}));
   EXPECT_EQ(snap_size({100, 10000}, 1024, 16), (SizeInPixels{512, 2048}));
   EXPECT_EQ(snap_size({10000, 100}, 256, 16), (SizeInPixels{512, 128}));
+  // Of 5:4 the bins of 17:14 and 18:14 are nearly as far, and PixArt knows them as 1.21 and 1.29.
+  EXPECT_EQ(snap_size({1280, 1024}, 256, 16), (SizeInPixels{272, 224}));
+  EXPECT_EQ(snap_size({256, 320}, 256, 16), (SizeInPixels{224, 272}));
   // Ratios of 0.281 that only the model of 2048 pixels has turned.
   EXPECT_EQ(snap_size({28, 9}, 1024, 16), (SizeInPixels{1728, 576}));
   EXPECT_EQ(snap_size({28, 9}, 2048, 16), (SizeInPixels{3584, 1152}));
