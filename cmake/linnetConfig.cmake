@@ -1,3 +1,17 @@
-# An installed Linnet, for find_package(linnet): gives linnet::linnet.
+# An installed Linnet, for find_package(linnet): gives linnet::linnet, and in linnet_CUDA_LIBRARY where the library for GPUs
+# is, if it was installed, too (docs/cuda.md).
+set(linnet_needed QUIET)
 include(${CMAKE_CURRENT_LIST_DIR}/dependencies.cmake)
+if(linnet_missing)
+  string(REPLACE ";" ", " linnet_missing "${linnet_missing}")
+  set(linnet_FOUND FALSE)
+  set(linnet_NOT_FOUND_MESSAGE "Linnet needs what was not found: ${linnet_missing}")
+  return()
+endif()
 include(${CMAKE_CURRENT_LIST_DIR}/linnetTargets.cmake)
+foreach(linnet_folder ../../linnet ../../../linnet)
+  get_filename_component(linnet_library ${CMAKE_CURRENT_LIST_DIR}/${linnet_folder}/liblinnet_cuda.so ABSOLUTE)
+  if(EXISTS ${linnet_library})
+    set(linnet_CUDA_LIBRARY ${linnet_library})
+  endif()
+endforeach()

@@ -12,7 +12,7 @@ namespace linnet {
 namespace {
 
 std::span<const std::byte> contents(const std::byte* begin, uint64_t size) {
-  check(size > 0, "this program was built without this built-in model; name a file with --model");
+  check(size > 0, "this program was built without this built-in model: name a file");
   return {begin, static_cast<size_t>(size)};
 }
 

@@ -12,7 +12,7 @@ namespace linnet {
 namespace {
 
 constexpr SharedLibrary library{"liblinnet_cuda.so", "LINNET_CUDA_LIBRARY", "linnet_open_gpu",
-                                "no GPU can be used", "use --device cpu"};
+                                "no GPU can be used", "use the device \"cpu\""};
 
 // Fills `api`, which says the version of the interface that the program knows, or writes why it cannot to
 // `problem`.
