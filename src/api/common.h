@@ -52,9 +52,16 @@ class Turn {
   Turn& operator=(const Turn&) = delete;
 
  private:
-  int callers_threads_;
+  int callers_threads_, callers_dynamic_;
   std::unique_lock<std::recursive_mutex> lock_;  // on_step may paint too
 };
+
+/// What a model holds. Throws UsageError if it has been moved to another.
+template <class State>
+State& held(const std::unique_ptr<State>& state) {
+  if (!state) throw UsageError("this model was moved to another object");
+  return *state;
+}
 
 /// Ends what a model holds, in its turn: on a GPU it may wait for work there, which spoils what another thread
 /// records.

@@ -69,6 +69,7 @@ Model::Model(const std::filesystem::path& file, Precision precision, const std::
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&& other) noexcept {
+  if (this == &other) return *this;
   std::swap(state_, other.state_);
   api::end(other.state_);
   return *this;
@@ -84,19 +85,21 @@ Model Model::builtin(Precision precision, const std::string& device_name) {
   });
 }
 
-const std::vector<std::string>& Model::class_names() const { return state_->loaded.class_names; }
-int64_t Model::class_count() const { return state_->loaded.model->config().num_classes; }
+const std::vector<std::string>& Model::class_names() const { return api::held(state_).loaded.class_names; }
+int64_t Model::class_count() const { return api::held(state_).loaded.model->config().num_classes; }
 int64_t Model::picture_size() const {
-  return state_->loaded.model->config().input_size * (state_->vae ? state_->vae->config().reduction() : 1);
+  const State& state = api::held(state_);
+  return state.loaded.model->config().input_size * (state.vae ? state.vae->config().reduction() : 1);
 }
 
 std::vector<Picture> Model::paint(const Request& request) const {
   return api::without_bad_alloc([&] {
-    const api::Turn turn(state_->device);
+    const State& state = api::held(state_);
+    const api::Turn turn(state.device);
     std::vector<Picture> pictures;
-    linnet::paint(*state_->loaded.model, translate(request, state_->loaded, state_->device),
+    linnet::paint(*state.loaded.model, translate(request, state.loaded, state.device),
                   [&](int64_t, const Tensor& samples) {
-                    api::add_pictures(pictures, samples, state_->vae.get(), request.memory);
+                    api::add_pictures(pictures, samples, state.vae.get(), request.memory);
                   });
     return pictures;
   });

@@ -121,29 +121,34 @@ TextModel TextModel::builtin(Precision precision, const std::string& device_name
 TextModel::TextModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TextModel::TextModel(TextModel&&) noexcept = default;
 TextModel& TextModel::operator=(TextModel&& other) noexcept {
+  if (this == &other) return *this;
   std::swap(state_, other.state_);
   api::end(other.state_);
   return *this;
 }
 TextModel::~TextModel() { api::end(state_); }
 
-int64_t TextModel::picture_size() const { return state_->model->config().sample_size * state_->reduction(); }
+int64_t TextModel::picture_size() const {
+  const State& state = api::held(state_);
+  return state.model->config().sample_size * state.reduction();
+}
 
 std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   return api::without_bad_alloc([&] {
-    const api::Turn turn(state_->device);
-    const PixArtConfig& config = state_->model->config();
-    TextPaintRequest wanted = translate(request, config, state_->reduction());
-    wanted.options.device = state_->device;
+    const State& state = api::held(state_);
+    const api::Turn turn(state.device);
+    const PixArtConfig& config = state.model->config();
+    TextPaintRequest wanted = translate(request, config, state.reduction());
+    wanted.options.device = state.device;
     std::vector<std::string> texts = request.prompts;
     texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
     const auto prompts = static_cast<int64_t>(texts.size());
     if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
-    const auto ids = tokenize(state_->tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-    take_states(wanted, encode_each(*state_->encoder, ids, &forget_mapped_pages), prompts);
+    const auto ids = tokenize(state.tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
+    take_states(wanted, encode_each(*state.encoder, ids, &forget_mapped_pages), prompts);
     std::vector<Picture> pictures;
     for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
-      api::add_pictures(pictures, paint_batch(*state_->model, wanted, first, end), state_->vae.get(),
+      api::add_pictures(pictures, paint_batch(*state.model, wanted, first, end), state.vae.get(),
                         request.memory);
     });
     return pictures;
