@@ -112,10 +112,10 @@ void add_generate(const Verb& app) {
       .capture_default_str()
       .type_name("FILE");
   add_weights_option(verb, o->weights);
-  verb.add_option("-s,--seed", o->seed,
-                  "Picture i is drawn from seed + i, as PyTorch draws from it (default: a random one, which "
-                  "is shown; of "
-                  "a folder 0)")
+  verb.add_option(
+          "-s,--seed", o->seed,
+          "Picture i is drawn from seed + i as PyTorch draws, by its low 32 bits (default: a random one, "
+          "which is shown; of a folder 0)")
       .type_name("INT");
   verb.add_option("--steps", o->steps, "Sampling steps, 1 to 1000 (default: 50 of classes, 20 of texts)");
   verb.add_option("--sampler", o->sampler, "ddpm, ddim or dpm++ (default: ddim of classes, dpm++ of texts)")

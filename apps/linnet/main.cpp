@@ -9,6 +9,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/team.h"
 #include "help.h"
 #include "interrupt.h"
@@ -49,6 +50,7 @@ void wait_with_little_spinning(char** argv) {
 int main(int argc, char** argv) {
   using namespace linnet;
   wait_with_little_spinning(argv);
+  set_threads(threads());
   app::reserve_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
   std::signal(SIGPIPE, SIG_IGN);  // so is a reader that went away, as tee does of the Ctrl-C that stops a run

@@ -23,7 +23,8 @@ struct Picture {
   std::vector<uint8_t> rgb;
 };
 
-/// What to paint. Equal requests on one machine with as many threads give equal bytes.
+/// What to paint. Equal requests on one machine with as many threads give equal bytes. Of a seed the low 32
+/// bits count, as in PyTorch.
 struct Request {
   std::vector<std::string>
       classes;                   ///< names or indices; picture i shows classes[i mod size]; empty: all in turn
@@ -34,7 +35,8 @@ struct Request {
   float guidance_scale = 3.0f;   ///< 1: none
   float guided_from = 0, guided_to = 999;  ///< timesteps between which there is guidance
   int64_t batch = 0;                       ///< pictures at once; 0: chosen by the model's size
-  size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
+  size_t memory =
+      size_t{4} << 30;  ///< decoding of more bytes goes in bands of rows, which have a least size; 0: never
 
   /// Called after every denoising step of every batch; return false to stop: paint() then throws Cancelled.
   std::function<bool(int step, int steps)> on_step = {};
@@ -52,7 +54,8 @@ struct TextRequest {
   float guidance_scale = 0;          ///< 1: none; 0: what suits the model, 4.5 of latents, 3 of pixels
   float guided_from = 0, guided_to = 999;  ///< timesteps between which there is guidance, if the scale is given
   int64_t batch = 0;                       ///< pictures at once; 0: chosen by their size
-  size_t memory = size_t{4} << 30;  ///< most bytes that decoding latents may take beside weights; 0: no limit
+  size_t memory =
+      size_t{4} << 30;  ///< decoding of more bytes goes in bands of rows, which have a least size; 0: never
   std::function<bool(int step, int steps)> on_step = {};  ///< as Request::on_step
 };
 
@@ -62,8 +65,8 @@ class Cancelled : public Error {
   Cancelled() : Error("cancelled") {}
 };
 
-/// A model ready to paint. Movable; one model may not paint on two threads at once. Several may, those on a GPU
-/// by turns.
+/// A model ready to paint. Movable, and the one that was moved from throws UsageError from then on. One model
+/// may not paint on two threads at once. Several may, those on a GPU by turns.
 class Model {
  public:
   /// A model of classes, DiT or LiT, in any file or folder that `linnet info` knows; a text-to-image model is a
@@ -138,7 +141,9 @@ class TextModel {
 /// How many threads products and kernels use in every call into the library that begins from now on, in all
 /// models and on whichever thread, 1..1024; 0: as many as the machine has. At first, as many as OpenMP gives
 /// the thread that calls: those of the machine, unless OMP_NUM_THREADS or omp_set_num_threads say otherwise.
-/// The caller's own number for OpenMP is what it was when a call returns. Throws UsageError on other numbers.
+/// OpenMP's limits (OMP_THREAD_LIMIT) hold. The caller's own settings of OpenMP are what they were when a call
+/// returns. A process that was forked after its parent had painted can paint on one thread alone, which GNU's
+/// OpenMP does not tell: there, call set_thread_count(1) first. Throws UsageError on other numbers.
 void set_thread_count(int count);
 
 }  // namespace linnet

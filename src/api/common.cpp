@@ -18,13 +18,17 @@ std::atomic<int> wanted_threads = not_said;
 
 namespace api {
 
-Turn::Turn(const Device& device) : callers_threads_(threads()) {
+Turn::Turn(const Device& device) : callers_threads_(threads()), callers_dynamic_(omp_get_dynamic()) {
   static auto* const gpu_in_use = new std::recursive_mutex;  // never destroyed: a static model may outlive it
   if (device.is_gpu()) lock_ = std::unique_lock(*gpu_in_use);
-  if (const int count = wanted_threads; count != not_said) set_threads(count > 0 ? count : omp_get_num_procs());
+  const int count = wanted_threads;
+  set_threads(count == not_said ? threads() : count == 0 ? omp_get_num_procs() : count);
 }
 
-Turn::~Turn() { set_threads(callers_threads_); }
+Turn::~Turn() {
+  omp_set_num_threads(callers_threads_);
+  omp_set_dynamic(callers_dynamic_);
+}
 
 std::string_view name_of(Precision precision) {
   constexpr std::string_view names[] = {"auto", "f32", "bf16", "int8", "f16"};

@@ -9,8 +9,15 @@
 
 namespace linnet {
 
-inline void set_threads(int count) { omp_set_num_threads(count); }
 inline int threads() { return omp_get_max_threads(); }
+/// So many threads, or as many as OpenMP's limits leave, for parallel regions that this thread begins; and no
+/// region gets fewer. oneDNN relies on that: it leaves out the parts of threads that it asked for and did not
+/// get.
+inline void set_threads(int count) {
+  omp_set_dynamic(0);
+  const int most = omp_get_max_active_levels() == 0 ? 1 : omp_get_thread_limit();
+  omp_set_num_threads(std::clamp(count, 1, most));
+}
 
 /// Calls body(begin, end) on consecutive parts of 0..n, in parallel when n exceeds grain. Parts depend only on
 /// n, grain and the number of threads. An exception in any part is thrown again here.

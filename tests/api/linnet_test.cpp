@@ -186,6 +186,37 @@ TEST_F(PublicInterface, TheCallersOwnNumberOfThreadsIsAsBefore) {
   set_thread_count(usual);
 }
 
+// oneDNN leaves out the parts of threads that OpenMP does not give it, so Linnet must not ask for them.
+TEST_F(PublicInterface, FewerThreadsThanAskedForPaintTheSame) {
+  const int usual = threads();
+  const Model model = Model::builtin(Precision::int8);
+  request.steps = 2;
+  request.classes = {"0"};
+  omp_set_num_threads(1);
+  const auto right = model.paint(request).front().rgb;
+  omp_set_num_threads(4);
+  omp_set_dynamic(1);
+  EXPECT_EQ(model.paint(request).front().rgb, right) << "their number is dynamic";
+  EXPECT_TRUE(omp_get_dynamic()) << "as the caller has it";
+  omp_set_dynamic(0);
+  const int levels = omp_get_max_active_levels();
+  omp_set_max_active_levels(0);
+  EXPECT_EQ(model.paint(request).front().rgb, right) << "no level of them";
+  omp_set_max_active_levels(levels);
+  omp_set_num_threads(usual);
+}
+
+TEST_F(PublicInterface, AModelThatWasMovedSaysSo) {
+  Model model(file);
+  Model& itself = model;
+  model = std::move(itself);
+  EXPECT_EQ(model.paint(request).size(), 1u);
+  const Model other = std::move(model);
+  EXPECT_THROW(model.paint(request), UsageError);
+  EXPECT_THROW(model.class_names(), UsageError);
+  EXPECT_EQ(other.paint(request).size(), 1u);
+}
+
 TEST_F(PublicInterface, CanBeCancelledAtAnyStep) {
   int seen = 0;
   request.on_step = [&](int step, int steps) {

@@ -46,6 +46,20 @@ TEST_F(Generate, TheSameParametersGiveTheSameBytes) {
   EXPECT_NE(bytes("a-0001.png"), bytes("a-0002.png"));
 }
 
+TEST_F(Generate, OpenMpMayGiveFewerThreadsThanItSays) {
+  const Arguments command = {"generate", "--model", model_, "--steps", "2", "--seed", "7", "-o"};
+  const auto painted = [&](const char* name, const std::map<std::string, std::string>& environment) {
+    Arguments all = command;
+    all.push_back(name);
+    EXPECT_TRUE(succeeded(run(all, {.folder = folder_.path(), .environment = environment})));
+    return read_image(folder_ / name);
+  };
+  const Image right = painted("one.png", {{"OMP_NUM_THREADS", "1"}});
+  EXPECT_EQ(painted("dynamic.png", {{"OMP_NUM_THREADS", "4"}, {"OMP_DYNAMIC", "true"}}), right);
+  EXPECT_EQ(painted("limit.png", {{"OMP_NUM_THREADS", "3"}, {"OMP_THREAD_LIMIT", "2"}}), right);
+  EXPECT_EQ(painted("levels.png", {{"OMP_NUM_THREADS", "2"}, {"OMP_MAX_ACTIVE_LEVELS", "0"}}), right);
+}
+
 TEST_F(Generate, APictureDoesNotDependOnWhatSharesItsBatch) {
   EXPECT_TRUE(succeeded(generate({"-c", "3,4,5", "--seed", "1", "--batch", "3", "-o", "a.png"})));
   EXPECT_TRUE(succeeded(generate({"-c", "3,40,50", "--seed", "1", "--batch", "3", "-o", "b.png"})));
