@@ -262,11 +262,9 @@ DType fastest_product_dtype(const Device& device) {
   return have(dnnl::cpu_isa::avx512_core_bf16) ? DType::bf16 : DType::f32;
 }
 
-namespace {
-
 // oneDNN is asked itself: what it takes depends on its version as well. 2.6 multiplies bf16 on x86 with
 // AVX-512, also where that has no instructions for it, and refuses without.
-bool multiplies_bf16() {
+bool have_bf16_products() {
   static const bool result = [] {
     const auto one = [](memory::data_type type) { return memory::desc({1, 1}, type, memory::format_tag::ab); };
     const memory::desc bf16 = one(memory::data_type::bf16);
@@ -280,12 +278,10 @@ bool multiplies_bf16() {
   return result;
 }
 
-}  // namespace
-
 DType product_dtype_from_name(std::string_view name, const Device& device) {
   if (name == "auto") return fastest_product_dtype(device);
   if (name == "f32") return DType::f32;
-  if (name == "bf16" && !device.is_gpu() && !multiplies_bf16())
+  if (name == "bf16" && !device.is_gpu() && !have_bf16_products())
     throw UsageError(
         "this processor has no products in bf16, which on x86 take AVX-512: choose f32, int8 or auto");
   if (name == "bf16") return DType::bf16;

@@ -47,6 +47,8 @@ class PackedWeight {
 /// weight, by oneDNN's product made for it. On the CPU only: a GPU's is matmul().
 void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into);
 
+/// True if the CPU multiplies bf16 at all, with or without instructions for it.
+bool have_bf16_products();
 /// Fastest product type that the device really has instructions for: bf16, else f32 on a CPU and f16 on a GPU.
 DType fastest_product_dtype(const Device& device = {});
 /// The same with numbers as large as f32 has, which autoencoders and text encoders need: bf16 or f32.

@@ -16,6 +16,7 @@
 #include "io/safetensors.h"
 #include "nn/parameter.h"
 #include "store/model_file.h"
+#include "support/processor.h"
 #include "support/refusal.h"
 #include "support/sanitizers.h"
 #include "support/temporary_folder.h"
@@ -107,12 +108,19 @@ TEST_F(PublicInterface, EqualRequestsGiveEqualBytesAndSeedsDiffer) {
 
 TEST_F(PublicInterface, PaintsInEveryPrecision) {
   const auto exact = Model(file, Precision::f32).paint(request).front().rgb;
-  for (const Precision precision : {Precision::automatic, Precision::bf16, Precision::int8}) {
+  std::vector<Precision> others{Precision::automatic, Precision::int8};
+  if (ops::have_bf16_products()) others.push_back(Precision::bf16);
+  for (const Precision precision : others) {
     const auto other = Model(file, precision).paint(request).front().rgb;
     int64_t difference = 0;
     for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(int{exact[i]} - int{other[i]});
     EXPECT_LT(difference, 2 * static_cast<int64_t>(exact.size())) << static_cast<int>(precision);
   }
+}
+
+TEST_F(PublicInterface, SaysThatThisProcessorHasNoProductsInBf16) {
+  if (ops::have_bf16_products()) GTEST_SKIP() << "not run: this processor has products in bf16";
+  test::expect_refused("no products in bf16", [&] { Model(file, Precision::bf16); });
 }
 
 // At the value that differs most.

@@ -8,6 +8,7 @@
 #include "cli/small_model.h"
 #include "io/safetensors.h"
 #include "store/model_file.h"
+#include "support/processor.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -234,7 +235,9 @@ TEST_F(Distil, TeachersThatDoNotFitAreRefusedWithWhatTheyAreAndWhatIsWanted) {
 }
 
 TEST_F(Distil, ATeacherMayBeAnyFileThatTakesTheSameInput) {
-  for (const std::string precision : {"auto", "f32", "bf16"})
+  std::vector<std::string> precisions = product_names();
+  precisions.emplace_back("auto");
+  for (const std::string& precision : precisions)
     EXPECT_EQ(distil(precision, teacher_, {"distil.precision=" + precision, "train.steps=1"}).code, 0)
         << precision;
   EXPECT_EQ(

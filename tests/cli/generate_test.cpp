@@ -9,6 +9,7 @@
 #include "io/image.h"
 #include "io/safetensors.h"
 #include "store/model_file.h"
+#include "support/processor.h"
 #include "support/temporary_folder.h"
 
 namespace linnet::test {
@@ -292,11 +293,19 @@ TEST_F(Generate, AConvertedModelPaintsAsTheOriginal) {
         succeeded(run({"convert", model_, "-o", "half.safetensors", "--dtype", dtype}, {folder_.path()})));
     EXPECT_LT(std::filesystem::file_size(folder_ / "half.safetensors"),
               std::filesystem::file_size(model_) * 6 / 10);
-    for (const char* products : {"f32", "bf16"})
+    for (const std::string& products : product_names())
       EXPECT_TRUE(succeeded(
           run({"generate", "-m", "half.safetensors", "--steps", "2", "--dtype", products, "-o", "c.png"},
               {folder_.path()})));
   }
+}
+
+TEST_F(Generate, ProductsThatThisProcessorLacksAreRefused) {
+  if (ops::have_bf16_products()) GTEST_SKIP() << "not run: this processor has products in bf16";
+  EXPECT_TRUE(
+      failed(generate({"--dtype", "bf16", "-o", "p.png"}), 2,
+             "this processor has no products in bf16, which on x86 take AVX-512: choose f32, int8 or auto"));
+  EXPECT_TRUE(files().empty());
 }
 
 TEST_F(Generate, TheBuiltInModelPaintsOrSaysThatThereIsNone) {

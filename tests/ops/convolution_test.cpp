@@ -9,6 +9,7 @@
 #include "ops/pool2d.h"
 #include "ops/wide_attention.h"
 #include "support.h"
+#include "support/processor.h"
 #include "support/refusal.h"
 
 namespace linnet::ops::test {
@@ -68,7 +69,7 @@ const ConvCase conv_cases[] = {
 
 TEST(Conv2d, IsWhatPlainLoopsCompute) {
   for (const ConvCase& c : conv_cases)
-    for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const DType dtype : linnet::test::product_dtypes()) {
       SCOPED_TRACE(to_string(c.x) + " * " + to_string(c.weight));
       const Tensor x = random(c.x, 1, dtype), weight = random(c.weight, 2, dtype),
                    bias = random({c.weight[0]}, 3);
@@ -228,7 +229,7 @@ Values plain_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_) {
 TEST(WideAttention, IsWhatPlainLoopsCompute) {
   each_instruction_set([] {
     for (const Shape& shape : {Shape{1, 1, 3}, Shape{2, 17, 8}, Shape{1, 65, 40}, Shape{1, 1100, 6}})
-      for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const DType dtype : linnet::test::product_dtypes()) {
         SCOPED_TRACE(to_string(shape));
         const Tensor q = random(shape, 1, dtype), k = random(shape, 2, dtype, 2.0f),
                      v = random(shape, 3, dtype);

@@ -4,6 +4,7 @@
 
 #include "ops/int8_linear_cpu.h"
 #include "ops/support.h"
+#include "support/processor.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -41,6 +42,7 @@ const std::vector<Sizes> odd_sizes{{1, 3, 9},     {3, 9, 24}, {17, 24, 3},   {65
                                    {100, 130, 1}, {1, 1, 1},  {300, 8, 9000}};
 
 TEST(Int8Linear, EqualsThePlainProductOfTheSameRoundedNumbers) {
+  LINNET_NEED_INT8_PRODUCTS();
   for (const Sizes& s : odd_sizes)
     for (const DType in : {f32, bf16})
       for (const DType out : {f32, bf16})
@@ -63,6 +65,7 @@ TEST(Int8Linear, EqualsThePlainProductOfTheSameRoundedNumbers) {
 
 // Of normal numbers, 8 bits lose about a hundredth; GELU's outputs profit from the zero point.
 TEST(Int8Linear, StaysCloseToTheProductInF32) {
+  LINNET_NEED_INT8_PRODUCTS();
   const Tensor w = random({200, 500}, 1), bias = random({200}, 2);
   Tensor x = random({50, 500}, 3);
   for (const bool one_sided : {false, true}) {
@@ -77,6 +80,7 @@ TEST(Int8Linear, StaysCloseToTheProductInF32) {
 }
 
 TEST(Int8Linear, GivesTheSameBytesWithAnyNumberOfThreads) {
+  LINNET_NEED_INT8_PRODUCTS();
   const Tensor x = random({131, 70}, 1, bf16);
   const PackedInt8Weight packed(quantize(random({50, 70}, 2)));
   const Tensor bias = random({50}, 3);
@@ -90,6 +94,7 @@ TEST(Int8Linear, GivesTheSameBytesWithAnyNumberOfThreads) {
 }
 
 TEST(Int8Linear, SpoilsOnlyTheTokenThatIsNotFinite) {
+  LINNET_NEED_INT8_PRODUCTS();
   const PackedInt8Weight packed(quantize(random({5, 33}, 2)));
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
     for (const int64_t at : {int64_t{0}, int64_t{32}}) {
@@ -101,6 +106,7 @@ TEST(Int8Linear, SpoilsOnlyTheTokenThatIsNotFinite) {
 }
 
 TEST(Int8Linear, TakesTokensAndWeightsOfZeros) {
+  LINNET_NEED_INT8_PRODUCTS();
   const Tensor bias = random({4}, 1);
   const Tensor zeros = Tensor::zeros({2, 6});
   for (const Tensor& y :
@@ -133,6 +139,10 @@ TEST(Int8Matrix, RefusesWhatHasNoEightBitForm) {
               PackedInt8Weight({Tensor::zeros({2, 3}, DType::i8), Tensor::zeros({3, 1})});
             }),
             "an 8-bit weight of 2 rows has as many scales, of type f32");
+}
+
+TEST(Int8Linear, RefusesWhatDoesNotFit) {
+  LINNET_NEED_INT8_PRODUCTS();
   EXPECT_EQ(error_of([] {
               PackedInt8Weight({Tensor::zeros({1, 70000}, DType::i8), Tensor::zeros({1, 1})});
             }),

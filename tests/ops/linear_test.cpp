@@ -6,6 +6,7 @@
 
 #include "ops/activation.h"
 #include "ops/operation_table.h"
+#include "support/processor.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -39,7 +40,7 @@ double accepted(DType a, DType b) { return std::max(tolerance(a), tolerance(b));
 
 TEST(Matmul, MultipliesTransposedViews) {
   for (const Sizes& s : odd_sizes)
-    for (const DType dtype : {f32, bf16})
+    for (const DType dtype : linnet::test::product_dtypes())
       for (const DType out : {f32, bf16})
         for (const bool left : {false, true})
           for (const bool right : {false, true}) {
@@ -67,7 +68,7 @@ TEST(Matmul, MultipliesTransposedViews) {
 
 // A primitive that one thread made multiplies on others, one after the other and at once.
 TEST(Matmul, MultipliesOnAnyThread) {
-  for (const DType dtype : {f32, bf16}) {
+  for (const DType dtype : linnet::test::product_dtypes()) {
     const Tensor x = random({192, 768}, 1, dtype);
     const auto gram = [&] {
       Tensor into = Tensor::empty({192, 192});
@@ -89,7 +90,7 @@ TEST(Matmul, MultipliesOnAnyThread) {
 
 TEST(Linear, FollowsItsFormula) {
   for (const Sizes& s : odd_sizes)
-    for (const DType x : {f32, bf16})
+    for (const DType x : linnet::test::product_dtypes())
       for (const DType w : {f32, bf16})
         for (const DType out : {f32, bf16})
           for (const bool with_bias : {false, true})
@@ -149,7 +150,7 @@ TEST(Linear, GathersAWeightsGradientOverSeveralUses) {
 }
 
 TEST(PackedWeight, GivesTheSameForEveryNumberOfRows) {
-  for (const DType dtype : {f32, bf16})
+  for (const DType dtype : linnet::test::product_dtypes())
     for (const DType out : {f32, bf16})
       for (const auto& [in, features] : {std::pair{9, 24}, std::pair{130, 72}, std::pair{64, 64}}) {
         const Tensor weight = random({features, in}, 1, dtype), bias = random({features}, 2);

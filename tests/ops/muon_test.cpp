@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/support.h"
+#include "support/processor.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -65,8 +66,9 @@ TEST(Muon, MakesSingularValuesAlike) {
   for (const auto& [rows, columns] : {std::pair{24, 24}, {8, 40}, {40, 8}}) {
     const Tensor matrix = random({rows, columns}, 3);
     Matrix reference{static_cast<size_t>(rows), static_cast<size_t>(columns), to_f64(matrix)};
-    EXPECT_LT(error(orthogonalized(matrix, DType::f32), orthogonal(reference).values), 1e-4);
-    EXPECT_LT(error(orthogonalized(matrix, DType::bf16), orthogonal(reference).values), 5e-2);
+    for (const DType dtype : linnet::test::product_dtypes())
+      EXPECT_LT(error(orthogonalized(matrix, dtype), orthogonal(reference).values),
+                dtype == DType::f32 ? 1e-4 : 5e-2);
     // Sums of squares of singular values near 1.
     const Values found = to_f64(orthogonalized(matrix, DType::f32));
     double squares = 0;

@@ -9,6 +9,7 @@
 #include "ops/operation_table.h"
 #include "ops/rms_norm.h"
 #include "ops/streamed_linear.h"
+#include "support/processor.h"
 
 namespace linnet::ops::test {
 namespace {
@@ -226,7 +227,7 @@ TEST(ConcatColumns, LaysRowsBesideEachOther) {
 
 TEST(StreamedLinear, IsTheProductWithTheWeightOfAnyType) {
   for (const auto& [rows, in, out] : {std::tuple{1, 3, 5}, {7, 33, 700}, {130, 4000, 300}})
-    for (const DType dtype : {f32, bf16})
+    for (const DType dtype : linnet::test::product_dtypes())
       each_instruction_set([&, rows = rows, in = in, out = out] {
         const Tensor x = random({rows, in}, 1, dtype), weight = random({out, in}, 2);
         const Int8Matrix rounded = quantize(weight);

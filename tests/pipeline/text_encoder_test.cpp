@@ -13,6 +13,7 @@
 #include "pipeline/forward.h"
 #include "store/t5_file.h"
 #include "support/compare.h"
+#include "support/processor.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 
@@ -43,6 +44,7 @@ class T5Reference : public testing::Test {
 TEST_F(T5Reference, EncodesAsTransformersDoes) {
   const auto encoder = load_t5(folder_.path());  // a pipeline's folder
   EXPECT_LT(test::relative_error(states(*encoder), io_.tensor("last_hidden_state")), 1e-5);
+  if (!ops::have_bf16_products()) return;
   encoder->set_product_dtype(DType::bf16);
   EXPECT_LT(test::relative_error(states(*encoder), io_.tensor("last_hidden_state")),
             6e-2);  // scores are not scaled down, so softmax makes much of small differences

@@ -5,6 +5,7 @@
 #include "ops/int8_linear.h"
 #include "store/model_file.h"
 #include "support/compare.h"
+#include "support/processor.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
@@ -79,7 +80,7 @@ TEST_F(Int8Model, RunsInWhateverTypeIsAskedFor) {
   const Tensor exact = forward(model_);
   model_.set_product_dtype(DType::i8);
   EXPECT_LT(test::relative_error(forward(model_), exact), 0.03);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : test::product_dtypes()) {
     model_.set_product_dtype(dtype);  // from here on the rounded weights, as floats
     EXPECT_LT(test::relative_error(forward(model_), exact), 0.03) << name_of(dtype);
   }

@@ -6,6 +6,7 @@
 #include "ops/matmul.h"
 #include "store/model_file.h"
 #include "support/compare.h"
+#include "support/processor.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -165,6 +166,7 @@ TEST_F(DistillationReference, TenStepsAgree) {
 }
 
 TEST_F(DistillationReference, InPartsAndWithATeacherInBf16TheyStayClose) {
+  LINNET_NEED_BF16_PRODUCTS();
   config_.train.accumulate = 3;
   config_.distil.precision = "bf16";
   Trainer t = trainer();
@@ -250,8 +252,9 @@ TEST_F(Distillation, TheTeachersWeightsAreConvertedAndPackedOnce) {
 }
 
 TEST_F(Distillation, TheTeachersPrecisionIsASettingOfItsOwn) {
-  for (const auto& [name, dtype] :
-       {std::pair{"f32", DType::f32}, {"bf16", DType::bf16}, {"auto", ops::fastest_product_dtype()}}) {
+  std::map<std::string, DType> types{{"auto", ops::fastest_product_dtype()}, {"int8", DType::i8}};
+  for (const DType dtype : test::product_dtypes()) types.emplace(name_of(dtype), dtype);
+  for (const auto& [name, dtype] : types) {
     config_.distil.precision = name;
     Trainer trainer(config_, *data_);
     const auto teacher = load("training.softmax.model");

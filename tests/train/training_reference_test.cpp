@@ -4,6 +4,7 @@
 #include "io/safetensors.h"
 #include "store/model_file.h"
 #include "support/compare.h"
+#include "support/processor.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -81,6 +82,7 @@ TEST_P(TrainingReference, CheckpointingAndAccumulationChangeNothingButTheOrderOf
 }
 
 TEST_P(TrainingReference, Bf16ProductsStayClose) {
+  LINNET_NEED_BF16_PRODUCTS();
   const TrainConfig c = config("bf16");
   const auto dumps = SafetensorsFile::open(dumps_path());
   const auto data = open_data(c);
