@@ -6,6 +6,7 @@
 #include "io/tokenizer.h"
 #include "pipeline/text_encoding.h"
 #include "store/t5_file.h"
+#include "support/processor.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {
@@ -107,6 +108,7 @@ TEST(GpuTextTraining, ATextEncoderIsTrainedAlong) {
 
 TEST(GpuTextTraining, ATextEncoderIsTrainedAlongInBf16) {
   LINNET_NEED_GPU();
+  LINNET_NEED_BF16_PRODUCTS();
   const RandomTexts data;
   for (const Ways& ways : {Ways{"", "bf16"}, Ways{"checkpointing = true", "bf16", "softmax"}}) {
     DrawnTrainer here(config_on("cpu", own, ways), data), there(config_on("cuda", own, ways), data);
