@@ -162,6 +162,9 @@ void PackedInt8Weight::State::pack(const int8_t* values) {
 
 PackedInt8Weight::PackedInt8Weight(const Int8Matrix& weight) {
   check_pair(weight);
+  // oneDNN multiplies without them, too, but sums pairs in 16 bits, which overflow: numbers would be wrong.
+  check(have_int8_products(),
+        "this processor has no exact products in 8 bits, which on x86 take VNNI: dequantize the weight");
   state_ = std::make_shared<State>(weight);
 }
 

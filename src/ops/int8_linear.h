@@ -28,7 +28,8 @@ Tensor dequantize(const Int8Matrix& weight, DType dtype);
 /// products are faster and exact. A GPU has dequantised ones.
 bool have_int8_products(const Device& device = {});
 
-/// A weight laid out for 8-bit products, for repeated use; on the CPU only.
+/// A weight laid out for 8-bit products, for repeated use; on the CPU only. Throws Error unless
+/// have_int8_products().
 class PackedInt8Weight {
  public:
   PackedInt8Weight() = default;

@@ -116,6 +116,15 @@ TEST(Int8Linear, TakesTokensAndWeightsOfZeros) {
     for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(y.data<float>()[i], bias.data<float>()[i % 4]);
 }
 
+// Sums of pairs in 16 bits would overflow.
+TEST(Int8Linear, IsRefusedWhereItsSumsAreNotExact) {
+  if (have_int8_products()) GTEST_SKIP() << "not run: this processor has products in 8 bits";
+  EXPECT_EQ(error_of([] {
+              PackedInt8Weight(quantize(random({4, 6}, 1)));
+            }),
+            "this processor has no exact products in 8 bits, which on x86 take VNNI: dequantize the weight");
+}
+
 TEST(Int8Matrix, KeepsEveryWeightWithinHalfAStep) {
   for (const DType dtype : {f32, bf16, DType::f16}) {
     const Tensor weight = random({7, 45}, 4, dtype, 3.0f);
