@@ -1,38 +1,20 @@
 #include "eval/pictures.h"
 
 #include <algorithm>
-#include <set>
 
 #include "core/naming.h"
 #include "core/parallel.h"
 #include "core/printable.h"
-#include "io/file.h"
+#include "io/picture_set.h"
 #include "io/resize.h"
 
 namespace linnet {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-// Linked folders, too, as where a set of pictures is read to be learned; each once.
-void add_pictures_in(const fs::path& dir, std::set<fs::path>& seen, std::vector<fs::path>& paths) {
-  std::error_code ignored;
-  if (!seen.insert(fs::weakly_canonical(dir, ignored)).second) return;
-  for (const fs::directory_entry& entry : entries_of(dir)) {
-    if (is_folder(entry)) add_pictures_in(entry, seen, paths);
-    if (image_format(entry) && is_file(entry)) paths.push_back(entry.path());
-  }
-}
-
-}  // namespace
-
 std::vector<fs::path> pictures_in(const fs::path& dir) {
-  std::set<fs::path> seen;
-  std::vector<fs::path> paths;
-  add_pictures_in(dir, seen, paths);
+  std::vector<fs::path> paths = pictures_below(dir);
   check(!paths.empty(), "there is no PNG, JPEG or WebP picture in {}", dir.string());
-  std::ranges::sort(paths);
   return paths;
 }
 

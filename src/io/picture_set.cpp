@@ -78,6 +78,16 @@ void look_at_each(int64_t n, const std::function<void(size_t i)>& look,
   }
 }
 
+// Each folder once, whatever links to it.
+void add_pictures_below(const fs::path& folder, std::set<fs::path>& seen, std::set<fs::path>& files) {
+  std::error_code ignored;
+  if (!seen.insert(fs::weakly_canonical(folder, ignored)).second) return;
+  for (const fs::directory_entry& entry : entries_of(folder)) {
+    if (is_folder(entry)) add_pictures_below(entry, seen, files);
+    if (image_format(entry) && is_file(entry)) files.insert(entry.path());
+  }
+}
+
 // Puts pictures and classes, or texts, of one tar file together, whichever comes first.
 class Pairing {
  public:
@@ -168,22 +178,27 @@ class Pairing {
 
 }  // namespace
 
-std::vector<fs::path> class_folders(const fs::path& root) {
+std::vector<fs::path> pictures_below(const fs::path& folder) {
+  std::set<fs::path> seen, files;
+  add_pictures_below(folder, seen, files);
+  return {files.begin(), files.end()};
+}
+
+std::vector<PicturesOfClass> pictures_by_class(const fs::path& root) {
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   std::set<fs::path> folders;
   for (const fs::directory_entry& entry : entries_of(root))
     if (is_folder(entry)) folders.insert(entry.path());
-  for (const fs::path& folder : folders)
-    check(is_utf8(folder.filename().string()), "{}: this folder's name, which names a class, is not UTF-8",
+  std::vector<PicturesOfClass> classes;
+  for (const fs::path& folder : folders) {
+    classes.push_back({folder.filename().string(), pictures_below(folder)});
+    check(is_utf8(classes.back().name), "{}: this folder's name, which names a class, is not UTF-8",
           printable(folder.string()));
-  return {folders.begin(), folders.end()};
-}
-
-std::vector<fs::path> pictures_directly_in(const fs::path& folder) {
-  std::set<fs::path> files;
-  for (const fs::directory_entry& entry : entries_of(folder))
-    if (image_format(entry) && is_file(entry)) files.insert(entry.path());
-  return {files.begin(), files.end()};
+    check(!classes.back().pictures.empty(),
+          "{}: there is no PNG, JPEG or WebP picture in this folder, which names a class",
+          printable(folder.string()));
+  }
+  return classes;
 }
 
 PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, PictureNotes notes) {
@@ -206,10 +221,9 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, Pictu
 }
 
 void PictureSet::take_class_folders() {
-  for (const fs::path& folder : class_folders(root_)) {
-    for (const fs::path& file : pictures_directly_in(folder))
-      files_.push_back({file, static_cast<int64_t>(class_names_.size())});
-    class_names_.push_back(folder.filename().string());
+  for (const auto& [name, pictures] : pictures_by_class(root_)) {
+    for (const fs::path& file : pictures) files_.push_back({file, static_cast<int64_t>(class_names_.size())});
+    class_names_.push_back(name);
   }
   check(!files_.empty(), "{}: there are neither tar files nor pictures in class sub-folders here",
         printable(root_.string()));

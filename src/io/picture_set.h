@@ -19,11 +19,17 @@ struct StoredPicture {
   std::string caption = {};
 };
 
-/// The class sub-folders of a data set by class: in the order of their names. Throws Error when there is no
-/// such folder, or a class's name is not UTF-8.
-std::vector<std::filesystem::path> class_folders(const std::filesystem::path& root);
-/// A folder's pictures, by what their names say that they are, in the order of their names.
-std::vector<std::filesystem::path> pictures_directly_in(const std::filesystem::path& folder);
+/// A folder's pictures and those of its sub-folders, linked ones too, by what their names say that they are: in
+/// the order of their paths.
+std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder);
+
+struct PicturesOfClass {
+  std::string name;
+  std::vector<std::filesystem::path> pictures;
+};
+/// The class sub-folders of a data set, in the order of their names. Throws Error when there is no such folder,
+/// or a class's name is not UTF-8, or a class has no picture.
+std::vector<PicturesOfClass> pictures_by_class(const std::filesystem::path& root);
 
 /// What pictures are wanted with.
 enum class PictureNotes : uint8_t { classes, captions };
@@ -32,7 +38,7 @@ class PictureSet {
  public:
   /// Parts are the tar files, or so many pictures of the folder. Classes are numbered in the order of their
   /// folders' names. Throws Error when there is neither a tar file nor a picture in a class folder, or with a
-  /// text, and when a class's name is not UTF-8.
+  /// text, and as pictures_by_class().
   static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part,
                          PictureNotes notes = PictureNotes::classes);
 

@@ -36,10 +36,9 @@ class FolderData : public LabelledData {
   FolderData(const TrainConfig& config, const ProcessShare& share) : LabelledData(config, share) {
     const std::filesystem::path root = config.data.path;
     const int64_t channels = model_.in_channels;
-    for (const auto& folder : class_folders(root)) {
-      for (const auto& file : pictures_directly_in(folder))
-        pictures_.push_back({file, static_cast<int64_t>(names_.size())});
-      names_.push_back(folder.filename().string());
+    for (const auto& [name, pictures] : pictures_by_class(root)) {
+      for (const auto& file : pictures) pictures_.push_back({file, static_cast<int64_t>(names_.size())});
+      names_.push_back(name);
     }
     check(!pictures_.empty(), "{}: no PNG, JPEG or WebP pictures in class sub-folders here", root.string());
     check(channels == 3,

@@ -41,7 +41,7 @@ ClassifierTraining::ClassifierTraining() {
 
 TrainedClassifier train_classifier(ClassifierTraining training,
                                    const std::function<void(const ClassifierMetrics&)>& on_step) {
-  training.model.num_classes = static_cast<int64_t>(class_folders(training.data).size());
+  training.model.num_classes = static_cast<int64_t>(pictures_by_class(training.data).size());
   const auto data = open_pictures(training);
   Classifier model(training.model);
   TrainedClassifier result{std::make_unique<Classifier>(training.model), data->class_names()};

@@ -56,6 +56,23 @@ TEST_F(PictureSetTest, ClassFoldersAreReadInOrder) {
             (std::vector<std::string>{"a/3.jpg=z:0", "a/empty.png!", "b/1.JPEG=y:1", "b/2.png=x:1"}));
 }
 
+// As torchvision's ImageFolder has it.
+TEST_F(PictureSetTest, FoldersWithinAClassBelongToIt) {
+  write(folder_ / "a/train/deep/1.png", "x");
+  write(folder_ / "a/2.png", "y");
+  fs::create_directory_symlink("..", folder_ / "a/train/again");
+  EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3), folder_.path()),
+            (std::vector<std::string>{"a/2.png=y:0", "a/train/deep/1.png=x:0"}));
+}
+
+TEST_F(PictureSetTest, AClassWithoutPicturesIsRefused) {
+  write(folder_ / "a/1.png", "x");
+  write(folder_ / "b/2.bmp", "y");
+  EXPECT_EQ(
+      test::refusal([&] { PictureSet::open(folder_.path(), 3); }),
+      (folder_ / "b").string() + ": there is no PNG, JPEG or WebP picture in this folder, which names a class");
+}
+
 TEST_F(PictureSetTest, LinksThatLeadNowhereAreNoPictures) {
   write(folder_ / "a/1.png", "x");
   for (const char* name : {"a/2.png", "3.tar", "b"})
@@ -243,10 +260,10 @@ TEST_F(PictureSetTest, TheFingerprintSeesClassesButNotWhereLinksLead) {
   fs::rename(set / "cat", folder_ / "elsewhere");
   fs::create_directory_symlink("../elsewhere", set / "cat");
   EXPECT_EQ(print(), cats);
-  fs::create_directory(set / "bird");  // without pictures, but now cats are the second class
+  fs::copy(set / "cat", set / "bird");  // now cats are the second class
   const std::string second = print();
   EXPECT_NE(second, cats);
-  fs::create_directory(set / "dog");
+  fs::rename(set / "bird", set / "dog");
   EXPECT_NE(print(), second);
 }
 
