@@ -34,9 +34,10 @@ Piece projection(const Weights& teacher, const Place& place, int part, int64_t w
   return {place.block + "kv." + kind, (part - 1) * width, width, 0};
 }
 
-// What an attention's tensor takes over; empty: nothing.
-std::vector<Piece> attention_pieces(const Weights& teacher, const Place& place, AlsoInherit also,
-                                    int64_t width) {
+// What an attention's tensor takes over; empty: nothing. Norms and compressions, which a teacher of the same
+// attention has too, go with the projections that were learned beside them.
+std::vector<Piece> attention_pieces(const Weights& teacher, const Place& place, const Shape& shape,
+                                    AlsoInherit also, int64_t width) {
   const size_t dot = place.rest.find('.');
   const std::string layer = place.rest.substr(0, dot), kind = place.rest.substr(dot + 1);
   std::vector<Piece> pieces;
@@ -46,6 +47,11 @@ std::vector<Piece> attention_pieces(const Weights& teacher, const Place& place, 
     pieces.back().to = to;
   };
   if (layer == "proj" && also.o) pieces.push_back({place.block + place.rest, 0, width, 0});
+  const std::string same = place.block + place.rest;
+  const bool beside = (layer == "q_norm" && also.q) || (layer == "k_norm" && also.k) ||
+                      ((layer == "sr" || layer == "norm") && also.k && also.v);
+  if (beside && teacher.contains(same) && teacher.shape(same) == shape)
+    pieces.push_back({same, 0, shape[0], 0});
   if (layer == "q") take(also.q, 0, 0);
   if (layer == "kv") {
     take(also.k, 1, 0);
@@ -115,8 +121,9 @@ std::vector<Inherited> inherit_all(Model& student, const Weights& weights, AlsoI
   std::vector<Inherited> report;
   for (auto& [name, parameter] : nn::learned_parameters(student)) {
     const Place place = place_of(name);
-    const std::vector<Piece> pieces = place.rest.empty() ? std::vector<Piece>{{name, 0, parameter->shape[0], 0}}
-                                                         : attention_pieces(teacher, place, also, width);
+    const std::vector<Piece> pieces = place.rest.empty()
+                                          ? std::vector<Piece>{{name, 0, parameter->shape[0], 0}}
+                                          : attention_pieces(teacher, place, parameter->shape, also, width);
     Inherited row{name, ""};
     int64_t copied = 0;
     for (const Piece& piece : pieces) {

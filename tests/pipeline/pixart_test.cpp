@@ -306,13 +306,28 @@ TEST(PixArtFile, ALinearStudentInheritsNeitherNormsNorCompression) {
   EXPECT_TRUE(lit.config().kv_compression.empty());
   EXPECT_TRUE(softmax.config().qk_norm);
   EXPECT_EQ(softmax.config().kv_compression, config.kv_compression);
-  for (PixArt* student : {&lit, &softmax})
-    for (const Inherited& row : inherit(*student, teacher, also_inherit_from_name("qkvo"), 7)) {
-      bool fresh = false;
-      for (const char* part : {".attn.dwc.", ".attn.sr.", ".attn.norm.", ".attn.q_norm.", ".attn.k_norm."})
-        fresh = fresh || row.tensor.find(part) != std::string::npos;
-      EXPECT_EQ(row.source.empty(), fresh) << row.tensor;
-    }
+  for (const Inherited& row : inherit(lit, teacher, also_inherit_from_name("qkvo"), 7))
+    EXPECT_EQ(row.source.empty(), row.tensor.find(".attn.dwc.") != std::string::npos) << row.tensor;
+  for (const Inherited& row : inherit(softmax, teacher, also_inherit_from_name("qkvo"), 7))
+    EXPECT_FALSE(row.source.empty()) << row.tensor;
+  for (const Inherited& row : inherit(softmax, teacher, also_inherit_from_name("qv"), 7)) {
+    bool fresh = false;
+    for (const char* part : {".attn.proj.", ".attn.sr.", ".attn.norm.", ".attn.k_norm."})
+      fresh = fresh || row.tensor.find(part) != std::string::npos;
+    EXPECT_EQ(row.source.empty(), fresh) << row.tensor;
+  }
+}
+
+TEST(PixArtFile, AStudentOfTheSameAttentionMayBeItsTeacher) {
+  const TemporaryFolder folder;
+  make_folder(folder.path(), "normed");
+  const Weights teacher = find_pixart_weights(Weights::open(folder.path()));
+  const PixArtConfig config = read_pixart_config(teacher);
+  PixArt student(student_of(config, nn::Mixer::softmax, config.num_heads));
+  inherit(student, teacher, also_inherit_from_name("qkvo"), 7);
+  nn::freeze(student);
+  const auto io = SafetensorsFile::open(dumps / "pixart_normed.io.safetensors");
+  EXPECT_LT(test::relative_error(forward_file(student, io), io.tensor("out")), 1e-5);
 }
 
 TEST(PixArtCost, CountsTheKeysThatAreLeft) {
