@@ -1,6 +1,7 @@
 // Pictures: PNG, JPEG and WebP in and out, and to and from tensors. Always 8-bit RGB, upright: grey and palette
 // pictures are expanded, CMYK is converted, transparency is laid over white, 16-bit samples are scaled, the
-// Exif orientation is applied. Colour profiles are not, as the field's data loaders do not apply them either.
+// Exif orientation is applied: what a person sees, where the field's Python takes a turned photo as it is
+// stored, drops transparency and cuts 16 bits off. Colour profiles are not applied, there as here.
 #pragma once
 
 #include <cstdint>

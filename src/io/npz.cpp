@@ -48,7 +48,7 @@ class Header {
   Shape shape() const {
     std::string_view rest = after("'shape'");
     check(rest.starts_with('(') && rest.find(')') != rest.npos, "{}: its shape is not readable", where_);
-    rest = rest.substr(1, rest.find(')') - 1);
+    const std::string_view all = rest = rest.substr(1, rest.find(')') - 1);
     std::vector<int64_t> extents;
     int64_t values = 1;
     while (true) {
@@ -60,7 +60,7 @@ class Header {
       check(problem == std::errc() && extent >= 0 && extents.size() < 4 &&
                 !__builtin_mul_overflow(values, std::max<int64_t>(extent, 1), &values) &&
                 values < (int64_t{1} << 48),
-            "{}: its shape ({}) is not one of at most four dimensions", where_, printable(rest));
+            "{}: its shape ({}) is not one of at most four dimensions", where_, printable(all));
       extents.push_back(extent);
       rest.remove_prefix(static_cast<size_t>(end - rest.data()));
     }

@@ -42,7 +42,7 @@ struct OptimizerConfig {
   std::string optimizer = "adamw";
   double lr = 1e-4, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, beta3 = 0.9999, epsilon = 1e-8,
          momentum = 0.95;
-  std::string schedule = "constant";  ///< or "cosine": down to zero at the last step
+  std::string schedule = "constant";  ///< or "cosine": to what would be zero a step after the last
   int64_t warmup = 0;
   double clip = 0;  ///< largest norm of the gradient; 0: no limit
   double ema = 0.9999;
