@@ -16,7 +16,7 @@ void remember(int signal_number) {
 }  // namespace
 
 void catch_interrupts() {
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1})
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU})
     if (std::signal(number, SIG_IGN) != SIG_IGN) std::signal(number, remember);
 }
 

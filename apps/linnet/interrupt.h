@@ -3,9 +3,10 @@
 
 namespace linnet::app {
 
-/// From now on the first SIGINT, SIGTERM or SIGUSR1 (which Slurm and mpirun pass on without killing soon after)
-/// is only remembered; the second ends the program as usual. What whoever started it ignores, as a shell does
-/// of Ctrl-C for what runs in its background, stays ignored.
+/// From now on the first SIGINT, SIGTERM, SIGHUP (a terminal that closes), SIGUSR1 (which Slurm and mpirun pass
+/// on without killing soon after), SIGUSR2 or SIGXCPU (Grid Engine's warnings) is only remembered; the second
+/// of its kind ends the program as usual. What whoever started it ignores, as a shell does of Ctrl-C for what
+/// runs in its background, stays ignored.
 void catch_interrupts();
 bool interrupted();
 

@@ -1,11 +1,12 @@
 // linnet: the command.
 #include <fmt/format.h>
+#include <omp.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
 
 #include "core/error.h"
@@ -35,14 +36,16 @@ int ended(int code) {
 // from the very thread that they wait for as soon as anything else runs beside them: work is then 10 to 60
 // times slower, where a shorter while costs a few hundredths of a small model's speed on a machine that is
 // idle. How long is read from the environment when the program is loaded, and so it begins once more with that
-// said.
+// said. Not where threads are bound to processors: these are for them alone then, and the first thread, bound
+// already, would leave its successor none but its own.
 void wait_with_little_spinning(char** argv) {
   constexpr const char* spin_count = "GOMP_SPINCOUNT";
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv(spin_count)) return;
+  if (omp_get_proc_bind() != omp_proc_bind_false) return;
+  if (::getauxval(AT_BASE) == 0) return;  // by the loader's command line, which is not known here
   ::setenv(spin_count, "1000", 1);
-  std::error_code unknown;
-  const auto itself = std::filesystem::read_symlink("/proc/self/exe", unknown);
-  ::execv(itself.c_str(), argv);  // where that cannot be, it spins
+  const auto itself = ::getauxval(AT_EXECFN);
+  ::execv(reinterpret_cast<const char*>(itself), argv);  // where that cannot be, it spins
 }
 
 }  // namespace

@@ -282,8 +282,7 @@ DType product_dtype_from_name(std::string_view name, const Device& device) {
   if (name == "auto") return fastest_product_dtype(device);
   if (name == "f32") return DType::f32;
   if (name == "bf16" && !device.is_gpu() && !have_bf16_products())
-    throw UsageError(
-        "this processor has no products in bf16, which on x86 take AVX-512: choose f32, int8 or auto");
+    throw UsageError("this processor has no products in bf16, which on x86 take AVX-512: choose f32 or auto");
   if (name == "bf16") return DType::bf16;
   if (name == "int8") return DType::i8;
   if (name != "f16" && name != "tf32")

@@ -182,8 +182,13 @@ std::unique_ptr<BatchSource> open_data(const TrainConfig& config, const ProcessS
   return std::make_unique<FolderData>(config, share);
 }
 
-Prefetcher::Prefetcher(const BatchSource& source, int64_t first, int threads)
-    : source_(source), thread_([this, first, threads] { run(first, threads); }) {}
+Prefetcher::Prefetcher(const BatchSource& source, int64_t first, int threads) : source_(source) {
+  try {
+    thread_ = std::thread([this, first, threads] { run(first, threads); });
+  } catch (const std::system_error& error) {
+    fail("cannot begin a thread that reads the data: {}", error.code().message());
+  }
+}
 
 Prefetcher::~Prefetcher() {
   {

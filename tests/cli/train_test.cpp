@@ -60,20 +60,41 @@ class Train : public testing::Test {
   TemporaryFolder folder_;
 };
 
-// OpenMP reads it when it is loaded, and so it must have been there before.
+// As OpenMP itself says, which reads it when it is loaded.
 TEST_F(Train, ThreadsSpinForAShortWhileUnlessToldOtherwise) {
-  const auto environment = [&](const std::string& name, bool says_policy) {
-    const Surroundings where{place(name), [=] {
-                               ::unsetenv("GOMP_SPINCOUNT");
-                               if (!says_policy) ::unsetenv("OMP_WAIT_POLICY");
+  const auto said = [&](const std::string& policy, const std::string& spinning) {
+    const auto set = [](const char* name, const std::string& value) {
+      value.empty() ? ::unsetenv(name) : ::setenv(name, value.c_str(), 1);
+    };
+    return run({"--version"}, {.folder = folder_.path(),
+                               .in_child =
+                                   [=] {
+                                     ::setenv("OMP_DISPLAY_ENV", "verbose", 1);
+                                     set("OMP_WAIT_POLICY", policy);
+                                     set("GOMP_SPINCOUNT", spinning);
+                                   }})
+        .err;
+  };
+  EXPECT_NE(said("", "").find("GOMP_SPINCOUNT = '1000'"), std::string::npos) << said("", "");
+  EXPECT_NE(said("", "77").find("GOMP_SPINCOUNT = '77'"), std::string::npos);
+  EXPECT_EQ(said("active", "").find("GOMP_SPINCOUNT = '1000'"), std::string::npos);
+}
+
+// Beginning once more, it would have the first one's processor alone.
+TEST_F(Train, BoundThreadsAreAsManyAsOtherwise) {
+  const auto threads = [&](const char* bound) {
+    const Surroundings where{place(*bound ? "bound" : "free"), [=] {
+                               for (const char* name : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"})
+                                 ::unsetenv(name);
+                               if (*bound) ::setenv("OMP_PROC_BIND", bound, 1);
                              }};
     Process process(arguments({"train.steps=1000000", "output.save_every=1000000"}), where);
     process.wait_for("step 2 ");
     EXPECT_EQ(contents(fmt::format("/proc/{}/comm", process.id())), "linnet\n");
-    return contents(fmt::format("/proc/{}/environ", process.id()));
+    const std::filesystem::directory_iterator tasks(fmt::format("/proc/{}/task", process.id()));
+    return std::distance(begin(tasks), end(tasks));
   };
-  EXPECT_NE(environment("silent", false).find("GOMP_SPINCOUNT=1000"), std::string::npos);
-  EXPECT_EQ(environment("told", true).find("GOMP_SPINCOUNT"), std::string::npos);
+  EXPECT_EQ(threads("true"), threads(""));
 }
 
 TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
