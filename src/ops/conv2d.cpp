@@ -112,6 +112,7 @@ struct PackedConv::State {
         make_conv(picture(x.shape(), dtype), weight_desc(memory::format_tag::any, dtype),
                   {{out}, memory::data_type::f32, memory::format_tag::x}, picture(into.shape(), into.dtype()),
                   window, attributes(activation, accumulate));
+    expect_room_for_code();
     Prepared made{dnnl::convolution_forward(descriptor), laid_out(descriptor.weights_desc())};
     if (prepared.size() >= most_prepared) prepared.clear();
     return prepared.emplace(key, made).first->second;

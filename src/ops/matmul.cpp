@@ -62,6 +62,7 @@ Primitive cached(const PrimitiveKey& key, Make make) {
   const std::scoped_lock lock(mutex);
   if (auto found = primitives->find(key); found != primitives->end()) return found->second;
   if (primitives->size() > 4096) primitives->clear();
+  expect_room_for_code();
   return primitives->emplace(key, translated(make)).first->second;
 }
 

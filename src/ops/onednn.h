@@ -2,6 +2,8 @@
 // interface. Included by sources only.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <memory>
 #include <new>
 #include <unordered_map>
@@ -9,6 +11,7 @@
 
 #include <dnnl.hpp>
 
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace linnet::ops::onednn {
@@ -38,6 +41,26 @@ auto translated(const Work& work) {
   } catch (const std::bad_alloc&) {
     throw OutOfMemory(no_memory);
   }
+}
+
+/// To be called before a primitive is made, which is code: oneDNN writes it without looking whether it got
+/// memory for it. Throws OutOfMemory, or Error where the system lets no program make code.
+inline void expect_room_for_code() {
+  constexpr size_t room = 4 << 20;
+  const auto map = [] {
+    return ::mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  };
+  void* at = map();
+  if (at == MAP_FAILED) {
+    release_cached_memory();
+    at = map();
+  }
+  if (at == MAP_FAILED) throw OutOfMemory("out of memory: none is left for the code that oneDNN makes");
+  const bool allowed = ::mprotect(at, room, PROT_READ | PROT_WRITE | PROT_EXEC) == 0;
+  ::munmap(at, room);
+  check(allowed,
+        "this system lets no program make code of its own, as oneDNN does (systemd's MemoryDenyWriteExecute, "
+        "SELinux's execmem)");
 }
 
 inline memory wrap(const memory::desc& desc, const void* data) {
@@ -93,6 +116,7 @@ inline void run(const dnnl::primitive& primitive, std::unordered_map<int, memory
 inline dnnl::matmul::primitive_desc make_descriptor(const memory::desc& a, const memory::desc& b,
                                                     const memory::desc& bias, const memory::desc& c,
                                                     const dnnl::primitive_attr& given) {
+  expect_room_for_code();
   return translated([&]() -> dnnl::matmul::primitive_desc {
     const dnnl::primitive_attr attr = with_own_memory(given);
 #if DNNL_VERSION_MAJOR >= 3

@@ -65,6 +65,7 @@ Tensor pool2d(const Tensor& x, Pooling pooling, int64_t size, int64_t stride, in
   const auto algorithm =
       pooling == Pooling::largest ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_exclude_padding;
   const memory::desc in = picture(x.shape(), x.dtype()), out = picture(y.shape(), y.dtype());
+  expect_room_for_code();
   run(translated([&] { return make_pooling(algorithm, in, out, size, stride, padding); }),
       {{DNNL_ARG_SRC, wrap(in, x.raw())}, {DNNL_ARG_DST, wrap(out, y.mutable_raw())}});
   return y;

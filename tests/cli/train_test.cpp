@@ -171,12 +171,14 @@ TEST_F(Train, ARunInterruptedAnywhereGoesOnBitForBit) {
 
 // Or a script would take what is there for a model that is done.
 TEST_F(Train, AnInterruptedRunIsNoSuccess) {
-  Process process(arguments({"train.steps=1000000"}), {place("a")});
-  process.wait_for("step ");
-  process.send(SIGINT);
-  const Result result = process.wait();
-  EXPECT_EQ(result.code, 128 + SIGINT);
-  EXPECT_NE(result.err.find("go on with --resume"), std::string::npos) << result.err;
+  for (const int signal : {SIGINT, SIGHUP, SIGXCPU}) {
+    Process process(arguments({"train.steps=1000000"}), {place(fmt::format("a{}", signal))});
+    process.wait_for("step ");
+    process.send(signal);
+    const Result result = process.wait();
+    EXPECT_EQ(result.code, 128 + signal);
+    EXPECT_NE(result.err.find("go on with --resume"), std::string::npos) << result.err;
+  }
 }
 
 // As with "2>&1 | tee log", where Ctrl-C ends both.

@@ -1,6 +1,7 @@
 // What is wrong is answered with one sentence and the right exit code, and leaves nothing behind.
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -318,6 +319,18 @@ TEST_F(WrongInput, AFullDiskIsOneSentence) {
   EXPECT_TRUE(failed(generate({"--grid", "-o", "p.png"}), 1, "p.png"));
   EXPECT_TRUE(failed(generate({"--latents-out", "l"}), 1, "l"));
   EXPECT_TRUE(failed(limited({"convert", "small.safetensors", "-o", "e.safetensors"}), 1, "e.safetensors"));
+}
+
+// As services may be set up; the kernel knows it from 6.3 on.
+TEST_F(WrongInput, WhereNoCodeMayBeMadeThatIsSaid) {
+  if (with_address_sanitizer || with_thread_sanitizer) GTEST_SKIP() << "sanitizers make code, too";
+  constexpr int set_mdwe = 65, refuse_gain = 1;
+  const Result result = run({"generate", "-m", "small.safetensors", "-o", "p.png"},
+                            {folder_.path(), [] {
+                               if (::prctl(set_mdwe, refuse_gain, 0, 0, 0) != 0) ::_exit(125);
+                             }});
+  if (result.code == 125) GTEST_SKIP() << "the kernel knows no such limit";
+  EXPECT_TRUE(failed(result, 1, "lets no program make code of its own"));
 }
 
 TEST_F(WrongInput, AFullDiskBehindStandardOutputIsNoticed) {
