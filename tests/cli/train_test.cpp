@@ -320,11 +320,10 @@ TEST_F(Train, AResumedRunSaysThatPicturesWereAddedOrAreGone) {
   ASSERT_EQ(train("a", {"train.steps=2"}).code, 0);
   const Result same = train("a", {"--resume", "train.steps=3"});
   EXPECT_EQ(same.out.find("otherwise than before: there were"), std::string::npos) << same.out;
-  std::filesystem::remove_all(folder_ / "shapes/red-star");
-  std::filesystem::create_directory(folder_ / "shapes/red-star");  // so that classes keep their numbers
+  std::filesystem::remove(*std::filesystem::directory_iterator(folder_ / "shapes/red-star"));
   const Result fewer = train("a", {"--resume", "train.steps=4"});
   EXPECT_EQ(fewer.code, 0) << fewer.err;
-  EXPECT_NE(fewer.out.find("otherwise than before: there were 128 pictures, now there are 126\n"),
+  EXPECT_NE(fewer.out.find("otherwise than before: there were 128 pictures, now there are 127\n"),
             std::string::npos)
       << fewer.out;
 }
