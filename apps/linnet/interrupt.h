@@ -3,6 +3,10 @@
 
 namespace linnet::app {
 
+/// From now on SIGINT, SIGTERM and SIGHUP end the program wherever it runs: in a container, too, as its first
+/// process. At the program's beginning.
+void let_signals_end_us();
+
 /// From now on the first SIGINT, SIGTERM, SIGHUP (a terminal that closes), SIGUSR1 (which Slurm and mpirun pass
 /// on without killing soon after), SIGUSR2 or SIGXCPU (Grid Engine's warnings) is only remembered; the second
 /// of its kind ends the program as usual. What whoever started it ignores, as a shell does of Ctrl-C for what

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   using namespace linnet;
   wait_with_little_spinning(argv);
   set_threads(threads());
+  app::let_signals_end_us();
   app::reserve_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
   std::signal(SIGPIPE, SIG_IGN);  // so is a reader that went away, as tee does of the Ctrl-C that stops a run
