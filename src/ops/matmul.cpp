@@ -267,6 +267,7 @@ DType fastest_product_dtype(const Device& device) {
 // AVX-512, also where that has no instructions for it, and refuses without.
 bool have_bf16_products() {
   static const bool result = [] {
+    expect_room_for_code();  // a lack of that says nothing of bf16
     const auto one = [](memory::data_type type) { return memory::desc({1, 1}, type, memory::format_tag::ab); };
     const memory::desc bf16 = one(memory::data_type::bf16);
     try {
