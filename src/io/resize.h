@@ -1,6 +1,6 @@
 // Resampling with the arithmetic of Pillow (up to 12: 13 takes the passes in another order where a picture gets
-// much lower), so that a picture prepared here is the picture that ADM's and DiT's
-// Python prepares, grey level for grey level. Not for speed on large batches.
+// much lower), so that a picture prepared here is the picture that ADM's and DiT's Python prepares, grey level
+// for grey level. Not for speed on large batches.
 #pragma once
 
 #include "io/image.h"

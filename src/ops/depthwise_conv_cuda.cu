@@ -277,13 +277,7 @@ int64_t cuts_of(int64_t rows, int64_t blocks, int64_t kernel) {
 template <class T, int K, bool Packed>
 ConvTask<T> task_of(const DepthwiseConv& conv) {
   using L = Tile<T, K, Packed>;
-  ConvTask<T> task{};
-  task.rows = static_cast<int>(conv.rows);
-  task.columns = static_cast<int>(conv.columns);
-  task.width = static_cast<int>(conv.width);
-  task.head_size = static_cast<int>(conv.head_size);
-  task.groups = static_cast<int>(divide_up(conv.width, L::channels));
-  task.across = static_cast<int>(divide_up(conv.columns, L::columns));
+  ConvTask<T> task = uncut_task<L, T>(conv);
   task.height =
       static_cast<int>(divide_up(conv.rows, cuts_of(conv.rows, conv.batch * task.across * task.groups, K)));
   task.down = static_cast<int>(divide_up(conv.rows, task.height));

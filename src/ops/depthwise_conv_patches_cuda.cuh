@@ -158,13 +158,7 @@ struct ValueRing {
 // a tile.
 template <class L, class T>
 ConvTask<T> task_of_patches(const DepthwiseConv& conv) {
-  ConvTask<T> task{};
-  task.rows = static_cast<int>(conv.rows);
-  task.columns = static_cast<int>(conv.columns);
-  task.width = static_cast<int>(conv.width);
-  task.head_size = static_cast<int>(conv.head_size);
-  task.groups = static_cast<int>(divide_up(task.width, L::channels));
-  task.across = static_cast<int>(divide_up(task.columns, L::columns));
+  ConvTask<T> task = uncut_task<L, T>(conv);
   const int64_t tiles = divide_up(task.rows, patch), room = int64_t{L::blocks} * multiprocessors();
   int64_t least = INT64_MAX;
   for (int64_t cuts = 1; cuts <= tiles; ++cuts) {

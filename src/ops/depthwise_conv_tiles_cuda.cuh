@@ -59,6 +59,19 @@ struct ConvTask {
   int pieces;        // batch·down·across
 };
 
+// With tiles of L, whose height is not chosen yet.
+template <class L, class T>
+ConvTask<T> uncut_task(const DepthwiseConv& conv) {
+  ConvTask<T> task{};
+  task.rows = static_cast<int>(conv.rows);
+  task.columns = static_cast<int>(conv.columns);
+  task.width = static_cast<int>(conv.width);
+  task.head_size = static_cast<int>(conv.head_size);
+  task.groups = static_cast<int>(divide_up(conv.width, L::channels));
+  task.across = static_cast<int>(divide_up(conv.columns, L::columns));
+  return task;
+}
+
 // What a block works on.
 struct Place {
   int64_t token;  // of the sample's first
