@@ -1,5 +1,6 @@
 // Linear attention forward and backward, of the products of linear_attention_cuda.h.
 #include "ops/depthwise_conv_cuda.h"
+#include "ops/linear_attention_pairs_cuda.h"
 #include "ops/linear_attention_tiles_cuda.h"
 
 namespace linnet::cuda {
@@ -114,17 +115,19 @@ const linear_attention::Products& products_for(const Shape& shape) {
 }
 
 // Where the parts of what is kept of a forward pass lie: the matrices, in the type that multiplies them, their
-// totals, and 1/z. A gradient of it has no third part.
+// totals, and 1/z, which is all that products of pairs keep. A gradient of it has no third part.
 struct StateLayout {
   explicit StateLayout(const Shape& shape) {
-    const bool tiles = linear_attention::tiles_fit(shape.dtype, shape.head_size);
-    const auto count = static_cast<size_t>(shape.states()), size = static_cast<size_t>(shape.head_size);
-    const size_t matrices = count * size * size * (tiles ? size_of(shape.dtype) : sizeof(float));
-    totals = (matrices + 15) / 16 * 16;
-    inverses = totals + count * size * sizeof(float);
-    end = inverses + count * static_cast<size_t>(shape.tokens) * sizeof(float);
+    if (!linear_attention::pairs_fit(shape)) {
+      const bool tiles = linear_attention::tiles_fit(shape.dtype, shape.head_size);
+      const auto count = static_cast<size_t>(shape.states()), size = static_cast<size_t>(shape.head_size);
+      const size_t matrices = count * size * size * (tiles ? size_of(shape.dtype) : sizeof(float));
+      totals = (matrices + 15) / 16 * 16;
+      inverses = totals + count * size * sizeof(float);
+    }
+    end = inverses + static_cast<size_t>(shape.states() * shape.tokens) * sizeof(float);
   }
-  size_t totals, inverses, end;
+  size_t totals = 0, inverses = 0, end;
 };
 
 struct State {
@@ -152,12 +155,59 @@ DepthwiseConv conv_of(const GpuLinearAttention& in) {
 
 size_t state_bytes(const GpuLinearAttention& in) { return StateLayout(shape_of(in)).end; }
 
+using linear_attention::PairsOf;
+
+void answer_by_pairs(const Shape& shape, const GpuLinearAttention& in, const State& state, View out) {
+  const Columns columns(in);
+  linear_attention::multiply_pairs(shape, PairsOf::answers,
+                                   {.x = columns.queries(in.q),
+                                    .a = columns.keys(in.kv),
+                                    .b = columns.values(in.kv),
+                                    .result = state.inverse,
+                                    .y = columns.queries(out),
+                                    .add = in.weight.data != nullptr});
+}
+
+// Of queries and keys; those of values are added to what the convolution's are.
+void backward_by_pairs(const Shape& shape, const GpuLinearAttention& in, View g, const State& state, View dq,
+                       View dkv) {
+  const Columns columns(in);
+  const Scratch against(static_cast<size_t>(shape.states() * shape.tokens) * sizeof(float));
+  linear_attention::multiply_pairs(shape, PairsOf::queries,
+                                   {.x = columns.queries(g),
+                                    .a = columns.values(in.kv),
+                                    .b = columns.keys(in.kv),
+                                    .under = columns.queries(in.q),
+                                    .inverse = state.inverse,
+                                    .result = against.as<float>(),
+                                    .y = columns.queries(dq)});
+  linear_attention::multiply_pairs(shape, PairsOf::keys,
+                                   {.x = columns.values(in.kv),
+                                    .a = columns.queries(g),
+                                    .b = columns.queries(in.q),
+                                    .w = state.inverse,
+                                    .e = against.as<float>(),
+                                    .under = columns.keys(in.kv),
+                                    .y = columns.keys(dkv)});
+  linear_attention::multiply_pairs(shape, PairsOf::values,
+                                   {.x = columns.keys(in.kv),
+                                    .a = columns.queries(in.q),
+                                    .b = columns.queries(g),
+                                    .w = state.inverse,
+                                    .y = columns.values(dkv),
+                                    .add = in.weight.data != nullptr});
+}
+
 void forward(const GpuLinearAttention& in, View out, void* memory) {
   const Shape shape = shape_of(in);
   const Columns columns(in);
   const State state(StateLayout(shape), memory);
   const auto& products = products_for(shape);
   const bool convolved = in.weight.data != nullptr;
+  if (linear_attention::pairs_fit(shape)) {
+    if (convolved) depthwise_conv(conv_of(in), columns.values(in.kv), in.weight, in.bias, columns.queries(out));
+    return answer_by_pairs(shape, in, state, out);
+  }
   products.gather(shape,
                   {columns.keys(in.kv), columns.values(in.kv), nullptr, nullptr, state.matrix, state.total});
   if (convolved) depthwise_conv(conv_of(in), columns.values(in.kv), in.weight, in.bias, columns.queries(out));
@@ -174,6 +224,13 @@ void backward(const GpuLinearAttention& in, View g, const void* memory, View dq,
   const Columns columns(in);
   const StateLayout layout(shape);
   const State state(layout, const_cast<void*>(memory));
+  const bool convolved = in.weight.data != nullptr;
+  if (linear_attention::pairs_fit(shape)) {
+    if (convolved)
+      depthwise_conv_backward(conv_of(in), columns.values(in.kv), columns.queries(g), in.weight,
+                              columns.values(dkv), dweight, dbias);
+    return backward_by_pairs(shape, in, g, state, dq, dkv);
+  }
   const Scratch gradients(layout.inverses), against(layout.end - layout.inverses);
   const State dstate(layout, gradients.as<void>());
   const auto& products = products_for(shape);
@@ -183,7 +240,6 @@ void backward(const GpuLinearAttention& in, View g, const void* memory, View dq,
                           dstate.matrix, dstate.total});
   products.gradient(shape, {columns.values(in.kv), columns.keys(in.kv), dstate.matrix, dstate.total, nullptr,
                             nullptr, columns.keys(dkv)});
-  const bool convolved = in.weight.data != nullptr;
   if (convolved)
     depthwise_conv_backward(conv_of(in), columns.values(in.kv), columns.queries(g), in.weight,
                             columns.values(dkv), dweight, dbias);

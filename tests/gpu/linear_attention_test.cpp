@@ -128,6 +128,22 @@ TEST(GpuOperations, LinearAttentionOfHeadsForGroupsOfWarps) {
         {DType::f16});
 }
 
+// What is multiplied by all pairs of tokens where that is asked for: an odd and an even number of tiles, tokens
+// that end within one, more tasks than blocks, and all ways with and without a convolution and a map.
+TEST(GpuOperations, LinearAttentionOfFewTokens) {
+  LINNET_NEED_GPU();
+  for (const int64_t head_size : {192, 256, 288})
+    expect_right({.batch = 2, .rows = 9, .columns = 15, .heads = 2, .head_size = head_size, .kernel = 5},
+                 {DType::bf16});
+  expect_right({.batch = 5, .rows = 5, .columns = 13, .heads = 1, .head_size = 192}, {DType::bf16});
+  expect_right({.batch = 1, .rows = 16, .columns = 16, .heads = 1, .head_size = 288, .kernel = 5},
+               {DType::bf16});
+  for (const int64_t columns : {2, 64, 200})
+    expect_right(
+        {.batch = 3, .rows = 1, .columns = columns, .heads = 2, .head_size = 192, .map = FeatureMap::none},
+        {DType::bf16});
+}
+
 // The convolution by tensor cores: grids wider than half a tile; channels, columns and rows that end within
 // one; more tiles than a block begins with.
 TEST(GpuOperations, LinearAttentionWithConvolutionByPatches) {
