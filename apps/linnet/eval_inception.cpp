@@ -64,13 +64,16 @@ std::string as_json(const InceptionFigures& figures, const InceptionView& sample
   const auto number = [](bool known, double value) {
     return known ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
   };
+  const auto count = [](const InceptionView& view) {  // not known of statistics alone
+    return view.count > 0 ? nlohmann::ordered_json(view.count) : nlohmann::ordered_json();
+  };
   const PrecisionRecall manifold = figures.manifold.value_or(PrecisionRecall{});
   json["sfid"] = number(figures.sfid.has_value(), figures.sfid.value_or(0));
   json["inception_score"] = number(figures.score > 0, figures.score);
   json["precision"] = number(figures.manifold.has_value(), manifold.precision);
   json["recall"] = number(figures.manifold.has_value(), manifold.recall);
-  json["samples"] = samples.count;
-  json["reference"] = reference.count;
+  json["samples"] = count(samples);
+  json["reference"] = count(reference);
   json["inception"] = inception.fingerprint;
   return json.dump(2) + "\n";
 }
