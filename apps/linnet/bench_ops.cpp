@@ -4,13 +4,14 @@
 #include "bench.h"
 #include "bench_ceilings.h"
 #include "bench_operations.h"
+#include "core/printable.h"
 
 namespace linnet::app {
 namespace {
 
 struct Options : BenchOptions {
   std::vector<std::string> models{"LiT-S/2", "LiT-XL/2"};
-  std::string mixer;
+  std::string mixer, only;
   int64_t size = 256, batch = 8;
 };
 
@@ -44,16 +45,23 @@ void add_figures(Table& table, const std::string& model, const Direction& d, con
              std::string(products ? "matmul" : "copy"), 100 * ratio.best, 100 * ratio.median});
 }
 
-std::vector<Operation> operations_of(const DiTConfig& config, const Options& o) {
-  std::vector<Operation> list = block_operations(config, o.batch, o.product_dtype());
-  for (Operation& op : further_operations(config, o.batch, o.product_dtype())) list.push_back(std::move(op));
+// Those that are wanted.
+std::vector<Operation> operations_of(const DiTConfig& config, const Options& o, int64_t batch) {
+  std::vector<Operation> list = block_operations(config, batch, o.product_dtype());
+  for (Operation& op : further_operations(config, batch, o.product_dtype())) list.push_back(std::move(op));
   list.push_back(optimizer_operation(int64_t{1} << 24));
+  std::vector<std::string> names;
+  for (const Operation& op : list) names.push_back(op.name);
+  std::erase_if(list, [&](const Operation& op) { return op.name.find(o.only) == std::string::npos; });
+  if (list.empty())
+    throw UsageError(fmt::format("no operation has \"{}\" in its name; there are: {}", printable(o.only),
+                                 fmt::join(names, "; ")));
   return list;
 }
 
 void measure(const Options& o, const std::string& model, Table& facts, Table& figures) {
   const DiTConfig config = config_for(model, o.size, o.mixer);
-  const auto operations = operations_of(config, o);
+  const auto operations = operations_of(config, o, o.batch);
   const auto list = directions(operations);
   const MatmulCeiling matmul(o.batch * config.tokens(), config.hidden_size, config.mlp_size(),
                              o.product_dtype());
@@ -90,10 +98,13 @@ void measure(const Options& o, const std::string& model, Table& facts, Table& fi
 }
 
 void run(const Options& o) {
-  for (const std::string& model : o.models)
-    config_for(model, o.size, o.mixer);  // wrong names are refused first
-  Report report =
-      begin_report("ops", o, {{"models", o.models}, {"mixer", o.mixer}, {"size", o.size}, {"batch", o.batch}});
+  for (const std::string& model : o.models) {  // wrong names are refused first
+    const DiTConfig config = config_for(model, o.size, o.mixer);
+    if (!o.only.empty()) operations_of(config, o, 1);
+  }
+  Report report = begin_report(
+      "ops", o,
+      {{"models", o.models}, {"mixer", o.mixer}, {"only", o.only}, {"size", o.size}, {"batch", o.batch}});
   Table facts("operations", fmt::format("Operations at {} pixels, batch {}", o.size, o.batch),
               {{"model", "model"},
                {"operation", "operation"},
@@ -127,6 +138,7 @@ void add_bench_ops(const Verb& bench) {
       .delimiter(',')
       .capture_default_str();
   add_mixer_option(app, options->mixer);
+  app.add_option("--only", options->only, "Only operations with this in their names, such as attention");
   app.add_option("--size", options->size, "Side of the picture in pixels").capture_default_str();
   app.add_option("--batch", options->batch, "Pictures at once").in_range(1, 65536).capture_default_str();
   add_bench_options(app, *options);

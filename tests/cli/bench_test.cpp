@@ -44,6 +44,18 @@ TEST(Bench, WhatItWritesIsLookedAtBeforeItMeasures) {
   expect_refused({"heads", "--json", one, "--plot", one}, 2, "--json and --plot would write one file");
 }
 
+TEST(Bench, OperationsCanBeChosenByName) {
+  const TemporaryFolder folder;
+  const Arguments few = {"bench", "ops",     "--models", "LiT-S/2",  "--size",
+                         "32",    "--batch", "1",        "--repeat", "1"};
+  ASSERT_TRUE(succeeded(run(with(few, {"--only", "gated", "--seconds", "0.001", "--json", folder / "r"}))));
+  const auto json = nlohmann::json::parse(contents(folder / "r"));
+  std::vector<std::string> names;
+  for (const auto& row : json.at("facts").at("operations")) names.push_back(row.at("operation"));
+  EXPECT_EQ(names, (std::vector<std::string>{"gated residual", "gated residual"}));
+  expect_refused({"ops", "--only", "nothing"}, 2, "no operation has \"nothing\" in its name; there are: ");
+}
+
 TEST(Bench, PicturesThatAreTooLargeAreRefused) {
   const std::string sentence = "pictures of 1048576x1048576 pixels are too large";
   expect_refused({"attention", "--sizes", "64,1048576", "--mixers", "lit"}, 2, sentence);
