@@ -1,11 +1,11 @@
 // Linear attention of few tokens (linear_attention_pairs_cuda.h) by products of groups of warps
-// (cuda/group_products.h). Two groups of a block have 64 tokens each and their x in shared memory. They walk over all
-// tokens of the state, 64 at a time: a product of x with the rows of a gives what the pairs weigh, whose sums are, in
-// registers, already the left fragments of the product with b. Behind the groups are warps that copy, each to a slot
-// of its own: a or b of every second 64 tokens.
+// (cuda/group_products.h). Two groups of a block have 64 tokens each and their x in shared memory. They walk
+// over all tokens of the state, 64 at a time: a product of x with the rows of a gives what the pairs weigh,
+// whose sums are, in registers, already the left fragments of the product with b. Behind the groups are warps
+// that copy, each to a slot of its own: a or b of every second 64 tokens.
 //
-// From memory come and go 2·head_size bytes of a token's x and y, and once for every 128 tokens, but the first time
-// from the second-level cache, 4·head_size bytes of its a and b.
+// From memory come and go 2·head_size bytes of a token's x and y, and once for every 128 tokens, but the first
+// time from the second-level cache, 4·head_size bytes of its a and b.
 #include "ops/linear_attention_pairs_cuda.h"
 
 #include <algorithm>
@@ -22,12 +22,20 @@ namespace {
 constexpr int tile_tokens = 64, groups = 2, stages = 2, slots = 2 * stages;
 constexpr int multipliers = groups * group_size, copiers = slots * warp_size, threads = multipliers + copiers;
 
-__host__ __device__ constexpr bool is_gradient_under_f(PairsOf kind) { return kind == PairsOf::keys || kind == PairsOf::queries; }
+__host__ __device__ constexpr bool is_gradient_under_f(PairsOf kind) {
+  return kind == PairsOf::keys || kind == PairsOf::queries;
+}
 // Copiers that add totals up need more registers, and there are no more in all.
-__host__ __device__ constexpr int registers_to_multiply(PairsOf kind) { return is_gradient_under_f(kind) ? 216 : 224; }
-__host__ __device__ constexpr int registers_to_copy(PairsOf kind) { return is_gradient_under_f(kind) ? 72 : 56; }
-static_assert(multipliers * registers_to_multiply(PairsOf::keys) + copiers * registers_to_copy(PairsOf::keys) <= 65536);
-static_assert(multipliers * registers_to_multiply(PairsOf::values) + copiers * registers_to_copy(PairsOf::values) <=
+__host__ __device__ constexpr int registers_to_multiply(PairsOf kind) {
+  return is_gradient_under_f(kind) ? 216 : 224;
+}
+__host__ __device__ constexpr int registers_to_copy(PairsOf kind) {
+  return is_gradient_under_f(kind) ? 72 : 56;
+}
+static_assert(multipliers * registers_to_multiply(PairsOf::keys) + copiers * registers_to_copy(PairsOf::keys) <=
+              65536);
+static_assert(multipliers * registers_to_multiply(PairsOf::values) +
+                  copiers * registers_to_copy(PairsOf::values) <=
               65536);
 
 // Barriers: a slot is full, or empty; a group's x is there, or used up.
@@ -142,8 +150,7 @@ struct Copier {
       for (int eight = 0; eight < tile_tokens / 8; ++eight) {
         const bool there = first + 8 * eight + row < in.tokens;
         const uint4 values = map(tile() + eight * steps.depth + i * steps.column, there);
-        const float weight =
-            __shfl_sync(all_lanes, eight < 4 ? weights[0] : weights[1], 8 * (eight % 4) + row);
+        const float weight = __shfl_sync(all_lanes, eight < 4 ? weights[0] : weights[1], 8 * (eight % 4) + row);
         add(sums, unpack<T>(values.x), weight, 0);
         add(sums, unpack<T>(values.y), weight, 2);
         add(sums, unpack<T>(values.z), weight, 4);
@@ -214,8 +221,8 @@ struct Copier {
   int slot, lane, row, own;
 };
 
-// Transposes words[lane mod 4][i] over the four lanes that hold a row: of packs of 8 channels, one a lane, come the
-// neighbours that each lane has of four tiles of a product, and back.
+// Transposes words[lane mod 4][i] over the four lanes that hold a row: of packs of 8 channels, one a lane, come
+// the neighbours that each lane has of four tiles of a product, and back.
 __device__ __forceinline__ void exchange_in_quad(unsigned (&words)[4]) {
   const int lane = static_cast<int>(threadIdx.x);
 #pragma unroll
@@ -282,7 +289,8 @@ struct Multiplier {
 #pragma unroll
       for (int chunk = 0; chunk < L::chunks; ++chunk)
         multiply_group<T>(sums[chunk], left[i],
-                          b + 2 * i * steps.depth + chunk * (L::width / 32) * steps.column, steps, more || i > 0);
+                          b + 2 * i * steps.depth + chunk * (L::width / 32) * steps.column, steps,
+                          more || i > 0);
     commit_group_products();
     wait_for_group_products<0>();
   }
@@ -317,8 +325,8 @@ struct Multiplier {
     }
   }
 
-  // How a row of results ends. Every 32 channels are four tiles of the product, and a pack for each lane of the four
-  // that have the row.
+  // How a row of results ends. Every 32 channels are four tiles of the product, and a pack for each lane of the
+  // four that have the row.
   struct Row {
     int token;
     bool there;
@@ -331,7 +339,8 @@ struct Multiplier {
       return rows_of(data, stride, task.state, in.heads, in.tokens, L::head) +
              static_cast<int64_t>(token) * stride + lane % 4 * 8;
     };
-    return {token, token < in.tokens, in.beside ? at(in.beside, in.beside_stride) : nullptr, at(in.y, in.y_stride)};
+    return {token, token < in.tokens, in.beside ? at(in.beside, in.beside_stride) : nullptr,
+            at(in.y, in.y_stride)};
   }
   // What stands beside each of the lane's neighbours of channels 32·i..
   __device__ void load_beside(const Row& row, int i, unsigned (&words)[4]) const {
@@ -405,7 +414,8 @@ struct Multiplier {
     }
     return make_float2(scale * total.x, scale * total.y);
   }
-  __device__ void finish_gradient(const Task& task, int count, const Row& row, int half, const Sums& sums) const {
+  __device__ void finish_gradient(const Task& task, int count, const Row& row, int half,
+                                  const Sums& sums) const {
     float inverse = 1.0f, along = -1.0f;
     if constexpr (kind == PairsOf::queries) {
       if (row.there) inverse = in.inverse[task.tokens_before + row.token];
@@ -422,7 +432,8 @@ struct Multiplier {
         const float2 total = total_of(task, count, 32 * i + 8 * j + 2 * (lane % 4));
         const float one = inverse * (product(sums, 4 * i + j, 0, half) - along * total.x);
         const float other = inverse * (product(sums, 4 * i + j, 1, half) - along * total.y);
-        words[j] = pack<T>(!in.mapped || under.x > 0.0f ? one : 0.0f, !in.mapped || under.y > 0.0f ? other : 0.0f);
+        words[j] =
+            pack<T>(!in.mapped || under.x > 0.0f ? one : 0.0f, !in.mapped || under.y > 0.0f ? other : 0.0f);
       }
       store(row, i, words);
     }
@@ -461,7 +472,8 @@ void launch_pairs(PairsOf kind, const PairsIn<T>& in) {
 bool pairs_are_wanted() {
   const char* const way = std::getenv("LINNET_LINEAR_ATTENTION");
   if (way == nullptr || *way == '\0') return false;
-  if (std::string_view(way) != "pairs") fail(std::string("LINNET_LINEAR_ATTENTION is \"") + way + "\"; known: pairs");
+  if (std::string_view(way) != "pairs")
+    fail(std::string("LINNET_LINEAR_ATTENTION is \"") + way + "\"; known: pairs");
   return true;
 }
 
