@@ -13,18 +13,21 @@ using Sample = ops::LossSample<double>;
 
 Sample sample_at(const NoiseSchedule& schedule, Prediction kind, int64_t timestep) {
   const auto step = static_cast<size_t>(timestep);
-  const double kept = schedule.alpha_bar.at(step), a = std::sqrt(kept), s = std::sqrt(1.0 - kept);
+  const double alpha_bar = schedule.alpha_bar.at(step), a = std::sqrt(alpha_bar),
+               s = std::sqrt(1.0 - alpha_bar);
   Sample sample{};
   sample.weight = 1;
   sample.from_x0 = schedule.posterior_from_x0[step];
-  sample.low = schedule.posterior_log_variance[step];
-  sample.high = std::log(schedule.beta[step]);
+  sample.min_log_variance = schedule.posterior_log_variance[step];
+  sample.max_log_variance = std::log(schedule.beta[step]);
   sample.first = step == 0;
   switch (kind) {
-    case Prediction::epsilon: sample.noise = 1, sample.xt = 1 / a, sample.error = s / a; break;
-    case Prediction::v: sample.noise = a, sample.picture = -s, sample.xt = a, sample.error = s; break;
+    case Prediction::epsilon: sample.of_noise = 1, sample.of_xt = 1 / a, sample.of_prediction = s / a; break;
+    case Prediction::v:
+      sample.of_noise = a, sample.of_x0 = -s, sample.of_xt = a, sample.of_prediction = s;
+      break;
     case Prediction::x0:
-      sample.picture = 1, sample.error = -1;
+      sample.of_x0 = 1, sample.of_prediction = -1;
       // As an error of v, which is this one over s; where almost no noise is left, as if some were.
       constexpr double least = 0.05;
       sample.weight = 1 / std::max(s * s, least * least);
@@ -87,7 +90,7 @@ PictureLosses losses_of(const Inputs& in, int64_t b, float* gradient) {
   return sum;
 }
 
-void look_here(const Inputs& in, DiffusionLoss& loss, Tensor& gradient) {
+void losses_on_cpu(const Inputs& in, DiffusionLoss& loss, Tensor& gradient) {
   float* const losses = loss.losses.mutable_data<float>();
   float* const d = gradient.defined() ? gradient.mutable_data<float>() : nullptr;
   std::vector<double> totals(in.samples.size());
@@ -105,7 +108,7 @@ void look_here(const Inputs& in, DiffusionLoss& loss, Tensor& gradient) {
   *loss.total.mutable_data<float>() = static_cast<float>(total / static_cast<double>(in.batch()));
 }
 
-void look_on_gpu(const Inputs& in, DiffusionLoss& loss, const Tensor& gradient) {
+void losses_on_gpu(const Inputs& in, DiffusionLoss& loss, const Tensor& gradient) {
   std::vector<ops::LossSample<float>> samples;
   for (const Sample& sample : in.samples) samples.push_back(sample.as<float>());
   const size_t bytes = samples.size() * sizeof(samples[0]);
@@ -178,7 +181,7 @@ DiffusionLoss diffusion_loss(const NoiseSchedule& schedule, Prediction kind, con
   Tensor gradient = record ? Tensor::empty(prediction.shape(), DType::f32, device) : Tensor();
   DiffusionLoss loss{Tensor::empty({1}, DType::f32, device), Tensor::empty({in.batch(), 4}, DType::f32, device),
                      in.learned, in.teacher.defined()};
-  device.is_gpu() ? look_on_gpu(in, loss, gradient) : look_here(in, loss, gradient);
+  device.is_gpu() ? losses_on_gpu(in, loss, gradient) : losses_on_cpu(in, loss, gradient);
   if (record)
     record_backward(loss.total, [gradient, slot = prediction.grad_slot()](const Tensor& g) {
       accumulate_grad(slot, scaled(gradient, g));

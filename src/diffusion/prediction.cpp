@@ -27,8 +27,8 @@ Tensor noise_from(Prediction kind, const NoiseSchedule& schedule, const Tensor& 
   const Tensor times = t.host();
   std::vector<float> factors;
   for (const float time : times.values<float>()) {
-    const double kept = schedule.alpha_bar_at(static_cast<double>(time));
-    const double alpha = std::sqrt(kept), sigma = std::sqrt(1.0 - kept);
+    const double alpha_bar = schedule.alpha_bar_at(static_cast<double>(time));
+    const double alpha = std::sqrt(alpha_bar), sigma = std::sqrt(1.0 - alpha_bar);
     // ε = α·v + σ·x_t, or (x_t − α·x₀)/σ.
     const bool v = kind == Prediction::v;
     factors.push_back(static_cast<float>(v ? alpha : -alpha / sigma));

@@ -50,16 +50,18 @@ Tensor sample_ddim(const Denoiser& model, Tensor x, const NoiseSchedule& schedul
                    const NoiseSource& noise, const SamplingOptions& options) {
   for (int step = schedule.steps() - 1; step >= 0; --step) {
     const auto t = static_cast<size_t>(step);
-    const double kept = schedule.alpha_bar[t], kept_next = schedule.alpha_bar_previous[t];
+    const double alpha_bar = schedule.alpha_bar[t], alpha_bar_next = schedule.alpha_bar_previous[t];
     const Tensor prediction = model(x, times(x.size(0), schedule.timestep[t]));
-    const Tensor x0 = predict_x0(x, prediction, kept, options.clip_x0);
-    const double sigma = eta * std::sqrt((1.0 - kept_next) / (1.0 - kept)) * std::sqrt(1.0 - kept / kept_next);
+    const Tensor x0 = predict_x0(x, prediction, alpha_bar, options.clip_x0);
+    const double sigma = eta * std::sqrt((1.0 - alpha_bar_next) / (1.0 - alpha_bar)) *
+                         std::sqrt(1.0 - alpha_bar / alpha_bar_next);
     const Tensor z = eta > 0 ? noise(x.shape()) : Tensor();
     // The noise is derived from x₀ again, as after clipping it is another one than predicted:
     // ε = (x − √ᾱ·x₀)/√(1−ᾱ).
-    const double direction = std::sqrt(std::max(0.0, 1.0 - kept_next - sigma * sigma)) / std::sqrt(1.0 - kept);
-    x = ops::combine(
-        {term(std::sqrt(kept_next) - direction * std::sqrt(kept), x0), term(direction, x), term(sigma, z)});
+    const double direction =
+        std::sqrt(std::max(0.0, 1.0 - alpha_bar_next - sigma * sigma)) / std::sqrt(1.0 - alpha_bar);
+    x = ops::combine({term(std::sqrt(alpha_bar_next) - direction * std::sqrt(alpha_bar), x0),
+                      term(direction, x), term(sigma, z)});
     report(options, schedule.steps() - 1 - step, schedule.steps(), x, x0);
   }
   return x;
@@ -73,7 +75,8 @@ struct Node {
 };
 
 Node node_at(const NoiseSchedule& full, double timestep) {
-  const double kept = full.alpha_bar_at(timestep), alpha = std::sqrt(kept), sigma = std::sqrt(1.0 - kept);
+  const double alpha_bar = full.alpha_bar_at(timestep), alpha = std::sqrt(alpha_bar),
+               sigma = std::sqrt(1.0 - alpha_bar);
   return {timestep, alpha, sigma, std::log(alpha / sigma)};
 }
 

@@ -69,9 +69,9 @@ Tensor add_noise(const NoiseSchedule& schedule, const Tensor& x0, const Tensor& 
   const Tensor steps = t.host();
   std::vector<float> factors;
   for (const int64_t step : steps.values<int64_t>()) {
-    const double kept = schedule.alpha_bar.at(static_cast<size_t>(step));
-    factors.push_back(static_cast<float>(std::sqrt(kept)));
-    factors.push_back(static_cast<float>(std::sqrt(1.0 - kept)));
+    const double alpha_bar = schedule.alpha_bar.at(static_cast<size_t>(step));
+    factors.push_back(static_cast<float>(std::sqrt(alpha_bar)));
+    factors.push_back(static_cast<float>(std::sqrt(1.0 - alpha_bar)));
   }
   return ops::combine_samples(x0, noise, factors);
 }

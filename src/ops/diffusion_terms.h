@@ -13,20 +13,28 @@
 
 namespace linnet::ops {
 
-/// Of one picture at its timestep: the target is noise·ε + picture·x₀, and x₀ = xt·x_t − error·prediction.
+/// Factors for one picture at its timestep: the target is of_noise·ε + of_x0·x₀, and x₀ = of_xt·x_t −
+/// of_prediction·prediction.
 template <class Real>
 struct LossSample {
-  Real noise, picture, xt, error;
-  Real weight;     ///< how often the square of an error in the target counts
-  Real from_x0;    ///< of x₀ in the posterior's mean
-  Real low, high;  ///< the two ends between which a variance is predicted: logarithms
-  bool first;      ///< whether it is timestep 0
+  Real of_noise, of_x0, of_xt, of_prediction;
+  Real weight;                              ///< how often the square of an error in the target counts
+  Real from_x0;                             ///< of x₀ in the posterior's mean
+  Real min_log_variance, max_log_variance;  ///< between which a variance is predicted
+  bool first;                               ///< whether it is timestep 0
 
   template <class Other>
   LossSample<Other> as() const {
     const auto real = [](Real x) { return static_cast<Other>(x); };
-    return {real(noise),   real(picture), real(xt),   real(error), real(weight),
-            real(from_x0), real(low),     real(high), first};
+    return {real(of_noise),
+            real(of_x0),
+            real(of_xt),
+            real(of_prediction),
+            real(weight),
+            real(from_x0),
+            real(min_log_variance),
+            real(max_log_variance),
+            first};
   }
 };
 
@@ -82,7 +90,7 @@ LINNET_HOST_DEVICE LossTerm<Real> discretised_likelihood(Real x, Real mean, Real
 /// What the predicted target is wrong by.
 template <class Real>
 LINNET_HOST_DEVICE Real target_error(const LossSample<Real>& s, Real predicted, Real x0, Real noise) {
-  return predicted - (s.noise * noise + s.picture * x0);
+  return predicted - (s.of_noise * noise + s.of_x0 * x0);
 }
 
 /// The variational bound in nats, by the raw value v (in about −1..1) that says where between its ends the
@@ -90,12 +98,12 @@ LINNET_HOST_DEVICE Real target_error(const LossSample<Real>& s, Real predicted, 
 template <class Real>
 LINNET_HOST_DEVICE LossTerm<Real> variational_bound(const LossSample<Real>& s, Real predicted, Real v, Real x0,
                                                     Real xt) {
-  const Real f = Real(0.5) * (v + Real(1)), l = f * s.high + (Real(1) - f) * s.low;
-  const Real picture = s.xt * xt - s.error * predicted;
+  const Real f = Real(0.5) * (v + Real(1)), l = f * s.max_log_variance + (Real(1) - f) * s.min_log_variance;
+  const Real picture = s.of_xt * xt - s.of_prediction * predicted;
   // The first step's posterior is x₀ itself: its mean has nothing of x_t.
-  const LossTerm<Real> term =
-      s.first ? discretised_likelihood(x0, picture, l) : gaussian_kl(s.from_x0 * (picture - x0), s.low, l);
-  return {term.value, term.slope * Real(0.5) * (s.high - s.low)};
+  const LossTerm<Real> term = s.first ? discretised_likelihood(x0, picture, l)
+                                      : gaussian_kl(s.from_x0 * (picture - x0), s.min_log_variance, l);
+  return {term.value, term.slope * Real(0.5) * (s.max_log_variance - s.min_log_variance)};
 }
 
 }  // namespace linnet::ops
