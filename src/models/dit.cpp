@@ -1,6 +1,7 @@
 #include "models/dit.h"
 
 #include "core/tape.h"
+#include "nn/modulation.h"
 #include "nn/product_type.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
@@ -18,13 +19,18 @@ DiTBlock::DiTBlock(const DiTConfig& config)
       fc1_(config.hidden_size, config.mlp_size()), fc2_(config.mlp_size(), config.hidden_size),
       adaln_(config.hidden_size, 6 * config.hidden_size, nn::Init::zero()) {}
 
+// x ← x + gate·branch(norm(x)·(1 + scale) + shift), where the branch is first the mixer and then the MLP. What
+// comes out of a branch waits beside the stream until the next norm, which adds it on its way
+// (ops/residual_norm.h).
 ops::Residual DiTBlock::forward(ops::Residual stream, const Tensor& conditioning, int64_t grid) const {
   const DType dtype = conditioning.dtype();
-  const auto m = ops::chunk(adaln_.forward(conditioning, DType::f32), 6);  // shift, scale, gate; twice
-  const auto [x, h] = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, dtype);
-  const auto [mixed, h2] =
-      ops::join_and_norm({x, m[2], attn_->forward(h, grid, grid)}, m[3], m[4], norm_epsilon, dtype);
-  return {mixed, m[5], nn::feed_forward(fc1_, fc2_, h2, dtype)};
+  const nn::BlockModulation m = nn::block_modulation(adaln_.forward(conditioning, DType::f32));
+  const auto [x, to_mix] =
+      ops::join_and_norm(std::move(stream), m.mixer.shift, m.mixer.scale, norm_epsilon, dtype);
+  const Tensor mixed = attn_->forward(to_mix, grid, grid);
+  const auto [y, to_mlp] =
+      ops::join_and_norm({x, m.mixer.gate, mixed}, m.mlp.shift, m.mlp.scale, norm_epsilon, dtype);
+  return {y, m.mlp.gate, nn::feed_forward(fc1_, fc2_, to_mlp, dtype)};
 }
 
 void DiTBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

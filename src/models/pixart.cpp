@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/tape.h"
+#include "nn/modulation.h"
 #include "nn/product_type.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
@@ -59,10 +60,10 @@ PixArtBlock::PixArtBlock(const PixArtConfig& config, int64_t index)
 ops::Residual PixArtBlock::forward(ops::Residual stream, const Tensor& modulation, const Tensor& text,
                                    const ops::Offsets& offsets, int64_t rows, int64_t columns) const {
   const DType dtype = text.dtype();
-  // Shift, scale and gate of the mixer, then of the MLP.
-  const auto m = ops::chunk(ops::add_row(modulation, table_.value), 6);
-  const auto [x, h] = ops::join_and_norm(std::move(stream), m[0], m[1], norm_epsilon, dtype);
-  const Tensor mixed = ops::joined({x, m[2], attn_->forward(h, rows, columns)});
+  const nn::BlockModulation m = nn::block_modulation(ops::add_row(modulation, table_.value));
+  const auto [x, to_mix] =
+      ops::join_and_norm(std::move(stream), m.mixer.shift, m.mixer.scale, norm_epsilon, dtype);
+  const Tensor mixed = ops::joined({x, m.mixer.gate, attn_->forward(to_mix, rows, columns)});
 
   // Neither norm nor gate around the text.
   const int64_t width = mixed.size(2);
@@ -70,10 +71,10 @@ ops::Residual PixArtBlock::forward(ops::Residual stream, const Tensor& modulatio
                                  1.0f / std::sqrt(static_cast<float>(width / cross_heads_))};
   const Tensor q = cross_q_.forward(ops::cast(mixed, dtype), dtype);
   const Tensor attended = ops::ragged_attention(all_tokens(q), cross_kv_.forward(text, dtype), how);
-  const auto [told, h2] =
-      ops::join_and_norm({mixed, {}, cross_proj_.forward(attended, DType::f32).reshape(mixed.shape())}, m[3],
-                         m[4], norm_epsilon, dtype);
-  return {told, m[5], nn::feed_forward(fc1_, fc2_, h2, dtype)};
+  const Tensor of_text = cross_proj_.forward(attended, DType::f32).reshape(mixed.shape());
+  const auto [y, to_mlp] =
+      ops::join_and_norm({mixed, {}, of_text}, m.mlp.shift, m.mlp.scale, norm_epsilon, dtype);
+  return {y, m.mlp.gate, nn::feed_forward(fc1_, fc2_, to_mlp, dtype)};
 }
 
 void PixArtBlock::visit(const std::string& prefix, const nn::ParameterVisitor& visitor) {

@@ -137,17 +137,35 @@ class Focus {
   Parameter scale_, positions_;
 };
 
-// All linear attentions. Names as the official LiT: q, kv, proj and, with the convolution, dwc.
+// LiT's convolution of the values, one filter for each channel of a head, shared by all heads. The few weights
+// are f32, however the file stores them (to() copies no f32).
+class HeadConvolution {
+ public:
+  explicit HeadConvolution(int64_t head_size)
+      : weight_({head_size, 1, conv_kernel, conv_kernel}, Init::uniform(bound)),
+        bias_({head_size}, Init::uniform(bound)) {}
+
+  Tensor weight() const { return weight_.value.to(DType::f32); }
+  Tensor bias() const { return bias_.value.to(DType::f32); }
+
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) {
+    visitor(prefix + "dwc.weight", weight_);
+    visitor(prefix + "dwc.bias", bias_);
+  }
+
+ private:
+  static constexpr float bound = 1.0f / static_cast<float>(conv_kernel);  // PyTorch's Conv2d: 1/√fan_in
+  Parameter weight_, bias_;
+};
+
+// All linear attentions: q̂ᵢ(Σⱼ k̂ⱼᵀvⱼ)/(q̂ᵢ·Σⱼ k̂ⱼ), of LiT with the convolution of v added (LiT, eq. 3;
+// ops/linear_attention.h). Names as the official LiT: q, kv, proj and, with the convolution, dwc.
 class LinearAttention : public TokenMixer {
  public:
   LinearAttention(Mixer mixer, int64_t width, int64_t heads, int64_t tokens)
-      : heads_(heads), conv_(has_convolution(mixer)), q_(width, width), kv_(width, 2 * width),
-        proj_(width, width) {
+      : heads_(heads), q_(width, width), kv_(width, 2 * width), proj_(width, width) {
     if (is_focused(mixer)) focus_.emplace(mixer, width, tokens);
-    const int64_t head_size = width / heads;
-    const auto bound = 1.0f / static_cast<float>(conv_kernel);  // PyTorch's Conv2d: 1/√fan_in
-    dwc_weight_ = {{head_size, 1, conv_kernel, conv_kernel}, Init::uniform(bound)};
-    dwc_bias_ = {{head_size}, Init::uniform(bound)};
+    if (has_convolution(mixer)) convolution_.emplace(width / heads);
   }
 
   Tensor forward(const Tensor& x, int64_t rows, int64_t columns) const override {
@@ -159,11 +177,10 @@ class LinearAttention : public TokenMixer {
       kv = focus_->keys(kv);
       map = ops::FeatureMap::none;
     }
-    // The few weights of the convolution are f32, however the file stores them (to() copies no f32).
-    const Tensor mixed =
-        conv_ ? ops::linear_attention_conv(q, kv, dwc_weight_.value.to(DType::f32),
-                                           dwc_bias_.value.to(DType::f32), heads_, rows, columns, map)
-              : ops::linear_attention(q, kv, heads_, map);
+    const Tensor mixed = convolution_
+                             ? ops::linear_attention_conv(q, kv, convolution_->weight(), convolution_->bias(),
+                                                          heads_, rows, columns, map)
+                             : ops::linear_attention(q, kv, heads_, map);
     return proj_.forward(mixed, x.dtype());
   }
 
@@ -172,17 +189,14 @@ class LinearAttention : public TokenMixer {
     kv_.visit(prefix + "kv.", visitor);
     proj_.visit(prefix + "proj.", visitor);
     if (focus_) focus_->visit(prefix, visitor);
-    if (!conv_) return;
-    visitor(prefix + "dwc.weight", dwc_weight_);
-    visitor(prefix + "dwc.bias", dwc_bias_);
+    if (convolution_) convolution_->visit(prefix, visitor);
   }
 
  private:
   int64_t heads_;
-  bool conv_;
   Linear q_, kv_, proj_;
   std::optional<Focus> focus_;
-  Parameter dwc_weight_, dwc_bias_;
+  std::optional<HeadConvolution> convolution_;
 };
 
 constexpr std::array<std::string_view, 5> mixer_names = {"softmax", "linear", "lit", "focused", "focused_gelu"};
