@@ -64,11 +64,17 @@ void freeze(Module& module) {
   module.visit("", [](const std::string&, Parameter& p) { p.frozen = true; });
 }
 
+/// On a device; f64, for which a GPU has no kernels, as f32 there.
+inline Tensor moved(const Tensor& value, const Device& device) {
+  const bool too_wide = device.is_gpu() && value.defined() && value.dtype() == DType::f64;
+  return (too_wide ? value.to(DType::f32) : value).to(device);
+}
+
 /// To another device, where the module's forward() then works.
 template <class Module>
 void move_to(Module& module, const Device& device) {
   module.visit("", [&](const std::string&, Parameter& p) {
-    p.value = p.value.to(device);
+    p.value = moved(p.value, device);
     p.scale = p.scale.to(device);
   });
 }

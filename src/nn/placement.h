@@ -46,7 +46,7 @@ void place(Module& module, const Device& device, DType products, size_t room, Ca
   open_gpu(device);
   module.visit("", [&](const std::string& name, Parameter& p) {
     if (may_visit(name, p.shape)) return;
-    p.value = p.value.to(device);
+    p.value = moved(p.value, device);
     p.scale = p.scale.to(device);
     room -= std::min(room, p.value.bytes());
   });
@@ -61,7 +61,7 @@ void place(Module& module, const Device& device, DType products, size_t room, Ca
       return;
     }
     room -= bytes;
-    p.value = p.value.to(device);
+    p.value = moved(p.value, device);
     if (!in_8_bits) p.value = p.value.to(products);
     p.scale = p.scale.to(device);
   });

@@ -61,6 +61,26 @@ TEST(GpuPlacement, WhatFindsNoRoomVisits) {
   }
 }
 
+// No kernel takes f64, and none of it is left.
+TEST(GpuPlacement, WeightsInF64BecomeF32) {
+  LINNET_NEED_GPU();
+  const auto widened = [](const Tensor& narrow) {
+    Tensor wide = Tensor::empty(narrow.shape(), DType::f64);
+    std::copy_n(narrow.data<float>(), narrow.numel(), wide.mutable_data<double>());
+    return wide;
+  };
+  const auto painted = [&](DType stored, size_t room) {
+    DiT model = frozen(false);
+    for (const auto& [name, parameter] : nn::all_parameters(model))
+      if (stored == DType::f64) parameter->value = widened(parameter->value);
+    nn::place(model, the_gpu, DType::f32, room);
+    return generate(model, {0, 1}, {3, 4}, {.steps = 2, .device = the_gpu}).host();
+  };
+  const Tensor expected = painted(DType::f32, SIZE_MAX);
+  EXPECT_TRUE(ops::test::same_bytes(painted(DType::f64, SIZE_MAX), expected));
+  EXPECT_TRUE(ops::test::same_bytes(painted(DType::f64, 0), expected));
+}
+
 // In the products' type, so that no more of it travels than is multiplied.
 TEST(GpuPlacement, WhatVisitsOftenLiesReady) {
   LINNET_NEED_GPU();
