@@ -77,6 +77,17 @@ size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first)
   return count;
 }
 
+TextStates encode_in_parts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids) {
+  std::vector<Tensor> texts;
+  while (texts.size() < ids.size()) {
+    const auto first = ids.begin() + static_cast<ptrdiff_t>(texts.size());
+    const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, texts.size()));
+    const TextStates part = encode_texts(encoder, {first, last});
+    for (int64_t i = 0; i < part.count(); ++i) texts.push_back(part.of(i));
+  }
+  return join(texts);
+}
+
 std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
                                 const std::function<void()>& on_block) {
   std::vector<Tensor> result;

@@ -40,6 +40,8 @@ TextStates encode_texts(const T5Encoder& encoder, const std::vector<std::vector<
 constexpr int64_t tokens_at_once = 2048;
 /// How many of the texts ids[first], ids[first + 1], … that is: one at least.
 size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first);
+/// The same as encode_texts(), encoded some at once: for when there are no gradients to flow.
+TextStates encode_in_parts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids);
 /// States (tokens, width) of each text on the CPU, encoded some at once. on_block as above. Throws Error when
 /// one is not finite.
 std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,

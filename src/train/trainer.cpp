@@ -170,7 +170,7 @@ bool Trainer::is_alike() const {
 // On the run's device, once for all who look at them. On this thread and not on that which makes batches: work
 // that another puts to a GPU could fall into a recording.
 TextStates Trainer::states_of(const Batch& batch) const {
-  if (frozen_encoder_ && !batch.ids.empty()) return encode_texts(*frozen_encoder_, batch.ids);
+  if (frozen_encoder_ && !batch.ids.empty()) return encode_in_parts(*frozen_encoder_, batch.ids);
   return {batch.texts.states.to(device_), batch.texts.offsets};
 }
 

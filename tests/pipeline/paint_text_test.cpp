@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ops/support.h"
 #include "pipeline/text_encoding.h"
 #include "support/refusal.h"
 
@@ -103,7 +104,10 @@ TEST(TextEncoding, InPartsGivesWhatEachTextGivesAlone) {
   const std::vector<Tensor> each = encode_each(encoder, ids, [&] { ++blocks; });
   EXPECT_EQ(blocks, 2 * 3);  // 4,740 tokens
   ASSERT_EQ(each.size(), ids.size());
+  const TextStates together = encode_in_parts(encoder, ids);
+  ASSERT_EQ(together.count(), 60);
   for (size_t i = 0; i < ids.size(); ++i) {
+    EXPECT_TRUE(ops::test::same_bytes(together.of(static_cast<int64_t>(i)), each[i])) << i;
     const Tensor alone = encode_texts(encoder, {ids[i]}).states;
     ASSERT_EQ(each[i].shape(), alone.shape());
     for (int64_t k = 0; k < alone.numel(); ++k)
