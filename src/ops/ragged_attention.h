@@ -22,7 +22,7 @@ struct RaggedAttention {
 };
 
 /// q (all queries, d), kv (all keys, 2d: keys, then values), f32 or bf16, on the GPU f16 too → (all queries, d)
-/// of q's type. Sums are f32. On the GPU a head has at most 256 channels: throws Error for more.
+/// of q's type. Sums are f32.
 Tensor ragged_attention(const Tensor& q, const Tensor& kv, const RaggedAttention& how);
 
 /// The same of keys and values apart, (all keys, d) each. bias (heads, 2L − 1) f32, for sequences of at most L

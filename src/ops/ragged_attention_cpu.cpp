@@ -3,6 +3,7 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "core/parallel.h"
 #include "ops/element.h"
@@ -164,12 +165,20 @@ class Parts {
     for (int64_t s = 0; s < sequences_; ++s) {
       longest_queries_ = std::max(longest_queries_, queries_of(s));
       longest_keys_ = std::max(longest_keys_, pad_tile(keys_of(s)));
+      keys_before_.push_back(keys_before_.back() + pad_tile(keys_of(s)));
     }
   }
 
   int64_t count() const { return sequences_ * heads_; }
   int64_t padded() const { return padded_; }
   int64_t longest_keys() const { return longest_keys_; }
+  // Of all parts' packed keys and values: each has room for its own alone, as one text may be far longer than
+  // others.
+  int64_t packed_size() const { return 2 * padded_ * heads_ * keys_before_.back(); }
+  int64_t packed_at(int64_t index) const {
+    const auto s = static_cast<size_t>(index / heads_);
+    return 2 * padded_ * (heads_ * keys_before_[s] + index % heads_ * (keys_before_[s + 1] - keys_before_[s]));
+  }
   int64_t most_blocks() const { return (longest_queries_ + ragged_block - 1) / ragged_block; }
 
   RaggedPart at(int64_t index) const {
@@ -209,6 +218,7 @@ class Parts {
   const RaggedInputs& in_;
   const RaggedAttention& how_;
   int64_t heads_, sequences_, head_size_, padded_, longest_queries_ = 0, longest_keys_ = 0;
+  std::vector<int64_t> keys_before_{0};  // padded, in all sequences before each
 };
 
 }  // namespace
@@ -216,13 +226,13 @@ class Parts {
 void ragged_attention_forward(const RaggedInputs& in, const RaggedAttention& how, Tensor& out, Tensor& sums) {
   const Parts parts(in, how);
   const int64_t padded = parts.padded(), most_keys = parts.longest_keys(), blocks = parts.most_blocks();
-  const int64_t each = 2 * most_keys * padded, rows = in.q.tensor.size(0);
-  Tensor packed = Tensor::empty({parts.count(), each});
+  const int64_t rows = in.q.tensor.size(0);
+  Tensor packed = Tensor::empty({parts.packed_size()});
   const Columns target{out};
   const auto prepared = [&](int64_t index, Tensor& scratch) {
     RaggedPart part = parts.at(index);
-    part.packed_keys = packed.mutable_data<float>() + index * each;
-    part.packed_values = part.packed_keys + most_keys * padded;
+    part.packed_keys = packed.mutable_data<float>() + parts.packed_at(index);
+    part.packed_values = part.packed_keys + part.padded_keys * padded;
     part.tops = sums.mutable_data<float>() + index % how.heads * rows + parts.first_query(index);
     part.shares = part.tops + how.heads * rows;
     part.out = parts.place(target, how.queries, index / how.heads, index % how.heads);

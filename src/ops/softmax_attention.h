@@ -7,8 +7,7 @@
 namespace linnet::ops {
 
 /// qkv (batch, tokens, 3d: q, k, v), f32 or bf16, on the GPU f16 too; heads divides d; scores are scaled by
-/// 1/√(d/heads). Returns (batch, tokens, d) of the same type. Sums are f32. On the GPU a head has at most 256
-/// channels: throws Error for more.
+/// 1/√(d/heads). Returns (batch, tokens, d) of the same type. Sums are f32.
 Tensor softmax_attention(const Tensor& qkv, int64_t heads);
 
 /// The same of queries (batch, n, d) over keys and values (batch, m, d) of their own, all of one type. Returns

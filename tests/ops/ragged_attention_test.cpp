@@ -1,6 +1,7 @@
 // Attention over sequences without padding, and what else T5 is made of, against their formulas, both ways.
 #include "ops/ragged_attention.h"
 
+#include "core/memory.h"
 #include "ops/activation.h"
 #include "ops/arrange.h"
 #include "ops/attention_reference.h"
@@ -89,6 +90,20 @@ TEST(RaggedAttention, FollowsItsFormulaWithRelativePositions) {
              return formula(how, 10, {in[0], 10}, {in[1], 10}, {in[2], 10}, &in[3]);
            }});
   }
+}
+
+// One long text among many short ones, of which each has keys of its own length.
+TEST(RaggedAttention, NeedsNoMoreRoomForShortTextsBesideALongOne) {
+  const int64_t heads = 8, d = heads * 32;
+  Offsets offsets{0, 300};
+  while (offsets.size() < 400) offsets.push_back(offsets.back() + 4);
+  const RaggedAttention how{offsets, offsets, heads, 1.0f};
+  const Tensor q = random({offsets.back(), d}, 1), kv = random({offsets.back(), 2 * d}, 2);
+  const size_t before = memory_stats().in_use;
+  reset_peak_memory();
+  ragged_attention(q, kv, how);
+  const auto padded_keys = static_cast<size_t>(304 + 398 * 16);
+  EXPECT_LT(memory_stats().peak - before, 2 * 2 * padded_keys * static_cast<size_t>(d) * sizeof(float));
 }
 
 TEST(RaggedAttention, LargeScoresStayFinite) {
