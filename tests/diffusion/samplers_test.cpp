@@ -3,6 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "core/random.h"
+#include "support/compare.h"
+
 namespace linnet {
 namespace {
 
@@ -23,6 +28,41 @@ TEST(DpmSolver, RoundsItsGridAsNumpyDoes) {
   ASSERT_EQ(thirty.size(), 30u);
   EXPECT_EQ(thirty[15], 499);
   EXPECT_EQ(timesteps_of_dpm_solver(26)[13], 499);
+}
+
+// What a sampler tells of one of its steps.
+struct Told {
+  Tensor x, x0;
+};
+Told told_at(int index, const std::function<void(const SamplingOptions&)>& run, bool clipped = false) {
+  Told result;
+  run({clipped, [&](const SamplingStep& step) {
+         if (step.index == index) result = {step.x.clone(), step.x0.clone()};
+       }});
+  return result;
+}
+
+// As a model whose noise depends on the timestep alone.
+Tensor waving(const Tensor& x, const Tensor& t) {
+  return Tensor::full(x.shape(), std::cos(t.data<float>()[0]));
+}
+
+Tensor no_noise(const Shape& shape) { return Tensor::zeros(shape); }
+Tensor unit_noise(const Shape& shape) { return Tensor::full(shape, 1.0f); }
+
+// Song et al. 2020, equation 16: then it is the ancestral sampler, whose variance is the posterior's.
+TEST(Ddim, WithEtaOneHasTheMeanAndTheVarianceOfThePosterior) {
+  const NoiseSchedule schedule = NoiseSchedule::linear().spaced(5);
+  const Tensor start = Generator(1).normal({2, 3, 4, 4});
+  const auto first_step = [&](const NoiseSource& noise) {
+    return told_at(0, [&](const auto& o) { sample_ddim(waving, start, schedule, 1, noise, o); }).x;
+  };
+  const Tensor mean = told_at(0, [&](const auto& o) { sample_ddpm(waving, start, schedule, no_noise, o); }).x;
+  const Tensor quiet = first_step(no_noise), noisy = first_step(unit_noise);
+  EXPECT_LT(test::relative_error(quiet, mean), 1e-5);
+  const double deviation = std::sqrt(schedule.posterior_variance.back());
+  for (int64_t i = 0; i < start.numel(); ++i)
+    EXPECT_NEAR(noisy.data<float>()[i] - quiet.data<float>()[i], deviation, 1e-4);
 }
 
 }  // namespace
