@@ -65,5 +65,18 @@ TEST(Ddim, WithEtaOneHasTheMeanAndTheVarianceOfThePosterior) {
     EXPECT_NEAR(noisy.data<float>()[i] - quiet.data<float>()[i], deviation, 1e-4);
 }
 
+// As ADM does it, and not with the noise as it was predicted: ε = (x − √ᾱ·x₀)/√(1−ᾱ).
+TEST(Ddim, TheNoiseFollowsFromTheClippedPicture) {
+  const NoiseSchedule schedule = NoiseSchedule::linear().spaced(3);
+  const Tensor start = Tensor::full({1, 1, 2, 2}, 3.0f);
+  const Denoiser model = [](const Tensor& x, const Tensor&) { return Tensor::zeros(x.shape()); };
+  const Told first = told_at(
+      0, [&](const auto& o) { sample_ddim(model, start, schedule, 0, {}, o); }, true);
+  EXPECT_EQ(first.x0.data<float>()[0], 1.0f);
+  const double kept = schedule.alpha_bar[2], next = schedule.alpha_bar[1];
+  const double noise = (3 - std::sqrt(kept)) / std::sqrt(1 - kept);
+  EXPECT_NEAR(first.x.data<float>()[0], std::sqrt(next) + std::sqrt(1 - next) * noise, 1e-4);
+}
+
 }  // namespace
 }  // namespace linnet
