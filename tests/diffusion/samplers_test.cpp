@@ -78,5 +78,18 @@ TEST(Ddim, TheNoiseFollowsFromTheClippedPicture) {
   EXPECT_NEAR(first.x.data<float>()[0], std::sqrt(next) + std::sqrt(1 - next) * noise, 1e-4);
 }
 
+TEST(Samplers, KeepPredictedPicturesWithinBoundsOnlyWhereToldSo) {
+  const NoiseSchedule full = NoiseSchedule::linear(), spaced = full.spaced(4);
+  const Tensor start = Tensor::full({1, 1, 2, 2}, 3.0f);
+  const std::map<std::string, std::function<void(const SamplingOptions&)>> samplers{
+      {"ddpm", [&](const auto& o) { sample_ddpm(waving, start, spaced, no_noise, o); }},
+      {"ddim", [&](const auto& o) { sample_ddim(waving, start, spaced, 0, {}, o); }},
+      {"dpm++", [&](const auto& o) { sample_dpmpp_2m(waving, start, full, 4, o); }}};
+  for (const auto& [name, sampler] : samplers) {
+    EXPECT_EQ(told_at(0, sampler, true).x0.data<float>()[0], 1.0f) << name;
+    EXPECT_GT(told_at(0, sampler, false).x0.data<float>()[0], 10.0f) << name;
+  }
+}
+
 }  // namespace
 }  // namespace linnet
