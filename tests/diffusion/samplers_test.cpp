@@ -91,5 +91,23 @@ TEST(Samplers, KeepPredictedPicturesWithinBoundsOnlyWhereToldSo) {
   }
 }
 
+// A step of first order is made of the sample and the picture as they are there, and of nothing from before.
+TEST(DpmSolver, OnTheFractionalGridEndsInFirstOrderWithLessThanTenSteps) {
+  const NoiseSchedule full = NoiseSchedule::linear();
+  const auto last_is_of_first_order = [&](int steps) {
+    const auto run = [&](const SamplingOptions& o) {
+      sample_dpmpp_2m(waving, Tensor::full({1, 1, 1, 1}, 2.0f), full, steps, o, TimeGrid::fractional);
+    };
+    const Told before = told_at(steps - 2, run), last = told_at(steps - 1, run);
+    const double from = full.alpha_bar_at(999.0 / steps), to = full.alpha_bar[0];
+    const double shrink = std::sqrt((1 - to) / (1 - from)), kept = std::sqrt(to) - shrink * std::sqrt(from);
+    const double first_order =
+        shrink * static_cast<double>(before.x.item()) + kept * static_cast<double>(last.x0.item());
+    return std::abs(static_cast<double>(last.x.item()) - first_order) < 1e-4;
+  };
+  EXPECT_TRUE(last_is_of_first_order(9));
+  EXPECT_FALSE(last_is_of_first_order(10));
+}
+
 }  // namespace
 }  // namespace linnet
