@@ -107,6 +107,35 @@ TEST(Distillation, AddsItsWeightedDistancesAndTheirGradients) {
   EXPECT_NEAR(with - without, expected, 1e-4);
 }
 
+// Then its term is the square error again, weighed as that is, whatever is predicted.
+TEST(Distillation, ATeacherThatKnowsTheTruthTeachesWhatThePicturesDo) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(10);
+  const Tensor x0 = generator.normal({2, 3, 2, 2}), noise = generator.normal({2, 3, 2, 2});
+  const Tensor t = Tensor::from(std::vector<int64_t>{90, 700}), xt = add_noise(schedule, x0, noise, t);
+  for (const Prediction kind : kinds) {
+    const Tensor prediction = generator.normal(x0.shape());
+    const auto look = [&](const Teaching& teaching) {
+      Tensor leaf = prediction.clone();
+      leaf.set_requires_grad(true);
+      Tape tape;
+      const DiffusionLoss loss = diffusion_loss(schedule, kind, leaf, x0, xt, noise, t, teaching);
+      tape.backward(loss.total);
+      return std::pair(loss.losses, leaf.grad());
+    };
+    const auto [taught, with] = look({truth(kind, schedule, x0, noise, t), 1, 0});
+    const auto [alone, without] = look({});
+    for (int64_t picture = 0; picture < 2; ++picture)
+      EXPECT_NEAR(taught.data<float>()[4 * picture + 2], alone.data<float>()[4 * picture],
+                  1e-4f * alone.data<float>()[4 * picture])
+          << name_of(kind);
+    for (int64_t i = 0; i < with.numel(); ++i)
+      EXPECT_NEAR(with.data<float>()[i], 2 * without.data<float>()[i],
+                  1e-4f * std::abs(with.data<float>()[i]) + 1e-5f)
+          << name_of(kind);
+  }
+}
+
 TEST(Distillation, RefusesATeacherThatPredictsSomethingElse) {
   const NoiseSchedule schedule = NoiseSchedule::linear();
   const Tensor x = Tensor::zeros({1, 3, 2, 2}), t = Tensor::from(std::vector<int64_t>{3});
