@@ -193,6 +193,16 @@ TEST(Prediction, AnErrorInThePictureCostsWhatItMeansInV) {
     EXPECT_NEAR(as_picture.data<float>()[i], as_v.data<float>()[i], 1e-4f * as_v.data<float>()[i]);
 }
 
+// At the last timesteps s is a hundredth, and an error of the picture counts as if it were a twentieth.
+TEST(Prediction, AnErrorInThePictureCountsNoMoreThanAtATwentiethOfNoise) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  const Tensor x0 = Tensor::zeros({2, 1, 2, 2}), noise = Generator(8).normal(x0.shape());
+  const Tensor t = Tensor::from(std::vector<int64_t>{0, 4}), xt = add_noise(schedule, x0, noise, t);
+  const Tensor losses =
+      diffusion_loss(schedule, Prediction::x0, Tensor::full(x0.shape(), 0.1f), x0, xt, noise, t).losses;
+  for (int64_t i = 0; i < 8; i += 4) EXPECT_NEAR(losses.data<float>()[i], 0.01 / (0.05 * 0.05), 1e-4);
+}
+
 TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {
   const NoiseSchedule full = NoiseSchedule::linear(), spaced = full.spaced(50);
   for (size_t i = 0; i < 50; ++i)
