@@ -203,6 +203,43 @@ TEST(Prediction, AnErrorInThePictureCountsNoMoreThanAtATwentiethOfNoise) {
   for (int64_t i = 0; i < 8; i += 4) EXPECT_NEAR(losses.data<float>()[i], 0.01 / (0.05 * 0.05), 1e-4);
 }
 
+// The bound sees the picture that a prediction means, and not how it was predicted.
+TEST(Prediction, OfTheSamePictureHasTheSameBound) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  Generator generator(11);
+  const Shape half{4, 2, 2, 2};
+  Tensor x0 = generator.normal(half);
+  for (float& value : std::span(x0.mutable_data<float>(), 32)) value = std::tanh(value);
+  const Tensor noise = generator.normal(half), variance = generator.normal(half);
+  const Tensor t = Tensor::from(std::vector<int64_t>{0, 20, 300, 700}), xt = add_noise(schedule, x0, noise, t);
+  const auto bounds = [&](Prediction kind) {
+    Tensor prediction = Tensor::empty({4, 4, 2, 2});
+    for (int64_t i = 0; i < 32; ++i) {
+      const double kept = schedule.alpha_bar[static_cast<size_t>(t.data<int64_t>()[i / 8])];
+      const double a = std::sqrt(kept), s = std::sqrt(1.0 - kept);
+      // A picture that is a little wrong, and the noise and v that it means.
+      const double x = static_cast<double>(xt.data<float>()[i]),
+                   picture = static_cast<double>(x0.data<float>()[i]) + 0.002 * static_cast<double>(i % 3),
+                   epsilon = (x - a * picture) / s;
+      const double told = kind == Prediction::x0  ? picture
+                          : kind == Prediction::v ? a * epsilon - s * picture
+                                                  : epsilon;
+      float* const to = prediction.mutable_data<float>() + i / 8 * 16 + i % 8;
+      to[0] = static_cast<float>(told);
+      to[8] = variance.data<float>()[i];
+    }
+    const Tensor losses = diffusion_loss(schedule, kind, prediction, x0, xt, noise, t).losses;
+    std::vector<float> result;
+    for (int64_t i = 0; i < 4; ++i) result.push_back(losses.data<float>()[4 * i + 1]);
+    return result;
+  };
+  const std::vector<float> expected = bounds(Prediction::epsilon);
+  for (const Prediction kind : {Prediction::v, Prediction::x0})
+    for (size_t i = 0; i < 4; ++i)
+      EXPECT_NEAR(bounds(kind)[i], expected[i], 1e-3f * std::abs(expected[i]) + 1e-5f)
+          << name_of(kind) << ", picture " << i;
+}
+
 TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {
   const NoiseSchedule full = NoiseSchedule::linear(), spaced = full.spaced(50);
   for (size_t i = 0; i < 50; ++i)
