@@ -240,6 +240,12 @@ TEST(Prediction, OfTheSamePictureHasTheSameBound) {
           << name_of(kind) << ", picture " << i;
 }
 
+TEST(NoiseSchedule, BetweenTimestepsTheLogarithmIsInterpolated) {
+  const NoiseSchedule schedule = NoiseSchedule::linear();
+  const double below = std::log(schedule.alpha_bar[900]), above = std::log(schedule.alpha_bar[901]);
+  EXPECT_NEAR(std::log(schedule.alpha_bar_at(900.25)), 0.75 * below + 0.25 * above, 1e-9);
+}
+
 TEST(NoiseSchedule, RespacingKeepsTheNoiseLevels) {
   const NoiseSchedule full = NoiseSchedule::linear(), spaced = full.spaced(50);
   for (size_t i = 0; i < 50; ++i)
