@@ -78,6 +78,12 @@ TEST_F(FolderData, AnEpochShowsEveryPictureOnce) {
   for (int64_t label = 0; label < 64; ++label) EXPECT_EQ(seen.count(label), 2u) << label;
 }
 
+TEST_F(FolderData, EveryEpochHasAnOrderOfItsOwn) {
+  const auto data = open_data(config({"model.class_dropout=0.0"}));
+  for (int64_t step = 0; step < 4; ++step)
+    EXPECT_FALSE(equal(data->batch(step).y, data->batch(step + 4).y)) << step;
+}
+
 TEST_F(FolderData, ClassesAreDroppedAtTheGivenRate) {
   const auto data = open_data(config({"model.class_dropout=0.25"}));
   int64_t dropped = 0;

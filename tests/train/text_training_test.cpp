@@ -375,6 +375,16 @@ TEST_F(TextLatents, EveryBatchIsOfOneSizeAndAnEpochShowsEveryPictureOnce) {
   for (const auto& picture : seen) EXPECT_EQ(seen.count(picture), 1u);
 }
 
+TEST_F(TextLatents, EveryEpochHasAnOrderOfItsOwn) {
+  const auto data = open_data(config());
+  std::vector<ops::Offsets> first, second;  // which tell the texts apart
+  for (int64_t step = 0; step < 6; ++step) {
+    first.push_back(data->batch(step).texts.offsets);
+    second.push_back(data->batch(6 + step).texts.offsets);
+  }
+  EXPECT_NE(first, second);
+}
+
 TEST_F(TextLatents, ADroppedTextIsThatOfNoText) {
   const auto data = open_data(config({"text.dropout=0.999"}));
   const Batch batch = data->batch(0);
