@@ -84,6 +84,24 @@ TEST_F(FolderData, EveryEpochHasAnOrderOfItsOwn) {
     EXPECT_FALSE(equal(data->batch(step).y, data->batch(step + 4).y)) << step;
 }
 
+// Some pictures of a batch, and not all: each is mirrored by a draw of its own.
+TEST_F(FolderData, AboutHalfOfABatchIsMirrored) {
+  const Tensor plain = open_data(config())->batch(0).x0,
+               mixed = open_data(config({"data.flip=true"}))->batch(0).x0;
+  int mirrored = 0;
+  for (int64_t i = 0; i < 32; ++i) {
+    bool same = true, turned = true;
+    for (int64_t at = 0; at < 3 * 16 * 16; ++at) {
+      const float value = mixed.data<float>()[i * 768 + at];
+      same = same && value == plain.data<float>()[i * 768 + at];
+      turned = turned && value == plain.data<float>()[i * 768 + at / 16 * 16 + 15 - at % 16];
+    }
+    EXPECT_TRUE(same || turned) << i;
+    mirrored += turned;
+  }
+  EXPECT_NEAR(mirrored, 16, 8);
+}
+
 TEST_F(FolderData, ClassesAreDroppedAtTheGivenRate) {
   const auto data = open_data(config({"model.class_dropout=0.25"}));
   int64_t dropped = 0;
