@@ -84,6 +84,15 @@ TEST_F(FolderData, EveryEpochHasAnOrderOfItsOwn) {
     EXPECT_FALSE(equal(data->batch(step).y, data->batch(step + 4).y)) << step;
 }
 
+TEST_F(FolderData, AnotherSeedDrawsAllOtherwise) {
+  const std::string keep_classes = "model.class_dropout=0.0";
+  const Batch one = open_data(config({keep_classes, "train.seed=1"}))->batch(0),
+              other = open_data(config({keep_classes, "train.seed=2"}))->batch(0);
+  EXPECT_FALSE(equal(one.y, other.y));
+  EXPECT_FALSE(equal(one.noise, other.noise));
+  EXPECT_FALSE(equal(one.t, other.t));
+}
+
 // Some pictures of a batch, and not all: each is mirrored by a draw of its own.
 TEST_F(FolderData, AboutHalfOfABatchIsMirrored) {
   const Tensor plain = open_data(config())->batch(0).x0,

@@ -1,0 +1,44 @@
+// A training step's own decisions; its numbers are compared with PyTorch's in training_reference_test.cpp.
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include "store/model_file.h"
+#include "support/compare.h"
+
+namespace linnet {
+namespace {
+
+std::string reference(const std::string& name) {
+  return fmt::format("{}/reference/{}.safetensors", LINNET_TEST_DATA, name);
+}
+
+class TrainerSteps : public testing::Test {
+ protected:
+  TrainerSteps() {
+    config_.model = read_model_config(reference("training.lit.model"));
+    config_.data.replay = reference("training.lit");
+    config_.train.batch = 3;
+    config_.train.lr = 1e-3;
+    config_.train.precision = "f32";
+    data_ = open_data(config_);
+  }
+
+  TrainConfig config_;
+  std::unique_ptr<BatchSource> data_;
+};
+
+TEST_F(TrainerSteps, OfAnotherSeedBeginWithOtherWeights) {
+  const auto weight = [&](int64_t seed) {
+    config_.train.seed = seed;
+    Trainer trainer(config_, *data_);
+    for (const auto& [name, parameter] : nn::learned_parameters(trainer.model()))
+      if (name == "blocks.0.mlp.fc1.weight") return parameter->value.clone();
+    return Tensor();
+  };
+  EXPECT_GT(test::relative_error(weight(1), weight(2)), 0.5);
+  EXPECT_EQ(test::relative_error(weight(1), weight(1)), 0);
+}
+
+}  // namespace
+}  // namespace linnet
