@@ -28,6 +28,16 @@ class TrainerSteps : public testing::Test {
   std::unique_ptr<BatchSource> data_;
 };
 
+TEST_F(TrainerSteps, HaveTheRateOfTheirNumber) {
+  config_.train.warmup = 4;
+  Trainer trainer(config_, *data_);
+  for (int64_t step = 0; step < 6; ++step) {
+    const StepMetrics m = trainer.step(data_->batch(step));
+    EXPECT_EQ(m.step, step + 1);
+    EXPECT_DOUBLE_EQ(m.lr, learning_rate(config_.train, step));
+  }
+}
+
 TEST_F(TrainerSteps, OfAnotherSeedBeginWithOtherWeights) {
   const auto weight = [&](int64_t seed) {
     config_.train.seed = seed;
