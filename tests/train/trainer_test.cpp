@@ -38,6 +38,25 @@ TEST_F(TrainerSteps, HaveTheRateOfTheirNumber) {
   }
 }
 
+// Of every term, so that they add up to the loss.
+TEST_F(TrainerSteps, InPartsTellTheMeanOfEveryTerm) {
+  config_.distil = {"teacher", 0.5, 0.05, "f32"};
+  const auto first = [&](int64_t parts) {
+    config_.train.accumulate = parts;
+    Trainer trainer(config_, *data_);
+    trainer.learn_from(
+        std::make_shared<ClassTrainee>(load_model(reference("training.distilled.teacher")).model));
+    return trainer.step(data_->batch(0));
+  };
+  const StepMetrics whole = first(1), parts = first(3);
+  EXPECT_NEAR(parts.loss, whole.loss, 1e-5 * whole.loss);
+  EXPECT_NEAR(parts.mse, whole.mse, 1e-5 * whole.mse);
+  EXPECT_NEAR(parts.bound, whole.bound, 1e-5 * whole.bound);
+  EXPECT_NEAR(parts.noise_distance, whole.noise_distance, 1e-5 * whole.noise_distance);
+  EXPECT_NEAR(parts.variance_distance, whole.variance_distance, 1e-5 * whole.variance_distance);
+  EXPECT_NEAR(parts.gradient_norm, whole.gradient_norm, 1e-4 * whole.gradient_norm);
+}
+
 TEST_F(TrainerSteps, OfAnotherSeedBeginWithOtherWeights) {
   const auto weight = [&](int64_t seed) {
     config_.train.seed = seed;
