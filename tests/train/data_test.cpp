@@ -9,6 +9,7 @@
 #include "io/image.h"
 #include "io/latents.h"
 #include "io/shapes.h"
+#include "store/model_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 
@@ -200,6 +201,16 @@ TEST_F(FolderData, ABrokenPictureIsNamed) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("broken.png"), std::string::npos);
   }
+}
+
+TEST(ReplayData, BeginsAgainAfterItsLastStep) {
+  TrainConfig config;
+  config.data.replay = LINNET_TEST_DATA "/reference/training.lit.safetensors";  // of ten steps
+  config.model = read_model_config(LINNET_TEST_DATA "/reference/training.lit.model.safetensors");
+  config.train.batch = 3;
+  const auto data = open_data(config);
+  EXPECT_TRUE(equal(data->batch(13).x0, data->batch(3).x0));
+  EXPECT_FALSE(equal(data->batch(13).x0, data->batch(9).x0));
 }
 
 // Five pictures in two shards; every number of picture i's mean is i, of its mirror −i.
