@@ -44,6 +44,14 @@ TEST_F(TrainClassifier, LearnsTheClassesOfTheFolder) {
   EXPECT_TRUE(std::ranges::is_sorted(result.class_names));
 }
 
+TEST_F(TrainClassifier, FollowsTheScheduleOfTheRate) {
+  training_.optimizer.steps = 3;
+  training_.optimizer.warmup = 0;
+  const std::string falling = trained();
+  training_.optimizer.schedule = "constant";
+  EXPECT_NE(trained(), falling);
+}
+
 TEST_F(TrainClassifier, IsAFunctionOfTheSeed) {
   training_.optimizer.steps = 3;
   const std::string one = trained();
