@@ -76,5 +76,20 @@ TEST_F(OptimizerSteps, OfMuonAreAsConfigured) {
   });
 }
 
+// A matrix of a few rows or columns is rather a table.
+TEST(Optimizer, NarrowMatricesAreAdamWsWhateverTheSide) {
+  const auto by_muon = [](const Shape& shape) {
+    nn::Parameter parameter{shape, nn::Init::zero()}, average = parameter;
+    parameter.value = Tensor::zeros(shape);
+    for (const auto& [name, tensor] :
+         Optimizer({{"blocks.0.weight", &parameter}}, {{"blocks.0.weight", &average}}, "muon").state())
+      if (name == "square.blocks.0.weight") return false;
+    return true;
+  };
+  EXPECT_TRUE(by_muon({16, 16}));
+  EXPECT_FALSE(by_muon({15, 64}));
+  EXPECT_FALSE(by_muon({64, 15}));
+}
+
 }  // namespace
 }  // namespace linnet
