@@ -70,5 +70,27 @@ TEST(FreshPixArt, HearsNoTextAndHasTablesOfTheRootOfTheWidth) {
   EXPECT_NEAR(found.at("final_layer.scale_shift_table") * std::sqrt(96.0), 1, 0.2);
 }
 
+// As its paper lists them; what it calls flops are multiply-adds.
+TEST(MultiplyAdds, OfDiTAreThoseOfItsPaper) {
+  EXPECT_NEAR(static_cast<double>(count_macs(dit_preset("DiT-S/2"))) * 1e-9, 6.06, 0.02);
+  EXPECT_NEAR(static_cast<double>(count_macs(dit_preset("DiT-B/4"))) * 1e-9, 5.56, 0.02);
+  EXPECT_NEAR(static_cast<double>(count_macs(dit_preset("DiT-XL/2"))) * 1e-9, 118.64, 0.1);
+}
+
+// 2n²d of softmax become 3nd²/heads, and a convolution of 5 × 5 is 25nd.
+TEST(MultiplyAdds, OfAttentionAreCountedAsInLiTsFigure5) {
+  const auto cost = [](nn::Mixer mixer) {
+    DiTConfig config;  // 256 tokens
+    config.hidden_size = 384;
+    config.depth = 12;
+    config.num_heads = 2;
+    config.mixer = mixer;
+    return count_macs(config);
+  };
+  const int64_t n = 256, d = 384;
+  EXPECT_EQ(cost(nn::Mixer::softmax) - cost(nn::Mixer::linear), 12 * (2 * n * n * d - 3 * n * d * d / 2));
+  EXPECT_EQ(cost(nn::Mixer::lit) - cost(nn::Mixer::linear), 12 * 25 * n * d);
+}
+
 }  // namespace
 }  // namespace linnet
