@@ -190,6 +190,25 @@ TEST(Vae, RefusesPicturesThatDoNotFit) {
   EXPECT_THROW(model->decode(Tensor::zeros({1, 3, 8, 8})), Error);
 }
 
+// As diffusers' DiagonalGaussianDistribution, so that what is drawn stays finite.
+TEST(Vae, LogarithmsOfVariancesLieBetweenMinus30And20) {
+  VaeConfig config = wide_config();
+  config.use_quant_conv = false;
+  Vae model(config);
+  nn::initialize(model, 1);
+  model.visit("", [](const std::string& name, nn::Parameter& p) {
+    if (name != "encoder.conv_out.bias") return;
+    p.value.mutable_data<float>()[4] = 100;  // behind the means of four channels
+    p.value.mutable_data<float>()[5] = -100;
+  });
+  const Tensor logvar = model.encode(Tensor::zeros({1, 3, 8, 8})).logvar;
+  for (int64_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(logvar.data<float>()[i], 20);
+    EXPECT_EQ(logvar.data<float>()[16 + i], -30);
+    EXPECT_LT(std::abs(logvar.data<float>()[32 + i]), 20);
+  }
+}
+
 TEST(Vae, DrawsFromWhatItEncoded) {
   const LatentMoments moments{Tensor::full({1, 1, 1, 2}, 3), Tensor::full({1, 1, 1, 2}, 2 * std::log(0.5f))};
   const Tensor drawn = moments.sample(Tensor::full({1, 1, 1, 2}, 4));
