@@ -57,8 +57,31 @@ class Train : public testing::Test {
     return steps;
   }
 
+  // A run that learns enough to tell its samples apart, of which it leaves a sheet.
+  static Arguments with_a_sheet(const Arguments& more) {
+    Arguments all = {"output.sample_every=6", "output.sample_steps=3", "train.lr=1e-2", "train.precision=f32"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  // The same pictures by `linnet generate`, with the run's usual guidance.
+  Image painted(const std::string& name, const Arguments& more) const {
+    Arguments all = {"generate", "--steps", "3", "--cfg", "2", "--seed", "0", "-n", "64", "-o", "p.png"};
+    all.insert(all.end(), {"--grid", "--columns", "8", "--batch", "64", "--dtype", "f32"});
+    all.insert(all.end(), more.begin(), more.end());
+    EXPECT_TRUE(succeeded(run(all, {folder_ / name})));
+    return read_image(folder_ / name / "p.png");
+  }
+
   TemporaryFolder folder_;
 };
+
+// The largest of all values' of two pictures; 256 if their sizes differ.
+int difference(const Image& one, const Image& other) {
+  int largest = one.rgb.size() == other.rgb.size() ? 0 : 256;
+  for (size_t i = 0; i < std::min(one.rgb.size(), other.rgb.size()); ++i)
+    largest = std::max(largest, std::abs(one.rgb[i] - other.rgb[i]));
+  return largest;
+}
 
 // As OpenMP itself says, which reads it when it is loaded.
 TEST_F(Train, ThreadsSpinForAShortWhileUnlessToldOtherwise) {
@@ -121,6 +144,14 @@ TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
   };
   EXPECT_EQ(hash("ema.png"), hash("p.png"));
   EXPECT_NE(hash("raw.png"), hash("p.png"));
+}
+
+TEST_F(Train, ASheetOfSamplesIsWhatTheAveragedModelPaints) {
+  const Result result = train("a", with_a_sheet({"train.ema=0.5"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Image sheet = read_image(folder_ / "a/run/samples/step-0000006.png");
+  EXPECT_LE(difference(sheet, painted("a", {"-m", "run/model.safetensors"})), 1);
+  EXPECT_GT(difference(sheet, painted("a", {"-m", "run/checkpoint.safetensors", "--weights", "raw"})), 8);
 }
 
 TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
