@@ -154,6 +154,24 @@ TEST_F(Train, ASheetOfSamplesIsWhatTheAveragedModelPaints) {
   EXPECT_GT(difference(sheet, painted("a", {"-m", "run/checkpoint.safetensors", "--weights", "raw"})), 8);
 }
 
+// Of 128 classes every other one.
+TEST_F(Train, ASheetOfSamplesShowsClassesEvenlyChosen) {
+  using namespace std::filesystem;
+  const std::vector<path> shapes(directory_iterator(folder_ / "shapes"), {});
+  for (const path& shape : shapes)
+    if (is_directory(shape)) copy(shape, shape.string() + "-again");
+  const Result result = train("a", with_a_sheet({"train.ema=0", "model.num_classes=128"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Image sheet = read_image(folder_ / "a/run/samples/step-0000006.png");
+  const auto painted_classes = [&](int64_t stride) {
+    std::string classes = "0";
+    for (int64_t i = 1; i < 64; ++i) classes += fmt::format(",{}", i * stride);
+    return painted("a", {"-m", "run/model.safetensors", "--class", classes});
+  };
+  EXPECT_LE(difference(sheet, painted_classes(2)), 1);
+  EXPECT_GT(difference(sheet, painted_classes(1)), 8);
+}
+
 TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
   ASSERT_EQ(train("a").code, 0);
   const Surroundings there{folder_ / "a"};
