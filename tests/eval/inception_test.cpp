@@ -199,6 +199,15 @@ TEST(InceptionScore, OfCertainAndEvenGuessesIsTheNumberOfClasses) {
   EXPECT_NEAR(score.value(), 4, 1e-9);
 }
 
+// As ADM's suite has it: 2,500 pictures of each of two classes are a part, and one more is another.
+TEST(InceptionScore, PartsAreOf5000Pictures) {
+  Tensor pictures = Tensor::zeros({5001, 2});
+  for (int64_t i = 0; i < 5001; ++i) pictures.mutable_data<float>()[i * 2 + i / 2500 % 2] = 1;
+  InceptionScore score;
+  score.add(pictures);
+  EXPECT_NEAR(score.value(), (2.0 + 1.0) / 2, 1e-9);
+}
+
 TEST(InceptionScore, IsTheMeanOfItsParts) {
   Tensor same = Tensor::zeros({4, 2}), both = Tensor::zeros({4, 2});
   for (int64_t i = 0; i < 4; ++i) {
