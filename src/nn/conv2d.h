@@ -68,7 +68,7 @@ class GroupNorm {
  public:
   GroupNorm() = default;
   GroupNorm(int64_t groups_, int64_t channels, float epsilon_)
-      : weight({channels}, Init::zero()), bias({channels}, Init::zero()), groups(groups_), epsilon(epsilon_) {}
+      : weight({channels}, Init::one()), bias({channels}, Init::zero()), groups(groups_), epsilon(epsilon_) {}
 
   Tensor moments(const Tensor& x) const;
   /// Then SiLU if asked for; takes x's memory if nobody else holds it.
