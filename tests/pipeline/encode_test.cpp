@@ -8,6 +8,8 @@
 #include <sstream>
 
 #include "io/image.h"
+#include "io/latents.h"
+#include "io/picture_set.h"
 #include "io/resize.h"
 #include "io/safetensors.h"
 #include "io/shapes.h"
@@ -79,6 +81,18 @@ TEST_F(Encode, StoresWhatTheAutoencoderSays) {
     for (float& v : std::span(expected.mutable_data<float>(), 256)) v *= 0.18215f;
     EXPECT_LT(test::relative_error(drawn, expected), 1e-5);
   }
+}
+
+TEST_F(Encode, LargerPicturesAreCroppedAsAdmDoesIt) {
+  write_data_set(folder_ / "large", 64, 40, 1);
+  encode_pictures(vae_, "0123", PictureSet::open(folder_ / "large", 64), folder_ / "latents", options_);
+  const LatentFolder latents = LatentFolder::open(folder_ / "latents");
+  const fs::path path = pictures_below(folder_ / "large" / latents.class_names()[30]).front();
+  const Image cropped = center_crop(read_image(path), 16);
+  Tensor expected = vae_.encode(to_tensor({&cropped, 1})).mean.clone(), drawn = Tensor::empty({1, 4, 8, 8});
+  latents.draw(30, false, std::vector<float>(256), {drawn.mutable_data<float>(), 256});
+  for (float& v : std::span(expected.mutable_data<float>(), 256)) v *= 0.18215f;
+  EXPECT_LT(test::relative_error(drawn, expected), 1e-5);
 }
 
 TEST_F(Encode, F16IsEnough) {
