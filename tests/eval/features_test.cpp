@@ -6,7 +6,9 @@
 #include <fstream>
 #include <limits>
 
+#include "eval/pictures.h"
 #include "io/image.h"
+#include "io/resize.h"
 #include "io/safetensors.h"
 #include "io/shapes.h"
 #include "support/temporary_folder.h"
@@ -71,6 +73,18 @@ TEST_F(Features, PicturesOfAnotherSizeAreScaled) {
   write_data_set(folder_ / "other", 64, 16, 2);
   const auto other = folder_statistics(classifier(), folder_ / "other");
   EXPECT_LT(frechet_distance(small.features, large.features), frechet_distance(small.features, other.features));
+}
+
+TEST_F(Features, OfLargerPicturesAreThoseOfTheirCentres) {
+  write_data_set(folder_ / "large", 64, 40, 1);
+  std::filesystem::create_directory(folder_ / "small");
+  for (const auto& path : pictures_in(folder_ / "large"))
+    write_image(folder_ / "small" / (path.parent_path().filename().string() + ".png"),
+                center_crop(read_image(path), 16));
+  const auto large = folder_statistics(classifier(), folder_ / "large").features,
+             small = folder_statistics(classifier(), folder_ / "small").features;
+  ASSERT_EQ(small.count(), 64);
+  for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(large.mean()[i], small.mean()[i], 1e-6);
 }
 
 TEST_F(Features, NeedMorePicturesThanTheyAreWide) {
