@@ -8,6 +8,8 @@
 
 #include "io/image.h"
 #include "io/latents.h"
+#include "io/picture_set.h"
+#include "io/resize.h"
 #include "io/shapes.h"
 #include "store/model_file.h"
 #include "support/refusal.h"
@@ -138,6 +140,19 @@ TEST_F(FolderData, TimestepsAreUniformOrLogitNormal) {
               280, 15);
 }
 
+TEST_F(FolderData, LargerPicturesAreCroppedAsAdmDoesIt) {
+  write_data_set(folder.path() / "large", 64, 40, 1);  // one of each class
+  const auto data = open_data(
+      config({"data.path=" + (folder.path() / "large").string(), "train.batch=8", "model.class_dropout=0.0"}));
+  const Batch batch = data->batch(0);
+  for (int64_t i = 0; i < 8; ++i) {
+    const auto label = static_cast<size_t>(batch.y.data<int64_t>()[i]);
+    const auto path = pictures_below(folder.path() / "large" / data->class_names()[label]).front();
+    const Image cropped = center_crop(read_image(path), 16);
+    EXPECT_TRUE(equal(batch.x0.rows(i, i + 1), to_tensor({&cropped, 1}))) << path;
+  }
+}
+
 TEST_F(FolderData, APictureThatCannotBeScaledIsNamed) {
   const auto path = folder.path() / "shapes/red-star/thin.png";
   write_image(path, {3000, 1, std::vector<uint8_t>(9000)});
@@ -174,17 +189,20 @@ TEST_F(FolderData, RefusesAClassWhoseNameIsNotUtf8) {
                        [&] { open_data(config()); });
 }
 
+constexpr const char* text_model =
+    "[model]\nkind='pixart'\nsample_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\n"
+    "num_heads=1\nnum_cross_heads=2\ncaption_channels=24\ncaption_tokens=20\nnull_caption=false\n"
+    "[train]\nbatch=2\nprecision='f32'\n[text]\nheads=2\nhidden=32\ndepth=1\n";
+constexpr const char* text_tokenizer = "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model";
+
 // They would be refused when their turn comes, hours later, and not by name.
 TEST(TextFolderData, RefusesATextThatIsNotUtf8OrTooLong) {
   const TemporaryFolder folder;
   for (const char* name : {"1.png", "2.png"}) std::ofstream(folder / name) << "a picture";
   std::ofstream(folder / "1.txt") << "ein Bär";
   std::ofstream(folder / "2.txt") << "ein B\xe4r";
-  const TrainConfig config = parse_train_config(
-      "[model]\nkind='pixart'\nsample_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\n"
-      "num_heads=1\nnum_cross_heads=2\ncaption_channels=24\ncaption_tokens=20\nnull_caption=false\n"
-      "[train]\nbatch=2\nprecision='f32'\n[text]\nheads=2\nhidden=32\ndepth=1\n",
-      {"data.path=" + folder.path().string(), "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model"});
+  const TrainConfig config =
+      parse_train_config(text_model, {"data.path=" + folder.path().string(), text_tokenizer});
   test::expect_refused("2.png: its text is not UTF-8", [&] { open_data(config); });
   std::ofstream(folder / "2.txt") << std::string(65537, 'a');
   test::expect_refused("2.png: its text has 65537 bytes", [&] { open_data(config); });
