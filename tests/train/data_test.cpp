@@ -285,6 +285,13 @@ TEST_F(LatentData, AnEpochShowsEveryPictureOnceAsDiffusionTakesThem) {
   EXPECT_EQ(seen.size(), 5u);
 }
 
+TEST_F(LatentData, TimestepsAreDrawnOfAllThousand) {
+  const Batch batch = open_data(config({"train.batch=20000"}))->batch(0);
+  const auto [first, last] = std::ranges::minmax(batch.t.values<int64_t>());
+  EXPECT_EQ(first, 0);
+  EXPECT_EQ(last, 999);
+}
+
 TEST_F(LatentData, MirrorsAreTakenHalfOfTheTime) {
   const auto data = open_data(config({"data.flip=true"}));
   int mirrored = 0;
