@@ -11,6 +11,7 @@
 #include "io/picture_set.h"
 #include "io/resize.h"
 #include "io/shapes.h"
+#include "io/tokenizer.h"
 #include "store/model_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
@@ -206,6 +207,19 @@ TEST(TextFolderData, RefusesATextThatIsNotUtf8OrTooLong) {
   test::expect_refused("2.png: its text is not UTF-8", [&] { open_data(config); });
   std::ofstream(folder / "2.txt") << std::string(65537, 'a');
   test::expect_refused("2.png: its text has 65537 bytes", [&] { open_data(config); });
+}
+
+// As prompts are, unless they are told otherwise.
+TEST(TextFolderData, TextsAreLoweredAndStripped) {
+  const TemporaryFolder folder;
+  for (const char* name : {"1", "2"}) {
+    write_image(folder / (std::string(name) + ".png"), blank_image(16, 16, 1, 2, 3));
+    std::ofstream(folder / (std::string(name) + ".txt")) << " A Red STAR\n";
+  }
+  const TrainConfig config = parse_train_config(
+      text_model, {"data.path=" + folder.path().string(), text_tokenizer, "text.dropout=0.0"});
+  const auto expected = Tokenizer::open(LINNET_TEST_DATA "/tokenizer").ids("a red star", 20).values;
+  for (const auto& ids : open_data(config)->batch(0).ids) EXPECT_EQ(ids, expected);
 }
 
 TEST_F(FolderData, ABrokenPictureIsNamed) {
