@@ -13,8 +13,10 @@
 
 #include "core/parallel.h"
 #include "gpu/support.h"
+#include "io/image.h"
 #include "io/safetensors.h"
 #include "nn/parameter.h"
+#include "pipeline/generate.h"
 #include "store/model_file.h"
 #include "support/processor.h"
 #include "support/refusal.h"
@@ -104,6 +106,41 @@ TEST_F(PublicInterface, EqualRequestsGiveEqualBytesAndSeedsDiffer) {
   EXPECT_EQ(model.paint(request).front().rgb, first);
   request.seed = 1;
   EXPECT_NE(model.paint(request).front().rgb, first);
+}
+
+// Of weights that predict something: clipped, and guided when it was said.
+TEST_F(PublicInterface, PaintsWhatTheRestOfTheLibraryPaints) {
+  DiT dit(test::tiny_dit_of_pixels());
+  for (const auto& [name, parameter] : nn::learned_parameters(dit)) {
+    Generator generator(nn::hash_name(name));
+    parameter->init = nn::Init::normal(0.2f);
+    nn::draw(*parameter, generator);
+  }
+  save_model(file, dit, DType::f32, {});
+  nn::freeze(dit);
+  request.classes = {"2"};
+  request.seed = 7;
+  request.guided_from = 300;
+  request.guided_to = 800;
+  GenerateOptions options;
+  options.steps = 3;
+  options.guided = {300, 800};
+  const Model model(file, Precision::f32);
+  const auto unlike = [&] {
+    const Tensor sample = generate(dit, {2}, {7}, options);
+    const Image expected = to_image(sample.reshape({3, 16, 16}));
+    const Picture found = model.paint(request).front();
+    int largest = 0;
+    for (size_t i = 0; i < expected.rgb.size(); ++i)
+      largest = std::max(largest, std::abs(expected.rgb[i] - found.rgb[i]));
+    return largest;
+  };
+  EXPECT_LE(unlike(), 1);
+  options.clip_x0 = false;
+  EXPECT_GT(unlike(), 1);
+  options.clip_x0 = true;
+  options.guided = {};
+  EXPECT_GT(unlike(), 1);
 }
 
 TEST_F(PublicInterface, PaintsInEveryPrecision) {
