@@ -380,6 +380,19 @@ TEST_F(TextInterface, PaintsEachPromptInItsTurn) {
   EXPECT_EQ(wide.height, 32);
 }
 
+TEST_F(TextInterface, TextsAreLoweredAndANegativeOneLeadsAway) {
+  const TextModel text(model);
+  const auto painted = [&](const std::string& prompt, const std::string& negative) {
+    TextRequest one = request;
+    one.prompts = {prompt};
+    one.negative = negative;
+    return text.paint(one).front().rgb;
+  };
+  const auto plain = painted("a red star", "");
+  EXPECT_EQ(painted(" A Red STAR", ""), plain);
+  EXPECT_NE(painted("a red star", "two moons"), plain);
+}
+
 TEST_F(TextInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
   LINNET_NEED_GPU();
   const auto expected = TextModel(model, Precision::f32).paint(request);
