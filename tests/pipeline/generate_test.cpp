@@ -62,5 +62,26 @@ TEST(Sample, GuidanceKeepsToItsInterval) {
   EXPECT_EQ(asked_at(3, {333, 555}).second, (std::vector<float>{555, 444, 333}));
 }
 
+TEST(Sample, LooksAtTheModelOnTheGridThatIsSaid) {
+  const auto asked_at = [](TimeGrid grid) {
+    std::vector<float> times;
+    const auto noting = [&times](const Tensor& x, const Tensor& t) {
+      times.push_back(t.data<float>()[0]);
+      return Tensor::zeros(x.shape());
+    };
+    GenerateOptions options;
+    options.sampler = Sampler::dpmpp;
+    options.steps = 4;
+    options.guidance_scale = 1;
+    options.grid = grid;
+    sample({noting, noting}, Prediction::epsilon, {4, 2, 2}, {1}, options);
+    return times;
+  };
+  EXPECT_EQ(asked_at(TimeGrid::rounded), (std::vector<float>{999, 749, 500, 250}));
+  const std::vector<float> fractional = asked_at(TimeGrid::fractional);
+  ASSERT_EQ(fractional.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(fractional[i], 999.0f * (1 - static_cast<float>(i) / 4), 1e-2);
+}
+
 }  // namespace
 }  // namespace linnet
