@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "core/random.h"
 #include "ops/support.h"
 #include "pipeline/text_encoding.h"
 #include "support/refusal.h"
@@ -112,6 +115,36 @@ TEST(TextEncoding, InPartsGivesWhatEachTextGivesAlone) {
     ASSERT_EQ(each[i].shape(), alone.shape());
     for (int64_t k = 0; k < alone.numel(); ++k)
       ASSERT_NEAR(each[i].data<float>()[k], alone.data<float>()[k], 1e-5);
+  }
+}
+
+// A fresh model predicts 0 everywhere, whatever that is of: noise, v or the picture.
+TEST(PaintBatch, OneStepGivesThePictureThatThePredictionMeans) {
+  const double kept = NoiseSchedule::linear().alpha_bar.back();
+  PixArtConfig config;
+  config.sample_size = 8;
+  config.hidden_size = 24;
+  config.depth = config.num_heads = config.num_cross_heads = 1;
+  config.caption_channels = 12;
+  TextPaintRequest request;
+  request.texts = {Tensor::zeros({3, 12})};
+  request.height = request.width = 8;
+  request.noise = Generator(8).normal({1, 4, 8, 8});
+  request.options.steps = 1;
+  request.options.guidance_scale = 1;
+  request.options.clip_x0 = false;
+  for (const Prediction kind : {Prediction::epsilon, Prediction::v, Prediction::x0}) {
+    config.prediction = kind;
+    PixArt model(config);
+    nn::initialize(model, 1);
+    const Tensor picture = paint_batch(model, request, 0, 1);
+    const double factor = kind == Prediction::x0  ? 0.0
+                          : kind == Prediction::v ? std::sqrt(kept)
+                                                  : 1.0 / std::sqrt(kept);
+    for (int64_t i = 0; i < picture.numel(); ++i)
+      EXPECT_NEAR(picture.data<float>()[i], factor * static_cast<double>(request.noise.data<float>()[i]),
+                  1e-4 * std::max(1.0, factor))
+          << name_of(kind);
   }
 }
 
