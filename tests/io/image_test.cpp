@@ -208,6 +208,13 @@ double mean_difference(const Image& one, const Image& other) {
   return sum / static_cast<double>(one.rgb.size());
 }
 
+TEST_F(ImageFiles, AJpegsUsualQualityIs95) {
+  const Image image = read_image(data / "source.png");
+  write_image(dir / "usual.jpg", image);
+  write_image(dir / "said.jpg", image, {}, 95);
+  EXPECT_EQ(bytes_of(dir / "usual.jpg"), bytes_of(dir / "said.jpg"));
+}
+
 TEST_F(ImageFiles, AJpegIsAsGoodAsItsQuality) {
   const Image image = read_image(data / "source.png");
   double before = 100;
