@@ -52,6 +52,14 @@ TEST_F(TrainClassifier, FollowsTheScheduleOfTheRate) {
   EXPECT_NE(trained(), falling);
 }
 
+TEST_F(TrainClassifier, GivesTheAverageOfItsSteps) {
+  training_.optimizer.steps = 3;
+  training_.optimizer.ema = 0;
+  const std::string last = trained();
+  training_.optimizer.ema = 0.9;
+  EXPECT_NE(trained(), last);
+}
+
 TEST_F(TrainClassifier, IsAFunctionOfTheSeed) {
   training_.optimizer.steps = 3;
   const std::string one = trained();
