@@ -172,6 +172,14 @@ TEST_F(Train, ASheetOfSamplesShowsClassesEvenlyChosen) {
   EXPECT_GT(difference(sheet, painted_classes(1)), 8);
 }
 
+TEST_F(Train, TheLastStepIsLoggedAndShownWhateverItsNumber) {
+  const Result result = train("a", with_a_sheet({"output.log_every=4", "output.sample_every=4"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(logged_steps("a"), (std::vector<int64_t>{4, 6}));
+  EXPECT_EQ(listing(folder_ / "a/run/samples"),
+            (std::vector<std::string>{"step-0000004.png", "step-0000006.png"}));
+}
+
 TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
   ASSERT_EQ(train("a").code, 0);
   const Surroundings there{folder_ / "a"};
