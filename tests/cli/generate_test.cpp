@@ -172,6 +172,17 @@ TEST_F(Generate, ASheetOfMoreColumnsThanPicturesIsOneRow) {
   EXPECT_EQ(read_image(folder_ / "s.png").width, 2 * (96 + 4) + 4);
 }
 
+TEST_F(Generate, PixelsAreClippedUnlessToldOtherwise) {
+  const Arguments options = {"--class", "red-star", "--seed", "7"};
+  for (const char* clip : {"auto", "on", "off"}) {
+    Arguments all = options;
+    all.insert(all.end(), {"--clip", clip, "-o", std::string(clip) + ".png"});
+    ASSERT_TRUE(succeeded(generate(all)));
+  }
+  EXPECT_EQ(bytes("auto.png"), bytes("on.png"));
+  EXPECT_NE(read_image(folder_ / "off.png"), read_image(folder_ / "on.png"));
+}
+
 TEST_F(Generate, EverySamplerPaints) {
   for (const char* sampler : {"ddpm", "ddim", "dpm++"})
     EXPECT_TRUE(
