@@ -78,6 +78,20 @@ TEST_F(TextToImage, TheModelInsideTheProgramPaintsSentences) {
   EXPECT_NE(pieces.out.find("red"), std::string::npos) << pieces.out;
 }
 
+// Clipped, as pixels are, and guided by 3 until timestep 400.
+TEST_F(TextToImage, TheModelInsideTheProgramPaintsAsSuitsItUnlessToldOtherwise) {
+  const auto painted = [&](const Arguments& more) {
+    Arguments all = {"generate", "a red circle", "--steps", "3", "--seed", "5", "-o", "p.png"};
+    all.insert(all.end(), more.begin(), more.end());
+    EXPECT_TRUE(succeeded(run(all, {folder_.path()})));
+    return read_image(folder_ / "p.png");
+  };
+  const Image usual = painted({});
+  EXPECT_EQ(usual, painted({"--clip", "on", "--cfg", "3", "--cfg-interval", "400:999"}));
+  EXPECT_NE(usual, painted({"--clip", "off"}));
+  EXPECT_NE(usual, painted({"--cfg-interval", "0:999"}));
+}
+
 TEST_F(TextToImage, TheModelInsideTheProgramSaysWhichSentencesItKnows) {
   const auto said_of = [&](const Arguments& texts) {
     Arguments all = {"generate", "--steps", "1", "-o", "p/"};
