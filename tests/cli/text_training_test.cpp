@@ -77,6 +77,31 @@ TEST_F(TextTrainingCommand, PicturesOfManyShapesKeepThemInBuckets) {
   EXPECT_EQ(train({"data.path=latents", "train.batch=3"}).code, 0);
 }
 
+// Led away from no text, as guidance does unless it is told otherwise.
+TEST_F(TextTrainingCommand, ASheetIsWhatGeneratePaintsOfItsTexts) {
+  const Result result = train({"data.path=scenes", "text.tokenizer=" + spiece_, "text.heads=2",
+                               "model.in_channels=3", "model.sample_size=32", "model.patch_size=8",
+                               "train.lr=1e-2", "train.ema=0", "train.precision=f32", "output.sample_every=3",
+                               "output.sample_steps=2", "output.sample_prompts=[\"a red star\", \"a moon\"]"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto painted = [&](const std::string& negative) {
+    Arguments all = {"generate", "a red star", "a moon", "-m", "run/model.safetensors", "--negative", negative};
+    all.insert(all.end(), {"--text-encoder", "run/text_encoder", "--tokenizer", spiece_, "--dtype", "f32"});
+    all.insert(all.end(), {"--sampler", "ddim", "--steps", "2", "--cfg", "2", "--cfg-interval", "0:999"});
+    all.insert(all.end(), {"--seed", "0", "--batch", "2", "--grid", "--columns", "8", "-o", "p.png"});
+    EXPECT_TRUE(succeeded(linnet(all)));
+    return read_image(folder_ / "p.png");
+  };
+  const auto unlike = [sheet = read_image(folder_ / "run/samples/step-0000003.png")](const Image& other) {
+    int largest = sheet.rgb.size() == other.rgb.size() ? 0 : 256;
+    for (size_t i = 0; i < std::min(sheet.rgb.size(), other.rgb.size()); ++i)
+      largest = std::max(largest, std::abs(sheet.rgb[i] - other.rgb[i]));
+    return largest;
+  };
+  EXPECT_LE(unlike(painted("")), 1);
+  EXPECT_GT(unlike(painted("a red star")), 1);
+}
+
 TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   const Arguments pixels = {"data.path=scenes",      "text.tokenizer=" + spiece_,
                             "model.in_channels=3",   "model.sample_size=32",
