@@ -123,6 +123,10 @@ void prepare_outputs(const OutputOptions& options) {
     return check_writable(options.first_file());
   }
   if (!options.npz.empty()) throw UsageError("--npz is made of a folder's pictures: -o samples/");
+  // Each would paint all of it, of a seed of its own, over what the others wrote.
+  if (process_share().count > 1)
+    throw UsageError(
+        "several processes (mpirun) share the pictures of a folder, and nothing else: -o samples/");
   if (!options.output.empty()) check_writable(options.output);
   if (!options.latents.empty()) check_writable(options.latents);
   check_preview_place(options);

@@ -87,12 +87,6 @@ TEST_F(GenerateFolder, KilledAtAnyMomentItEndsAsUndisturbed) {
 
 TEST_F(GenerateFolder, ProcessesShareTheWorkAndMakeTheSameSet) {
   ASSERT_TRUE(succeeded(generate({"-o", "whole/", "--npz", "whole.npz"})));
-  const auto as_process = [](const char* index) {
-    return [index] {
-      ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
-      ::setenv("OMPI_COMM_WORLD_RANK", index, 1);
-    };
-  };
   for (const char* index : {"2", "0", "1"}) {
     EXPECT_FALSE(fs::exists(folder_ / "shared.npz"));
     ASSERT_TRUE(succeeded(generate({"-o", "shared/", "--npz", "shared.npz"}, as_process(index))));
@@ -111,6 +105,14 @@ TEST_F(GenerateFolder, AnNpzHoldsThePictures) {
     ASSERT_EQ(array.shape, (Shape{20, 16, 16, 3}));
     std::vector<uint8_t> pixels(static_cast<size_t>(array.shape.numel()));
     read(pixels.data(), pixels.size());
+// As mpirun starts them.
+std::function<void()> as_process(const char* index) {
+  return [index] {
+    ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
+    ::setenv("OMPI_COMM_WORLD_RANK", index, 1);
+  };
+}
+
     EXPECT_EQ(std::vector<uint8_t>(pixels.begin() + 2 * 768, pixels.begin() + 3 * 768), third.rgb);
   });
   EXPECT_EQ(arrays, 1);
@@ -127,6 +129,13 @@ TEST_F(GenerateFolder, OtherPicturesByTheSameNamesAreRefused) {
 TEST_F(GenerateFolder, NothingIsPaintedBesideOtherPictures) {
   ASSERT_TRUE(succeeded(generate({"-o", "p/"})));
   for (const char* first : {"p/000000.png", "p/000001.png", "p/000002.png", "p/000003.png"})
+TEST_F(GenerateFolder, ProcessesShareNothingButAFolder) {
+  for (const Arguments& output :
+       {Arguments{"-o", "p.png"}, Arguments{"-o", "p.png", "--grid"}, Arguments{"--latents-out", "l"}})
+    EXPECT_TRUE(failed(generate(output, as_process("1")), 2, "share the pictures of a folder"));
+  EXPECT_EQ(listing(folder_.path()), (std::vector<std::string>{"small.safetensors"}));
+}
+
     fs::remove(folder_ / first);
   EXPECT_TRUE(failed(generate({"-o", "p/", "--cfg", "2"}), 1, "p/000004.png"));
   EXPECT_EQ(listing(folder_ / "p").size(), 16u);
