@@ -182,14 +182,29 @@ bool PictureWriter::wants(int64_t first, int64_t end, int64_t batch) {
   return lacking;
 }
 
+namespace {
+
+// Of a picture that is whole: what is written to folders may be left empty or damaged when the system goes
+// down (Durability::replaceable).
+std::optional<ImageText> text_of_whole(const fs::path& path) {
+  if (!is_file(path)) return std::nullopt;
+  try {
+    ImageNotes notes = read_image_notes(path);
+    return notes.whole ? std::optional(std::move(notes.text)) : std::nullopt;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
 bool PictureWriter::is_there(int64_t picture) {
   const auto index = static_cast<size_t>(picture);
   if (seen_[index]) return true;
   const fs::path path = path_of(picture);
-  std::error_code none;
-  const auto size = fs::file_size(path, none);
-  if (none || size == 0) return false;  // a power failure may have left an empty file
-  check(read_image_notes(path).text == job_.text_of(picture),
+  const auto text = text_of_whole(path);
+  if (!text) return false;
+  check(*text == job_.text_of(picture),
         "{}: it was painted otherwise than is asked for now (linnet info tells how); choose another folder",
         printable(path.string(), 4096));
   return seen_[index] = true;
@@ -238,9 +253,9 @@ void PictureWriter::finish() {
 }
 
 // Of processes that share the work, the last to end finds all pictures there.
-void PictureWriter::write_npz() const {
+void PictureWriter::write_npz() {
   for (int64_t i = 0; i < job_.count; ++i)
-    if (!linnet::is_there(path_of(i))) return;
+    if (!is_there(i)) return;
   const Image first = read_image(path_of(0));
   write_npz_pictures(options_.npz, job_.count, first.height, first.width, [&](int64_t i, uint8_t* into) {
     const Image image = read_image(path_of(i));

@@ -86,11 +86,12 @@ class PictureWriter {
   void check_texts_fit() const;
   std::filesystem::path path_of(int64_t picture) const;
   bool is_ours(int64_t first, int64_t batch) const { return first / batch % share_.count == share_.index; }
+  /// Whether it is there and whole. Throws Error when it was painted otherwise.
   bool is_there(int64_t picture);
   void write_one(int64_t picture, const Image& image) const;
   ImageText text_of_sheet() const;
   void write_sheet() const;
-  void write_npz() const;
+  void write_npz();
 
   const OutputOptions& options_;
   const PictureJob& job_;

@@ -29,9 +29,10 @@ void show(std::string_view name, const std::string& value) { fmt::print("  {:<14
 
 void show_picture(const std::string& path) {
   const Image image = read_image(path);
-  auto [format, text] = read_image_notes(path);
+  const ImageNotes notes = read_image_notes(path);
+  ImageText text = notes.text;
   const std::string again = command_of(text);
-  fmt::print("{}, {}x{} pixels\n", to_string(format), image.width, image.height);
+  fmt::print("{}, {}x{} pixels\n", to_string(notes.format), image.width, image.height);
   if (text.empty()) fmt::print("  says nothing about how it was made\n");
   for (const char* first :
        {"Software", "model", "model-hash", "class", "classes", "class-index", "count", "seed"})

@@ -120,9 +120,12 @@ ImageNotes read_image_notes(const std::filesystem::path& path) {
 
 ImageNotes read_image_notes(std::span<const std::byte> bytes, const std::string& name) {
   const ImageFormat format = format_of(bytes, name);
-  return {format, format == ImageFormat::png    ? read_png_text(bytes, name)
-                  : format == ImageFormat::jpeg ? read_jpeg_text(bytes, name)
-                                                : read_webp_text(bytes, name)};
+  switch (format) {
+    case ImageFormat::png: return {format, read_png_text(bytes, name), is_whole_png(bytes)};
+    case ImageFormat::jpeg: return {format, read_jpeg_text(bytes, name), is_whole_jpeg(bytes)};
+    case ImageFormat::webp: break;
+  }
+  return {format, read_webp_text(bytes, name), is_whole_webp(bytes)};
 }
 
 void check_text_fits(const std::filesystem::path& path, const ImageText& text) {

@@ -70,6 +70,9 @@ std::string png_bytes(const Image& image);
 struct ImageNotes {
   ImageFormat format;
   ImageText text;
+  /// Whether all of it is there, as far as can be told at little cost, without decoding: of a PNG each chunk's
+  /// sum is right, a JPEG ends as one, and a WebP is as long as it says.
+  bool whole;
 };
 ImageNotes read_image_notes(const std::filesystem::path& path);
 ImageNotes read_image_notes(std::span<const std::byte> bytes, const std::string& name);

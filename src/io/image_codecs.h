@@ -26,6 +26,11 @@ ImageText read_png_text(std::span<const std::byte> bytes, const std::string& nam
 ImageText read_jpeg_text(std::span<const std::byte> bytes, const std::string& name);
 ImageText read_webp_text(std::span<const std::byte> bytes, const std::string& name);
 
+/// As ImageNotes::whole has it.
+bool is_whole_png(std::span<const std::byte> bytes);
+bool is_whole_jpeg(std::span<const std::byte> bytes);
+bool is_whole_webp(std::span<const std::byte> bytes);
+
 /// A picture that is to be written, and with what.
 struct ImageToWrite {
   const Image& image;

@@ -181,6 +181,10 @@ ImageText read_jpeg_text(std::span<const std::byte> bytes, const std::string& na
   return text_of(exif_of(decoder).comment);
 }
 
+bool is_whole_jpeg(std::span<const std::byte> bytes) {
+  return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()).ends_with("\xff\xd9");
+}
+
 void check_jpeg_text(const ImageText& text, const std::string& name) { (void)exif_for(text, name); }
 
 void write_jpeg(std::FILE* file, const ImageToWrite& what) {

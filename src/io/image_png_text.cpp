@@ -1,9 +1,11 @@
-// The texts of a PNG. Not by libpng, which keeps, decompressed, all that come, or leaves out what is beyond its
-// limits and does not say so.
-// Format: https://www.w3.org/TR/png-3 (5.3 chunks, 11.3.3 texts).
+// The texts of a PNG, and whether it is whole. Not by libpng, which keeps, decompressed, all that come, or
+// leaves out what is beyond its limits and does not say so. Format: https://www.w3.org/TR/png-3 (5.3
+// chunks, 11.3.3 texts).
 #include "io/image_png_text.h"
 
 #include <zlib.h>
+
+#include <algorithm>
 
 #include "io/image_codecs.h"
 #include "io/text.h"
@@ -52,6 +54,13 @@ std::optional<std::string> inflated(std::string_view stream, size_t most) {
   return std::nullopt;
 }
 
+// Of a chunk, whose length and sum stand around what is summed.
+bool has_its_sum(std::string_view chunk) {
+  const std::string_view summed = chunk.substr(4, chunk.size() - 8);
+  return crc32(0, reinterpret_cast<const Bytef*>(summed.data()), static_cast<uInt>(summed.size())) ==
+         big_endian(chunk.substr(chunk.size() - 4));
+}
+
 class TextReader {
  public:
   TextReader(std::span<const std::byte> bytes, const std::string& name)
@@ -65,9 +74,7 @@ class TextReader {
       const std::string_view type = chunk.substr(4, 4), data = chunk.substr(8, chunk.size() - 12);
       if (type == "IDAT" || type == "IEND") return std::move(texts_);
       if (type != "tEXt" && type != "zTXt" && type != "iTXt") continue;
-      const auto* summed = reinterpret_cast<const Bytef*>(type.data());
-      require(crc32(0, summed, static_cast<uInt>(4 + data.size())) ==
-              big_endian(chunk.substr(8 + data.size())));
+      require(has_its_sum(chunk));
       add(type, data);
     }
   }
@@ -120,6 +127,18 @@ class TextReader {
 
 ImageText read_png_text(std::span<const std::byte> bytes, const std::string& name) {
   return TextReader(bytes, name).read();
+}
+
+bool is_whole_png(std::span<const std::byte> bytes) {
+  std::string_view left(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  left.remove_prefix(std::min<size_t>(8, left.size()));  // the signature
+  while (left.size() >= 12) {
+    const size_t size = size_t{12} + big_endian(left);
+    if (size > left.size() || !has_its_sum(left.substr(0, size))) return false;
+    if (left.substr(4).starts_with("IEND")) return true;
+    left.remove_prefix(size);
+  }
+  return false;
 }
 
 }  // namespace linnet

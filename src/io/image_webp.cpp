@@ -4,6 +4,8 @@
 #include <webp/encode.h>
 #include <webp/mux.h>
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 
@@ -88,6 +90,15 @@ DecodedImage read_webp(std::span<const std::byte> bytes, const std::string& name
 ImageText read_webp_text(std::span<const std::byte> bytes, const std::string& name) {
   (void)features_of(bytes, name);
   return text_of(exif_of(bytes).comment);
+}
+
+bool is_whole_webp(std::span<const std::byte> bytes) {
+  if (bytes.size() < 8) return false;
+  uint32_t stated = 0;  // behind itself
+  std::memcpy(&stated, bytes.data() + 4, sizeof stated);
+  // A disk that never got the end may give zeros for it.
+  return stated == bytes.size() - 8 &&
+         std::ranges::any_of(bytes.last(8), [](std::byte byte) { return byte != std::byte{0}; });
 }
 
 void check_webp_size(int64_t width, int64_t height, const std::string& name) {

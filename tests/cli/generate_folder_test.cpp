@@ -1,6 +1,7 @@
 // linnet generate into a folder: gone on with, shared by processes, and as one file for ADM's evaluation.
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -59,6 +60,31 @@ TEST_F(GenerateFolder, APictureThatAPowerFailureLeftEmptyIsPaintedAgain) {
   expect_same("whole", "parts");
 }
 
+// A file's middle or its end may be zeros, or missing, as its pages go to the disk one by one.
+TEST_F(GenerateFolder, APictureThatAPowerFailureLeftDamagedIsPaintedAgain) {
+  const auto damaged = [](std::string bytes, const std::string& how) {
+    if (how == "begins with zeros") return bytes.replace(0, 100, 100, '\0');
+    if (how == "has lost its end") return bytes.substr(0, bytes.size() - 300);
+    return bytes.replace(bytes.size() - 300, 300, 300, '\0');
+  };
+  for (const std::string format : {"png", "jpg", "webp"}) {
+    const std::string whole = format + "-whole", parts = format + "-parts";
+    ASSERT_TRUE(succeeded(generate({"-o", whole + "/", "--format", format})));
+    for (const std::string how : {"begins with zeros", "has lost its end", "ends with zeros"}) {
+      fs::remove_all(folder_ / parts);
+      fs::copy(folder_ / whole, folder_ / parts);
+      const fs::path file = folder_ / parts / ("000009." + format);
+      const std::string bytes = damaged(contents(file), how);
+      fs::remove(file);
+      std::ofstream(file, std::ios::binary) << bytes;
+      const Result result = generate({"-o", parts + "/", "--format", format, "--npz", "p.npz"});
+      ASSERT_TRUE(succeeded(result)) << format << " " << how;
+      EXPECT_NE(result.out.find("16 were there"), std::string::npos) << format << " " << how << result.out;
+      expect_same(whole, parts);
+    }
+  }
+}
+
 TEST_F(GenerateFolder, PicturesOfEveryFormatCanBeGoneOnWithAndAreWhatWasPainted) {
   ASSERT_TRUE(succeeded(generate({"-o", "png/"})));
   for (const std::string format : {"webp", "jpg"}) {
@@ -85,6 +111,14 @@ TEST_F(GenerateFolder, KilledAtAnyMomentItEndsAsUndisturbed) {
   expect_same("whole", "parts");
 }
 
+// As mpirun starts them.
+std::function<void()> as_process(const char* index) {
+  return [index] {
+    ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
+    ::setenv("OMPI_COMM_WORLD_RANK", index, 1);
+  };
+}
+
 TEST_F(GenerateFolder, ProcessesShareTheWorkAndMakeTheSameSet) {
   ASSERT_TRUE(succeeded(generate({"-o", "whole/", "--npz", "whole.npz"})));
   for (const char* index : {"2", "0", "1"}) {
@@ -93,6 +127,13 @@ TEST_F(GenerateFolder, ProcessesShareTheWorkAndMakeTheSameSet) {
   }
   expect_same("whole", "shared");
   EXPECT_EQ(contents(folder_ / "whole.npz"), contents(folder_ / "shared.npz"));
+}
+
+TEST_F(GenerateFolder, ProcessesShareNothingButAFolder) {
+  for (const Arguments& output :
+       {Arguments{"-o", "p.png"}, Arguments{"-o", "p.png", "--grid"}, Arguments{"--latents-out", "l"}})
+    EXPECT_TRUE(failed(generate(output, as_process("1")), 2, "share the pictures of a folder"));
+  EXPECT_EQ(listing(folder_.path()), (std::vector<std::string>{"small.safetensors"}));
 }
 
 TEST_F(GenerateFolder, AnNpzHoldsThePictures) {
@@ -105,14 +146,6 @@ TEST_F(GenerateFolder, AnNpzHoldsThePictures) {
     ASSERT_EQ(array.shape, (Shape{20, 16, 16, 3}));
     std::vector<uint8_t> pixels(static_cast<size_t>(array.shape.numel()));
     read(pixels.data(), pixels.size());
-// As mpirun starts them.
-std::function<void()> as_process(const char* index) {
-  return [index] {
-    ::setenv("OMPI_COMM_WORLD_SIZE", "3", 1);
-    ::setenv("OMPI_COMM_WORLD_RANK", index, 1);
-  };
-}
-
     EXPECT_EQ(std::vector<uint8_t>(pixels.begin() + 2 * 768, pixels.begin() + 3 * 768), third.rgb);
   });
   EXPECT_EQ(arrays, 1);
@@ -129,13 +162,6 @@ TEST_F(GenerateFolder, OtherPicturesByTheSameNamesAreRefused) {
 TEST_F(GenerateFolder, NothingIsPaintedBesideOtherPictures) {
   ASSERT_TRUE(succeeded(generate({"-o", "p/"})));
   for (const char* first : {"p/000000.png", "p/000001.png", "p/000002.png", "p/000003.png"})
-TEST_F(GenerateFolder, ProcessesShareNothingButAFolder) {
-  for (const Arguments& output :
-       {Arguments{"-o", "p.png"}, Arguments{"-o", "p.png", "--grid"}, Arguments{"--latents-out", "l"}})
-    EXPECT_TRUE(failed(generate(output, as_process("1")), 2, "share the pictures of a folder"));
-  EXPECT_EQ(listing(folder_.path()), (std::vector<std::string>{"small.safetensors"}));
-}
-
     fs::remove(folder_ / first);
   EXPECT_TRUE(failed(generate({"-o", "p/", "--cfg", "2"}), 1, "p/000004.png"));
   EXPECT_EQ(listing(folder_ / "p").size(), 16u);

@@ -252,6 +252,26 @@ TEST_F(ImageFiles, TextComesBackAsWritten) {
   EXPECT_TRUE(read_image_notes(data / "turned_3.jpg").text.empty());
 }
 
+TEST_F(ImageFiles, NotesSayWhetherAllOfThePictureIsThere) {
+  for (const char* file : {"a.png", "a.jpg", "a.webp"}) {
+    write_image(dir / file, gradient(200, 200), {{"class", "red-star"}});
+    EXPECT_TRUE(read_image_notes(dir / file).whole) << file;
+    const std::string bytes = bytes_of(dir / file);
+    put(dir / file, bytes.substr(0, bytes.size() - 1));
+    const bool webp = image_format(file) == ImageFormat::webp;  // whose text lies in its end
+    EXPECT_FALSE(read_image_notes(dir / file).whole) << file;
+    EXPECT_EQ(read_image_notes(dir / file).text.size(), webp ? 0u : 1u) << file;
+    put(dir / file, bytes.substr(0, bytes.size() - 100) + std::string(100, '\0'));
+    EXPECT_FALSE(read_image_notes(dir / file).whole) << file;
+  }
+  // Of a PNG, each part has its sum.
+  write_image(dir / "a.png", gradient(200, 200));
+  std::string bytes = bytes_of(dir / "a.png");
+  bytes[bytes.size() / 2] ^= 1;
+  put(dir / "a.png", bytes);
+  EXPECT_FALSE(read_image_notes(dir / "a.png").whole);
+}
+
 TEST_F(ImageFiles, EveryTextOfALargeSheetComesBack) {
   ImageText text;
   for (int i = 1; i <= 1200; ++i) text[fmt::format("prompt-{:04}", i)] = fmt::format("{} red stars", i);
