@@ -110,7 +110,7 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
                        loaded.class_names,       threads()};
   origin.raw_weights = options.weights == "raw";
   if (vae) {
-    origin.vae = short_name(vae_path(options).string());
+    if (!options.vae.empty()) origin.vae = short_name(options.vae);
     origin.vae_fingerprint = fingerprint(nn::all_parameters(*vae));
     origin.memory = device.is_gpu() ? options.memory : options.decoding_memory();
   }

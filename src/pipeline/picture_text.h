@@ -15,9 +15,10 @@ struct PictureOrigin {
   std::string noise;        ///< fingerprint of the given start noise; empty if drawn from the seed
   std::vector<std::string> class_names = {};
   int threads = 1;
-  std::string vae = {}, vae_fingerprint = {};  ///< of what decoded the latents; empty for pixels
-  std::string memory = {};                     ///< that its activations were limited to, as given
-  bool raw_weights = false;                    ///< of a training checkpoint, not their moving average
+  std::string vae = {};              ///< the autoencoder's name, if it is not in the model's folder
+  std::string vae_fingerprint = {};  ///< of what decoded the latents; empty for pixels
+  std::string memory = {};           ///< that its activations were limited to, as given
+  bool raw_weights = false;          ///< of a training checkpoint, not their moving average
 };
 
 /// Entries of one picture.

@@ -96,6 +96,25 @@ TEST_F(LatentModel, TakesTheAutoencoderOfItsFolder) {
   fs::rename(folder_ / "plain", folder_ / "pipeline" / "vae");
   EXPECT_TRUE(succeeded(run({"generate", "-m", "pipeline", "--steps", "2", "-n", "3", "--grid", "-o", "a.png"},
                             {folder_.path()})));
+  const Result info = run({"info", "a.png"}, {folder_.path()});
+  EXPECT_NE(info.out.find("--model pipeline"), std::string::npos) << info.out;
+  EXPECT_EQ(info.out.find("--vae"), std::string::npos) << "it is found with the model: " << info.out;
+
+  // A folder of older pictures, which name it, is gone on with; one of another autoencoder is not.
+  const auto paint_folder = [&] {
+    return run({"generate", "-m", "pipeline", "--steps", "2", "-n", "3", "-o", "s/"}, {folder_.path()});
+  };
+  ASSERT_TRUE(succeeded(paint_folder()));
+  const auto rewrite = [&](const char* key, const char* value) {
+    const fs::path file = folder_ / "s/000000.png";
+    ImageText text = read_image_notes(file).text;
+    text[key] = value;
+    write_image(file, read_image(file), text);
+  };
+  rewrite("vae", "vae");
+  EXPECT_NE(paint_folder().out.find("3 were there"), std::string::npos);
+  rewrite("vae-hash", "0123456789abcdef");
+  EXPECT_TRUE(failed(paint_folder(), 1, "painted otherwise"));
 }
 
 TEST_F(LatentModel, WrongUsesAreRefused) {
