@@ -103,11 +103,12 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   loaded.class_names = names_of_classes(std::move(loaded.class_names), model.config().num_classes);
   const std::unique_ptr<Vae> vae = decoder_of(options, model, dtype, device);
   complete(request, options, loaded, vae.get());
-  model.set_product_dtype(dtype);
-  nn::freeze(model);
+  // Of the weights as they are in the file, which --dtype may round.
   PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
                        fingerprint(model),       "",
                        loaded.class_names,       threads()};
+  model.set_product_dtype(dtype);
+  nn::freeze(model);
   origin.raw_weights = options.weights == "raw";
   if (vae) {
     if (!options.vae.empty()) origin.vae = short_name(options.vae);

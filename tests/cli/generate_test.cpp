@@ -122,6 +122,19 @@ TEST_F(Generate, AModelIsRecordedByTheNameThatItHas) {
   EXPECT_EQ(recorded("model/model.safetensors"), "model.safetensors");
 }
 
+TEST_F(Generate, AFileHasOneHashWhateverTheProductsAre) {
+  ASSERT_TRUE(
+      succeeded(run({"convert", model_, "-o", "8bits.safetensors", "--dtype", "int8"}, {folder_.path()})));
+  const auto hash = [&](const std::string& model, const std::string& dtype) {
+    EXPECT_TRUE(succeeded(
+        run({"generate", "-m", model, "--steps", "1", "--dtype", dtype, "-o", "p.png"}, {folder_.path()})));
+    return read_image_notes(folder_ / "p.png").text.at("model-hash");
+  };
+  EXPECT_EQ(hash(model_, "int8"), hash(model_, "f32"));
+  EXPECT_EQ(hash("8bits.safetensors", "int8"), hash("8bits.safetensors", "f32"));
+  EXPECT_NE(hash("8bits.safetensors", "f32"), hash(model_, "f32"));
+}
+
 TEST_F(Generate, ADrawnSeedIsShownAndGivesThePictureAgain) {
   const Result drawn = generate({"-o", "a.png"});
   ASSERT_TRUE(succeeded(drawn));
