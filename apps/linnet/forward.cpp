@@ -53,7 +53,7 @@ void run_vae(const Options& options) {
 }
 
 void run_text_encoder(const Options& options) {
-  const std::unique_ptr<T5Encoder> encoder = load_t5(options.model);
+  const std::unique_ptr<T5Encoder> encoder = load_t5(options.model, choice_from_name(options.weights));
   const Device device = open_device(options.device);
   const DType dtype = ops::product_dtype_from_name(options.dtype, device);
   encoder->set_product_dtype(dtype);

@@ -171,7 +171,7 @@ class TextStage {
     }
   }
   std::unique_ptr<T5Encoder> load() const {
-    std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder);
+    std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder, options_.weights);
     check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
     check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
     encoder->set_product_dtype(ops::wide_product_dtype_from_name(options_.dtype, device_));

@@ -13,8 +13,9 @@ namespace linnet::app {
 
 Weights open_file(const std::string& model) { return open_file_or_builtin(model); }
 
-std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path) {
-  return path == builtin_text ? load_t5(Weights::of(builtin_text_encoder())) : load_t5(path);
+std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path, const std::string& choice) {
+  return path == builtin_text ? load_t5(Weights::of(builtin_text_encoder()))
+                              : load_t5(path, choice_from_name(choice));
 }
 
 Tokenizer open_tokenizer(const std::filesystem::path& path) {

@@ -16,8 +16,8 @@ inline bool is_builtin(std::string_view model) { return model == "builtin" || mo
 
 /// All that a file or folder holds, or a model inside the program if it is "builtin" or "builtin-text".
 Weights open_file(const std::string& model);
-/// Of a folder or a file, or those inside the program.
-std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path);
+/// Of a folder or a file, or those inside the program; choice is "ema" or "raw".
+std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path, const std::string& choice);
 Tokenizer open_tokenizer(const std::filesystem::path& path);
 /// The model in it, as load_model takes it; choice is "ema" or "raw".
 Weights open_weights(const std::string& model, const std::string& choice);

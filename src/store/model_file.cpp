@@ -90,12 +90,16 @@ LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
   return load_model(open_model_weights(path, choice));
 }
 
+// Their names say "ema." and "model.", beside the optimiser's "mean." and "square.".
+Weights part_of_checkpoint(const Weights& checkpoint, Choice choice) {
+  return part_of(checkpoint, choice == Choice::ema ? "ema." : "model.");
+}
+
 namespace {
 
-// Of Linnet's own checkpoint, whose names say "ema." and "model.", beside the optimiser's "mean." and
-// "square."; without the text encoder that was trained along.
+// Of Linnet's own checkpoint, without the text encoder that was trained along.
 Weights of_own_checkpoint(const Weights& file, Choice choice) {
-  const Weights part = part_of(file, choice == Choice::ema ? "ema." : "model.");
+  const Weights part = part_of_checkpoint(file, choice);
   Weights result = part.empty_like();
   for (const Weights::Item& item : part.items())
     if (!item.name.starts_with(text_encoder_prefix)) result.add(item);

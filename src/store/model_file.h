@@ -21,6 +21,10 @@ struct LoadedModel {
 LoadedModel load_model(const Weights& weights);
 LoadedModel load_model(const std::filesystem::path& path, Choice choice = Choice::ema);
 
+/// One of the two sets of weights in Linnet's own training checkpoint: of the transformer, and of a text
+/// encoder that is trained along.
+Weights part_of_checkpoint(const Weights& checkpoint, Choice choice);
+
 /// The weights of a file's transformer, of whichever kind, by the names that they have there: of Linnet's own
 /// model files and training checkpoints, and of others' (model_weights).
 Weights transformer_weights(const Weights& file, Choice choice);

@@ -46,7 +46,8 @@ void read_folder_config(const std::string& text, T5Config& config) {
 
 bool holds_t5(const Weights& file) { return file.prefix_before(telltale).has_value(); }
 
-Weights find_t5_weights(const Weights& file) {
+Weights find_t5_weights(const Weights& given, Choice choice) {
+  const Weights file = given.metadata().contains(checkpoint_key) ? part_of_checkpoint(given, choice) : given;
   const auto prefix = file.prefix_before(telltale);
   check(prefix.has_value(), "{}: this is no T5 text encoder: it has no tensor '{}'", file.source(), telltale);
   const Weights part = part_of(file, *prefix);
@@ -108,13 +109,13 @@ void save_t5(const fs::path& folder, T5Encoder& encoder, DType dtype) {
   write_text_file(folder / "config.json", to_json(encoder.config()));
 }
 
-std::unique_ptr<T5Encoder> load_t5(const fs::path& given) {
+std::unique_ptr<T5Encoder> load_t5(const fs::path& given, Choice choice) {
   const fs::path inside = given / "text_encoder";
-  return load_t5(Weights::open(is_folder(inside) ? inside : given));
+  return load_t5(Weights::open(is_folder(inside) ? inside : given), choice);
 }
 
-std::unique_ptr<T5Encoder> load_t5(const Weights& file) {
-  const Weights weights = find_t5_weights(file);
+std::unique_ptr<T5Encoder> load_t5(const Weights& file, Choice choice) {
+  const Weights weights = find_t5_weights(file, choice);
   auto model = std::make_unique<T5Encoder>(read_t5_config(weights));
   read_parameters(nn::all_parameters(*model), weights);
   nn::freeze(*model);

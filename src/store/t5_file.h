@@ -11,15 +11,16 @@
 namespace linnet {
 
 /// Frozen, mapped from the files; matrices may be in 8 bits. Throws Error naming file and tensor when it is no
-/// T5 encoder of version 1.1 or later.
-std::unique_ptr<T5Encoder> load_t5(const std::filesystem::path& path);
-std::unique_ptr<T5Encoder> load_t5(const Weights& file);
+/// T5 encoder of version 1.1 or later. choice is as find_t5_weights takes it.
+std::unique_ptr<T5Encoder> load_t5(const std::filesystem::path& path, Choice choice = Choice::ema);
+std::unique_ptr<T5Encoder> load_t5(const Weights& file, Choice choice = Choice::ema);
 
 /// True if there is a T5 encoder among a file's weights.
 bool holds_t5(const Weights& file);
 
-/// The encoder among a file's weights, by transformers' names, the table of tokens under "shared.weight".
-Weights find_t5_weights(const Weights& file);
+/// The encoder among a file's weights, by transformers' names, the table of tokens under "shared.weight". Of
+/// the two sets that Linnet's training checkpoint holds of an encoder that is trained along, the chosen one.
+Weights find_t5_weights(const Weights& file, Choice choice = Choice::ema);
 
 /// The "config.json" that transformers writes beside the weights.
 std::string to_json(const T5Config& config);

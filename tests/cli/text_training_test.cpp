@@ -113,9 +113,17 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   ASSERT_EQ(taught.code, 0) << taught.err;
   EXPECT_NE(taught.out.find("a text encoder is trained along"), std::string::npos) << taught.out;
   EXPECT_TRUE(fs::exists(folder_ / "teacher/samples/step-0000003.png"));
-  ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "teacher/checkpoint.safetensors", "--weights",
-                                "raw", "--text-encoder", "teacher/text_encoder", "--tokenizer", spiece_,
-                                "--steps", "2", "-o", "raw.png"})));
+  // Encoded texts are kept by names that say which encoder made them.
+  const auto encoded_with = [&](const std::string& weights, const std::string& encoder) {
+    fs::remove_all(folder_ / "cache");
+    EXPECT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "teacher/checkpoint.safetensors", "--weights",
+                                  weights, "--text-encoder", "teacher/" + encoder, "--tokenizer", spiece_,
+                                  "--steps", "2", "--cache", "cache", "-o", "p.png"})));
+    return listing(folder_ / "cache");
+  };
+  const auto average = encoded_with("raw", "text_encoder");
+  EXPECT_EQ(encoded_with("ema", "checkpoint.safetensors"), average);
+  EXPECT_NE(encoded_with("raw", "checkpoint.safetensors"), average);
 
   ASSERT_TRUE(succeeded(linnet({"inherit", "--from", "teacher/model.safetensors", "--mixer", "lit", "--heads",
                                 "2", "-o", "lit.safetensors"})));
