@@ -96,8 +96,7 @@ void add_generate(const Verb& app) {
                   "samples/: what "
                   "is there is not painted again, and processes that mpirun starts share the work")
       .type_name("FILE");
-  verb.add_option("--format", o->format, "What the pictures in a folder are: png, jpg or webp")
-      .capture_default_str()
+  verb.add_option("--format", o->format, "What the pictures in a folder are: png, jpg or webp (default: png)")
       .type_name("NAME");
   verb.add_option("--quality", o->quality,
                   "Of JPEG, 1 to 100 (default: 95), or of a lossy WebP (default: lossless)");

@@ -78,10 +78,15 @@ void complete(PaintRequest& request, const PaintOptions& options, const LoadedMo
   const DiTConfig& config = loaded.model->config();
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   const bool pixels = config.in_channels == 3;
-  for (const std::string& text : options.classes)
-    if (!is_every_class(text, loaded.class_names))
-      for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
-        request.classes.push_back(index);
+  for (const std::string& text : options.classes) {
+    if (is_every_class(text, loaded.class_names)) {
+      if (options.classes.size() > 1)
+        throw UsageError("--class balanced is every class in turn: none can be named beside it");
+      continue;
+    }
+    for (const int64_t index : find_classes(text, loaded.class_names, config.num_classes))
+      request.classes.push_back(index);
+  }
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
   request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;

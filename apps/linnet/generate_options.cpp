@@ -41,7 +41,9 @@ TimeInterval interval_from(std::string_view text) {
   const auto from = std::from_chars(text.data(), end, interval.from);
   const bool goes_on = from.ec == std::errc() && from.ptr != end && *from.ptr == ':';
   const auto to = goes_on ? std::from_chars(from.ptr + 1, end, interval.to) : from;
-  if (!goes_on || to.ec != std::errc() || to.ptr != end)
+  const auto is_timestep = [](float t) { return t >= 0 && t <= 999; };
+  if (!goes_on || to.ec != std::errc() || to.ptr != end || !is_timestep(interval.from) ||
+      !is_timestep(interval.to))
     throw UsageError(fmt::format("--cfg-interval is two timesteps from 0 to 999, such as 300:999, not \"{}\"",
                                  printable(text)));
   return interval;

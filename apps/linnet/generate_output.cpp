@@ -21,7 +21,8 @@ bool OutputOptions::to_folder() const {
 }
 
 std::string OutputOptions::extension() const {
-  return to_folder() ? "." + format : fs::path(output).extension().string();
+  if (to_folder()) return "." + (format.empty() ? "png" : format);
+  return fs::path(output).extension().string();
 }
 
 fs::path OutputOptions::first_file() const {
@@ -49,13 +50,17 @@ void check_preview(const OutputOptions& options) {
 }
 
 void check_format(const OutputOptions& options) {
+  const auto stated = image_format("picture." + options.format);
+  if (!options.format.empty() && !stated)
+    throw UsageError(fmt::format("--format is png, jpg or webp, not \"{}\"", printable(options.format)));
   if (options.output.empty()) return;
   const auto format = image_format("picture" + options.extension());
-  if (!format && options.to_folder())
-    throw UsageError(fmt::format("--format is png, jpg or webp, not \"{}\"", printable(options.format)));
   if (!format)
     throw UsageError(
         fmt::format("\"{}\" must end in .png, .jpg or .webp, or in / for a folder", printable(options.output)));
+  if (stated && stated != format)
+    throw UsageError(fmt::format("--format {} is not what {} would be: its name says {}", options.format,
+                                 printable(options.output), to_string(*format)));
   if (!options.quality) return;
   if (*options.quality < 1 || *options.quality > 100) throw UsageError("--quality is 1 to 100");
   if (format == ImageFormat::png) throw UsageError("--quality is for JPEG and WebP: a PNG loses nothing");

@@ -15,7 +15,7 @@
 namespace linnet::app {
 
 struct OutputOptions {
-  std::string output, latents, npz, memory, format = "png", preview = "auto";
+  std::string output, latents, npz, memory, format, preview = "auto";
   std::optional<int> quality, preview_every;
   int64_t columns = 8, scale = 0;
   bool grid = false;

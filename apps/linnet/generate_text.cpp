@@ -222,6 +222,8 @@ TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& c
     throw UsageError(
         fmt::format("--time-grid is rounded or fractional, not \"{}\"", printable(options.time_grid)));
   if (options.time_grid == "fractional") request.options.grid = TimeGrid::fractional;
+  if (options.time_grid == "fractional" && request.options.sampler != Sampler::dpmpp)
+    throw UsageError(fmt::format("--time-grid is of dpm++: {} has one grid", name_of(request.options.sampler)));
   request.batch = options.batch;
   request.seed = seed_of(options);
   if (options.unconditional != "text" && options.unconditional != "null")
@@ -229,6 +231,8 @@ TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& c
         fmt::format("--unconditional is text or null, not \"{}\"", printable(options.unconditional)));
   if (options.unconditional == "null" && !options.negative.empty())
     throw UsageError("with --unconditional null there is no negative text");
+  if (request.options.guidance_scale == 1.0f && !options.negative.empty())
+    throw UsageError("with --cfg 1 there is no guidance, and so no --negative text that it leads away from");
   return request;
 }
 

@@ -281,6 +281,10 @@ TEST_F(TextToImage, WrongUsageIsOneSentence) {
   EXPECT_TRUE(failed(generate({"a", "--size", "0x5", "-o", "a.png"}), 2, "1024x768"));
   EXPECT_TRUE(failed(generate({"a", "--cleaning", "soap", "-o", "a.png"}), 2, "lower or strip"));
   EXPECT_TRUE(failed(generate({"a", "--time-grid", "odd", "-o", "a.png"}), 2, "rounded or fractional"));
+  EXPECT_TRUE(failed(generate({"a", "--time-grid", "fractional", "--sampler", "ddim", "-o", "a.png"}), 2,
+                     "--time-grid is of dpm++: ddim has one grid"));
+  EXPECT_TRUE(failed(generate({"a", "--negative", "blurry", "--cfg", "1", "-o", "a.png"}), 2,
+                     "with --cfg 1 there is no guidance"));
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "none", "-o", "a.png"}), 2, "text or null"));
   EXPECT_TRUE(failed(generate({"a", "--unconditional", "null", "-o", "a.png"}), 2, "embedding of no text"));
   EXPECT_FALSE(fs::exists(folder_ / "a.png"));

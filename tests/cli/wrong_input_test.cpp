@@ -88,6 +88,17 @@ TEST_F(WrongInput, WhatIsSaidOfTextsIsRefusedByAModelOfClasses) {
     EXPECT_TRUE(failed(generate({option, value}), 2, option + " is for models that paint texts"));
 }
 
+TEST_F(WrongInput, NoClassCanBeNamedBesideEveryClass) {
+  for (const Arguments& classes :
+       {Arguments{"-c", "balanced", "-c", "red-star"}, Arguments{"-c", "red-star", "-c", "balanced"}})
+    EXPECT_TRUE(failed(generate(classes), 2, "--class balanced is every class in turn"));
+}
+
+TEST_F(WrongInput, AFormatOtherThanTheNameSaysIsRefused) {
+  EXPECT_TRUE(failed(generate({"--format", "jpg"}), 2, "--format jpg is not what p.png would be"));
+  EXPECT_TRUE(failed(generate({"--format", "gif"}), 2, "--format is png, jpg or webp"));
+}
+
 TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
   const std::pair<const char*, const char*> options[] = {{"--steps", "0"},
                                                          {"--steps", "1001"},
@@ -116,6 +127,8 @@ TEST_F(WrongInput, ImpossibleNumbersAreRefused) {
                                                          {"--cfg-interval", "300"},
                                                          {"--cfg-interval", "3:x"},
                                                          {"--cfg-interval", "9:1"},
+                                                         {"--cfg-interval", "-1:999"},
+                                                         {"--cfg-interval", "1000:2000"},
                                                          {"--device", "tpu"},
                                                          {"--device", "cuda:x"}};
   for (const auto& [option, value] : options) {
