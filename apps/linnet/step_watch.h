@@ -25,6 +25,7 @@ class StepWatch {
 
   Progress& progress_;
   int64_t count_, first_ = 0, end_ = 0, begun_at_ = 0;
+  int64_t painted_ = 0;  // in this process's batches before this one
   bool started_ = false;
   Clock::time_point start_ = Clock::now();
 };
