@@ -90,7 +90,7 @@ std::string describe_products(DType dtype, const Device& device) {
 std::string describe_model(const DiTConfig& config) {
   const std::string size = size_name(config);
   return fmt::format("{}{}{} (mixer {}), {}, width {}, {}, {} tokens",
-                     config.mixer == nn::Mixer::lit ? "LiT" : "DiT", size.empty() ? "" : "-", size,
+                     config.mixer == nn::Mixer::softmax ? "DiT" : "LiT", size.empty() ? "" : "-", size,
                      nn::name_of(config.mixer), counted(config.depth, "block"), config.hidden_size,
                      counted(config.num_heads, "head"), config.tokens());
 }
@@ -99,7 +99,7 @@ std::string describe_model(const PixArtConfig& config) {
   const std::string square = fmt::format("{0} x {0}", config.sample_size);
   const std::string size = config.in_channels == 3 ? square + " pixels" : "latents of " + square;
   return fmt::format("{} text-to-image (mixer {}), {}, width {}, {}, made for {}",
-                     config.mixer == nn::Mixer::lit ? "LiT" : "PixArt", nn::name_of(config.mixer),
+                     config.mixer == nn::Mixer::softmax ? "PixArt" : "LiT", nn::name_of(config.mixer),
                      counted(config.depth, "block"), config.hidden_size, counted(config.num_heads, "head"),
                      size);
 }

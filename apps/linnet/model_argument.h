@@ -43,6 +43,7 @@ void use_threads(int threads);
 /// "products in bf16 (oneDNN 2.6.3, avx512_core_bf16)", "products in bf16 (cuBLASLt 13.0.2, NVIDIA H100)"
 std::string describe_products(DType dtype, const Device& device = {});
 
+/// What has linear attention of any kind is called a LiT:
 /// "LiT (mixer lit), 5 blocks, width 192, 3 heads, 64 tokens", and of a published size "LiT-XL/2 (mixer ...".
 std::string describe_model(const DiTConfig& config);
 /// "LiT text-to-image (mixer lit), 28 blocks, width 1152, 2 heads, made for latents of 128 x 128"

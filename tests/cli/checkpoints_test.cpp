@@ -81,7 +81,8 @@ TEST(InheritVerb, KnowsEveryMixer) {
   for (const char* mixer : {"softmax", "linear", "lit", "focused", "focused_gelu"}) {
     EXPECT_TRUE(succeeded(run({"inherit", "--from", teacher, "--mixer", mixer, "-o", student})));
     const Result info = run({"info", student});
-    EXPECT_TRUE(says(info, fmt::format("(mixer {})", mixer))) << info.out;
+    const char* const family = std::string(mixer) == "softmax" ? "DiT" : "LiT";
+    EXPECT_TRUE(says(info, fmt::format("{} (mixer {})", family, mixer))) << info.out;
   }
 }
 

@@ -138,6 +138,9 @@ TEST_F(ModelOfTexts, InfoSaysWhatThePartsAre) {
   EXPECT_EQ(run({"info", "model"}, {folder_.path()}).out.find("pipeline"), std::string::npos);
   ASSERT_TRUE(succeeded(run({"inherit", "--from", "model", "-o", "lit.safetensors"}, {folder_.path()})));
   says("lit.safetensors", "LiT text-to-image (mixer lit)");
+  ASSERT_TRUE(succeeded(
+      run({"inherit", "--from", "model", "--mixer", "linear", "-o", "plain.safetensors"}, {folder_.path()})));
+  says("plain.safetensors", "LiT text-to-image (mixer linear)");
 }
 
 TEST_F(ModelOfTexts, TheTransformerIsConverted) {
