@@ -79,6 +79,8 @@ void Verb::refuse_options_before_verbs() const {
     });
 }
 
+void Verb::begin_group(const std::string& heading) const { app_->option_defaults()->group(heading); }
+
 namespace {
 
 template <class T>

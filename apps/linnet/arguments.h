@@ -52,6 +52,8 @@ class Verb {
   /// From here on refuses what is said before one of the verbs added so far, as nobody would look at it.
   void refuse_options_before_verbs() const;
 
+  /// The heading under which --help lists what is added from here on.
+  void begin_group(const std::string& heading) const;
   /// names: "-o,--output", or "file" for what is told by its place. The value must live until the callback.
   /// Whole numbers are decimal.
   template <class T>

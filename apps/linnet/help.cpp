@@ -33,6 +33,12 @@ std::string HelpFormatter::make_subcommand(const CLI::App* verb) const {
   return out.str();
 }
 
+// With one empty line between groups of options, where CLI11 has two.
+std::string HelpFormatter::make_help(const CLI::App* verb, std::string name, CLI::AppFormatMode mode) const {
+  const std::string text = CLI::Formatter::make_help(verb, std::move(name), mode);
+  return CLI::detail::find_and_replace(text, "\n\n\n", "\n\n");
+}
+
 std::string wrapped(const std::string& text, size_t columns) {
   std::string result, word;
   size_t used = 0;

@@ -11,6 +11,7 @@ class HelpFormatter : public CLI::Formatter {
   std::string make_option_desc(const CLI::Option* option) const override;
   std::string make_option_opts(const CLI::Option* option) const override;
   std::string make_subcommand(const CLI::App* verb) const override;
+  std::string make_help(const CLI::App* verb, std::string name, CLI::AppFormatMode mode) const override;
 };
 
 /// Words put into lines of at most `width` characters.

@@ -64,10 +64,11 @@ std::string short_name(const std::string& model) {
 }
 
 void add_dtype_option(const Verb& verb, std::string& dtype) {
-  verb.add_option("--dtype", dtype,
-                  "Type of products: f32, bf16, int8 (matrices and tokens rounded to 8 bits), on a GPU also "
-                  "f16 and tf32, or auto: int8 if the file's weights are, else what the device does fastest "
-                  "of the others")
+  verb.add_option(
+          "--dtype", dtype,
+          "Type of products: f32, bf16, int8 (matrices rounded to 8 bits, on a CPU tokens too), on a "
+          "GPU also f16 and tf32, or auto: int8 if the file's weights are, else what the device does fastest "
+          "of the others")
       .capture_default_str()
       .type_name("NAME");
 }

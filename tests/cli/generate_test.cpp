@@ -339,6 +339,20 @@ TEST_F(Generate, TheBuiltInModelPaintsOrSaysThatThereIsNone) {
     EXPECT_TRUE(failed(result, 1, "without a built-in model"));
 }
 
+TEST_F(Generate, ItsHelpIsSortedAndFitsIntoEightyColumns) {
+  const Result help = run({"generate", "--help"});
+  EXPECT_TRUE(succeeded(help));
+  size_t before = 0;
+  for (const char* heading :
+       {"\nWhat to paint:\n", "\nTexts:\n", "\nSampling:\n", "\nOutput:\n", "\nWhere and how fast:\n"}) {
+    const size_t at = help.out.find(heading);
+    ASSERT_NE(at, std::string::npos) << heading << help.out;
+    EXPECT_GT(at, before) << heading;
+    before = at;
+  }
+  for (const std::string& line : lines(help.out)) EXPECT_LE(line.size(), 80u) << line;
+}
+
 TEST_F(Generate, CtrlCEndsItWith130AndNothingHalfWritten) {
   Process process({"generate", "-m", model_, "--steps", "1000", "-n", "512", "--batch", "1", "-o", "p.png",
                    "--grid", "--latents-out", "l.safetensors"},
