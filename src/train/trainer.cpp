@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "core/printable.h"
 #include "core/tape.h"
 #include "io/latents.h"
 #include "nn/placement.h"
@@ -80,6 +82,19 @@ void check_teacher(const ModelConfig& theirs, const TrainConfig& config) {
         conditions_of(theirs), conditions_of(ours));
   check(output(theirs) == output(ours), "{}: the teacher predicts {}, the student {}", name, output(theirs),
         output(ours));
+}
+
+// What a checkpoint holds beyond the state was learned, too, as by a text encoder that the run as it is now
+// configured does not train along: to leave it out would lose it with the next save.
+void check_holds_no_more(const SafetensorsFile& file,
+                         const std::vector<std::pair<std::string, Tensor>>& state) {
+  std::set<std::string_view> known;
+  for (const auto& [name, tensor] : state) known.insert(name);
+  for (const std::string& name : file.names())
+    check(known.contains(name),
+          "{}: tensor \"{}\" is no part of this run as it is configured now; go on with the text encoder and "
+          "the optimiser that it was begun with",
+          file.source(), printable(name));
 }
 
 }  // namespace
@@ -235,7 +250,9 @@ void Trainer::load_checkpoint(const std::filesystem::path& path) {
   if (const auto other = first_difference(checkpoint.model, config_.model))
     fail("{}: this checkpoint is of another model than configured: its {} is {}, not {}", path.string(),
          other->setting, other->first, other->second);
-  for (auto& [name, tensor] : optimizer_.state()) {
+  auto state = optimizer_.state();
+  check_holds_no_more(checkpoint.file, state);
+  for (auto& [name, tensor] : state) {
     check(checkpoint.file.contains(name), "{}: tensor \"{}\" is missing", path.string(), name);
     const Tensor saved = checkpoint.file.tensor(name);
     check(saved.shape() == tensor.shape() && saved.dtype() == DType::f32,

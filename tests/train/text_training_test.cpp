@@ -55,6 +55,12 @@ class TextTraining : public testing::Test {
     fs::create_directories(folder_ / name);
     save_t5(folder_ / name, *encoder, DType::f32);
   }
+  static std::vector<Tensor> weights_of(Trainer& trainer) {
+    std::vector<Tensor> weights;
+    for (const auto& [name, parameter] : nn::learned_parameters(trainer.model()))
+      weights.push_back(parameter->value.clone());
+    return weights;
+  }
   // Steps on pieces and steps on the states that the encoder makes of them are the same.
   void expect_to_see_states_of(const char* encoder) const {
     const TrainConfig c = config({frozen(encoder)});
@@ -227,6 +233,28 @@ TEST_F(TextTraining, GoesOnFromACheckpointAsIfItHadNotStopped) {
       EXPECT_EQ(test::relative_error(found[i].second->value, expected[i].second->value), 0)
           << how << ", " << expected[i].first;
   }
+}
+
+// Or what was learned of the text encoder would be gone without a word.
+TEST_F(TextTraining, ACheckpointThatHoldsMoreThanTheRunIsRefused) {
+  const auto save = [&](const std::vector<std::string>& how) {
+    const TrainConfig c = config(how);
+    Trainer(c, *open_data(c)).save_checkpoint(folder_ / "c.safetensors");
+  };
+  const auto refused = [&](const std::vector<std::string>& how) {
+    const TrainConfig c = config(how);
+    Trainer trainer(c, *open_data(c));
+    const std::vector<Tensor> before = weights_of(trainer);
+    test::expect_refused("\" is no part of this run",
+                         [&] { trainer.load_checkpoint(folder_ / "c.safetensors"); });
+    const std::vector<Tensor> after = weights_of(trainer);
+    for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(test::relative_error(after[i], before[i]), 0);
+  };
+  save({"text.depth=2", "train.seed=1"});
+  refused({"text.depth=1"});
+  refused({frozen()});
+  save({frozen(), "text.tune=true", "train.seed=1"});
+  refused({frozen()});
 }
 
 // The momentum alone is kept of what Muon moves.
