@@ -1,7 +1,10 @@
 #include "train/run_folder.h"
 
+#include <toml++/toml.h>
+
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -47,16 +50,23 @@ void check_new_run(const TrainConfig& config) {
     if (is_there(dir / name)) refuse(name, "was not written by a run");
 }
 
+// The optimiser of a run, said or not, as the configuration that its checkpoint keeps says.
+std::string optimizer_of(const std::string& toml) {
+  return toml::parse(toml)["train"]["optimizer"].value_or(OptimizerConfig().optimizer);
+}
+
 void check_resumed_run(const TrainConfig& config) {
   const std::string& dir = config.output.dir;
   const fs::path checkpoint = fs::path(dir) / checkpoint_name;
   if (!is_there(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
   const std::string before = open_checkpoint(checkpoint).toml;
-  for (const std::string& change : changed_settings(before, config.toml))
-    if (change.starts_with("train.optimizer "))
-      throw UsageError(
-          fmt::format("{}: {}; what one optimiser keeps of the steps means nothing to another", dir, change));
-  const std::string teacher = teacher_of(before);
+  const std::string teacher = teacher_of(before);  // which refuses what is no TOML
+  const std::string optimizer = optimizer_of(before);
+  if (optimizer != config.train.optimizer)
+    throw UsageError(
+        fmt::format("{}: train.optimizer was \"{}\", is now \"{}\"; what one optimiser keeps of the steps "
+                    "means nothing to another",
+                    dir, optimizer, config.train.optimizer));
   if (!teacher.empty() && config.distil.teacher.empty())
     throw UsageError(
         fmt::format("{0}: this run learns from a teacher; go on with --teacher {1}, or begin another run "

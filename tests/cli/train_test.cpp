@@ -373,6 +373,16 @@ TEST_F(Train, AResumedRunSaysWhatIsOtherThanBefore) {
   EXPECT_TRUE(failed(train("a", {"--resume", "train.optimizer=muon"}), 2, "means nothing to another"));
 }
 
+// Also where only one of the two says what it is anyway.
+TEST_F(Train, TheSameOptimizerIsGoneOnWithHoweverItIsSaid) {
+  const std::string adamw = "train.optimizer=adamw";
+  ASSERT_EQ(train("a", {"train.steps=1"}).code, 0);
+  EXPECT_EQ(train("a", {"--resume", "train.steps=2", adamw}).code, 0);
+  EXPECT_EQ(train("a", {"--resume", "train.steps=3"}).code, 0);
+  EXPECT_TRUE(failed(train("a", {"--resume", "train.optimizer=came"}), 2,
+                     "train.optimizer was \"adamw\", is now \"came\"; what one optimiser keeps"));
+}
+
 TEST_F(Train, AResumedRunSaysThatPicturesWereAddedOrAreGone) {
   ASSERT_EQ(train("a", {"train.steps=2"}).code, 0);
   const Result same = train("a", {"--resume", "train.steps=3"});
