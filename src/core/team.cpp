@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/gpu.h"
+#include "core/random.h"
 
 namespace linnet {
 namespace {
@@ -67,7 +68,8 @@ bool Team::any(bool here) const { return mpi_ ? mpi_->largest(here ? 1 : 0) != 0
 
 bool Team::all_same(uint64_t hash) const {
   if (is_alone()) return true;
-  const auto positive = static_cast<int64_t>(hash >> 1);  // so that it has a negative
+  // Without a bit, so that it has a negative; mixed, as a count's lowest bit must not be the one that goes.
+  const auto positive = static_cast<int64_t>(mix(hash, 0) >> 1);
   return mpi_->largest(positive) == -mpi_->largest(-positive);
 }
 

@@ -211,6 +211,20 @@ TEST_F(Team, RefusesToGoOnWithOtherWeightsInEach) {
       "machines of one kind?\n");
 }
 
+// One more of pictures that have no classes.
+TEST_F(Team, RefusesOtherPicturesInEach) {
+  const fs::path here = folder_ / "team", there = folder_ / "other/team";
+  const Surroundings where = beside(there, surroundings(here, 2), {"../texts.toml"});
+  fs::create_directories(there);
+  fs::copy(folder_ / "texts.toml", there / "../texts.toml");
+  ASSERT_EQ(run({"data", "scenes", "scenes", "--count", "17", "--size", "16"}, {there / ".."}).code, 0);
+  const Result result = run({"train", "../texts.toml"}, where);
+  EXPECT_EQ(result.code, 1) << result.err;
+  EXPECT_EQ(said_by_linnet(result),
+            "linnet: the processes see other pictures or classes each: they must see the same files by the "
+            "same names\n");
+}
+
 TEST_F(Team, RefusesToBeToldOtherwiseInEach) {
   const fs::path here = folder_ / "team";
   const Surroundings where = beside(here, surroundings(here, 2), {"../classes.toml", "train.steps=3"});
