@@ -121,10 +121,11 @@ void Trainer::start_from(Trainee& source) {
 }
 
 void Trainer::start_from(T5Encoder& source) {
-  source.set_product_dtype(DType::f32);
   nn::ParameterList parameters;
-  source.visit(text_encoder_prefix,
-               [&](const std::string& name, nn::Parameter& p) { parameters.emplace_back(name, &p); });
+  source.visit(text_encoder_prefix, [&](const std::string& name, nn::Parameter& p) {
+    nn::dequantize(p);  // an encoder's weights stay in 8 bits whatever its products are in
+    parameters.emplace_back(name, &p);
+  });
   optimizer_.start_from(parameters);
 }
 

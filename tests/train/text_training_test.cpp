@@ -187,6 +187,20 @@ TEST_F(TextTraining, AnEncoderGoesOnFromWhereItWas) {
   EXPECT_THROW(config({"text.tune=true"}), UsageError);
 }
 
+TEST_F(TextTraining, AnEncoderInEightBitsGoesOnFromTheFloatsThatItStandsFor) {
+  write_encoder_in_8_bits("t5-8-bits");
+  const TrainConfig c = config({frozen("t5-8-bits"), "text.tune=true"});
+  const auto data = open_data(c);
+  Trainer trainer(c, *data);
+  trainer.start_from(*load_t5(folder_ / "t5-8-bits"));
+  const Batch batch = data->batch(0);
+  const auto states = [&](const T5Encoder& encoder) { return encode_texts(encoder, batch.ids).states; };
+  EXPECT_LE(test::relative_error(states(*dynamic_cast<TextTrainee&>(trainer.model()).encoder()),
+                                 states(*load_t5(folder_ / "t5-8-bits"))),
+            1e-5);
+  EXPECT_TRUE(std::isfinite(trainer.step(batch).loss));
+}
+
 // The published models' embedding of no text: training says "" instead.
 TEST_F(TextTraining, WhatTheLossDoesNotDependOnDoesNotDecay) {
   for (const std::string optimizer : {"adamw", "came", "muon"}) {
