@@ -90,6 +90,7 @@ Tensor sample_texts(TextTrainee& model, const T5Encoder* frozen, const TrainConf
   take_states(request, encode_each(*encoder, ids), request.count);
   request.height = request.width = config.of_texts().sample_size;
   request.options = sampling(config, true);
+  request.options.guided = usual_interval(config.of_texts());
   return paint_batch(model.model(), request, 0, request.count);
 }
 

@@ -1,5 +1,9 @@
 // The way of somebody with pictures and texts: encode both, train on them, distil, and paint.
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
+#include <iterator>
+#include <sstream>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -144,6 +148,34 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   EXPECT_FALSE(fs::exists(folder_ / "bundle/vae"));
   ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "bundle", "--steps", "2", "-o", "p.png"})));
   EXPECT_EQ(read_image(folder_ / "p.png").width, 32);
+}
+
+// Of pixels late guidance leads edges and colours astray.
+TEST_F(TextTrainingCommand, ASheetIsGuidedWhenPicturesOfTextsUsuallyAre) {
+  const Result trained =
+      train({"data.path=scenes", "text.tokenizer=" + spiece_, "text.heads=2", "model.in_channels=3",
+             "model.sample_size=32", "model.patch_size=8", "train.lr=0.01", "train.steps=20", "train.ema=0.5",
+             "train.precision=f32", "output.sample_every=20", "output.sample_steps=4", "output.sample_cfg=6.0",
+             "output.sample_prompts=[\"a red star\"]"});
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const Image sheet = read_image(folder_ / "run/samples/step-0000020.png");
+  const auto furthest_from_sheet = [&](const Arguments& more) {
+    Arguments all = {"generate", "a red star", "-m", "run/model.safetensors", "--tokenizer", spiece_};
+    std::istringstream alike(
+        "--text-encoder run/text_encoder --sampler ddim --steps 4 --cfg 6 --cfg-channels 3 --dtype f32 "
+        "--seed 0 --grid -o p.png");
+    all.insert(all.end(), std::istream_iterator<std::string>(alike), {});
+    all.insert(all.end(), more.begin(), more.end());
+    EXPECT_TRUE(succeeded(linnet(all)));
+    const Image picture = read_image(folder_ / "p.png");
+    EXPECT_EQ(picture.rgb.size(), sheet.rgb.size());
+    int furthest = 0;
+    for (size_t i = 0; i < std::min(picture.rgb.size(), sheet.rgb.size()); ++i)
+      furthest = std::max(furthest, std::abs(picture.rgb[i] - sheet.rgb[i]));
+    return furthest;
+  };
+  EXPECT_LE(furthest_from_sheet({}), 1);
+  EXPECT_GT(furthest_from_sheet({"--cfg-interval", "0:999"}), 1);
 }
 
 TEST_F(TextTrainingCommand, WrongUsesAreRefused) {
