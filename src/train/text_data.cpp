@@ -4,6 +4,7 @@
 #include "io/captions.h"
 #include "io/latents.h"
 #include "io/text.h"
+#include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
 #include "train/drawn_data.h"
 
@@ -63,6 +64,14 @@ std::vector<std::vector<int64_t>> batches_of(const std::vector<int64_t>& order,
   return batches;
 }
 
+// Whether latents are as large as a model's square or one of its bins, which are sixteenths of the square's
+// side however many pixels a latent stands for; of the largest base, which has all of them.
+bool is_size_of(const PixArtConfig& model, int64_t height, int64_t width) {
+  constexpr int64_t base = 2048;
+  const SizeInPixels size{height * base / model.sample_size, width * base / model.sample_size};
+  return snap_size(size, base, 1) == size;
+}
+
 // What `linnet encode --captions` made, of one size or of many.
 class TextLatentData : public DrawnData {
  public:
@@ -90,11 +99,19 @@ class TextLatentData : public DrawnData {
     check(batches_an_epoch_ > 0, "{}: no size has as many pictures as a batch, {}", path, config.train.batch);
   }
 
-  // Of those that come, as many as there are batches for come in an epoch.
+  // Any size can be learned, so that another than the model's is no error. Of pictures that come, as many as
+  // there are batches for come in an epoch.
   std::string remark() const override {
     const int64_t batch = config_.train.batch;
+    const PixArtConfig& model = config_.of_texts();
     std::map<std::pair<int64_t, int64_t>, int64_t> sizes;
     for (int64_t i = 0; i < latents_.count(); ++i) ++sizes[{latents_.shape(i)[1], latents_.shape(i)[2]}];
+    const auto [height, width] = sizes.begin()->first;
+    if (sizes.size() == 1 && !is_size_of(model, height, width))
+      return fmt::format(
+          "all latents are {}x{}, but the model is configured for {}x{} (model.sample_size); encode with "
+          "another --size unless it is to learn these",
+          width, height, model.sample_size, model.sample_size);
     int64_t never = 0;
     for (const auto& [size, count] : sizes) never += count < batch ? count : 0;
     if (never == 0) return {};

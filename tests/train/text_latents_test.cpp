@@ -153,6 +153,31 @@ TEST_F(TextLatents, ASizeOfWhichThereAreTooFewWaitsAndTooFewOfAllAreRefused) {
             std::string::npos);
 }
 
+TEST_F(TextLatents, LatentsOfOneSizeThatTheModelIsNotOfAreSaid) {
+  LatentShard s;
+  s.offsets = Tensor::from<int64_t>({0, 1, 2});
+  s.states = Tensor::zeros({2, 24});
+  s.no_text = Tensor::zeros({1, 24});
+  s.labels = Tensor::zeros({2}, DType::i64);
+  settings_.shards = 1;
+  const auto remark = [&](int64_t height, int64_t width) {
+    fs::remove_all(folder_ / "latents");
+    fs::create_directories(folder_ / "latents");
+    const Tensor mean = Tensor::zeros({2, 2, height, width});
+    s.groups = {{mean, mean, {}, {}}};
+    write_latent_shard(shard_path(folder_ / "latents", 0, 1), s, settings_);
+    return open_data(config({"model.sample_size=64"}))->remark();
+  };
+  EXPECT_EQ(remark(64, 64), "");
+  EXPECT_EQ(remark(44, 88), "");  // bins of PixArt's
+  EXPECT_EQ(remark(128, 32), "");
+  EXPECT_EQ(remark(32, 32),
+            "all latents are 32x32, but the model is configured for 64x64 (model.sample_size); encode with "
+            "another --size unless it is to learn these");
+  EXPECT_NE(remark(22, 44), "");
+  EXPECT_NE(remark(62, 64), "");
+}
+
 TEST_F(TextLatents, AModelTrainsOnSeveralSizes) {
   const TrainConfig c = config();
   const auto data = open_data(c);
