@@ -83,9 +83,9 @@ std::optional<int64_t> step_in(const std::string& line) {
 }
 
 // Keeps the lines up to the checkpoint: what an interrupted run logged beyond it, or before there was one, will
-// be logged again.
+// be logged again. Throws Error, and leaves them, if those that are there cannot be read.
 void keep_metrics_until(const fs::path& path, int64_t step) {
-  std::ifstream in(path);
+  std::istringstream in(is_there(path) ? read_text_file(path, SIZE_MAX) : std::string());
   std::ostringstream kept;
   for (std::string line; std::getline(in, line);) {
     const auto logged = step_in(line);

@@ -1,5 +1,7 @@
 // A training run's folder: what is saved when a run ends by an error.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <limits>
 
@@ -7,6 +9,7 @@
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 #include "train/checkpoint.h"
+#include "train/run_folder.h"
 #include "train/trainer.h"
 
 namespace linnet {
@@ -75,6 +78,28 @@ TEST_F(TrainingRun, ASecondRunIsRefusedWhileTheFirstWorks) {
   run_training(config(), false, callbacks);
   EXPECT_EQ(refusal, fmt::format("another run is working in {}/run", folder_.path().string()));
   EXPECT_EQ(saved_step(), 6);
+}
+
+// Everything is permitted to the superuser, so the child stops being that.
+TEST_F(TrainingRun, MetricsThatCannotBeReadStay) {
+  namespace fs = std::filesystem;
+  write_batches();
+  run_training(config({"output.log_every=1"}), false, {});
+  const fs::path metrics = folder_ / "run/metrics.jsonl";
+  const auto size = fs::file_size(metrics);
+  fs::permissions(metrics, fs::perms::none);
+  for (const fs::path& folder : {folder_.path(), folder_ / "run"}) fs::permissions(folder, fs::perms::all);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(2);
+    const std::string sentence = test::refusal([&] { RunFolder(config(), true).begin(6); });
+    ::_exit(sentence.find("metrics.jsonl: Permission denied") != std::string::npos ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(fs::file_size(metrics), size);
+  EXPECT_GT(size, 0u);
 }
 
 }  // namespace
