@@ -209,8 +209,7 @@ void show_weights(const Weights& file, const Options& options) {
     show("numbers", describe_parameters(model));
   }
   const auto& metadata = file.metadata();
-  if (const auto step = metadata.find("linnet.step"); step != metadata.end())
-    show("step", printable(step->second));
+  if (const auto step = metadata.find(step_key); step != metadata.end()) show("step", printable(step->second));
   const size_t here = model.items().size(), all = file.items().size();
   show("tensors", here == all ? std::to_string(all) : fmt::format("{} of the file's {}", here, all));
   for (const auto& [key, value] : metadata)

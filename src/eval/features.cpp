@@ -6,13 +6,13 @@
 
 #include "io/safetensors.h"
 #include "io/text.h"
+#include "store/model_file.h"
 
 namespace linnet {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* count_key = "linnet.pictures";
 constexpr const char* classifier_key = "linnet.features";
 
 std::vector<double> numbers_of(const SafetensorsFile& file, const char* name, const Shape& shape) {
@@ -29,9 +29,9 @@ std::vector<double> numbers_of(const SafetensorsFile& file, const char* name, co
 }
 
 int64_t count_of(const SafetensorsFile& file) {
-  const auto found = file.metadata().find(count_key);
+  const auto found = file.metadata().find(pictures_key);
   check(found != file.metadata().end(), "{}: the metadata lack \"{}\": these are no statistics of features",
-        file.source(), count_key);
+        file.source(), pictures_key);
   int64_t count = 0;
   const std::string& text = found->second;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), count);
@@ -94,7 +94,7 @@ void save_statistics(const fs::path& path, const FeatureStatistics& statistics,
       path,
       {{"mean", Tensor::from<double>(statistics.mean(), {d})},
        {"covariance", Tensor::from<double>(covariance, {d, d})}},
-      {{count_key, std::to_string(statistics.count())}, {classifier_key, classifier.fingerprint}});
+      {{pictures_key, std::to_string(statistics.count())}, {classifier_key, classifier.fingerprint}});
 }
 
 FeatureStatistics load_statistics(const fs::path& path, const LoadedClassifier& classifier) {

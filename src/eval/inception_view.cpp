@@ -13,6 +13,7 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "io/text.h"
+#include "store/model_file.h"
 
 namespace linnet {
 namespace {
@@ -21,8 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t pictures_at_once = 16;
 // The key is another one than before pictures were resized as by TensorFlow.
-constexpr const char *inception_key = "linnet.inception.tensorflow", *count_key = "linnet.pictures",
-                     *score_key = "linnet.score";
+constexpr const char *inception_key = "linnet.inception.tensorflow", *score_key = "linnet.score";
 
 // Calls on_batch with pictures of one size, (n, 3, height, width), in order.
 void for_batches(const std::vector<fs::path>& paths,
@@ -238,7 +238,7 @@ void save_view(const fs::path& path, const InceptionView& view, const LoadedInce
                      {"spatial.covariance", Tensor::from<double>(view.spatial.covariance(), {s, s})},
                      {"features", view.features}},
                     {{inception_key, inception.fingerprint},
-                     {count_key, std::to_string(view.count)},
+                     {pictures_key, std::to_string(view.count)},
                      {score_key, fmt::format("{}", view.score)}});
 }
 
@@ -249,7 +249,7 @@ InceptionView load_view(const fs::path& path, const LoadedInception& inception) 
         file.source(), inception_key);
   check(seen_with->second == inception.fingerprint, "{}: it was seen with other weights of Inception",
         file.source());
-  const auto count = number_of<int64_t>(file, count_key);
+  const auto count = number_of<int64_t>(file, pictures_key);
   check(count >= 2 && count < (int64_t{1} << 32), "{}: {} is no number of pictures", file.source(), count);
   InceptionView view;
   view.pool = statistics_of(file, "", view.pool.size(), count);

@@ -66,6 +66,10 @@ std::string fingerprint(const Tensor& tensor);
 
 /// Metadata keys of Linnet's own files: a model's configuration, and that of a training checkpoint.
 inline constexpr const char *config_key = "linnet.config", *checkpoint_key = "linnet.checkpoint";
+/// Of what training made, how many steps it had done; of a checkpoint, the run's whole configuration as TOML.
+inline constexpr const char *step_key = "linnet.step", *training_key = "linnet.train";
+/// How many pictures a run's data set had, or statistics are of.
+inline constexpr const char* pictures_key = "linnet.pictures";
 /// In a training checkpoint, what the names of a text encoder that is trained along begin with.
 inline constexpr const char* text_encoder_prefix = "text_encoder.";
 

@@ -8,10 +8,6 @@
 namespace linnet {
 namespace {
 
-constexpr const char* step_key = "linnet.step";
-constexpr const char* toml_key = "linnet.train";
-constexpr const char* pictures_key = "linnet.pictures";
-
 int64_t number_in(const std::string& text, const char* what, const std::filesystem::path& path) {
   int64_t number = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -35,7 +31,7 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   } catch (const Error& error) {
     fail("{}: {}", path.string(), error.what());
   }
-  if (const auto config = metadata.find(toml_key); config != metadata.end()) result.toml = config->second;
+  if (const auto config = metadata.find(training_key); config != metadata.end()) result.toml = config->second;
   return result;
 }
 
@@ -45,7 +41,7 @@ void write_checkpoint(const std::filesystem::path& path,
   std::map<std::string, std::string> metadata = notes.extra;
   metadata[step_key] = std::to_string(notes.step);
   if (notes.pictures > 0) metadata[pictures_key] = std::to_string(notes.pictures);
-  metadata[toml_key] = notes.toml;
+  metadata[training_key] = notes.toml;
   metadata[checkpoint_key] = to_json(model);
   write_safetensors(path, state, metadata);
 }

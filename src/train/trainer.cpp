@@ -242,7 +242,7 @@ std::map<std::string, std::string> Trainer::class_metadata() const {
 
 void Trainer::save_averaged(const std::filesystem::path& folder) {
   std::map<std::string, std::string> metadata = class_metadata();
-  metadata["linnet.step"] = std::to_string(steps_done_);
+  metadata[step_key] = std::to_string(steps_done_);
   ema_->save(folder, metadata);
 }
 
