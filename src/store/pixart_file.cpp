@@ -42,7 +42,8 @@ constexpr NamePair block_layers[] = {
 // Likewise, of a model with norms of q and k, as the original's own conversion names them.
 constexpr NamePair norm_layers[] = {{"attn1.q_norm", "attn.q_norm"}, {"attn1.k_norm", "attn.k_norm"}};
 constexpr const char *kinds[] = {"weight", "bias"}, *micro = "csize_embedder.mlp.0.weight",
-                     *null_caption = "y_embedder.y_embedding", *positions = "pos_embed";
+                     *null_caption = "y_embedder.y_embedding",
+                     *theirs_of_null_caption = "caption_projection.y_embedding", *positions = "pos_embed";
 
 Weights with_original_names(const Weights& weights) {
   Renaming names(weights);
@@ -55,6 +56,8 @@ Weights with_original_names(const Weights& weights) {
     for (const auto& [theirs, ours] : micro_layers) move(std::string(theirs), std::string(ours));
   names.move("scale_shift_table", "final_layer.scale_shift_table");
   names.drop("pos_embed.pos_embed");
+  // A buffer that diffusers' first conversions of PixArt-α carried along, and the published folders have.
+  if (weights.contains(theirs_of_null_caption)) names.move(theirs_of_null_caption, null_caption);
   const int64_t depth = count_blocks(weights, "transformer_blocks.{}.attn1.to_q.weight");
   for (int64_t i = 0; i < depth; ++i) {
     const std::string from = fmt::format("transformer_blocks.{}.", i), to = fmt::format("blocks.{}.", i);

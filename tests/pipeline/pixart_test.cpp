@@ -224,6 +224,18 @@ NamedTensors tensors_with(const std::string& model, const std::map<std::string, 
   return tensors;
 }
 
+// As diffusers' first conversions of α have it, and so the published folders.
+TEST(PixArtFile, AnEmbeddingOfNoTextIsFoundByDiffusersName) {
+  const TemporaryFolder folder;
+  const Tensor rows = Tensor::full({120, 20}, 0.5f);
+  write_safetensors(folder / "p.safetensors",
+                    tensors_with("alpha", {{"caption_projection.y_embedding", rows}}));
+  const LoadedPixArt loaded = load_pixart(folder / "p.safetensors");
+  EXPECT_TRUE(loaded.model->config().null_caption);
+  EXPECT_EQ(loaded.model->config().caption_tokens, 120);
+  EXPECT_EQ(test::relative_error(loaded.model->null_text().states, rows), 0);
+}
+
 TEST(PixArtFile, NormsAreFoundByTheNamesThatTheOriginalsConversionGivesThem) {
   std::map<std::string, Tensor> norms;
   for (const char* block : {"0", "1"})
