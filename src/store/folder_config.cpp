@@ -1,17 +1,31 @@
 #include "store/folder_config.h"
 
 #include <cmath>
-#include <regex>
 
 #include "core/printable.h"
 
 namespace linnet {
 namespace {
 
-// Python writes numbers that JSON has not, as diffusers' schedulers hold.
-nlohmann::json parse_of_python(const std::string& text) {
-  static const std::regex none(R"((:\s*)(-?Infinity|NaN))");
-  return nlohmann::json::parse(std::regex_replace(text, none, "$1null"), nullptr, false);
+// The number that JSON has not which a text begins with; empty if it begins with none.
+std::string_view python_number_at(std::string_view text) {
+  for (const std::string_view word : {"-Infinity", "Infinity", "NaN"})
+    if (text.starts_with(word)) return word;
+  return {};
+}
+
+// Python writes numbers that JSON has not, as diffusers' schedulers hold: outside texts they become null.
+nlohmann::json parse_of_python(std::string_view text) {
+  std::string plain;
+  bool quoted = false;
+  for (size_t at = 0; at < text.size();) {
+    const std::string_view rest = text.substr(at), number = quoted ? "" : python_number_at(rest);
+    const size_t escaped = quoted && rest[0] == '\\' ? 2 : 1;
+    if (rest[0] == '"') quoted = !quoted;
+    plain += number.empty() ? rest.substr(0, escaped) : "null";
+    at += number.empty() ? escaped : number.size();
+  }
+  return nlohmann::json::parse(plain, nullptr, false);
 }
 
 Prediction prediction_called(const std::string& name) {
@@ -47,8 +61,11 @@ void FolderConfig::take(const char* key, double& value) const {
 
 void FolderConfig::expect(const char* key, std::string_view value) const {
   const nlohmann::json* const found = find(key);
-  check(!found || *found == value, "config.json: {} is {}, and only \"{}\" is known here", key,
-        found ? printable(found->dump()) : "", value);
+  if (!found || *found == value) return;
+  // Written out is only what cannot nest: that would recurse, as deeply as a stranger wants.
+  const std::string is =
+      found->is_string() ? printable(found->dump()) : fmt::format("of type {}", found->type_name());
+  fail("config.json: {} is {}, and only \"{}\" is known here", key, is, value);
 }
 
 std::optional<Prediction> prediction_of_scheduler(const Weights& weights) {

@@ -124,9 +124,8 @@ void infer_from_shapes(const Weights& weights, PixArtConfig& config) {
 // Where nothing else tells α from Σ, the pipeline does: it cuts texts at 120 tokens.
 void take_from_pipeline(const std::string& text, PixArtConfig& config) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!config.null_caption && json.is_object() &&
-      json.value("_class_name", nlohmann::json()) == "PixArtAlphaPipeline")
-    config.caption_tokens = 120;
+  const auto name = json.find("_class_name");  // not copied: that recurses, as deeply as a stranger wants
+  if (!config.null_caption && name != json.end() && *name == "PixArtAlphaPipeline") config.caption_tokens = 120;
 }
 
 void take_from_folder(const std::string& text, PixArtConfig& config) {

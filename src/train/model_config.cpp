@@ -19,7 +19,8 @@ std::string to_full_json(const ModelConfig& model) {
 ModelConfig model_config_from_json(std::string_view text) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   check(json.is_object(), "the model's configuration is no JSON object");
-  if (json.value("model", nlohmann::json()) == "pixart") return pixart_config_from_json(text);
+  const auto kind = json.find("model");  // not copied: that recurses, as deeply as a stranger wants
+  if (kind != json.end() && *kind == "pixart") return pixart_config_from_json(text);
   return dit_config_from_json(text);
 }
 

@@ -184,8 +184,11 @@ TEST(PixArtFile, ThePipelineTellsHowLongTextsMayBe) {
     EXPECT_EQ(load_pixart(folder / "model").model->config().caption_tokens, tokens);
     EXPECT_EQ(load_pixart(folder / "model/transformer").model->config().caption_tokens, tokens);
   }
-  std::ofstream(folder / "model/model_index.json") << "no json";
-  EXPECT_EQ(load_pixart(folder / "model").model->config().caption_tokens, 300);
+  const std::string nested = std::string(400'000, '[') + std::string(400'000, ']');
+  for (const std::string& strange : {std::string("no json"), fmt::format(R"({{"_class_name": {}}})", nested)}) {
+    std::ofstream(folder / "model/model_index.json") << strange;
+    EXPECT_EQ(load_pixart(folder / "model").model->config().caption_tokens, 300);
+  }
 }
 
 // Projections that diffusers stores apart cannot be mapped as the one that they are here.

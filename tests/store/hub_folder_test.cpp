@@ -76,6 +76,27 @@ TEST_F(HubFolder, AConfigThatCannotBeIsRefused) {
   EXPECT_EQ(config_of(transformer()).input_size, 16);
 }
 
+TEST_F(HubFolder, NumbersThatJsonHasNotAreNoneButInTexts) {
+  write("model_index.json", "{}");
+  write("scheduler/scheduler_config.json",
+        R"({"a": [NaN, Infinity], "prediction_type": "-Infinity \" NaN", "beta_end":-Infinity})");
+  EXPECT_NE(refusal([&] { config_of(folder_.path()); }).find(R"(the prediction "-Infinity " NaN")"),
+            std::string::npos);
+}
+
+// None is gone through by recursion, for which the stack would not do.
+TEST_F(HubFolder, LongAndDeepJsonIsReadOrRefused) {
+  const auto nested = [](size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  write("model_index.json", "{}");
+  write("scheduler/scheduler_config.json", R"({"a":)" + std::string(500'000, ' ') + "1}");
+  EXPECT_EQ(config_of(folder_.path()).prediction, Prediction::epsilon);
+  write("scheduler/scheduler_config.json", fmt::format(R"({{"prediction_type": {}}})", nested(400'000)));
+  EXPECT_EQ(config_of(folder_.path()).prediction, Prediction::epsilon);
+  write("transformer/config.json", fmt::format(R"({{"activation_fn": {}}})", nested(400'000)));
+  EXPECT_NE(refusal([&] { config_of(transformer()); }).find("activation_fn is of type array, and only"),
+            std::string::npos);
+}
+
 TEST_F(HubFolder, AVariantIsTakenIfThereIsNoOther) {
   const auto call = [&](const char* from, const char* to) {
     fs::rename(transformer() / from, transformer() / to);
