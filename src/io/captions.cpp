@@ -54,13 +54,26 @@ std::vector<CaptionedPicture> read_listing(const fs::path& folder, const Listing
   return pictures;
 }
 
+fs::path text_beside(const fs::path& picture) { return fs::path(picture).replace_extension(".txt"); }
+
+// Links that lead nowhere are taken, picture and text: that they cannot be read is for the reader to say.
+bool is_captioned(const fs::directory_entry& entry) {
+  if (!image_format(entry) || is_hidden(entry) || is_folder(entry)) return false;
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(text_beside(entry), ignored));
+}
+
 std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
   constexpr size_t limit = 1'000'000;
   std::vector<CaptionedPicture> pictures;
   for (const fs::directory_entry& entry : entries_of(folder)) {
-    if (!is_file(entry) || !image_format(entry)) continue;
-    const fs::path text = fs::path(entry.path()).replace_extension(".txt");
-    if (is_there(text)) pictures.push_back({entry.path(), read_text_file(text, limit)});
+    if (!is_captioned(entry)) continue;
+    CaptionedPicture& picture = pictures.emplace_back(CaptionedPicture{entry.path(), {}});
+    try {
+      picture.caption = read_text_file(text_beside(entry), limit);
+    } catch (const Error& error) {
+      picture.fault = error.what();
+    }
   }
   std::ranges::sort(pictures, {}, &CaptionedPicture::path);
   return pictures;
@@ -69,6 +82,11 @@ std::vector<CaptionedPicture> read_neighbours(const fs::path& folder) {
 }  // namespace
 
 bool lists_captions(const fs::path& folder) { return find_listing(folder) != nullptr; }
+
+bool holds_captions(const fs::path& folder) {
+  return lists_captions(folder) ||
+         std::ranges::any_of(entries_of(folder), [](const auto& entry) { return is_captioned(entry); });
+}
 
 std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
   check(is_folder(folder), "{}: there is no such folder of pictures", printable(folder.string()));
@@ -79,6 +97,9 @@ std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
         "or a .txt "
         "beside each picture",
         printable(folder.string()));
+  for (CaptionedPicture& picture : pictures)
+    if (const std::string fault = fault_of_text(picture.caption); !fault.empty())
+      picture.fault = "its text " + fault;
   return pictures;
 }
 

@@ -45,6 +45,10 @@ std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::
 bool is_folder(const std::filesystem::directory_entry& entry);
 bool is_file(const std::filesystem::directory_entry& entry);
 
+/// Whether its name begins with a point, as that of what systems and tools put beside people's files does:
+/// ".ipynb_checkpoints", the Hub's ".cache", macOS's "._a.jpg".
+bool is_hidden(const std::filesystem::path& path);
+
 /// The folder that a path names, without the slashes behind it.
 std::filesystem::path path_of_folder(const std::filesystem::path& path);
 

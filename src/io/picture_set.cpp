@@ -83,9 +83,19 @@ void add_pictures_below(const fs::path& folder, std::set<fs::path>& seen, std::s
   std::error_code ignored;
   if (!seen.insert(fs::weakly_canonical(folder, ignored)).second) return;
   for (const fs::directory_entry& entry : entries_of(folder)) {
-    if (is_folder(entry)) add_pictures_below(entry, seen, files);
-    if (image_format(entry) && is_file(entry)) files.insert(entry.path());
+    if (is_hidden(entry)) continue;
+    if (is_folder(entry))
+      add_pictures_below(entry, seen, files);
+    else if (image_format(entry))
+      files.insert(entry.path());
   }
+}
+
+std::set<fs::path> folders_in(const fs::path& root) {
+  std::set<fs::path> folders;
+  for (const fs::directory_entry& entry : entries_of(root))
+    if (is_folder(entry) && !is_hidden(entry)) folders.insert(entry.path());
+  return folders;
 }
 
 // Puts pictures and classes, or texts, of one tar file together, whichever comes first.
@@ -186,11 +196,8 @@ std::vector<fs::path> pictures_below(const fs::path& folder) {
 
 std::vector<PicturesOfClass> pictures_by_class(const fs::path& root) {
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
-  std::set<fs::path> folders;
-  for (const fs::directory_entry& entry : entries_of(root))
-    if (is_folder(entry)) folders.insert(entry.path());
   std::vector<PicturesOfClass> classes;
-  for (const fs::path& folder : folders) {
+  for (const fs::path& folder : folders_in(root)) {
     classes.push_back({folder.filename().string(), pictures_below(folder)});
     check(is_utf8(classes.back().name), "{}: this folder's name, which names a class, is not UTF-8",
           printable(folder.string()));
@@ -209,15 +216,35 @@ PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, Pictu
   result.notes_ = notes;
   std::set<fs::path> tars;
   for (const fs::directory_entry& entry : entries_of(root))
-    if (is_tar(entry) && is_file(entry)) tars.insert(entry.path());
+    if (is_tar(entry) && !is_hidden(entry) && (is_file(entry) || !is_there(entry))) tars.insert(entry.path());
   result.tars_.assign(tars.begin(), tars.end());
-  if (!tars.empty()) return result;
+  if (!tars.empty()) {
+    result.check_tars_are_all();
+    return result;
+  }
   if (notes == PictureNotes::classes)
     result.take_class_folders();
   else
     for (CaptionedPicture& picture : read_captions(root))
-      result.files_.push_back({picture.path, 0, std::move(picture.caption)});
+      result.files_.push_back({picture.path, 0, std::move(picture.caption), std::move(picture.fault)});
   return result;
+}
+
+// Pictures beside tar files would be left out, or a stray archive taken for all there is: it is not guessed.
+void PictureSet::check_tars_are_all() const {
+  const auto refuse = [this](std::string_view what) {
+    fail(
+        "{}: there are tar files here ({}) and {}: only one of them can be the data set; move the other "
+        "elsewhere",
+        printable(root_.string()), printable(tars_[0].filename().string()), what);
+  };
+  if (notes_ == PictureNotes::captions) {
+    if (holds_captions(root_)) refuse("pictures with texts");
+    return;
+  }
+  for (const fs::path& folder : folders_in(root_))
+    if (!pictures_below(folder).empty())
+      refuse(fmt::format("folders of pictures ({})", printable(folder.filename().string())));
 }
 
 void PictureSet::take_class_folders() {
@@ -282,8 +309,8 @@ void PictureSet::read(int64_t part, const OnPicture& on_picture, const OnBroken&
   for (int64_t i = part * pictures_a_part_; i < end; ++i) {
     const File& file = files_[static_cast<size_t>(i)];
     StoredPicture picture{file.path.string(), {}, file.label, file.caption};
-    if (const std::string fault = fault_of_text(file.caption); !fault.empty()) {
-      on_broken(picture.name, "its text " + fault);
+    if (!file.fault.empty()) {
+      on_broken(picture.name, file.fault);
       continue;
     }
     try {

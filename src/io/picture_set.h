@@ -19,16 +19,17 @@ struct StoredPicture {
   std::string caption = {};
 };
 
-/// A folder's pictures and those of its sub-folders, linked ones too, by what their names say that they are: in
-/// the order of their paths.
+/// A folder's pictures and those of its sub-folders, linked ones too, by what their names say that they are,
+/// but nothing hidden: in the order of their paths. A link that leads nowhere is one: reading it tells that it
+/// is broken, where leaving it out would hide that a part of the pictures is missing.
 std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder);
 
 struct PicturesOfClass {
   std::string name;
   std::vector<std::filesystem::path> pictures;
 };
-/// The class sub-folders of a data set, in the order of their names. Throws Error when there is no such folder,
-/// or a class's name is not UTF-8, or a class has no picture.
+/// The class sub-folders of a data set, but hidden ones, in the order of their names. Throws Error when there
+/// is no such folder, or a class's name is not UTF-8, or a class has no picture.
 std::vector<PicturesOfClass> pictures_by_class(const std::filesystem::path& root);
 
 /// What pictures are wanted with.
@@ -38,7 +39,7 @@ class PictureSet {
  public:
   /// Parts are the tar files, or so many pictures of the folder. Classes are numbered in the order of their
   /// folders' names. Throws Error when there is neither a tar file nor a picture in a class folder, or with a
-  /// text, and as pictures_by_class().
+  /// text, or when there are both, and as pictures_by_class().
   static PictureSet open(const std::filesystem::path& root, int64_t pictures_a_part,
                          PictureNotes notes = PictureNotes::classes);
 
@@ -73,9 +74,10 @@ class PictureSet {
   struct File {
     std::filesystem::path path;
     int64_t label = 0;
-    std::string caption = {};
+    std::string caption = {}, fault = {};  // as in CaptionedPicture
   };
   void take_class_folders();
+  void check_tars_are_all() const;
   std::string fingerprint_of_files(const std::vector<uint64_t>& sizes) const;
 
   std::filesystem::path root_;

@@ -22,8 +22,7 @@ class TextFolderData : public DrawnData {
           "make them of these pictures, and train on its folder",
           config.data.path, model_.in_channels);
     for (const CaptionedPicture& picture : pictures_)
-      if (const std::string fault = fault_of_text(picture.caption); !fault.empty())
-        fail("{}: its text {}", printable(picture.path.string(), 4096), fault);
+      check(picture.fault.empty(), "{}: {}", printable(picture.path.string(), 4096), picture.fault);
   }
 
  protected:

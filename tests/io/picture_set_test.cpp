@@ -73,12 +73,62 @@ TEST_F(PictureSetTest, AClassWithoutPicturesIsRefused) {
       (folder_ / "b").string() + ": there is no PNG, JPEG or WebP picture in this folder, which names a class");
 }
 
-TEST_F(PictureSetTest, LinksThatLeadNowhereAreNoPictures) {
+// As a data set that git-annex or DVC has fetched in part has them.
+TEST_F(PictureSetTest, LinksThatLeadNowhereAreBrokenPictures) {
   write(folder_ / "a/1.png", "x");
-  for (const char* name : {"a/2.png", "3.tar", "b"})
-    fs::create_symlink(fs::path(name).filename(), folder_ / name);
+  fs::create_symlink("2.png", folder_ / "a/2.png");
+  fs::create_symlink("none", folder_ / "a/3.png");
+  fs::create_symlink("none", folder_ / "b");
   EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3), folder_.path()),
-            (std::vector<std::string>{"a/1.png=x:0"}));
+            (std::vector<std::string>{"a/1.png=x:0", "a/2.png!", "a/3.png!"}));
+  write(folder_ / "texts/1.txt", "one");
+  fs::create_symlink("none", folder_ / "texts/1.png");
+  write(folder_ / "texts/2.png", "x");
+  fs::create_symlink("none", folder_ / "texts/2.txt");
+  EXPECT_EQ(all_of(PictureSet::open(folder_ / "texts", 3, PictureNotes::captions), folder_ / "texts"),
+            (std::vector<std::string>{"1.png!", "2.png!"}));
+}
+
+TEST_F(PictureSetTest, ALinkThatLeadsNowhereIsABrokenTarFile) {
+  fs::create_symlink("none", folder_ / "0.tar");
+  const PictureSet set = PictureSet::open(folder_.path(), 3);
+  const auto ignore = [](auto&&...) {};
+  test::expect_refused("0.tar cannot be read as a tar file", [&] { set.read(0, ignore, ignore); });
+}
+
+TEST_F(PictureSetTest, WhatIsHiddenIsNeitherAClassNorAPicture) {
+  for (const char* name : {"a/1.png", "a/._1.png", "a/.cache/2.png", ".ipynb_checkpoints/3.png", "a/1.txt",
+                           "a/._1.txt", "._0.tar"})
+    write(folder_ / name, "x");
+  const PictureSet classes = PictureSet::open(folder_.path(), 3);
+  EXPECT_EQ(classes.class_names(), (std::vector<std::string>{"a"}));
+  EXPECT_EQ(all_of(classes, folder_.path()), (std::vector<std::string>{"a/1.png=x:0"}));
+  EXPECT_EQ(PictureSet::open(folder_ / "a", 3, PictureNotes::captions).count(), 1);
+}
+
+TEST_F(PictureSetTest, TarFilesBesidePicturesAreRefused) {
+  { test::TarWriter(folder_ / "old.tar").add("x.png", "D"); }
+  write(folder_ / "logs/notes.txt", "no picture");
+  EXPECT_EQ(PictureSet::open(folder_.path(), 3).parts(), 1);
+  write(folder_ / "cat/1.png", "x");
+  EXPECT_EQ(
+      test::refusal([&] { PictureSet::open(folder_.path(), 3); }),
+      folder_.path().string() +
+          ": there are tar files here (old.tar) and folders of pictures (cat): only one of them can be the "
+          "data set; move the other elsewhere");
+  EXPECT_EQ(PictureSet::open(folder_.path(), 3, PictureNotes::captions).parts(), 1);
+  write(folder_ / "1.png", "x");
+  write(folder_ / "1.txt", "a cat");
+  test::expect_refused("(old.tar) and pictures with texts",
+                       [&] { PictureSet::open(folder_.path(), 3, PictureNotes::captions); });
+}
+
+TEST_F(PictureSetTest, ATextThatCannotBeReadLeavesOutItsPictureAlone) {
+  for (const char* name : {"1.png", "2.png", "3.png", "1.txt"}) write(folder_ / name, "x");
+  write(folder_ / "2.txt", std::string(1'000'001, 'x'));
+  fs::create_directory(folder_ / "3.txt");
+  EXPECT_EQ(all_of(PictureSet::open(folder_.path(), 3, PictureNotes::captions), folder_.path()),
+            (std::vector<std::string>{"1.png=x:0", "2.png!", "3.png!"}));
 }
 
 TEST_F(PictureSetTest, LinksToPicturesAndToClassesAreFollowed) {
