@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "io/other_kinds.h"
 #include "io/text.h"
 
 namespace linnet {
@@ -13,6 +14,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 
 SafetensorsFile SafetensorsFile::from_memory(std::span<const std::byte> bytes,
                                              std::shared_ptr<const void> owner, const std::string& source) {
+  check_no_other_kind({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source, "weights");
   SafetensorsFile result;
   result.source_ = source;
   result.bytes_ = bytes;

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "io/file.h"
+#include "io/other_kinds.h"
 #include "io/sentencepiece_model.h"
 #include "io/text.h"
 
@@ -33,6 +34,7 @@ Tokenizer Tokenizer::open(const fs::path& given) {
 }
 
 Tokenizer Tokenizer::from_bytes(std::string_view model, const std::string& source) {
+  check_no_other_kind(model, printable(source), "tokenizer");
   check_sentencepiece_model(model, source);
   const auto state = std::make_shared<State>();
   const auto status = state->processor.LoadFromSerializedProto({model.data(), model.size()});

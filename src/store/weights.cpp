@@ -24,22 +24,12 @@ Weights of_index(const fs::path& path) {
   return result;
 }
 
-// What is often found in the place of weights.
-void check_no_other_kind(std::span<const std::byte> bytes, const std::string& name) {
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 64));
-  check(!text.starts_with("version https://git-lfs"),
-        "{}: this is a pointer of Git LFS, not the weights that it points to; \"git lfs pull\" fetches them",
-        name);
-  check(!text.starts_with("<!DOCTYPE") && !text.starts_with("<!doctype") && !text.starts_with("<html"),
-        "{}: this is a web page, not weights", name);
-  check(!text.starts_with("GGUF"), "{}: this is a GGUF file; safetensors and PyTorch's files are read", name);
-}
-
 // Of one file, by its contents.
 Weights of_contents(const fs::path& path) {
   const auto mapped = MappedFile::open(path);
   const std::string name = printable(path.string());
-  check_no_other_kind(mapped->bytes(), name);
+  const std::string_view text(reinterpret_cast<const char*>(mapped->data()), mapped->size());
+  check(!text.starts_with("GGUF"), "{}: this is a GGUF file; safetensors and PyTorch's files are read", name);
   if (TorchFile::is_torch_file(mapped->bytes()))
     return Weights::of(TorchFile::from_memory(mapped->bytes(), mapped, name));
   return Weights::of(SafetensorsFile::from_memory(mapped->bytes(), mapped, name));

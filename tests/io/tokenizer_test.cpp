@@ -152,5 +152,10 @@ TEST(Tokenizer, EveryPrefixAndEveryChangedByteIsReadOrRefused) {
   }
 }
 
+TEST(Tokenizer, APointerOfGitLfsIsNamed) {
+  test::expect_refused("t.model: this is a pointer of Git LFS, not the tokenizer that it points to",
+                       [] { tokenizer_of("version https://git-lfs.github.com/spec/v1\noid"); });
+}
+
 }  // namespace
 }  // namespace linnet

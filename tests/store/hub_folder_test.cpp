@@ -124,6 +124,12 @@ TEST_F(HubFolder, WhatIsNoFileOfWeightsIsNamed) {
   refused("a.pt", "<!DOCTYPE html><html>", "a web page");
   refused("a.gguf", "GGUF\3", "a GGUF file");
   refused("config.json", "{}", "name the folder that it lies in");
+  // Of a folder fetched in part, the index may be there and its shards not.
+  write("text_encoder/model.safetensors.index.json", R"({"weight_map": {"w": "model-1.safetensors"}})");
+  refused("text_encoder/model-1.safetensors", "version https://git-lfs.github.com/spec/v1\noid", "Git LFS");
+  EXPECT_NE(
+      refusal([&] { Weights::open(folder_ / "text_encoder"); }).find("model-1.safetensors: this is a pointer"),
+      std::string::npos);
 }
 
 }  // namespace
