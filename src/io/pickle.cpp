@@ -36,7 +36,8 @@ constexpr size_t most_items = 16'000'000;
 // Module and name of an object together, which are copied every time.
 constexpr size_t longest_object = 1024;
 
-constexpr std::string_view ordered_dictionary = "collections.OrderedDict";
+constexpr std::string_view ordered_dictionary = "collections.OrderedDict",
+                           default_dictionary = "collections.defaultdict";
 
 }  // namespace
 
@@ -155,6 +156,11 @@ class PickleMachine {
     const PickleValue *const arguments = pop(), *const callable = pop();
     check(callable->is(Kind::global) && arguments->is(Kind::tuple), "{}: the pickle in it calls {}", source_,
           describe(*callable));
+    // What it would make for a key that is missing, its argument, is never made; its items come later.
+    if (callable->name == default_dictionary) {
+      push(Kind::dictionary);
+      return;
+    }
     if (callable->name != ordered_dictionary) {
       push(Kind::call)->items = {callable, arguments};
       return;

@@ -25,7 +25,7 @@ struct PickleValue {
     list,        ///< items
     tuple,       ///< items
     set,         ///< items
-    dictionary,  ///< items: key, value, key, value, ...
+    dictionary,  ///< items: key, value, key, value, ...; also an OrderedDict and a defaultdict
     global,      ///< name: "module.name"
     call,        ///< items: callable, arguments (a tuple); then what a BUILD handed over, if any
     persistent,  ///< items: the identifier that the writer gave instead of an object

@@ -254,8 +254,21 @@ TEST(Pickle, WhatIsNoWeightIsLeftOut) {
 }
 
 TEST(Pickle, HoldsPlainDataOfTrainings) {
-  for (const char* name : {"__builtin__\nset", "collections\ndefaultdict", "pathlib\nPosixPath"})
-    EXPECT_EQ(refusal_of_pickle(fmt::format("c{}\n(tR", name)), "accepted") << name;
+  using namespace test::pickled;
+  const std::string weight = text("w") + tensor("0", 1, 0, {1}, {1});
+  for (const char* name : {"__builtin__\nset", "collections\nCounter", "collections\ndefaultdict",
+                           "pathlib\nPosixPath", "pathlib._local\nPosixPath", "pathlib\nPureWindowsPath"})
+    EXPECT_EQ(refusal_of_file(fmt::format("}}({}{}c{}\n(tRu", weight, text("data"), name)), "accepted") << name;
+}
+
+// As Python writes it: made of what it gives for a missing key, and then filled.
+TEST(Pickle, ADefaultDictionaryHoldsItems) {
+  using namespace test::pickled;
+  const std::string weight = text("w") + tensor("0", 1, 0, {1}, {1});
+  EXPECT_EQ(refusal_of_file("ccollections\ndefaultdict\n(c__builtin__\nlist\ntR(" + weight + "u"), "accepted");
+  EXPECT_NE(refusal_of_file("ccollections\ndefaultdict\n(c__builtin__\nlist\n)RtR(" + weight + "u")
+                .find("it wants to call __builtin__.list"),
+            std::string::npos);
 }
 
 TEST(Pickle, HoldsNumbersOfEitherNumPy) {
