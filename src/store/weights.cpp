@@ -179,10 +179,11 @@ Weights part_of(const Weights& all, std::string_view prefix) {
 }
 
 Weights model_weights(const Weights& all, Choice choice) {
-  static constexpr std::string_view averages[] = {"ema/", "state_dict_ema/"};
+  static constexpr std::string_view averages[] = {"ema/", "state_dict_ema/", "ema_model/", "ema_state_dict/",
+                                                  "model_ema/"};
   // Parallel training and compilation, either of which may be around the other.
   static constexpr std::string_view wrappers[] = {"module.", "_orig_mod.", "module."};
-  static constexpr std::string_view raws[] = {"model/", "state_dict/", "module/"};
+  static constexpr std::string_view raws[] = {"model/", "state_dict/", "module/", "model_state_dict/"};
   const std::string_view average = find_prefix(all, averages), raw = find_prefix(all, raws);
   check(choice == Choice::ema || average.empty() || !raw.empty(),
         "{}: it has no raw weights, only their moving average (ema)", all.source());
@@ -191,6 +192,7 @@ Weights model_weights(const Weights& all, Choice choice) {
   for (Weights::Item item : chosen.items()) {
     for (const std::string_view wrapper : wrappers)
       if (item.name.starts_with(wrapper)) item.name.erase(0, wrapper.size());
+    if (item.name == "n_averaged") continue;  // torch's AveragedModel counts its steps beside the weights
     result.add(std::move(item));
   }
   return result;

@@ -100,10 +100,10 @@ Choice choice_from_name(std::string_view name);
 /// Those whose names begin with the prefix ("ema/"), without it.
 Weights part_of(const Weights& all, std::string_view prefix);
 
-/// The model's own weights out of a training checkpoint that holds more: those under "ema" or "state_dict_ema"
-/// (or, for want of these or when raw ones are wanted, "model", "state_dict" or "module"), by their plain
-/// names. Weights that are plain already come back as they are. Throws Error when raw ones are wanted of a
-/// checkpoint that has only the average.
+/// The model's own weights out of a training checkpoint that holds more: those under "ema", "state_dict_ema",
+/// "ema_model", "ema_state_dict" or "model_ema" (or, for want of these or when raw ones are wanted, "model",
+/// "state_dict", "module" or "model_state_dict"), by their plain names. Weights that are plain already come
+/// back as they are. Throws Error when raw ones are wanted of a checkpoint that has only the average.
 Weights model_weights(const Weights& all, Choice choice);
 
 }  // namespace linnet

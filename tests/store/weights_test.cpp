@@ -36,6 +36,34 @@ TEST(Weights, AreNamedOnceInASentence) {
   EXPECT_THROW(some().naming_source([] { throw OutOfMemory("no memory"); }), OutOfMemory);
 }
 
+// The names of the model that is chosen, and of the part that it lies in.
+std::vector<std::string> chosen_of(const std::vector<std::string>& names, Choice choice) {
+  Weights file("file");
+  for (const std::string& name : names)
+    file.add({name, "f32", DType::f32, {1}, [] { return Tensor::zeros({1}); }});
+  const Weights model = model_weights(file, choice);
+  std::vector<std::string> result = {model.part()};
+  for (const Weights::Item& item : model.items()) result.push_back(item.name);
+  return result;
+}
+
+TEST(ModelWeights, AreChosenByTheNamesThatTrainersGiveThem) {
+  using Names = std::vector<std::string>;
+  for (const std::string average : {"ema", "state_dict_ema", "ema_model", "ema_state_dict", "model_ema"})
+    for (const std::string raw : {"model", "state_dict", "module", "model_state_dict"}) {
+      const Names both = {raw + "/w", average + "/w", "optimizer/w"};
+      EXPECT_EQ(chosen_of(both, Choice::ema), (Names{average, "w"})) << raw;
+      EXPECT_EQ(chosen_of(both, Choice::raw), (Names{raw, "w"})) << average;
+    }
+}
+
+// torch.optim.swa_utils.AveragedModel's.
+TEST(ModelWeights, OfAnAverageLeaveItsCountOut) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(chosen_of({"n_averaged", "module.w"}, Choice::ema), (Names{"", "w"}));
+  EXPECT_EQ(chosen_of({"ema/n_averaged", "ema/module.w"}, Choice::ema), (Names{"ema", "w"}));
+}
+
 TEST(Weights, OfAnIndexThatNamesItselfAreRefused) {
   const TemporaryFolder folder;
   const std::string name = "pytorch_model.bin.index.json";
