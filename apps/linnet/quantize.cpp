@@ -48,7 +48,7 @@ void run(const Options& options) {
   const TextToImageParts parts = find_parts(options);
   const fs::path output = path_of_folder(options.output);
   check_absent(output);
-  check_writable(output);
+  check_place_writable(output);
   catch_interrupts();
   {
     Progress progress;

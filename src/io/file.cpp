@@ -112,6 +112,19 @@ fs::path final_target(const fs::path& path) {
   return target;
 }
 
+// What lies where the partial file is to be must be one that a kill has left: nothing else is written over.
+void check_partial(const fs::path& path, const fs::path& target) {
+  const fs::path partial = partial_of(target);
+  std::error_code ignored;
+  const fs::file_status status = fs::symlink_status(partial, ignored);
+  if (!fs::exists(status)) return;
+  check(fs::is_regular_file(status), "cannot write {}: it is written as {} first, which is no regular file",
+        printable(path.string()), printable(partial.string()));
+  const int denied = ::access(partial.c_str(), W_OK) == 0 ? 0 : errno;
+  check(denied == 0, "cannot write {}: it is written as {} first, which is there already: {}",
+        printable(path.string()), printable(partial.string()), reason(denied));
+}
+
 // Opened without waiting, so that a named pipe is refused instead of hanging the program.
 int open_for_reading(const fs::path& path, struct stat& status) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -129,6 +142,7 @@ int open_for_reading(const fs::path& path, struct stat& status) {
 void write_file_atomically(const fs::path& path, const std::function<void(std::FILE*)>& write,
                            Durability durability) {
   const fs::path target = final_target(path);
+  check_partial(path, target);
   try {
     PartialFile partial(target);
     errno = 0;
@@ -187,6 +201,11 @@ fs::path absolute_path(const fs::path& path) {
 }
 
 void check_writable(const fs::path& path) {
+  check_place_writable(path);
+  check_partial(path, final_target(path));
+}
+
+void check_place_writable(const fs::path& path) {
   const fs::path target = final_target(path);
   absolute_path(target);  // a folder that was removed still looks as if it could be written to
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");

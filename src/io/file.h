@@ -56,9 +56,11 @@ std::filesystem::path path_of_folder(const std::filesystem::path& path);
 std::filesystem::path absolute_path(const std::filesystem::path& path);
 
 /// Says before long work what would stop write_file_atomically(path) after it: throws Error when path is a
-/// folder, or its folder is missing, may not be written to or takes no name as long as the partial file's. (A
-/// disk may still fill up meanwhile.)
+/// folder, or its folder is missing, may not be written to or takes no name as long as the partial file's, or
+/// in that one's place is what cannot be written over. (A disk may still fill up meanwhile.)
 void check_writable(const std::filesystem::path& path);
+/// The same but for what lies in the partial file's place, for who makes a folder there first.
+void check_place_writable(const std::filesystem::path& path);
 
 /// The same of a folder that files are to be written into, and that is made if need be: throws Error when it,
 /// or the first folder above it that is there, is none or may not be written to.

@@ -268,6 +268,21 @@ TEST(CheckWritable, ANameIsTooLongWhereItsPartialFileHasNoRoom) {
     EXPECT_TRUE(error_of(write).ends_with(": File name too long"));
 }
 
+TEST(CheckWritable, WhatIsInThePlaceOfThePartialFileIsNamed) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "a.partial");
+  fs::create_symlink("elsewhere", folder / "b.partial");
+  ASSERT_EQ(::mkfifo((folder / "c.partial").c_str(), 0600), 0);
+  for (const char* name : {"a", "b", "c"})
+    for (const auto& write :
+         {std::function([&] { check_writable(folder / name); }), {[&] { write_text(folder / name, "text"); }}})
+      EXPECT_EQ(error_of(write),
+                fmt::format("cannot write {0}: it is written as {0}.partial first, which is no regular file",
+                            (folder / name).string()));
+  write_text(folder / "d.partial", "of one that was killed");
+  check_writable(folder / "d");
+}
+
 TEST(CheckFolderWritable, SaysWhatIsInTheWay) {
   const TemporaryFolder folder;
   write_text(folder / "file", "text");
