@@ -18,20 +18,27 @@ namespace fs = std::filesystem;
 constexpr const char* diffusers_file = "diffusion_pytorch_model.safetensors";
 
 // Becomes the wanted folder when all is written; gone if it is not. A file that is locked tells it from a
-// folder of somebody's: what one that was killed has left is taken over.
+// folder of somebody's: what one that was killed has left is taken over, as is a folder without anything.
 class NewBundle {
  public:
   explicit NewBundle(const fs::path& path)
       : path_(path_of_folder(path)), partial_(path_.string() + ".partial") {
     check_absent(path_);
     const fs::path lock = partial_ / "quantize.lock";
-    if (is_there(partial_) && !is_there(lock))
+    const bool there = is_there(partial_);
+    if (there && !is_there(lock) && !(is_folder(partial_) && entries_of(partial_).empty()))
       throw UsageError(
           fmt::format("cannot write {0}: it is made as {1} first, which is there already; move {1}, or "
                       "choose another name",
                       printable(path_.string()), printable(partial_.string())));
     make_folder(partial_);
-    lock_ = FileLock::take(lock);
+    try {
+      lock_ = FileLock::take(lock);
+    } catch (const Error&) {
+      std::error_code ignored;
+      if (!there) fs::remove(partial_, ignored);
+      throw;
+    }
     if (!lock_) throw UsageError(fmt::format("another process is writing {}", printable(path_.string())));
     for (const fs::path& left : entries_of(partial_))
       if (left != lock) remove(left);

@@ -1,8 +1,10 @@
 #include "store/convert.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "io/file.h"
 #include "io/text.h"
 #include "ops/int8_linear.h"
 #include "store/dit_weights.h"
@@ -58,7 +60,7 @@ class NewFolder {
     std::error_code problem;
     check(!fs::exists(path) || fs::is_directory(path),
           "cannot make the folder {}: there is a file of that name", printable(path.string()));
-    if (!fs::is_directory(path) || !fs::is_empty(path, problem)) check_absent(path);
+    if (!fs::is_directory(path) || !holds_only_partials()) check_absent(path);
     made_ = fs::create_directory(path, problem);
     check(fs::is_directory(path), "cannot make the folder {}: {}", printable(path.string()), problem.message());
   }
@@ -76,6 +78,13 @@ class NewFolder {
   void keep() { kept_ = true; }
 
  private:
+  // What one that was killed has left, if anything, and is written over.
+  bool holds_only_partials() const {
+    return std::ranges::all_of(entries_of(path_), [this](const fs::path& entry) {
+      return entry == weights().string() + ".partial" || entry == config().string() + ".partial";
+    });
+  }
+
   fs::path path_;
   bool made_ = false, kept_ = false;
 };

@@ -167,6 +167,8 @@ TEST_F(ModelOfTexts, ABundleIsWrittenAsAWholeOrNotAtAll) {
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "none/b"}, {folder_.path()}), 1, "none"));
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "int4"}, {folder_.path()}), 2,
                      "int8, bf16"));
+  fs::create_directories(folder_ / "empty.partial");  // of one that was killed at once
+  EXPECT_TRUE(succeeded(run({"quantize", "model", "-o", "empty"}, {folder_.path()})));
   fs::create_directories(folder_ / "b.partial/transformer");
   EXPECT_TRUE(
       failed(run({"quantize", "model", "-o", "b"}, {folder_.path()}), 2, "b.partial first, which is there"));

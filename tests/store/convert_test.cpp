@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstring>
+#include <fstream>
 #include <limits>
 
 #include "core/memory.h"
@@ -206,6 +207,17 @@ TEST(Convert, EndedInTheMiddleLeavesNothing) {
   left = 5;
   EXPECT_THROW(save_folder(folder / "empty", original, stop), std::invalid_argument);
   EXPECT_TRUE(fs::is_empty(folder / "empty"));
+}
+
+TEST(Convert, AFolderThatAKillHasLeftIsWrittenInto) {
+  const TemporaryFolder folder;
+  const fs::path place = folder / "dit";
+  fs::create_directory(place);
+  std::ofstream(place / "diffusion_pytorch_model.safetensors.partial") << "half";
+  save_folder(place, reference("dit_softmax"));
+  EXPECT_FALSE(fs::exists(place / "diffusion_pytorch_model.safetensors.partial"));
+  fs::remove(place / "diffusion_pytorch_model.safetensors");
+  EXPECT_THROW(save_folder(place, reference("dit_softmax")), UsageError) << "there is a config.json";
 }
 
 TEST(Convert, AFolderThatIsAFileIsRefused) {
