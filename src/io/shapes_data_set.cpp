@@ -68,8 +68,7 @@ void write_data_set(const std::filesystem::path& dir, int64_t count, int64_t siz
   write_file_atomically(dir / "captions.jsonl", [&](std::FILE* file) {
     for (int64_t i = 0; i < count; ++i) {
       const std::string line = caption_line(scene_of(seed, i), i);
-      check(std::fwrite(line.data(), 1, line.size(), file) == line.size(), "cannot write {}",
-            (dir / "captions.jsonl").string());
+      write_bytes(file, line.data(), line.size());
     }
   });
 }
