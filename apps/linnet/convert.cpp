@@ -45,8 +45,8 @@ bool is_folder(const Options& options, Names names) {
 std::map<std::string, std::string> metadata_for(const Weights& weights, const std::string& config,
                                                 Names names) {
   auto metadata = weights.metadata();
-  for (const char* key : {folder_config_key, folder_pipeline_key, checkpoint_key, training_key, "format"})
-    metadata.erase(key);
+  std::erase_if(metadata, [](const auto& entry) { return entry.first.starts_with("folder."); });
+  for (const char* key : {checkpoint_key, training_key, pictures_key, "format"}) metadata.erase(key);
   metadata[config_key] = config;
   if (names == Names::diffusers) metadata["format"] = "pt";  // without which diffusers refuses a file
   return metadata;

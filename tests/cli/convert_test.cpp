@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <fstream>
 
 #include "cli/command.h"
 #include "cli/small_model.h"
@@ -107,6 +108,19 @@ TEST_F(Convert, KeepsTheNamesOfClasses) {
   const std::string model = write_small_model(folder_ / "m.safetensors");
   ASSERT_TRUE(succeeded(convert(model, {"-o", "c.safetensors", "--dtype", "bf16"})));
   EXPECT_EQ(load_model(folder_ / "c.safetensors").class_names, load_model(model).class_names);
+}
+
+// What lay beside the weights was of another folder.
+TEST_F(Convert, TakesNothingAlongOfTheFolderThatItReads) {
+  fs::copy(data_file("checkpoints/diffusers"), folder_ / "d", fs::copy_options::recursive);
+  fs::create_directories(folder_ / "d/scheduler");
+  std::ofstream(folder_ / "d/model_index.json") << "{}";
+  std::ofstream(folder_ / "d/scheduler/scheduler_config.json") << R"({"prediction_type": "v_prediction"})";
+  ASSERT_TRUE(succeeded(convert("d", {"-o", "one.safetensors"})));
+  const auto metadata = SafetensorsFile::open(folder_ / "one.safetensors").metadata();
+  ASSERT_EQ(metadata.size(), 1u);
+  EXPECT_EQ(metadata.begin()->first, config_key);
+  EXPECT_EQ(read_model_config(folder_ / "one.safetensors").prediction, Prediction::v);
 }
 
 TEST_F(Convert, TakesRawWeightsWhenAsked) {
