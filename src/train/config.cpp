@@ -102,24 +102,25 @@ Config sized_as(const Config& preset, Config model) {
   return model;
 }
 
-template <class Config>
-ModelConfig sized_as(const ModelConfig& preset, const ModelConfig& model) {
-  const auto* alike = std::get_if<Config>(&model);
-  return sized_as(std::get<Config>(preset), alike ? *alike : Config());
+// A model with drawn weights.
+ModelConfig new_model(bool of_texts) {
+  if (!of_texts) return DiTConfig();
+  PixArtConfig config;
+  // Training here would not teach it: a dropped text's states are those of "".
+  config.null_caption = false;
+  return config;
 }
 
 // The kind of model that is meant, and what its settings are unless they are said.
 ModelConfig model_to_begin_with(const std::string& kind, const std::string& preset, const ModelConfig& usual) {
   require(kind.empty() || kind == "dit" || kind == "pixart", "model.kind is \"dit\" or \"pixart\"");
-  const bool texts = kind.empty() ? is_of_texts(usual) : kind == "pixart";
-  PixArtConfig of_texts;
-  of_texts.null_caption =
-      false;  // which training here would not teach it: a dropped text's states are those of ""
-  ModelConfig model = texts == is_of_texts(usual) ? usual : texts ? ModelConfig(of_texts) : DiTConfig();
+  const ModelConfig named = preset.empty() ? usual : model_preset(preset);
+  const bool of_texts = kind.empty() ? is_of_texts(named) : kind == "pixart";
+  const ModelConfig model = of_texts == is_of_texts(usual) ? usual : new_model(of_texts);
   if (preset.empty()) return model;
-  const ModelConfig named = model_preset(preset);
-  require(kind.empty() || is_of_texts(named) == texts, "model.preset is of another kind than model.kind");
-  return is_of_texts(named) ? sized_as<PixArtConfig>(named, model) : sized_as<DiTConfig>(named, model);
+  require(is_of_texts(named) == of_texts, "model.preset is of another kind than model.kind");
+  if (of_texts) return sized_as(std::get<PixArtConfig>(named), std::get<PixArtConfig>(model));
+  return sized_as(std::get<DiTConfig>(named), std::get<DiTConfig>(model));
 }
 
 // The settings of a model by the names that they have in JSON, but for its kind.

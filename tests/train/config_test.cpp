@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "store/model_file.h"
+#include "store/pixart_file.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
 
@@ -187,6 +188,38 @@ TEST_F(WithInit, HowOftenClassesAreDroppedMayChangeButNotWhetherTheyAre) {
                    0.3);
   EXPECT_NE(refusal(toml("[model]\nclass_dropout = 0.0\n")).find("model.class_dropout is 0.0, but 0.1 in "),
             std::string::npos);
+}
+
+bool has_null_caption(const std::vector<std::string>& settings) {
+  return parse_train_config("[data]\npath = 'latents'\n", settings).of_texts().null_caption;
+}
+
+// Its weights would stay as they were drawn: a dropped text's states are those of "".
+TEST(TrainConfig, ANewModelOfTextsHasNoEmbeddingOfNoTextUnlessToldSo) {
+  EXPECT_FALSE(has_null_caption({"model.kind=pixart"}));
+  EXPECT_FALSE(has_null_caption({"model.preset=LiT-T2I-XL/2"}));
+  EXPECT_FALSE(has_null_caption({"model.preset=LiT-T2I-XL/2", "model.kind=pixart"}));
+  EXPECT_TRUE(has_null_caption({"model.preset=LiT-T2I-XL/2", "model.null_caption=true"}));
+}
+
+TEST(TrainConfig, AModelThatStartsFromWeightsKeepsTheirEmbeddingOfNoText) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "start.safetensors";
+  for (const bool there : {false, true}) {
+    PixArtConfig config;
+    config.sample_size = 8;
+    config.hidden_size = 16;
+    config.depth = 1;
+    config.num_heads = config.num_cross_heads = 2;
+    config.null_caption = there;
+    PixArt model(config);
+    nn::initialize(model, 1);
+    save_pixart(file, model, DType::f32);
+    EXPECT_EQ(has_null_caption({"train.init=" + file}), there);
+    EXPECT_EQ(has_null_caption({"train.init=" + file, "model.preset=PixArt-XL/2", "model.hidden_size=16",
+                                "model.depth=1", "model.num_heads=2", "model.num_cross_heads=2"}),
+              there);
+  }
 }
 
 TEST(TrainConfig, KnowsTheTeacherOfAWrittenConfiguration) {
