@@ -18,6 +18,7 @@
 #include "terminal.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
+#include "train/settings.h"
 #include "train/trainer.h"
 #include "verbs.h"
 
@@ -28,7 +29,7 @@ struct Options {
   std::string config;
   std::vector<std::string> overrides;
   std::string preset, init, teacher, device;
-  bool resume = false, list = false, print = false;
+  bool resume = false, list = false, list_settings = false, print = false;
 };
 
 void list_presets() {
@@ -262,6 +263,7 @@ bool train_in_team(const Options& options) {
 
 void run(const Options& options) {
   if (options.list) return list_presets();
+  if (options.list_settings) return fmt::print("{}", describe_settings());
   if (options.print) return fmt::print("{}", to_toml(find_preset(options.preset)));
   const bool is_stopped = train_in_team(options);
   if (is_stopped) end_if_interrupted();  // so that no script takes it for a model that is done
@@ -272,16 +274,20 @@ void run(const Options& options) {
 void add_train(const Verb& app) {
   const Verb train = app.add_subcommand("train", "Train a model as a configuration file or a preset says");
   auto options = std::make_shared<Options>();
-  const Argument config = train.add_option("config", options->config, "TOML file; see configs/");
+  const Argument config =
+      train.add_option("config", options->config, "TOML file of settings, as those in configs/");
   const Argument settings =
       train.add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
   const Argument preset =
       train.add_option("--preset", options->preset, "Model of a paper, under the file's settings")
           .type_name("NAME");
   const Argument list = train.add_flag("--list", options->list, "List the presets");
+  const Argument known =
+      train.add_flag("--settings", options->list_settings, "List all settings, and what each is usually");
   const Argument print =
       train.add_flag("--print", options->print, "Print the preset as a file to copy and change");
-  print.needs(preset).excludes(list);
+  print.needs(preset).excludes(list).excludes(known);
+  known.excludes(list).excludes(preset);
   const Argument init =
       train.add_option("--init", options->init, "Weights to start from, or builtin (train.init)")
           .type_name("FILE");
@@ -295,6 +301,7 @@ void add_train(const Verb& app) {
   for (const Argument& of_a_run : {config, settings, init, teacher, device, resume}) {
     print.excludes(of_a_run);
     list.excludes(of_a_run);
+    known.excludes(of_a_run);
   }
   train.callback([options] { run(*options); });
 }

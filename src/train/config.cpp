@@ -15,6 +15,7 @@
 #include "ops/matmul.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
+#include "train/settings.h"
 #include "train/toml_section.h"
 
 namespace linnet {
@@ -102,15 +103,6 @@ Config sized_as(const Config& preset, Config model) {
   return model;
 }
 
-// A model with drawn weights.
-ModelConfig new_model(bool of_texts) {
-  if (!of_texts) return DiTConfig();
-  PixArtConfig config;
-  // Training here would not teach it: a dropped text's states are those of "".
-  config.null_caption = false;
-  return config;
-}
-
 // The kind of model that is meant, and what its settings are unless they are said.
 ModelConfig model_to_begin_with(const std::string& kind, const std::string& preset, const ModelConfig& usual) {
   require(kind.empty() || kind == "dit" || kind == "pixart", "model.kind is \"dit\" or \"pixart\"");
@@ -164,33 +156,15 @@ ModelConfig read_model(ConfigTables& root, const ModelConfig& usual) {
   }
 }
 
-void read_optimizer(ConfigTables& root, OptimizerConfig& train) {
-  Section section(root, "train");
-  section.take("steps", train.steps);
-  section.take("batch", train.batch);
-  section.take("accumulate", train.accumulate);
-  section.take("optimizer", train.optimizer);
-  section.take("lr", train.lr);
-  section.take("weight_decay", train.weight_decay);
-  section.take("beta1", train.beta1);
-  section.take("beta2", train.beta2);
-  section.take("beta3", train.beta3);
-  section.take("momentum", train.momentum);
-  section.take("epsilon", train.epsilon);
-  section.take("schedule", train.schedule);
-  section.take("warmup", train.warmup);
-  section.take("clip", train.clip);
-  section.take("ema", train.ema);
-  section.take("timesteps", train.timesteps);
-  section.take("timesteps_mean", train.timesteps_mean);
-  section.take("timesteps_deviation", train.timesteps_deviation);
-  section.take("precision", train.precision);
-  section.take("device", train.device);
-  section.take("checkpointing", train.checkpointing);
-  section.take("init", train.init);
-  section.take("seed", train.seed);
-  section.take("threads", train.threads);
+template <class Config>
+void read_table(ConfigTables& root, const char* name, Config& config) {
+  Section section(root, name);
+  settings(config, section);
   section.done();
+}
+
+void read_optimizer(ConfigTables& root, OptimizerConfig& train) {
+  read_table(root, "train", train);
   require(train.steps > 0 && train.batch > 0 && train.accumulate > 0,
           "train.steps, batch and accumulate are positive");
   require(train.batch % train.accumulate == 0, "train.accumulate must divide train.batch");
@@ -220,11 +194,7 @@ void read_optimizer(ConfigTables& root, OptimizerConfig& train) {
 }
 
 void read_data(ConfigTables& root, DataConfig& data) {
-  Section section(root, "data");
-  section.take("path", data.path);
-  section.take("replay", data.replay);
-  section.take("flip", data.flip);
-  section.done();
+  read_table(root, "data", data);
   require(data.path.empty() != data.replay.empty(), "give either data.path or data.replay");
   require(!data.flip || data.replay.empty(),
           "data.flip mirrors pictures of data.path; data.replay has its own");
@@ -232,15 +202,7 @@ void read_data(ConfigTables& root, DataConfig& data) {
 
 void read_text(ConfigTables& root, TrainConfig& config) {
   TextConfig& text = config.text;
-  Section section(root, "text");
-  section.take("tokenizer", text.tokenizer);
-  section.take("encoder", text.encoder);
-  section.take("tune", text.tune);
-  section.take("depth", text.depth);
-  section.take("heads", text.heads);
-  section.take("hidden", text.hidden);
-  section.take("dropout", text.dropout);
-  section.done();
+  read_table(root, "text", text);
   require_share("text.dropout", text.dropout);
   require(is_of_texts(config.model) || (text.tokenizer.empty() && text.encoder.empty() && !text.tune &&
                                         config.output.sample_prompts.empty()),
@@ -253,12 +215,7 @@ void read_text(ConfigTables& root, TrainConfig& config) {
 }
 
 void read_distil(ConfigTables& root, DistilConfig& distil) {
-  Section section(root, "distil");
-  section.take("teacher", distil.teacher);
-  section.take("noise", distil.noise);
-  section.take("variance", distil.variance);
-  section.take("precision", distil.precision);
-  section.done();
+  read_table(root, "distil", distil);
   require_not_negative("distil.noise", distil.noise);
   require_not_negative("distil.variance", distil.variance);
   require(distil.precision == "auto" || distil.precision == "f32" || distil.precision == "bf16" ||
@@ -267,15 +224,7 @@ void read_distil(ConfigTables& root, DistilConfig& distil) {
 }
 
 void read_output(ConfigTables& root, OutputConfig& output) {
-  Section section(root, "output");
-  section.take("dir", output.dir);
-  section.take("log_every", output.log_every);
-  section.take("save_every", output.save_every);
-  section.take("sample_every", output.sample_every);
-  section.take("sample_steps", output.sample_steps);
-  section.take("sample_cfg", output.sample_cfg);
-  section.take("sample_prompts", output.sample_prompts);
-  section.done();
+  read_table(root, "output", output);
   for (const std::string& prompt : output.sample_prompts)
     require(fault_of_text(prompt).empty(),
             fmt::format("output.sample_prompts: \"{}\" {}", printable(prompt, 60), fault_of_text(prompt)));

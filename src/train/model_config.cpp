@@ -8,6 +8,14 @@
 
 namespace linnet {
 
+ModelConfig new_model(bool of_texts) {
+  if (!of_texts) return DiTConfig();
+  PixArtConfig config;
+  // Training here would not teach it: a dropped text's states are those of "".
+  config.null_caption = false;
+  return config;
+}
+
 std::string to_json(const ModelConfig& model) {
   return std::visit([](const auto& config) { return to_json(config); }, model);
 }

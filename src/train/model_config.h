@@ -17,6 +17,9 @@ using ModelConfig = std::variant<DiTConfig, PixArtConfig>;
 
 inline bool is_of_texts(const ModelConfig& model) { return std::holds_alternative<PixArtConfig>(model); }
 
+/// What a model that training begins with drawn weights is unless it is told otherwise.
+ModelConfig new_model(bool of_texts);
+
 std::string to_json(const ModelConfig& model);
 std::string to_full_json(const ModelConfig& model);
 /// Throws Error on anything that is not a valid configuration of either kind.

@@ -32,6 +32,11 @@ class Section {
   void take(const char* key, int64_t& value) { get<int64_t>(key, value, "a whole number"); }
   void take(const char* key, double& value);
   void take(const char* key, std::vector<std::string>& value);
+  /// As a walk over settings calls it (train/settings.h).
+  template <class T>
+  void setting(const char* key, T& value, const char* /*meaning*/) {
+    take(key, value);
+  }
 
   bool has(const char* key) const { return find(key) != nullptr; }
   /// Throws UsageError if there are other keys.

@@ -120,6 +120,15 @@ TEST_F(Train, BoundThreadsAreAsManyAsOtherwise) {
   EXPECT_EQ(threads("true"), threads(""));
 }
 
+TEST(TrainSettings, AreListed) {
+  const Result list = run({"train", "--settings"});
+  EXPECT_TRUE(succeeded(list));
+  for (const char* line : {"[train]\n", "  accumulate           1  ", "  sample_prompts       []  "})
+    EXPECT_NE(list.out.find(line), std::string::npos) << list.out;
+  for (const char* other : {"a.toml", "--list", "--resume"})
+    EXPECT_TRUE(failed(run({"train", "--settings", other}), 2, "excludes")) << other;
+}
+
 TEST_F(Train, LeavesAModelThatPaintsAndSaysWhatItDid) {
   const Result result = train("a");
   EXPECT_EQ(result.code, 0) << result.err;
