@@ -154,6 +154,7 @@ void say_what_follows(const TrainConfig& config) {
         "learns from {}: {}; products in {}; weights: noise {}, variance {}\n", printable(distil.teacher),
         describe(read_model_config_of_either(open_file_or_builtin(distil.teacher))),
         distil.precision == "auto" ? "the fastest type" : distil.precision, distil.noise, distil.variance);
+  for (const std::string& remark : config.remarks) fmt::print("{}\n", remark);
   if (config.output.sample_every > 0 && picture_shape(config.model)[0] != 3)
     fmt::print("no samples on the way: the model paints latents (linnet generate decodes them)\n");
   fmt::print("{} of {}; output in {}, saved every {}\n", counted(config.train.steps, "step"),

@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <set>
 #include <sstream>
 #include <type_traits>
 
@@ -14,6 +15,7 @@
 #include "io/text.h"
 #include "ops/matmul.h"
 #include "train/checkpoint.h"
+#include "train/idle_settings.h"
 #include "train/presets.h"
 #include "train/settings.h"
 #include "train/toml_section.h"
@@ -52,8 +54,33 @@ void apply_override(ConfigTables& root, const std::string& text) {
   root.typed.insert_or_assign(table + "." + key, value);
 }
 
-ConfigTables with_overrides(toml::table tables, const std::vector<std::string>& overrides) {
-  ConfigTables root{std::move(tables)};
+// Lays what `over` says upon `under`.
+void lay_over(toml::table& under, const toml::table& over) {
+  for (const auto& [key, node] : over) {
+    toml::table* below = under.contains(key) ? under.get(key)->as_table() : nullptr;
+    const toml::table* above = node.as_table();
+    if (below && above)
+      for (const auto& [inner, value] : *above) below->insert_or_assign(inner, value);
+    else
+      under.insert_or_assign(key, node);
+  }
+}
+
+// "train.batch", and so on.
+std::set<std::string> names_in(const toml::table& root) {
+  std::set<std::string> names;
+  for (const auto& [table, keys] : root)
+    if (keys.is_table())
+      for (const auto& [key, value] : *keys.as_table())
+        names.insert(fmt::format("{}.{}", table.str(), key.str()));
+  return names;
+}
+
+// What a file says, over a preset, and over it what is typed.
+ConfigTables lay_together(toml::table preset, const toml::table& file,
+                          const std::vector<std::string>& overrides) {
+  ConfigTables root{std::move(preset), names_in(file)};
+  lay_over(root.tables, file);
   for (const std::string& text : overrides) apply_override(root, text);
   return root;
 }
@@ -77,18 +104,6 @@ void require_positive(std::string_view name, double value) {
 
 void require_not_negative(std::string_view name, double value) {
   require(value >= 0 && value <= largest, fmt::format("{} must be at least 0, not {}", name, value));
-}
-
-// Lays what `over` says upon `under`.
-void lay_over(toml::table& under, const toml::table& over) {
-  for (const auto& [key, node] : over) {
-    toml::table* below = under.contains(key) ? under.get(key)->as_table() : nullptr;
-    const toml::table* above = node.as_table();
-    if (below && above)
-      for (const auto& [inner, value] : *above) below->insert_or_assign(inner, value);
-    else
-      under.insert_or_assign(key, node);
-  }
 }
 
 // What a preset says of a model is how large it is, not what it is fed.
@@ -265,6 +280,26 @@ toml::table table_of(const ModelConfig& model) {
   return table;
 }
 
+// What the file or the command line says in vain is refused. Not so what the command line made idle, as a file
+// may be that of several runs, nor in a run that has begun: there it is remarked on, and left out of what is
+// written, so that it can be read again.
+void refuse_idle_settings(ConfigTables& root, TrainConfig& config, bool resume) {
+  const auto is_typed = [&](const std::string& name) { return root.typed.contains(name); };
+  for (IdleSettings& idle : idle_settings(config)) {
+    std::erase_if(idle.names,
+                  [&](const auto& name) { return !is_typed(name) && !root.in_file.contains(name); });
+    if (idle.names.empty()) continue;
+    const bool may_stay = std::ranges::any_of(idle.because_of, is_typed) || idle.may_wait;
+    require(resume || (may_stay && std::ranges::none_of(idle.names, is_typed)), refusal_of(idle));
+    config.remarks.push_back(remark_on(idle));
+    if (idle.may_wait) continue;
+    for (const std::string& name : idle.names) {
+      const size_t dot = name.find('.');
+      root.tables.get(name.substr(0, dot))->as_table()->erase(name.substr(dot + 1));
+    }
+  }
+}
+
 TrainConfig config_from(ConfigTables root, bool resume) {
   check_tables(root.tables);
   TrainConfig config;
@@ -279,6 +314,7 @@ TrainConfig config_from(ConfigTables root, bool resume) {
     if (const auto other = first_difference(config.model, *start))
       throw UsageError(fmt::format("configuration: model.{} is {}, but {} in {}", other->setting, other->first,
                                    other->second, config.train.init));
+  refuse_idle_settings(root, config, resume);
   root.tables.insert_or_assign("model", table_of(config.model));
   std::ostringstream out;
   out << root.tables;
@@ -318,14 +354,14 @@ std::string read_file(const std::filesystem::path& path) {
 }  // namespace
 
 TrainConfig parse_train_config(const std::string& text, const std::vector<std::string>& overrides) {
-  return config_from(with_overrides(parse(text, "configuration"), overrides), false);
+  return config_from(lay_together({}, parse(text, "configuration"), overrides), false);
 }
 
 TrainConfig read_train_config(const ConfigSource& source) {
-  toml::table root;
-  if (!source.preset.empty()) root = parse(to_toml(find_preset(source.preset)), source.preset);
-  if (!source.file.empty()) lay_over(root, parse(read_file(source.file), source.file.string()));
-  ConfigTables tables = with_overrides(std::move(root), source.overrides);
+  toml::table preset, file;
+  if (!source.preset.empty()) preset = parse(to_toml(find_preset(source.preset)), source.preset);
+  if (!source.file.empty()) file = parse(read_file(source.file), source.file.string());
+  ConfigTables tables = lay_together(std::move(preset), file, source.overrides);
   if (source.file.empty()) return config_from(std::move(tables), source.resume);
   try {
     TrainConfig config = config_from(std::move(tables), source.resume);

@@ -73,8 +73,9 @@ struct TrainConfig {
   OptimizerConfig train;
   DistilConfig distil;
   OutputConfig output;
-  std::string toml;            ///< the whole configuration as TOML, overrides included
-  std::filesystem::path file;  ///< what it was read from, if from a file
+  std::vector<std::string> remarks;  ///< on settings that do nothing (train/idle_settings.h)
+  std::string toml;                  ///< the whole configuration as TOML, overrides included
+  std::filesystem::path file;        ///< what it was read from, if from a file
 
   const DiTConfig& of_classes() const { return std::get<DiTConfig>(model); }
   const PixArtConfig& of_texts() const { return std::get<PixArtConfig>(model); }

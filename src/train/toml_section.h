@@ -5,6 +5,7 @@
 #include <toml++/toml.h>
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,11 @@ namespace linnet {
 /// "; did you mean "steps"?", or all that is known.
 std::string suggestion(const std::string& name, const std::vector<std::string>& known);
 
-/// A configuration before it is read: its tables, and what was typed of the settings that the command line
-/// gave, by "table.key".
+/// A configuration before it is read: its tables, the settings that the file says, by "table.key", and of those
+/// that the command line gave what was typed.
 struct ConfigTables {
   toml::table tables;
+  std::set<std::string> in_file = {};
   std::map<std::string, std::string> typed = {};
 };
 

@@ -189,6 +189,18 @@ TEST_F(Train, TheLastStepIsLoggedAndShownWhateverItsNumber) {
             (std::vector<std::string>{"step-0000004.png", "step-0000006.png"}));
 }
 
+TEST_F(Train, ASettingThatWouldDoNothingIsRefusedOrRemarkedOnAtTheBeginning) {
+  EXPECT_TRUE(failed(train("a", {"train.momentum=0.9"}), 2,
+                     "nothing would come of train.momentum, as train.optimizer is not \"muon\""));
+  EXPECT_TRUE(listing(folder_ / "a").empty());
+  std::ofstream(folder_ / "tiny.toml", std::ios::app) << "[distil]\nnoise = 1.0\n";
+  const Result result = train("a");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("nothing comes of distil.noise, as there is no distil.teacher\n"),
+            std::string::npos)
+      << result.out;
+}
+
 TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
   ASSERT_EQ(train("a").code, 0);
   const Surroundings there{folder_ / "a"};

@@ -107,6 +107,82 @@ TEST(TrainConfig, WhatTheRunWouldIgnoreIsRefused) {
   EXPECT_NE(refusal(minimal, {"text.tokenizer=t"}).find("this one is of classes"), std::string::npos);
 }
 
+constexpr const char* minimal_of_texts =
+    "[data]\npath = 'pictures'\n[model]\nkind = 'pixart'\nsample_size = 16\nin_channels = 3\n"
+    "caption_tokens = 20\n[text]\ntokenizer = 't'\n";
+
+TEST(TrainConfig, ASettingThatDoesNothingBesideAnotherIsRefused) {
+  const auto refused = [](const char* toml, const std::vector<std::string>& settings, const std::string& why) {
+    const std::string sentence = refusal(toml, settings);
+    EXPECT_NE(sentence.find("nothing would come of " + settings.back().substr(0, settings.back().find('='))),
+              std::string::npos)
+        << sentence;
+    EXPECT_NE(sentence.find(why), std::string::npos) << sentence;
+  };
+  refused(minimal, {"train.momentum=0.9"}, "train.optimizer is not \"muon\"");
+  refused(minimal, {"train.beta3=0.9"}, "train.optimizer is not \"came\"");
+  refused(minimal, {"train.optimizer=came", "train.epsilon=1e-6"}, "train.optimizer is \"came\"");
+  for (const char* setting : {"train.timesteps_mean=1", "train.timesteps_deviation=2"})
+    refused(minimal, {setting},
+            "as train.timesteps is \"uniform\": set train.timesteps=\"logit_normal\", or leave");
+  for (const char* setting : {"distil.noise=1", "distil.variance=1", "distil.precision=f32"})
+    refused(minimal, {setting}, "there is no distil.teacher: name one (--teacher)");
+  refused(minimal, {"distil.teacher=t", "model.learn_sigma=false", "distil.variance=1"},
+          "predicts no variance");
+  for (const char* setting : {"text.dropout=0.2", "text.depth=3"})
+    refused(minimal, {setting}, "the model is one of classes");
+  for (const char* setting : {"text.depth=3", "text.heads=2", "text.hidden=64"}) {
+    refused(minimal_of_texts, {"text.encoder=t5", setting}, "an encoder that has its size");
+    refused(minimal_of_texts, {"text.encoder=t5", "text.tune=true", setting}, "an encoder that has its size");
+    refused(minimal_of_texts, {"text.tokenizer=", setting}, "without text.tokenizer");
+    EXPECT_EQ(refusal(minimal_of_texts, {setting}), "accepted");
+  }
+  refused(minimal_of_texts, {"output.sample_every=5"}, "give output.sample_prompts");
+  refused(minimal_of_texts, {"output.sample_prompts=[\"a red star\"]"}, "output.sample_every is 0");
+  EXPECT_EQ(refusal(minimal_of_texts, {"output.sample_every=5", "output.sample_prompts=[\"a red star\"]"}),
+            "accepted");
+  EXPECT_EQ(refusal(minimal, {"output.sample_every=5"}), "accepted");
+}
+
+TEST(TrainConfig, SoAreThoseOfAFileTogether) {
+  EXPECT_EQ(refusal(std::string(minimal) + "[train]\noptimizer = 'muon'\nbeta3 = 0.9\ntimesteps_mean = 1\n"),
+            "configuration: nothing would come of train.beta3, as train.optimizer is not \"came\": set "
+            "train.optimizer=\"came\", or leave it out");
+  EXPECT_NE(refusal(std::string(minimal_of_texts) + "encoder = 't5'\ndepth = 2\nheads = 2\n")
+                .find("nothing would come of text.depth, text.heads, as"),
+            std::string::npos);
+}
+
+// As a file may be that of several runs.
+TEST(TrainConfig, WhatTheCommandLineMakesIdleInAFileIsRemarkedOnAndNotWritten) {
+  const std::string toml = std::string(minimal) + "[train]\ntimesteps = 'logit_normal'\ntimesteps_mean = 1.0\n";
+  EXPECT_TRUE(parse_train_config(toml, {}).remarks.empty());
+  const TrainConfig config = parse_train_config(toml, {"train.timesteps=uniform"});
+  EXPECT_EQ(config.remarks,
+            std::vector<std::string>{"nothing comes of train.timesteps_mean, as train.timesteps "
+                                     "is \"uniform\""});
+  EXPECT_TRUE(parse_train_config(config.toml, {}).remarks.empty());
+}
+
+// `linnet train --preset NAME --print` writes such.
+TEST(TrainConfig, WeightsOfDistillationMayWaitInAFileForATeacher) {
+  const std::string toml = std::string(minimal) + "[distil]\nnoise = 1.0\n";
+  const TrainConfig config = parse_train_config(toml, {});
+  EXPECT_EQ(config.remarks,
+            std::vector<std::string>{"nothing comes of distil.noise, as there is no distil.teacher"});
+  const TrainConfig again = parse_train_config(config.toml, {"distil.teacher=t"});
+  EXPECT_DOUBLE_EQ(again.distil.noise, 1);
+  EXPECT_TRUE(again.remarks.empty());
+}
+
+TEST(TrainConfig, ARunThatHasBegunGoesOnWithWhatDoesNothing) {
+  const ConfigSource source{.preset = "dit-s-2-imagenet256",
+                            .file = {},
+                            .overrides = {"data.path=x", "train.momentum=0.9"},
+                            .resume = true};
+  EXPECT_EQ(read_train_config(source).remarks.size(), 1u);
+}
+
 TEST(TrainConfig, ATextOnTheCommandLineMayLookLikeANumberOrADate) {
   const TrainConfig config =
       parse_train_config(minimal, {"data.path=2024", "output.dir=2024-01-01", "train.init=", "train.seed=7"});

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "train/config.h"
 
 namespace linnet {
@@ -76,6 +78,27 @@ TEST(Presets, AreOverriddenSettingBySetting) {
   EXPECT_EQ(config.train.batch, 256);
   EXPECT_EQ(config.of_classes().depth, 3);
   EXPECT_EQ(config.of_classes().hidden_size, 384);
+}
+
+// Its weights of distillation wait for a teacher, which not every run has.
+TEST(Presets, SayNothingThatIsRemarkedOn) {
+  for (const Preset& preset : presets()) EXPECT_TRUE(config_of(preset.name).remarks.empty()) << preset.name;
+}
+
+TEST(Configurations, ThatComeWithLinnetSayNothingInVain) {
+  const std::filesystem::path root = LINNET_TEST_DATA "/../..";
+  std::vector<std::filesystem::path> files = {root / "experiments/base.toml"};
+  for (const auto& entry : std::filesystem::directory_iterator(root / "configs")) files.push_back(entry.path());
+  EXPECT_GT(files.size(), 4u);
+  for (const std::filesystem::path& file : files) {
+    // The weights that those of texts start from are not there before a run.
+    const bool of_texts = file.filename().string().starts_with("scenes");
+    const std::string init = of_texts ? "builtin-text" : "";
+    const TrainConfig config =
+        read_train_config({.preset = "", .file = file, .overrides = {"train.init=" + init}});
+    EXPECT_TRUE(config.remarks.empty()) << file << ": " << config.remarks.front();
+    EXPECT_EQ(is_of_texts(config.model), of_texts) << file;
+  }
 }
 
 TEST(Presets, AMistypedOneIsCorrected) {

@@ -51,7 +51,8 @@ TEST(Settings, AreWhatTheListSaysUnlessTheyAreSaid) {
     const std::vector<std::string> bare = {"data.path=x", "model.kind=" + kind};
     const TrainConfig usual = parse_train_config("", bare);
     for (const Setting& s : list_settings()) {
-      if (s.table != "model" || s.key == "kind" || s.key == "preset" || !read_from("model", kind).contains(s.key))
+      if (s.table != "model" || s.key == "kind" || s.key == "preset" ||
+          !read_from("model", kind).contains(s.key))
         continue;
       std::vector<std::string> said = bare;
       said.push_back("model." + s.key + "=" + s.usual);

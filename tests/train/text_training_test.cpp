@@ -28,7 +28,8 @@ constexpr const char* small_model =
     "[model]\nkind='pixart'\nsample_size=16\npatch_size=4\nin_channels=3\nhidden_size=16\ndepth=1\nnum_heads="
     "1\n"
     "num_cross_heads=2\ncaption_channels=24\ncaption_tokens=20\nnull_caption=false\nprediction='x0'\n"
-    "[train]\nbatch=8\nprecision='f32'\nlr=1e-2\nema=0.5\n[text]\nheads=2\nhidden=32\ndepth=1\n";
+    "[train]\nbatch=8\nprecision='f32'\nlr=1e-2\nema=0.5\n";
+constexpr const char* small_encoder = "[text]\nheads=2\nhidden=32\ndepth=1\n";
 
 class TextTraining : public testing::Test {
  protected:
@@ -43,7 +44,7 @@ class TextTraining : public testing::Test {
     std::vector<std::string> overrides = {"data.path=" + (folder_ / "scenes").string(),
                                           "text.tokenizer=" LINNET_TEST_DATA "/tokenizer/spiece.model"};
     overrides.insert(overrides.end(), more.begin(), more.end());
-    return parse_train_config(small_model, overrides);
+    return parse_train_config(std::string(small_model) + small_encoder, overrides);
   }
   std::string frozen(const char* name = "t5") const { return "text.encoder=" + (folder_ / name).string(); }
   // The same encoder in 8 bits.
@@ -301,7 +302,8 @@ TEST_F(TextTraining, CameBringsTheLossDown) {
 }
 
 TEST_F(TextTraining, AStudentLearnsFromATeacherThatSeesTheSameTexts) {
-  const TrainConfig c = config({frozen(), "distil.noise=20", "train.lr=1e-3"});
+  TrainConfig c = config({frozen(), "train.lr=1e-3"});
+  c.distil.noise = 20;
   const auto data = open_data(c);
   auto teacher = std::make_shared<PixArt>(c.of_texts());
   nn::initialize(*teacher, 9);
