@@ -1,5 +1,5 @@
-// adaLN (DiT, arXiv 2212.09748, section 3.2): the conditioning shifts and scales what goes into a branch of a block, and
-// gates what comes out of it.
+// adaLN (DiT, arXiv 2212.09748, section 3.2): the conditioning shifts and scales what goes into a branch of a
+// block, and gates what comes out of it.
 #pragma once
 
 #include "core/tensor.h"

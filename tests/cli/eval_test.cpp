@@ -55,9 +55,15 @@ TEST_F(Comparing, LinkedFoldersAreLookedAtOnce) {
   for (const char* name : {"one", "two"})
     std::filesystem::create_directory_symlink(folder_ / "shapes1", folder_ / "links" / name);
   std::filesystem::create_directory_symlink(folder_ / "links", folder_ / "shapes1/back");
-  std::filesystem::create_symlink("nowhere", folder_ / "links/x.png");
   EXPECT_LT(distance("links", "shapes1"), 1e-9);
   EXPECT_EQ(nlohmann::json::parse(contents(folder_ / "result.json")).at("samples"), 64);
+}
+
+// A distance over what happens to be there would be another one.
+TEST_F(Comparing, APictureThatALinkDoesNotLeadToEndsIt) {
+  std::filesystem::create_symlink("nowhere", folder_ / "shapes1/x.png");
+  EXPECT_TRUE(
+      failed(linnet({"eval", "shapes1", "shapes2", "--features", "c"}), 1, "cannot open shapes1/x.png"));
 }
 
 TEST_F(Comparing, OneFileIsNotForTwo) {
