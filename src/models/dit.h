@@ -81,7 +81,7 @@ class DiT {
   explicit DiT(const DiTConfig& config);
 
   /// x (batch, in_channels, size, size) f32, t (batch) f32 in 0..999, y (batch) i64 class indices.
-  /// Returns (batch, out_channels, size, size) f32: predicted noise (or v), then, with learn_sigma, the
+  /// Returns (batch, out_channels, size, size) f32: predicted noise (or v, or x₀), then, with learn_sigma, the
   /// variance's interpolation.
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& y) const;
 

@@ -1,4 +1,4 @@
-// Training: the step (loss, gradients, AdamW, moving average), and its state on disk. A run's folder holds
+// Training: the step (loss, gradients, optimiser, moving average), and its state on disk. A run's folder holds
 //   checkpoint.safetensors  everything needed to go on bit-exactly: weights, moving average, moments, step
 //   model.safetensors       the moving average alone, as `linnet generate` takes it
 //   text_encoder/, tokenizer/   of a text encoder that is trained along
