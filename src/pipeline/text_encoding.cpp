@@ -77,31 +77,40 @@ size_t texts_at_once(const std::vector<std::vector<int64_t>>& ids, size_t first)
   return count;
 }
 
+namespace {
+
+// take(the states of some texts) until all have been encoded.
+template <class Take>
+void encode_some_at_once(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
+                         const std::function<void()>& on_block, Take take) {
+  for (size_t first = 0, count; first < ids.size(); first += count) {
+    count = texts_at_once(ids, first);
+    const auto begin = ids.begin() + static_cast<ptrdiff_t>(first);
+    take(encode_texts(encoder, {begin, begin + static_cast<ptrdiff_t>(count)}, on_block));
+  }
+}
+
+}  // namespace
+
 TextStates encode_in_parts(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids) {
   std::vector<Tensor> texts;
-  while (texts.size() < ids.size()) {
-    const auto first = ids.begin() + static_cast<ptrdiff_t>(texts.size());
-    const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, texts.size()));
-    const TextStates part = encode_texts(encoder, {first, last});
+  encode_some_at_once(encoder, ids, {}, [&](const TextStates& part) {
     for (int64_t i = 0; i < part.count(); ++i) texts.push_back(part.of(i));
-  }
+  });
   return join(texts);
 }
 
 std::vector<Tensor> encode_each(const T5Encoder& encoder, const std::vector<std::vector<int64_t>>& ids,
                                 const std::function<void()>& on_block) {
   std::vector<Tensor> result;
-  while (result.size() < ids.size()) {
-    const auto first = ids.begin() + static_cast<ptrdiff_t>(result.size());
-    const auto last = first + static_cast<ptrdiff_t>(texts_at_once(ids, result.size()));
-    TextStates part = encode_texts(encoder, {first, last}, on_block);
+  encode_some_at_once(encoder, ids, on_block, [&](TextStates part) {
     part.states = part.states.host();
     check(
         ops::all_finite(part.states),
         "the states of a text are not finite (NaN or infinite): the text encoder's weights may be damaged, or "
         "the type of its products too narrow, of which f32 is the widest");
     for (int64_t i = 0; i < part.count(); ++i) result.push_back(part.of(i));
-  }
+  });
   return result;
 }
 
