@@ -140,9 +140,8 @@ void matmul(const MatrixView& a, const MatrixView& b, Tensor& into, const Matmul
 
 namespace {
 
-dnnl::inner_product_backward_weights make_weight_gradient(const memory::desc& x, const memory::desc& dw,
-                                                          const memory::desc& g) {
-  const memory::desc weight({g.dims()[1], x.dims()[1]}, memory::data_type::bf16, memory::format_tag::any);
+dnnl::inner_product_backward_weights make_weight_gradient(const memory::desc& x, const memory::desc& weight,
+                                                          const memory::desc& dw, const memory::desc& g) {
 #if DNNL_VERSION_MAJOR >= 3
   const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x,
                                                             weight, g);
@@ -161,10 +160,12 @@ void weight_gradient(const MatrixView& g, const MatrixView& x, Tensor& into) {
         "a weight's gradient is f32 and comes of bf16 with as many rows");
   check_output(into, g.columns, x.columns, {});
   const memory::desc x_desc = describe(x), g_desc = describe(g);
-  const memory::desc into_desc({g.columns, x.columns}, memory::data_type::f32, memory::format_tag::ab);
+  const memory::dims dims{g.columns, x.columns};
+  const memory::desc weight_desc(dims, memory::data_type::bf16, memory::format_tag::any);
+  const memory::desc into_desc(dims, memory::data_type::f32, memory::format_tag::ab);
   const auto primitive = cached<dnnl::inner_product_backward_weights>(
       std::tuple{g.rows, g.columns, x.columns, threads_here()},
-      [&] { return make_weight_gradient(x_desc, into_desc, g_desc); });
+      [&] { return make_weight_gradient(x_desc, weight_desc, into_desc, g_desc); });
   run(primitive, {{DNNL_ARG_SRC, wrap(x_desc, x.data)},
                   {DNNL_ARG_DIFF_DST, wrap(g_desc, g.data)},
                   {DNNL_ARG_DIFF_WEIGHTS, wrap(into_desc, into.mutable_raw())}});
