@@ -62,7 +62,7 @@ Weights find_t5_weights(const Weights& given, Choice choice) {
 
 T5Config read_t5_config(const Weights& weights) {
   T5Config config;
-  const Shape &table = matrix(weights, tokens), &buckets = matrix(weights, distances);
+  const Shape table = matrix(weights, tokens), buckets = matrix(weights, distances);
   const std::string block = "encoder.block.0.layer.";
   check(weights.contains(block + "1.DenseReluDense.wi_0.weight"),
         "{}: this T5 has no gated feed-forward layers, as version 1.1 and later have", weights.source());
