@@ -70,6 +70,22 @@ TEST(GpuRecording, WhereNoneCanBeginTheModelIsCalled) {
   EXPECT_LT(relative_error(after, expected_of(random({2, 3}, 3), doubling.table)), 1e-6);
 }
 
+TEST(GpuRecording, NothingIsRecordedWhereTheEnvironmentSaysSo) {
+  LINNET_NEED_GPU();
+  ::setenv("LINNET_RECORDING", "off", 1);
+  Doubling doubling;
+  const Denoiser model = recorded([&](const Tensor& x, const Tensor& t) {
+    EXPECT_TRUE(t.on_gpu());
+    return doubling(x);
+  });
+  for (uint64_t step = 0; step < 4; ++step) {
+    const Tensor doubled = model(random({2, 3}, step).to(the_gpu), times(5)).host();
+    EXPECT_LT(relative_error(doubled, expected_of(random({2, 3}, step), doubling.table)), 1e-6);
+  }
+  ::unsetenv("LINNET_RECORDING");
+  EXPECT_EQ(doubling.calls, 4);
+}
+
 TEST(GpuRecording, AnotherShapeIsRecordedAnew) {
   LINNET_NEED_GPU();
   int calls = 0;
