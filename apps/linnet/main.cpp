@@ -14,6 +14,7 @@
 #include "core/team.h"
 #include "help.h"
 #include "interrupt.h"
+#include "lost_pages.h"
 #include "terminal.h"
 #include "verbs.h"
 #include "wrong_usage.h"
@@ -56,6 +57,7 @@ int main(int argc, char** argv) {
   set_threads(threads());
   app::let_signals_end_us();
   app::reserve_standard_streams();
+  app::explain_lost_pages();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of writing, not a death
   std::signal(SIGPIPE, SIG_IGN);  // so is a reader that went away, as tee does of the Ctrl-C that stops a run
   CLI::App command("Linear diffusion transformers: train, paint and measure, without Python.", "linnet");

@@ -150,7 +150,10 @@ void write_file_atomically(const fs::path& path, const std::function<void(std::F
     partial.rename_to(target, durability);
     if (durability == Durability::durable) sync_folder(target.parent_path());
   } catch (const std::system_error& error) {
-    fail("cannot write {}: {}", printable(path.string()), reason(error.code().value()));
+    const int code = error.code().value();
+    // What the system itself cannot read of a mapped file is no SIGBUS, but said of the writing.
+    fail("cannot write {}: {}", printable(path.string()),
+         code == EFAULT ? "a file that it is made of was made shorter while it was read" : reason(code));
   }
 }
 

@@ -90,7 +90,8 @@ std::string sample_file(const std::filesystem::path& path);
 
 /// A regular file's contents, read-only, paged in as they are touched. Replacing the file (as
 /// write_file_atomically does) is harmless, but when another process truncates it in place, the system kills a
-/// process that touches the lost pages (SIGBUS): no reader of mapped files can prevent that.
+/// process that touches the lost pages (SIGBUS): no reader of mapped files can prevent that. (The command says
+/// which file it was, apps/linnet/lost_pages.h.)
 class MappedFile {
  public:
   /// Throws Error when path is missing, empty, not a regular file or not permitted to be read.

@@ -258,6 +258,20 @@ TEST(WriteFileAtomically, TwoProcessesTakeTurns) {
   EXPECT_EQ(files_in(folder), 1u);
 }
 
+TEST(WriteFileAtomically, SaysWhenWhatItIsMadeOfIsGone) {
+  const TemporaryFolder folder;
+  write_text(folder / "source", std::string(1 << 16, 'x'));
+  const auto source = MappedFile::open(folder / "source");
+  fs::resize_file(folder / "source", 100);
+  EXPECT_EQ(error_of([&] {
+              write_file_atomically(
+                  folder / "x", [&](std::FILE* file) { write_bytes(file, source->data(), source->size()); });
+            }),
+            "cannot write " + (folder / "x").string() +
+                ": a file that it is made of was made shorter while it was read");
+  EXPECT_EQ(files_in(folder), 1u);
+}
+
 TEST(CheckWritable, ANameIsTooLongWhereItsPartialFileHasNoRoom) {
   const TemporaryFolder folder;
   const fs::path fits = folder / std::string(247, 'x'), too_long = folder / std::string(248, 'x');
