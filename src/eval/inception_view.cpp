@@ -126,6 +126,10 @@ void check_array_of_pictures(const NpyArray& array, const std::string& file) {
             shape[1] <= max_image_side && shape[2] <= max_image_side && shape[1] * shape[2] <= max_image_pixels,
         "{}: array {} is {} of shape {}, not two pictures or more, (n, height, width, 3) of |u1", file,
         printable(array.name), printable(array.dtype_name), to_string(shape));
+  check(!array.fortran_order,
+        "{}: array {} is in Fortran's order, in which no picture lies in one piece: np.ascontiguousarray mends "
+        "that",
+        file, printable(array.name));
 }
 
 // Reads the pictures of an array (n, height, width, 3) of bytes.
@@ -146,7 +150,8 @@ InceptionView look_at_array(const LoadedInception& inception, const NpyArray& ar
   return gatherer.done();
 }
 
-// An array of that shape, in f64.
+// An array of that shape, in f64. It may be in Fortran's order: a mean has but one, and a covariance is the
+// same in both.
 std::vector<double> read_numbers(const NpyArray& array, const ReadValues& read, const Shape& shape,
                                  const std::string& file) {
   check(array.shape == shape && (array.dtype == DType::f64 || array.dtype == DType::f32),
@@ -169,6 +174,12 @@ std::vector<fs::path> pictures_of_set(const fs::path& dir) {
   std::vector<fs::path> paths = pictures_in(dir);
   check(paths.size() >= 2, "{} holds one picture; a distance between sets needs more", dir.string());
   return paths;
+}
+
+// The arrays that ADM's evaluation suite knows: pictures, and statistics of Inception's two layers. Others,
+// such as the labels beside the pictures, are not looked at.
+bool is_of_a_set(std::string_view name) {
+  return name == "arr_0" || name == "mu" || name == "sigma" || name == "mu_s" || name == "sigma_s";
 }
 
 void check_says_something(bool says, const std::string& file) {
@@ -201,10 +212,11 @@ InceptionView look_at_npz(const LoadedInception& inception, const fs::path& path
   std::map<std::string, std::vector<double>> given;
   const int64_t d = view.pool.size(), s = view.spatial.size();
   const std::map<std::string, Shape> shapes{{"mu", {d}}, {"sigma", {d, d}}, {"mu_s", {s}}, {"sigma_s", {s, s}}};
-  read_npz(path, [&](const NpyArray& array, const ReadValues& read) {
-    if (array.name == "arr_0") view = look_at_array(inception, array, read, file, progress);
-    if (const auto known = shapes.find(array.name); known != shapes.end())
-      given[array.name] = read_numbers(array, read, known->second, file);
+  read_npz(path, is_of_a_set, [&](const NpyArray& array, const ReadValues& read) {
+    if (array.name == "arr_0")
+      view = look_at_array(inception, array, read, file, progress);
+    else
+      given[array.name] = read_numbers(array, read, shapes.at(array.name), file);
   });
   const int64_t count = std::max<int64_t>(view.count, 2);  // of given statistics it is not known, nor needed
   if (given.contains("mu") && given.contains("sigma")) view.pool = {count, given["mu"], given["sigma"]};
@@ -219,7 +231,7 @@ void check_folder_can_be_seen(const fs::path& dir) { pictures_of_set(dir); }
 void check_npz_can_be_seen(const fs::path& path) {
   const std::string file = printable(path.string(), 4096);
   std::set<std::string> names;
-  read_npz(path, [&](const NpyArray& array, const ReadValues&) {
+  read_npz(path, is_of_a_set, [&](const NpyArray& array, const ReadValues&) {
     if (array.name == "arr_0") check_array_of_pictures(array, file);
     names.insert(array.name);
   });

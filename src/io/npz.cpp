@@ -128,7 +128,7 @@ std::string npy_header(int64_t count, int64_t height, int64_t width) {
 
 }  // namespace
 
-void read_npz(const std::filesystem::path& path,
+void read_npz(const std::filesystem::path& path, const std::function<bool(std::string_view name)>& wants,
               const std::function<void(const NpyArray& array, const ReadValues& read)>& on_array) {
   const std::string file = printable(path.string(), 4096);
   const Reader reader(archive_read_new(), &archive_read_free);
@@ -145,11 +145,12 @@ void read_npz(const std::filesystem::path& path,
     const char* member = archive_entry_pathname(entry);
     std::string name = member ? member : "";
     if (name.ends_with(".npy")) name.resize(name.size() - 4);
+    if (!wants(name)) continue;
     const std::string where = fmt::format("{}: array {}", file, printable(name));
     Stream stream(reader.get(), where);
     const Header header = stream.header();
-    NpyArray array{name, header.descr(), dtype_of(header.descr()), header.shape()};
-    check(!header.fortran_order(), "{} is in Fortran's order", where);
+    const NpyArray array{name, header.descr(), dtype_of(header.descr()), header.shape(),
+                         header.fortran_order()};
     on_array(array, [&](void* into, size_t bytes) { stream.read(into, bytes); });
   }
 }

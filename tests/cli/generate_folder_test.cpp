@@ -140,7 +140,8 @@ TEST_F(GenerateFolder, AnNpzHoldsThePictures) {
   ASSERT_TRUE(succeeded(generate({"-o", "p/", "--npz", "p.npz"})));
   const Image third = read_image(folder_ / "p/000002.png");
   int64_t arrays = 0;
-  read_npz(folder_ / "p.npz", [&](const NpyArray& array, const ReadValues& read) {
+  const auto any = [](std::string_view) { return true; };
+  read_npz(folder_ / "p.npz", any, [&](const NpyArray& array, const ReadValues& read) {
     ++arrays;
     EXPECT_EQ(array.name, "arr_0");
     ASSERT_EQ(array.shape, (Shape{20, 16, 16, 3}));

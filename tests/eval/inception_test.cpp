@@ -119,11 +119,21 @@ TEST_F(InceptionViews, StatisticsAloneGiveWhatTheyCan) {
   const LoadedInception& model = inception();
   EXPECT_NE(refusal([&] { look_at_npz(model, LINNET_TEST_DATA "/npz/numbers.npz"); }).find("neither pictures"),
             std::string::npos);
-  InceptionView statistics;
-  statistics.pool = FeatureStatistics(2, std::vector<double>(2048, 1.0), std::vector<double>(2048 * 2048));
+  // The covariance is in Fortran's order there, which is the same, and labels lie beside it.
+  const std::filesystem::path file = LINNET_TEST_DATA "/npz/statistics.npz";
+  check_npz_can_be_seen(file);
+  const InceptionView statistics = look_at_npz(model, file);
+  EXPECT_EQ(statistics.pool.mean(), std::vector<double>(2048, 1.0));
   const InceptionFigures figures = compare(look_at_folder(model, folder_ / "one"), statistics);
   EXPECT_GT(figures.fid, 0);
   EXPECT_FALSE(figures.sfid || figures.manifold);
+}
+
+TEST_F(InceptionViews, PicturesInFortransOrderAreRefused) {
+  EXPECT_NE(refusal([] {
+              check_npz_can_be_seen(LINNET_TEST_DATA "/npz/fortran_pictures.npz");
+            }).find("array arr_0 is in Fortran's order"),
+            std::string::npos);
 }
 
 TEST_F(InceptionViews, AFileOfOtherWeightsIsRefused) {

@@ -22,9 +22,11 @@ struct Read {
   NpyArray array;
   std::vector<std::byte> bytes;
 };
-std::map<std::string, Read> all_of(const fs::path& path) {
+bool any(std::string_view) { return true; }
+std::map<std::string, Read> all_of(const fs::path& path,
+                                   const std::function<bool(std::string_view)>& wants = any) {
   std::map<std::string, Read> result;
-  read_npz(path, [&](const NpyArray& array, const ReadValues& read) {
+  read_npz(path, wants, [&](const NpyArray& array, const ReadValues& read) {
     Read& entry = result[array.name] = {array, {}};
     if (!array.dtype) return;
     entry.bytes.resize(static_cast<size_t>(array.shape.numel()) * size_of(*array.dtype));
@@ -50,6 +52,21 @@ TEST(Npz, ReadsWhatNumPyWrote) {
   EXPECT_EQ(compressed.at("mu").array.shape, (Shape{3}));
   EXPECT_EQ(number_at<double>(compressed.at("mu").bytes, 2), 2.0);
   EXPECT_EQ(compressed.at("pairs").bytes, numbers.at("pairs").bytes);
+}
+
+TEST(Npz, SaysThatAnArrayIsInFortransOrder) {
+  const Read columns = all_of(files / "fortran.npz").begin()->second;
+  EXPECT_TRUE(columns.array.fortran_order);
+  EXPECT_FALSE(all_of(files / "numbers.npz").at("pairs").array.fortran_order);
+}
+
+TEST(Npz, WhatIsNotWantedMayBeAnything) {
+  for (const char* name : {"five_dimensions.npz", "no_array.npz"}) {
+    EXPECT_NE(refusal([&] { (void)all_of(files / name); }), "accepted") << name;
+    const auto wanted = all_of(files / name, [](std::string_view array) { return array == "mu"; });
+    ASSERT_EQ(wanted.size(), 1u) << name;
+    EXPECT_EQ(number_at<double>(wanted.at("mu").bytes, 1), 1.0) << name;
+  }
 }
 
 TEST(Npz, PicturesComeBack) {
@@ -79,7 +96,8 @@ TEST(Npz, WhatFailsLeavesNoFile) {
 TEST(Npz, RefusesWhatItCannotRead) {
   const TemporaryFolder folder;
   const auto read = [](const fs::path& path) { return refusal([&] { (void)all_of(path); }); };
-  EXPECT_NE(read(files / "fortran.npz").find("Fortran's order"), std::string::npos);
+  EXPECT_NE(read(files / "five_dimensions.npz").find("array more: its shape"), std::string::npos);
+  EXPECT_NE(read(files / "no_array.npz").find("array notes.txt is no NumPy array"), std::string::npos);
   EXPECT_NE(read(folder / "none.npz").find("none.npz"), std::string::npos);
   std::ofstream(folder / "text.npz") << "no archive, but long enough to be looked at as one";
   EXPECT_NE(read(folder / "text.npz").find("text.npz"), std::string::npos);

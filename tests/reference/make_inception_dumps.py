@@ -11,6 +11,7 @@ The committed file was made with torch 2.15.0, pytorch-fid 0.3.0 and torch-fidel
 import argparse
 import math
 import pathlib
+import zipfile
 
 import numpy
 import pytorch_fid.inception
@@ -89,6 +90,23 @@ def frechet(one, other):
     return apart @ apart + (a * a).sum() + (b * b).sum() - 2 * roots
 
 
+def write_npz(folder):
+    folder.mkdir(exist_ok=True)
+    pairs, mu = numpy.arange(6, dtype=numpy.float32).reshape(2, 3), numpy.arange(3, dtype=numpy.float64)
+    pictures = numpy.arange(24, dtype=numpy.uint8).reshape(1, 2, 4, 3)
+    numpy.savez(folder / "numbers.npz", pairs=pairs, bytes=pictures)
+    numpy.savez_compressed(folder / "compressed.npz", pairs=pairs, mu=mu)
+    numpy.savez(folder / "fortran.npz", order=numpy.asfortranarray(pairs))
+    numpy.savez(folder / "fortran_pictures.npz", arr_0=numpy.asfortranarray(pictures.repeat(2, axis=0)))
+    # Statistics as Inception's, beside what nobody asks for.
+    numpy.savez_compressed(folder / "statistics.npz", labels=numpy.zeros((1, 1, 1, 1, 2)), mu=numpy.ones(2048),
+                           sigma=numpy.asfortranarray(numpy.zeros((2048, 2048), dtype=numpy.float32)))
+    numpy.savez(folder / "five_dimensions.npz", more=numpy.zeros((1, 1, 1, 1, 2)), mu=mu)
+    numpy.savez(folder / "no_array.npz", mu=mu)
+    with zipfile.ZipFile(folder / "no_array.npz", "a") as archive:
+        archive.writestr("notes.txt", "what a person has put beside the arrays")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = pathlib.Path(__file__).parent.parent / "data" / "reference"
@@ -115,12 +133,7 @@ def main():
     clouds = {"cloud.one": torch.randn(60, 8, generator=random), "cloud.other": torch.randn(50, 8, generator=random) * 0.9 + 0.4}
     tensors |= clouds
     tensors["cloud.figures"] = torch.tensor(calculate_precision_recall_full(*clouds.values()), dtype=torch.float64)
-    npz = folder.parent / "npz"
-    npz.mkdir(exist_ok=True)
-    pairs, mu = numpy.arange(6, dtype=numpy.float32).reshape(2, 3), numpy.arange(3, dtype=numpy.float64)
-    numpy.savez(npz / "numbers.npz", pairs=pairs, bytes=numpy.arange(24, dtype=numpy.uint8).reshape(1, 2, 4, 3))
-    numpy.savez_compressed(npz / "compressed.npz", pairs=pairs, mu=mu)
-    numpy.savez(npz / "fortran.npz", order=numpy.asfortranarray(pairs))
+    write_npz(folder.parent / "npz")
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "inception.safetensors")
 
 
