@@ -37,6 +37,7 @@ void add_weights_option(const Verb& verb, std::string& choice) {
 std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice) {
   std::filesystem::path part = folder / name;
   if (is_folder(part)) return part;
+  check_told(part);
   throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
 }
 

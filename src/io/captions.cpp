@@ -89,6 +89,7 @@ bool holds_captions(const fs::path& folder) {
 }
 
 std::vector<CaptionedPicture> read_captions(const fs::path& folder) {
+  check_told(folder);
   check(is_folder(folder), "{}: there is no such folder of pictures", printable(folder.string()));
   const Listing* listing = find_listing(folder);
   auto pictures = listing ? read_listing(folder, *listing) : read_neighbours(folder);

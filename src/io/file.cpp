@@ -170,6 +170,13 @@ bool is_folder(const fs::path& path) { return fs::is_directory(status_of(path));
 bool is_file(const fs::path& path) { return fs::is_regular_file(status_of(path)); }
 bool is_there(const fs::path& path) { return fs::exists(status_of(path)); }
 
+void check_told(const fs::path& path) {
+  std::error_code problem;
+  const fs::file_status status = fs::status(path, problem);
+  check(fs::exists(status) || status.type() == fs::file_type::not_found, "cannot read {}: {}",
+        printable(path.string()), reason(problem.value()));
+}
+
 bool is_folder(const fs::directory_entry& entry) {
   std::error_code ignored;
   return entry.is_directory(ignored);
@@ -212,8 +219,9 @@ void check_place_writable(const fs::path& path) {
   const fs::path target = final_target(path);
   absolute_path(target);  // a folder that was removed still looks as if it could be written to
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-  std::error_code ignored;
-  const fs::file_status status = fs::status(folder, ignored);
+  std::error_code unknown;
+  const fs::file_status status = fs::status(folder, unknown);
+  check(fs::status_known(status), "cannot write {}: {}", printable(path.string()), reason(unknown.value()));
   check(fs::exists(status), "cannot write {}: there is no folder {}", printable(path.string()),
         printable(folder.string()));
   check(fs::is_directory(status), "cannot write {}: {} is not a folder", printable(path.string()),

@@ -38,6 +38,9 @@ void write_text_file(const std::filesystem::path& path, std::string_view text);
 bool is_folder(const std::filesystem::path& path);
 bool is_file(const std::filesystem::path& path);
 bool is_there(const std::filesystem::path& path);
+/// Before it is said that something is missing, which is true only of what the system tells: throws Error with
+/// its reason when it does not.
+void check_told(const std::filesystem::path& path);
 /// What lies directly in a folder, in no order. Throws Error when that cannot be read.
 std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::path& folder);
 /// The same of one of those. The folder says what it is, so that the disk is asked once more only where a link

@@ -231,6 +231,7 @@ LatentFolder LatentFolder::open(const fs::path& folder) {
   LatentFolder result;
   for (int64_t i = 0; i < shards; ++i) {
     const fs::path path = shard_path(folder, i, shards);
+    check_told(path);
     check(is_there(path), "{}: shard {} of {} is missing; linnet encode goes on where it stopped",
           printable(folder.string()), i, shards);
     const auto file = SafetensorsFile::open(path);

@@ -195,6 +195,7 @@ std::vector<fs::path> pictures_below(const fs::path& folder) {
 }
 
 std::vector<PicturesOfClass> pictures_by_class(const fs::path& root) {
+  check_told(root);
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   std::vector<PicturesOfClass> classes;
   for (const fs::path& folder : folders_in(root)) {
@@ -209,6 +210,7 @@ std::vector<PicturesOfClass> pictures_by_class(const fs::path& root) {
 }
 
 PictureSet PictureSet::open(const fs::path& root, int64_t pictures_a_part, PictureNotes notes) {
+  check_told(root);
   check(is_folder(root), "{}: there is no such folder of pictures", printable(root.string()));
   PictureSet result;
   result.root_ = root;

@@ -19,6 +19,7 @@ fs::path model_in(const fs::path& path) {
   if (!is_folder(path)) return path;
   for (const char* place : {"", "tokenizer", "text_encoder"})
     if (const fs::path file = path / place / "spiece.model"; is_there(file)) return file;
+  check_told(path / "spiece.model");
   fail("{}: there is no tokenizer here (spiece.model)", printable(path.string()));
 }
 

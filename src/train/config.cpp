@@ -1,7 +1,9 @@
 #include "train/config.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -343,9 +345,11 @@ Settings settings_in(const std::string& text) {
 }
 
 std::string read_file(const std::filesystem::path& path) {
+  errno = 0;
   std::ifstream file(path);
   if (!file || is_folder(path))
-    throw UsageError(fmt::format("{}: this configuration cannot be read", path.string()));
+    throw UsageError(fmt::format("{}: this configuration cannot be read: {}", printable(path.string()),
+                                 is_folder(path) ? "it is a folder" : std::strerror(errno)));
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();

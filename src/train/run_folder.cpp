@@ -58,6 +58,7 @@ std::string optimizer_of(const std::string& toml) {
 void check_resumed_run(const TrainConfig& config) {
   const std::string& dir = config.output.dir;
   const fs::path checkpoint = fs::path(dir) / checkpoint_name;
+  check_told(checkpoint);
   if (!is_there(checkpoint)) throw UsageError(fmt::format("{}: there is no checkpoint to resume from", dir));
   const std::string before = open_checkpoint(checkpoint).toml;
   const std::string teacher = teacher_of(before);  // which refuses what is no TOML

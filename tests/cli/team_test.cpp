@@ -137,7 +137,7 @@ TEST_F(Team, GoesOnInAnotherSize) {
 TEST_F(Team, RefusesInOneSentenceWhatAllSee) {
   expect_refused("configuration: a batch of 12 cannot be shared by 2 processes that gather it in 4 parts",
                  {"../classes.toml", "train.accumulate=4"});
-  expect_refused("none.toml: this configuration cannot be read", {"none.toml"});
+  expect_refused("none.toml: this configuration cannot be read: No such file or directory", {"none.toml"});
   ASSERT_EQ(train("team", 2, {"../classes.toml"}).code, 0);
   const Result again = train("team", 2, {"../classes.toml"});
   EXPECT_EQ(again.code, 2);

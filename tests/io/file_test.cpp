@@ -282,6 +282,14 @@ TEST(CheckWritable, ANameIsTooLongWhereItsPartialFileHasNoRoom) {
     EXPECT_TRUE(error_of(write).ends_with(": File name too long"));
 }
 
+TEST(CheckWritable, AFolderThatTheSystemDoesNotTellOfIsNotCalledMissing) {
+  const TemporaryFolder folder;
+  fs::create_symlink("loop", folder / "loop");
+  const auto refused = [&](const char* name) { return error_of([&] { check_writable(folder / name); }); };
+  EXPECT_TRUE(refused("loop/x").ends_with("/loop/x: Too many levels of symbolic links")) << refused("loop/x");
+  EXPECT_NE(refused("none/x").find("there is no folder"), std::string::npos);
+}
+
 TEST(CheckWritable, WhatIsInThePlaceOfThePartialFileIsNamed) {
   const TemporaryFolder folder;
   fs::create_directory(folder / "a.partial");
@@ -342,6 +350,16 @@ TEST(WhatIsThere, IsAskedWithoutThrowing) {
   }
   EXPECT_EQ(error_of([&] { entries_of(folder / "loop"); }),
             "cannot read " + (folder / "loop").string() + ": Too many levels of symbolic links");
+}
+
+TEST(WhatIsThere, IsMissingOnlyIfTheSystemSaysSo) {
+  const TemporaryFolder folder;
+  write_text(folder / "x", "text");
+  fs::create_symlink("loop", folder / "loop");
+  for (const char* name : {"x", "none", "none/x", "x/below", ""}) check_told(folder / name);
+  EXPECT_EQ(error_of([&] { check_told(folder / "loop/x"); }),
+            "cannot read " + (folder / "loop/x").string() + ": Too many levels of symbolic links");
+  EXPECT_TRUE(error_of([] { check_told(std::string(300, 'x')); }).ends_with(": File name too long"));
 }
 
 // A set of pictures may have millions on a disk that answers in milliseconds.

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "core/error.h"
+#include "io/captions.h"
 #include "support/refusal.h"
 #include "support/tar_writer.h"
 #include "support/temporary_folder.h"
@@ -315,6 +317,14 @@ TEST_F(PictureSetTest, TheFingerprintSeesClassesButNotWhereLinksLead) {
   EXPECT_NE(second, cats);
   fs::rename(set / "bird", set / "dog");
   EXPECT_NE(print(), second);
+}
+
+TEST_F(PictureSetTest, AFolderOfWhichTheSystemDoesNotTellIsNotCalledMissing) {
+  fs::create_symlink("loop", folder_ / "loop");
+  for (const auto& open : {std::function([&] { PictureSet::open(folder_ / "loop", 3); }),
+                           {[&] { pictures_by_class(folder_ / "loop"); }},
+                           {[&] { read_captions(folder_ / "loop"); }}})
+    EXPECT_NE(test::refusal(open).find("loop: Too many levels of symbolic links"), std::string::npos);
 }
 
 TEST_F(PictureSetTest, AFolderWithoutPicturesIsRefused) {
