@@ -234,16 +234,33 @@ void check_place_writable(const fs::path& path) {
         reason(ENAMETOOLONG));
 }
 
+namespace {
+
+// The folder, or the first above it that is there, as a link at least. Throws Error when that leads to nothing:
+// no folder is made behind a link.
+fs::path what_is_there_of(const fs::path& folder) {
+  fs::path there = path_of_folder(folder);
+  std::error_code ignored;
+  while (!fs::exists(fs::symlink_status(there, ignored)) && there.has_relative_path()) {
+    there = there.parent_path();
+    if (there.empty()) there = ".";
+  }
+  const bool leads_to_nothing =
+      fs::is_symlink(there, ignored) && fs::status(there, ignored).type() == fs::file_type::not_found;
+  check(!leads_to_nothing, "cannot make the folder {}: {} is a link to {}, where there is nothing",
+        printable(folder.string()), printable(there.string()),
+        printable(fs::read_symlink(there, ignored).string()));
+  return there;
+}
+
+}  // namespace
+
 void check_folder_writable(const fs::path& folder) {
   const std::string name = printable(folder.string());
   check(!folder.empty(), "cannot make the folder \"\": it has no name");
   absolute_path(folder);
-  fs::path there = path_of_folder(folder);
+  const fs::path there = what_is_there_of(folder);
   std::error_code problem;
-  while (!fs::exists(fs::symlink_status(there, problem)) && there.has_relative_path()) {
-    there = there.parent_path();
-    if (there.empty()) there = ".";
-  }
   const std::string above = there == path_of_folder(folder) ? "it" : printable(there.string());
   const fs::file_status status = fs::status(there, problem);
   check(fs::status_known(status), "cannot make the folder {}: {}", name, reason(problem.value()));
@@ -255,7 +272,10 @@ void check_folder_writable(const fs::path& folder) {
 void make_folder(const fs::path& folder) {
   std::error_code problem;
   fs::create_directories(path_of_folder(folder), problem);
-  if (problem) absolute_path(folder);  // whose sentence, if it has one, says more
+  if (problem) {  // these two's sentences say more, where they have one
+    absolute_path(folder);
+    what_is_there_of(folder);
+  }
   check(!problem, "cannot make the folder {}: {}", printable(folder.string()), reason(problem.value()));
 }
 

@@ -329,6 +329,17 @@ TEST(CheckFolderWritable, SaysWhatIsInTheWay) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(CheckFolderWritable, ALinkToNothingIsSaidToBeOne) {
+  const TemporaryFolder folder;
+  fs::create_symlink("none", folder / "link");
+  const std::string link = (folder / "link").string(),
+                    leads = link + " is a link to none, where there is nothing";
+  for (const char* end : {"", "/", "/new"})
+    for (const auto& make :
+         {std::function([&] { check_folder_writable(link + end); }), {[&] { make_folder(link + end); }}})
+      EXPECT_EQ(error_of(make), fmt::format("cannot make the folder {}: {}", link + end, leads));
+}
+
 TEST(WhatIsThere, IsAskedWithoutThrowing) {
   const TemporaryFolder folder;
   write_text(folder / "x", "text");
