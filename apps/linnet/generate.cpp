@@ -41,6 +41,7 @@ void run(PaintOptions options) {
   if (options.model == "builtin" && texts) options.model = builtin_text;
   const Weights file = open_file(options.model);
   check_outputs_keep_inputs(options);
+  say_scheduler(file);
   if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
     return paint_texts(options, file);
   refuse_parts(file);

@@ -11,6 +11,7 @@
 #include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
 #include "store/dit_weights.h"
+#include "store/folder_config.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
@@ -110,6 +111,10 @@ void show_tensors(const Weights& weights) {
                to_string(item.shape));
 }
 
+void show_scheduler(const Weights& file) {
+  if (const std::string note = note_on_scheduler(file); !note.empty()) show("scheduler", note);
+}
+
 const char* kind_of(const Weights& file) {
   return file.metadata().contains(checkpoint_key) ? "Training checkpoint" : "Model";
 }
@@ -120,6 +125,7 @@ void show_model(const Weights& file, const Weights& model) {
   fmt::print("{}: {}\n", kind_of(file), describe_model(config));
   show("file", describe_file(file, model));
   show_config(config);
+  show_scheduler(file);
   show("parameters", describe_parameters(model));
   show("classes", classes);
 }
@@ -167,6 +173,7 @@ void show_text_to_image(const Weights& file, const Weights& weights) {
   if (config.micro_conditions) show("is told", "the picture's size and aspect ratio");
   show("variance", config.learn_sigma ? "learned" : "fixed");
   show("predicts", what_is_predicted(config.prediction));
+  show_scheduler(file);
   show("parameters", describe_parameters(weights));
 }
 

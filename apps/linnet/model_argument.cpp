@@ -5,6 +5,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
+#include "store/folder_config.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "train/model_config.h"
@@ -56,6 +57,11 @@ void check_keeps_model(const std::filesystem::path& output, const std::string& m
 
 void say_scaling(const std::filesystem::path& vae) {
   if (const std::string note = note_on_scaling(vae); !note.empty()) fmt::print("{}\n", note);
+}
+
+void say_scheduler(const Weights& file) {
+  if (const std::string note = note_on_scheduler(file); !note.empty())
+    fmt::print("{}: its scheduler {}\n", file.source(), note);
 }
 
 std::string short_name(const std::string& model) {

@@ -30,6 +30,8 @@ std::filesystem::path part_in(const std::filesystem::path& folder, const char* n
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
 /// Says it where the scaling of an autoencoder's latents is assumed (note_on_scaling).
 void say_scaling(const std::filesystem::path& vae);
+/// The same where the pipeline's scheduler asks for what the samplers do not do (note_on_scheduler).
+void say_scheduler(const Weights& file);
 /// "builtin", or the file's name without its folder, in UTF-8; to be shown by printable().
 std::string short_name(const std::string& model);
 

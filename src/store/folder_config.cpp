@@ -96,4 +96,27 @@ std::optional<Prediction> prediction_of_scheduler(const Weights& weights) {
   return prediction_called(text("prediction_type", "epsilon"));
 }
 
+std::string note_on_scheduler(const Weights& weights) {
+  // As dpm++ is here. (What diffusers does in its last step, euler_at_final and lower_order_final, is of no
+  // matter where that leads to no noise.)
+  static const nlohmann::json followed = {{"timestep_spacing", "linspace"},  {"algorithm_type", "dpmsolver++"},
+                                          {"solver_type", "midpoint"},       {"solver_order", 2},
+                                          {"final_sigmas_type", "zero"},     {"use_karras_sigmas", false},
+                                          {"use_exponential_sigmas", false}, {"use_beta_sigmas", false},
+                                          {"use_lu_lambdas", false},         {"thresholding", false}};
+  const auto stated = weights.metadata().find(folder_scheduler_key);
+  if (stated == weights.metadata().end()) return {};
+  const nlohmann::json json = parse_of_python(stated->second);
+  if (!json.is_object()) return {};
+  std::vector<std::string> others;
+  for (const auto& [key, value] : followed.items()) {
+    const auto found = json.find(key);
+    if (found == json.end() || found->is_null() || *found == value) continue;
+    others.push_back(*found == true           ? key
+                     : found->is_structured() ? key + " of its own"
+                                              : fmt::format("{} {}", key, printable(found->dump())));
+  }
+  return others.empty() ? "" : fmt::format("asks for {}, which is not followed", fmt::join(others, ", "));
+}
+
 }  // namespace linnet

@@ -34,4 +34,8 @@ class FolderConfig {
 /// Error on one that Linnet's samplers do not stand for: of another noise schedule, or of few steps.
 std::optional<Prediction> prediction_of_scheduler(const Weights& weights);
 
+/// What the pipeline's scheduler asks for that Linnet's samplers do not, by which diffusers paints other
+/// pictures with it: "asks for use_karras_sigmas, which is not followed". Empty if there is nothing.
+std::string note_on_scheduler(const Weights& weights);
+
 }  // namespace linnet

@@ -137,6 +137,17 @@ TEST_F(TextToImage, SaysHowItWasPaintedAndPaintsItAgain) {
   EXPECT_NE(bytes("a.png"), bytes("c.png"));
 }
 
+TEST_F(TextToImage, SaysWhatOfTheFoldersSchedulerIsNotFollowed) {
+  fs::create_directories(folder_ / "model/scheduler");
+  std::ofstream(folder_ / "model/model_index.json") << "{}";
+  std::ofstream(folder_ / "model/scheduler/scheduler_config.json") << R"({"use_karras_sigmas": true})";
+  const std::string note = "asks for use_karras_sigmas, which is not followed";
+  const Result painted = generate({"a star", "-o", "p.png"}), info = run({"info", "model"}, {folder_.path()});
+  EXPECT_TRUE(succeeded(painted));
+  EXPECT_NE(painted.out.find("its scheduler " + note), std::string::npos) << painted.out;
+  EXPECT_NE(info.out.find(note), std::string::npos) << info.out;
+}
+
 // As a user pastes it: the command that info shows, in bash.
 TEST_F(TextToImage, TheCommandThatInfoShowsPaintsTheSameBytes) {
   const auto painted_again = [&](const std::string& name) {

@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "store/folder_config.h"
 #include "store/model_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
@@ -61,6 +62,23 @@ TEST_F(HubFolder, ASchedulerWithoutSamplerIsRefused) {
   refused(R"({"trained_betas": [0.1, 0.2]})", "another noise schedule");
   refused(R"({"rescale_betas_zero_snr": true})", "another noise schedule");
   refused("[1", "no JSON object");
+}
+
+TEST_F(HubFolder, WhatOfASchedulerIsNotFollowedIsSaid) {
+  write("model_index.json", "{}");
+  const auto note = [&](const char* scheduler) {
+    write("scheduler/scheduler_config.json", scheduler);
+    return note_on_scheduler(Weights::open(folder_.path()));
+  };
+  EXPECT_EQ(note(R"({"timestep_spacing": "linspace", "solver_order": 2, "use_karras_sigmas": false,
+                     "lambda_min_clipped": -Infinity, "final_sigmas_type": null, "euler_at_final": true})"),
+            "");
+  EXPECT_EQ(note(R"({"use_karras_sigmas": true, "timestep_spacing": "trailing", "solver_order": 3})"),
+            "asks for solver_order 3, timestep_spacing \"trailing\", use_karras_sigmas, which is not followed");
+  EXPECT_EQ(note(R"({"solver_type": [[1]]})"), "asks for solver_type of its own, which is not followed");
+  EXPECT_EQ(note("[1"), "");
+  fs::remove_all(folder_ / "scheduler");
+  EXPECT_EQ(note_on_scheduler(Weights::open(folder_.path())), "");
 }
 
 TEST_F(HubFolder, AConfigThatCannotBeIsRefused) {
