@@ -35,15 +35,14 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   return result;
 }
 
-void write_checkpoint(const std::filesystem::path& path,
-                      const std::vector<std::pair<std::string, Tensor>>& state, const ModelConfig& model,
-                      const CheckpointNotes& notes) {
+void write_checkpoint(const std::filesystem::path& path, std::vector<TensorToWrite> state,
+                      const ModelConfig& model, const CheckpointNotes& notes) {
   std::map<std::string, std::string> metadata = notes.extra;
   metadata[step_key] = std::to_string(notes.step);
   if (notes.pictures > 0) metadata[pictures_key] = std::to_string(notes.pictures);
   metadata[training_key] = notes.toml;
   metadata[checkpoint_key] = to_json(model);
-  write_safetensors(path, state, metadata);
+  write_safetensors(path, std::move(state), metadata);
 }
 
 }  // namespace linnet

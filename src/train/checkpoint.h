@@ -28,8 +28,7 @@ struct CheckpointNotes {
   std::string toml;
   std::map<std::string, std::string> extra;  ///< what else stands in the metadata, such as the classes' names
 };
-void write_checkpoint(const std::filesystem::path& path,
-                      const std::vector<std::pair<std::string, Tensor>>& state, const ModelConfig& model,
-                      const CheckpointNotes& notes);
+void write_checkpoint(const std::filesystem::path& path, std::vector<TensorToWrite> state,
+                      const ModelConfig& model, const CheckpointNotes& notes);
 
 }  // namespace linnet

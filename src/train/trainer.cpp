@@ -227,12 +227,20 @@ StepMetrics PendingMetrics::read() const {
 }
 
 void Trainer::save_checkpoint(const std::filesystem::path& path) {
-  const auto state = optimizer_.state();
-  for (const auto& [name, tensor] : state)
-    check(ops::all_finite(tensor),
-          "{} is no longer finite after step {}; a lower train.lr or train.weight_decay may help", name,
-          steps_done_);
-  write_checkpoint(path, state, config_.model, {steps_done_, pictures_, config_.toml, class_metadata()});
+  std::vector<TensorToWrite> state;
+  for (const auto& each : optimizer_.state()) {
+    // Looked through where it is written, so that it leaves a GPU once.
+    const auto read = [each, step = steps_done_] {
+      Tensor here = each.second.host();
+      check(ops::all_finite(here),
+            "{} is no longer finite after step {}; a lower train.lr or train.weight_decay may help", each.first,
+            step);
+      return here;
+    };
+    state.push_back({each.first, each.second.dtype(), each.second.shape(), read});
+  }
+  write_checkpoint(path, std::move(state), config_.model,
+                   {steps_done_, pictures_, config_.toml, class_metadata()});
 }
 
 std::map<std::string, std::string> Trainer::class_metadata() const {

@@ -430,7 +430,8 @@ TEST_F(Train, ASpoiltModelIsNotSaved) {
   EXPECT_NE(result.err.find("is no longer finite after step 1; a lower train.lr"), std::string::npos)
       << result.err;
   EXPECT_TRUE(checkpoint_is_missing("a"));
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/run/model.safetensors"));
+  for (const char* name : {"model.safetensors", "checkpoint.safetensors.partial"})
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "a/run" / name)) << name;
 }
 
 TEST_F(Train, ClassesInAnotherOrderAreRefused) {
