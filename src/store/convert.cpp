@@ -56,18 +56,21 @@ Tensor converted(const Tensor& value, DType dtype, const std::string& source, co
 // unless keep() was called. Another model in it would be read instead, or in part.
 class NewFolder {
  public:
-  explicit NewFolder(const fs::path& path) : path_(path) {
+  /// Where such a config.json is to be written.
+  NewFolder(const fs::path& path, const std::string& json) : path_(path) {
     std::error_code problem;
     check(!fs::exists(path) || fs::is_directory(path),
           "cannot make the folder {}: there is a file of that name", printable(path.string()));
-    if (!fs::is_directory(path) || !holds_only_partials()) check_absent(path);
+    if (!fs::is_directory(path) || !may_be_left_by_a_kill(json)) check_absent(path);
+    had_config_ = is_there(config());
     made_ = fs::create_directory(path, problem);
     check(fs::is_directory(path), "cannot make the folder {}: {}", printable(path.string()), problem.message());
   }
   ~NewFolder() {
     std::error_code ignored;
     if (kept_) return;
-    for (const fs::path& file : {weights(), config()}) fs::remove(file, ignored);
+    fs::remove(weights(), ignored);
+    if (!had_config_) fs::remove(config(), ignored);
     if (made_) fs::remove(path_, ignored);
   }
   NewFolder(const NewFolder&) = delete;
@@ -78,15 +81,19 @@ class NewFolder {
   void keep() { kept_ = true; }
 
  private:
-  // What one that was killed has left, if anything, and is written over.
-  bool holds_only_partials() const {
-    return std::ranges::all_of(entries_of(path_), [this](const fs::path& entry) {
-      return entry == weights().string() + ".partial" || entry == config().string() + ".partial";
+  // What one that was killed has left, if anything, is written over: parts of files, and the very config.json
+  // that will be there again.
+  bool may_be_left_by_a_kill(const std::string& json) const {
+    std::error_code ignored;
+    return std::ranges::all_of(entries_of(path_), [&](const fs::path& entry) {
+      return entry == weights().string() + ".partial" || entry == config().string() + ".partial" ||
+             (entry == config() && fs::file_size(entry, ignored) == json.size() &&
+              read_text_file(entry, json.size()) == json);
     });
   }
 
   fs::path path_;
-  bool made_ = false, kept_ = false;
+  bool made_ = false, kept_ = false, had_config_ = false;
 };
 
 }  // namespace
@@ -209,9 +216,9 @@ void save_weights(const fs::path& path, const Weights& weights,
 void save_diffusers_folder(const fs::path& path, const Weights& weights, const DiTConfig& config,
                            const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor) {
   const std::string json = diffusers_config(config);
-  NewFolder folder(path);
-  save_weights(folder.weights(), weights, metadata, on_tensor);
+  NewFolder folder(path, json);
   write_text_file(folder.config(), json);
+  save_weights(folder.weights(), weights, metadata, on_tensor);  // last: where they are, nothing is missing
   folder.keep();
 }
 

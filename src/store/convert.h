@@ -41,8 +41,8 @@ void save_weights(const std::filesystem::path& path, const Weights& weights,
 void check_absent(const std::filesystem::path& path);
 
 /// As the folder that diffusers' DiTTransformer2DModel.from_pretrained opens: config.json beside
-/// diffusion_pytorch_model.safetensors. It must not be there, or be empty but for what a kill has left of one
-/// of these, and the folder above it must be there: throws UsageError or Error. Whatever fails, all is
+/// diffusion_pytorch_model.safetensors. It must not be there, or be empty but for what a kill has left of the
+/// same work, and the folder above it must be there: throws UsageError or Error. Whatever fails, all is
 /// afterwards as it was before.
 void save_diffusers_folder(const std::filesystem::path& folder, const Weights& weights, const DiTConfig& config,
                            const std::map<std::string, std::string>& metadata, const OnTensor& on_tensor = {});

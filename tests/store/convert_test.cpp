@@ -216,8 +216,25 @@ TEST(Convert, AFolderThatAKillHasLeftIsWrittenInto) {
   std::ofstream(place / "diffusion_pytorch_model.safetensors.partial") << "half";
   save_folder(place, reference("dit_softmax"));
   EXPECT_FALSE(fs::exists(place / "diffusion_pytorch_model.safetensors.partial"));
-  fs::remove(place / "diffusion_pytorch_model.safetensors");
-  EXPECT_THROW(save_folder(place, reference("dit_softmax")), UsageError) << "there is a config.json";
+}
+
+TEST(Convert, AFolderWithItsConfigAloneIsGoneOnWith) {
+  const TemporaryFolder folder;
+  const fs::path place = folder / "dit", weights = place / "diffusion_pytorch_model.safetensors";
+  const auto config = [&] { return read_text_file(place / "config.json", 1 << 20); };
+  save_folder(place, reference("dit_softmax"));
+  const std::string json = config();
+  fs::remove(weights);
+  save_folder(place, reference("dit_softmax"));
+  EXPECT_TRUE(fs::exists(weights));
+  EXPECT_EQ(config(), json);
+  // It stays where that fails. And that of another model is somebody's.
+  fs::remove(weights);
+  const OnTensor stop = [](const Weights::Item&) { throw std::invalid_argument("stop"); };
+  EXPECT_THROW(save_folder(place, reference("dit_softmax"), stop), std::invalid_argument);
+  EXPECT_THROW(save_folder(place, reference("dit_softmax_odd")), UsageError);
+  EXPECT_EQ(config(), json);
+  EXPECT_FALSE(fs::exists(weights));
 }
 
 TEST(Convert, AFolderThatIsAFileIsRefused) {
