@@ -241,8 +241,8 @@ void add_info(const Verb& app) {
       .required();
   add_weights_option(verb, options->weights);
   verb.add_flag("--tensors", options->tensors, "List the tensors: name, type, shape");
-  verb.add_option("--classes", options->classes,
-                  "List the classes whose names hold this text: --classes retriever")
+  verb.add_option("--find-class", options->classes,
+                  "Show the classes whose names hold this text: --find-class retriever")
       .type_name("TEXT");
   verb.callback([options] { run(*options); });
 }

@@ -43,8 +43,8 @@ uintmax_t bytes_in(const fs::path& folder) {
 }
 
 void run(const Options& options) {
-  const BundleTypes types{type_from(options.text_encoder, "--text-encoder"),
-                          type_from(options.transformer, "--transformer")};
+  const BundleTypes types{type_from(options.text_encoder, "--text-encoder-dtype"),
+                          type_from(options.transformer, "--transformer-dtype")};
   const TextToImageParts parts = find_parts(options);
   const fs::path output = path_of_folder(options.output);
   check_absent(output);
@@ -80,11 +80,11 @@ void add_quantize(const Verb& app) {
   verb.add_option("--parts", options->parts,
                   "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
       .type_name("DIR");
-  verb.add_option("--text-encoder", options->text_encoder,
+  verb.add_option("--text-encoder-dtype", options->text_encoder,
                   "Type of the text encoder's matrices: int8, bf16, f16 or f32")
       .capture_default_str()
       .type_name("NAME");
-  verb.add_option("--transformer", options->transformer,
+  verb.add_option("--transformer-dtype", options->transformer,
                   "Type of the transformer's matrices: bf16, int8, f16 or f32")
       .capture_default_str()
       .type_name("NAME");

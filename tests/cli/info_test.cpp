@@ -43,7 +43,7 @@ TEST(Info, FindsNoClassesInAModelOfTexts) {
   for (const std::string& model :
        {data_file("reference/pixart_lit.model.safetensors"), std::string("builtin-text")})
     EXPECT_TRUE(
-        failed(run({"info", model, "--classes", "star"}), 1, "this is a model of texts; it has no classes"));
+        failed(run({"info", model, "--find-class", "star"}), 1, "this is a model of texts; it has no classes"));
 }
 
 TEST(Info, DescribesAPictureThatSaysNothing) {

@@ -83,7 +83,7 @@ class MemoryBudget : public testing::Test {
   // A bundle of the model.
   void quantize(const std::string& transformer) const {
     const Result result =
-        run({"quantize", "model", "-o", transformer, "--transformer", transformer}, {folder_.path()});
+        run({"quantize", "model", "-o", transformer, "--transformer-dtype", transformer}, {folder_.path()});
     ASSERT_TRUE(succeeded(result));
     EXPECT_LE(result.peak / megabyte, 90u) << transformer;
   }

@@ -39,8 +39,8 @@ class ModelOfTexts : public testing::Test {
 TEST_F(ModelOfTexts, ABundleIsSmallAndPaintsNearlyTheSame) {
   ASSERT_TRUE(succeeded(generate({"two red stars", "-o", "a.png"})));
   for (const std::string type : {"bf16", "int8", "f32"}) {
-    const Result result = run({"quantize", "model", "-o", "b-" + type, "--transformer", type, "--text-encoder",
-                               type == "f32" ? "f32" : "int8"},
+    const Result result = run({"quantize", "model", "-o", "b-" + type, "--transformer-dtype", type,
+                               "--text-encoder-dtype", type == "f32" ? "f32" : "int8"},
                               {folder_.path()});
     ASSERT_TRUE(succeeded(result));
     EXPECT_FALSE(fs::exists(folder_ / ("b-" + type + ".partial")));
@@ -61,7 +61,8 @@ TEST_F(ModelOfTexts, ABundleIsSmallAndPaintsNearlyTheSame) {
 
 TEST_F(ModelOfTexts, ABundleInEightBitsGoesBackToFloats) {
   const auto quantize = [&](const char* from, const char* to, const char* type) {
-    return run({"quantize", from, "-o", to, "--transformer", type, "--text-encoder", type}, {folder_.path()});
+    return run({"quantize", from, "-o", to, "--transformer-dtype", type, "--text-encoder-dtype", type},
+               {folder_.path()});
   };
   const Result small = quantize("model", "small", "int8");
   ASSERT_TRUE(succeeded(small));
@@ -165,7 +166,7 @@ TEST_F(ModelOfTexts, ABundleIsWrittenAsAWholeOrNotAtAll) {
   fs::create_directories(folder_ / "there");
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "there"}, {folder_.path()}), 2, "there already"));
   EXPECT_TRUE(failed(run({"quantize", "model", "-o", "none/b"}, {folder_.path()}), 1, "none"));
-  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "int4"}, {folder_.path()}), 2,
+  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer-dtype", "int4"}, {folder_.path()}), 2,
                      "int8, bf16"));
   fs::create_directories(folder_ / "empty.partial");  // of one that was killed at once
   EXPECT_TRUE(succeeded(run({"quantize", "model", "-o", "empty"}, {folder_.path()})));
@@ -180,8 +181,9 @@ TEST_F(ModelOfTexts, ABundleIsWrittenAsAWholeOrNotAtAll) {
     const rlimit limit{100'000, 100'000};
     ::setrlimit(RLIMIT_FSIZE, &limit);
   };
-  EXPECT_TRUE(failed(run({"quantize", "model", "-o", "b", "--transformer", "f32"}, {folder_.path(), full}), 1,
-                     "File too large"));
+  EXPECT_TRUE(
+      failed(run({"quantize", "model", "-o", "b", "--transformer-dtype", "f32"}, {folder_.path(), full}), 1,
+             "File too large"));
   EXPECT_FALSE(fs::exists(folder_ / "b"));
   EXPECT_FALSE(fs::exists(folder_ / "b.partial"));
   ASSERT_TRUE(succeeded(run({"quantize", "model", "-o", "b"}, {folder_.path()})));

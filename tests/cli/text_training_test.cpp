@@ -144,7 +144,7 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   EXPECT_TRUE(fs::exists(folder_ / "student/samples/step-0000003.png"));
 
   ASSERT_TRUE(succeeded(linnet({"quantize", "student/model.safetensors", "--parts", "teacher", "-o", "bundle",
-                                "--text-encoder", "bf16"})));
+                                "--text-encoder-dtype", "bf16"})));
   EXPECT_FALSE(fs::exists(folder_ / "bundle/vae"));
   ASSERT_TRUE(succeeded(linnet({"generate", "a red star", "-m", "bundle", "--steps", "2", "-o", "p.png"})));
   EXPECT_EQ(read_image(folder_ / "p.png").width, 32);

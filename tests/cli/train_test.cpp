@@ -205,7 +205,7 @@ TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
   ASSERT_EQ(train("a").code, 0);
   const Surroundings there{folder_ / "a"};
   const std::string checkpoint = "run/checkpoint.safetensors";
-  const Result info = run({"info", checkpoint, "--classes", "red-star"}, there);
+  const Result info = run({"info", checkpoint, "--find-class", "red-star"}, there);
   EXPECT_TRUE(succeeded(info));
   for (const char* weights : {"ema", "raw"})
     EXPECT_TRUE(succeeded(run({"generate", "-m", checkpoint, "--weights", weights, "--class", "red-star",
@@ -214,7 +214,7 @@ TEST_F(Train, ItsCheckpointKnowsTheClassesByName) {
   for (const Arguments& made : {Arguments{"inherit", "--from", checkpoint, "-o", "other.safetensors"},
                                 Arguments{"convert", checkpoint, "-o", "other.safetensors"}}) {
     EXPECT_TRUE(succeeded(run(made, there)));
-    const Result other = run({"info", "other.safetensors", "--classes", "red-star"}, there);
+    const Result other = run({"info", "other.safetensors", "--find-class", "red-star"}, there);
     EXPECT_TRUE(succeeded(other));
     EXPECT_EQ(other.out, info.out);
   }
