@@ -6,7 +6,9 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/bundle.h"
+#include "store/model_file.h"
 #include "store/pixart_file.h"
+#include "store/t5_file.h"
 #include "terminal.h"
 #include "verbs.h"
 
@@ -27,12 +29,16 @@ DType type_from(const std::string& name, const char* option) {
 }
 
 TextToImageParts find_parts(const Options& options) {
-  const bool pixels = read_pixart_config(find_pixart_weights(Weights::open(options.model))).in_channels == 3;
+  const Weights file = Weights::open(options.model);
+  const bool pixels = read_pixart_config(find_pixart_weights(file)).in_channels == 3;
+  // Of a checkpoint its own, of the same weights as the transformer: what lies beside it is the average.
+  const bool has_text_encoder = file.metadata().contains(checkpoint_key) && holds_t5(file);
   const auto part = [&](const char* name) {
     return part_in(options.parts.empty() ? options.model : options.parts, name,
                    "name the folder that does with --parts");
   };
-  return {options.model, part("text_encoder"), part("tokenizer"), pixels ? fs::path() : part("vae")};
+  return {options.model, has_text_encoder ? fs::path(options.model) : part("text_encoder"), part("tokenizer"),
+          pixels ? fs::path() : part("vae")};
 }
 
 uintmax_t bytes_in(const fs::path& folder) {
@@ -77,8 +83,10 @@ void add_quantize(const Verb& app) {
   verb.add_option("-o,--output", options->output, "Folder to write, which must not be there")
       .required()
       .type_name("DIR");
-  verb.add_option("--parts", options->parts,
-                  "Folder that holds text_encoder, tokenizer and vae (default: the model's)")
+  verb.add_option(
+          "--parts", options->parts,
+          "Folder that holds text_encoder, unless the model is the training checkpoint that it was trained "
+          "along with, tokenizer and vae (default: the model's)")
       .type_name("DIR");
   verb.add_option("--text-encoder-dtype", options->text_encoder,
                   "Type of the text encoder's matrices: int8, bf16, f16 or f32")

@@ -119,7 +119,7 @@ void check_belongs(const Tokenizer& tokenizer, const std::string& name, const T5
 void save_bundle(const fs::path& folder, const TextToImageParts& parts, const BundleTypes& types, Choice choice,
                  const OnBytes& on_bytes) {
   const Weights transformer = find_pixart_weights(Weights::open(parts.transformer), choice);
-  const Weights text_encoder = find_t5_weights(Weights::open(parts.text_encoder));
+  const Weights text_encoder = find_t5_weights(Weights::open(parts.text_encoder), choice);
   const std::optional<Weights> vae = parts.vae.empty() ? std::nullopt : std::optional(vae_weights(parts.vae));
   const PixArtConfig config = read_pixart_config(transformer);
   const T5Config text_config = read_t5_config(text_encoder);

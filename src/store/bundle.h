@@ -30,7 +30,8 @@ using OnBytes = std::function<void(const std::string& tensor, size_t done, size_
 /// Writes transformer/, text_encoder/, tokenizer/, vae/ and model_index.json into a folder that must not be
 /// there, whose own folder must. Tensors are read, rounded and written one by one, so that the largest is all
 /// that is in memory. It appears as a whole: until then it is "<folder>.partial", which is removed on any
-/// failure and, after a kill, by the next call. Throws Error naming the part that does not fit.
+/// failure and, after a kill, by the next call. choice is of those parts that are in Linnet's training
+/// checkpoints. Throws Error naming the part that does not fit.
 void save_bundle(const std::filesystem::path& folder, const TextToImageParts& parts, const BundleTypes& types,
                  Choice choice, const OnBytes& on_bytes = {});
 

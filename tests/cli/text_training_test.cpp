@@ -129,6 +129,18 @@ TEST_F(TextTrainingCommand, ATextEncoderTrainedAlongIsFrozenForDistillation) {
   EXPECT_EQ(encoded_with("ema", "checkpoint.safetensors"), average);
   EXPECT_NE(encoded_with("raw", "checkpoint.safetensors"), average);
 
+  // So it is in one folder: of a checkpoint, the chosen weights are its own text encoder's, too.
+  const auto bundled = [&](const std::string& model, const std::string& weights) {
+    fs::remove_all(folder_ / "bundle");
+    EXPECT_TRUE(succeeded(linnet({"quantize", "teacher/" + model, "--weights", weights, "--parts", "teacher",
+                                  "-o", "bundle", "--text-encoder-dtype", "f32"})));
+    return contents(folder_ / "bundle/text_encoder/model.safetensors");
+  };
+  const std::string bundled_average = bundled("model.safetensors", "ema");
+  EXPECT_EQ(bundled("checkpoint.safetensors", "ema"), bundled_average);
+  EXPECT_NE(bundled("checkpoint.safetensors", "raw"), bundled_average);
+  fs::remove_all(folder_ / "bundle");
+
   ASSERT_TRUE(succeeded(linnet({"inherit", "--from", "teacher/model.safetensors", "--mixer", "lit", "--heads",
                                 "2", "-o", "lit.safetensors"})));
   Arguments second = pixels;
