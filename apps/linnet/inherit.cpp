@@ -161,7 +161,10 @@ void add_inherit(const Verb& app) {
           .capture_default_str()
           .type_name("NAME");
   const Argument heads =
-      verb.add_option("--heads", options->heads, "Heads of the student; 0: as published for the width")
+      verb.add_option(
+              "--heads", options->heads,
+              "Heads of the student; 0: as published for the width, of others 2, or of softmax one for 64 "
+              "channels")
           .capture_default_str();
   const Argument also =
       verb.add_option("--also", options->also, "Projections of the attention to inherit too: qkv, kv, v, q, o")

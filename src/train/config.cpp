@@ -302,6 +302,13 @@ void refuse_idle_settings(ConfigTables& root, TrainConfig& config, bool resume) 
   }
 }
 
+// A linear model may have any number of heads, so that a file of the right sizes can still be of another.
+std::string what_can_be_done(const Difference& other) {
+  if (other.setting != "num_heads") return {};
+  return fmt::format(": set model.num_heads={}, or make it anew with linnet inherit --heads {}", other.second,
+                     other.first);
+}
+
 TrainConfig config_from(ConfigTables root, bool resume) {
   check_tables(root.tables);
   TrainConfig config;
@@ -314,8 +321,8 @@ TrainConfig config_from(ConfigTables root, bool resume) {
   read_text(root, config);
   if (start && !resume)
     if (const auto other = first_difference(config.model, *start))
-      throw UsageError(fmt::format("configuration: model.{} is {}, but {} in {}", other->setting, other->first,
-                                   other->second, config.train.init));
+      throw UsageError(fmt::format("configuration: model.{} is {}, but {} in {}{}", other->setting,
+                                   other->first, other->second, config.train.init, what_can_be_done(*other)));
   refuse_idle_settings(root, config, resume);
   root.tables.insert_or_assign("model", table_of(config.model));
   std::ostringstream out;

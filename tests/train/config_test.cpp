@@ -259,6 +259,14 @@ TEST_F(WithInit, WhatIsSaidMustAgree) {
             std::string::npos);
 }
 
+TEST_F(WithInit, OfOtherHeadsItSaysHowToAgree) {
+  const std::string said = refusal(toml("[model]\nnum_heads = 1\n"));
+  EXPECT_NE(said.find("model.num_heads is 1, but 2 in "), std::string::npos) << said;
+  EXPECT_NE(said.find("set model.num_heads=2, or make it anew with linnet inherit --heads 1"),
+            std::string::npos)
+      << said;
+}
+
 TEST_F(WithInit, HowOftenClassesAreDroppedMayChangeButNotWhetherTheyAre) {
   EXPECT_DOUBLE_EQ(parse_train_config(toml("[model]\nclass_dropout = 0.3\n"), {}).of_classes().class_dropout,
                    0.3);
