@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,20 +24,28 @@ struct Picture {
   std::vector<uint8_t> rgb;
 };
 
+/// Timesteps of 0..999, both ends among them: 999 is all noise, 0 the picture.
+struct Timesteps {
+  float from = 0, to = 999;
+};
+
 /// What to paint. Equal requests on one machine with as many threads give equal bytes. Of a seed the low 32
 /// bits count, as in PyTorch.
 struct Request {
   std::vector<std::string>
       classes;                   ///< names or indices; picture i shows classes[i mod size]; empty: all in turn
-  int64_t count = 1;             ///< pictures in all
+  int64_t count = 0;             ///< pictures in all; 0: one of each class that is named, or one
   uint64_t seed = 0;             ///< picture i is drawn from seed + i
   std::string sampler = "ddim";  ///< "ddpm", "ddim" or "dpm++"
   int steps = 50;                ///< 1..1000 (dpm++: ..999)
   float guidance_scale = 3.0f;   ///< 1: none
-  float guided_from = 0, guided_to = 999;  ///< timesteps between which there is guidance
-  int64_t batch = 0;                       ///< pictures at once; 0: chosen by the model's size
-  size_t memory =
-      size_t{4} << 30;  ///< decoding of more bytes goes in bands of rows, which have a least size; 0: never
+  Timesteps guided = {};         ///< when there is guidance
+  int64_t batch = 0;             ///< pictures at once; 0: chosen by the model's size
+
+  /// Bytes that decoding a picture may take, beside the weights: what needs more is decoded in bands of rows,
+  /// which have a least size, to the same picture but for rounding. 0: no limit. Not given: 4 GiB, on a GPU no
+  /// limit but the card's.
+  std::optional<size_t> decoding_memory = {};
 
   /// Called after every denoising step of every batch; return false to stop: paint() then throws Cancelled.
   std::function<bool(int step, int steps)> on_step = {};
@@ -51,11 +60,13 @@ struct TextRequest {
   uint64_t seed = 0;                 ///< picture i is drawn from seed + i
   std::string sampler = "dpm++";     ///< "ddpm", "ddim" or "dpm++"
   int steps = 20;                    ///< 1..1000 (dpm++: ..999)
-  float guidance_scale = 0;          ///< 1: none; 0: what suits the model, 4.5 of latents, 3 of pixels
-  float guided_from = 0, guided_to = 999;  ///< timesteps between which there is guidance, if the scale is given
-  int64_t batch = 0;                       ///< pictures at once; 0: chosen by their size
-  size_t memory =
-      size_t{4} << 30;  ///< decoding of more bytes goes in bands of rows, which have a least size; 0: never
+
+  /// 1: none. Not given: what suits the model, 4.5 of latents, 3 of pixels.
+  std::optional<float> guidance_scale = {};
+  /// When there is guidance. Not given: what suits the model, always of latents, {400, 999} of pixels.
+  std::optional<Timesteps> guided = {};
+  int64_t batch = 0;                                      ///< pictures at once; 0: chosen by their size
+  std::optional<size_t> decoding_memory = {};             ///< as Request::decoding_memory
   std::function<bool(int step, int steps)> on_step = {};  ///< as Request::on_step
 };
 

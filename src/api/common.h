@@ -72,6 +72,9 @@ void end(std::unique_ptr<State>& state) noexcept {
   state.reset();
 }
 
+/// Of guidance, as the pipeline has it.
+inline TimeInterval interval_of(const Timesteps& timesteps) { return {timesteps.from, timesteps.to}; }
+
 /// Adds the pictures of samples (n, c, h, w), decoded if there is an autoencoder.
 void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory);
 

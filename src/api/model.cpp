@@ -1,7 +1,10 @@
 // Painting from classes, as the public interface has it (include/linnet/linnet.h).
+#include <algorithm>
+
 #include "api/common.h"
 #include "builtin/builtin_model.h"
 #include "pipeline/classes.h"
+#include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/paint.h"
 #include "store/model_file.h"
@@ -38,13 +41,14 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded, const 
   PaintRequest result;
   for (const std::string& name : request.classes)
     result.classes.push_back(find_class(name, loaded.class_names, config.num_classes));
-  result.count = request.count;
+  const auto named = static_cast<int64_t>(request.classes.size());
+  result.count = request.count == 0 ? std::max<int64_t>(1, named) : request.count;
   result.seed = request.seed;
   result.batch = request.batch;
   result.options.sampler = sampler_from_name(request.sampler);
   result.options.steps = request.steps;
   result.options.guidance_scale = request.guidance_scale;
-  result.options.guided = {request.guided_from, request.guided_to};
+  result.options.guided = api::interval_of(request.guided);
   result.options.clip_x0 = config.in_channels == 3;
   result.options.device = device;
   result.options.on_step = api::watched_by(request.on_step);
@@ -96,11 +100,11 @@ std::vector<Picture> Model::paint(const Request& request) const {
   return api::without_bad_alloc([&] {
     const State& state = api::held(state_);
     const api::Turn turn(state.device);
+    const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(state.device));
     std::vector<Picture> pictures;
-    linnet::paint(*state.loaded.model, translate(request, state.loaded, state.device),
-                  [&](int64_t, const Tensor& samples) {
-                    api::add_pictures(pictures, samples, state.vae.get(), request.memory);
-                  });
+    linnet::paint(
+        *state.loaded.model, translate(request, state.loaded, state.device),
+        [&](int64_t, const Tensor& samples) { api::add_pictures(pictures, samples, state.vae.get(), memory); });
     return pictures;
   });
 }

@@ -6,6 +6,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
+#include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/paint_text.h"
 #include "pipeline/text_encoding.h"
@@ -74,15 +75,13 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
   result.width = size.width / reduction;
   result.seed = request.seed;
   result.batch = request.batch;
-  const bool usual = request.guidance_scale == 0;
-  result.options = {
-      .sampler = sampler_from_name(request.sampler),
-      .steps = request.steps,
-      .guidance_scale = usual ? usual_guidance(config) : request.guidance_scale,
-      .guided = usual ? usual_interval(config) : TimeInterval{request.guided_from, request.guided_to},
-      .guided_channels = all_channels,
-      .clip_x0 = config.in_channels == 3,
-      .on_step = api::watched_by(request.on_step)};
+  result.options = {.sampler = sampler_from_name(request.sampler),
+                    .steps = request.steps,
+                    .guidance_scale = request.guidance_scale.value_or(usual_guidance(config)),
+                    .guided = request.guided ? api::interval_of(*request.guided) : usual_interval(config),
+                    .guided_channels = all_channels,
+                    .clip_x0 = config.in_channels == 3,
+                    .on_step = api::watched_by(request.on_step)};
   check_request(result, config, true);
   if (result.batch == 0) result.batch = default_batch(config, result.height, result.width);
   return result;
@@ -146,10 +145,10 @@ std::vector<Picture> TextModel::paint(const TextRequest& request) const {
     if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
     const auto ids = tokenize(state.tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
     take_states(wanted, encode_each(*state.encoder, ids, &forget_mapped_pages), prompts);
+    const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(state.device));
     std::vector<Picture> pictures;
     for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
-      api::add_pictures(pictures, paint_batch(*state.model, wanted, first, end), state.vae.get(),
-                        request.memory);
+      api::add_pictures(pictures, paint_batch(*state.model, wanted, first, end), state.vae.get(), memory);
     });
     return pictures;
   });

@@ -36,6 +36,8 @@ Tensor decode_samples(const Vae& vae, const Tensor& samples, size_t memory) {
   return pictures;
 }
 
+size_t usual_decoding_memory(const Device& device) { return device.is_gpu() ? 0 : size_t{4} << 30; }
+
 std::unique_ptr<Vae> load_decoder(const std::filesystem::path& path, int64_t channels, DType dtype,
                                   const Device& device) {
   std::unique_ptr<Vae> vae = load_vae(path);

@@ -100,6 +100,17 @@ TEST_F(PublicInterface, PaintsAsManyPicturesAsWanted) {
   }
 }
 
+TEST_F(PublicInterface, PaintsOneOfEachClassThatIsNamed) {
+  const Model model(file);
+  EXPECT_EQ(model.paint(request).size(), 1u);
+  request.classes = {"red-star", "2", "moon"};
+  EXPECT_EQ(model.paint(request).size(), 3u);
+  request.count = 2;
+  EXPECT_EQ(model.paint(request).size(), 2u);
+  request.count = -1;
+  EXPECT_THROW(model.paint(request), UsageError);
+}
+
 TEST_F(PublicInterface, EqualRequestsGiveEqualBytesAndSeedsDiffer) {
   const Model model(file);
   const auto first = model.paint(request).front().rgb;
@@ -120,8 +131,7 @@ TEST_F(PublicInterface, PaintsWhatTheRestOfTheLibraryPaints) {
   nn::freeze(dit);
   request.classes = {"2"};
   request.seed = 7;
-  request.guided_from = 300;
-  request.guided_to = 800;
+  request.guided = {300, 800};
   GenerateOptions options;
   options.steps = 3;
   options.guided = {300, 800};
@@ -439,16 +449,17 @@ TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
 TEST(BuiltinTextModel, PaintsInItsOwnSizeAndGuidance) {
   const TextModel model = TextModel::builtin();
   EXPECT_EQ(model.picture_size(), 64);
-  TextRequest usual{.prompts = {"a red circle"}}, said = usual, always;
-  usual.steps = said.steps = 3;
-  said.guidance_scale = 3;
-  said.guided_from = 400;
-  always = said;
-  always.guided_from = 0;
-  const Picture picture = model.paint(usual).front();
-  EXPECT_EQ(picture.width, 64);
-  EXPECT_EQ(picture.rgb, model.paint(said).front().rgb);
-  EXPECT_NE(picture.rgb, model.paint(always).front().rgb);
+  const auto painted = [&](std::optional<float> scale, std::optional<Timesteps> guided) {
+    return model.paint({.prompts = {"a red circle"}, .steps = 3, .guidance_scale = scale, .guided = guided})
+        .front();
+  };
+  const Picture usual = painted({}, {});
+  EXPECT_EQ(usual.width, 64);
+  EXPECT_EQ(painted(3, Timesteps{400, 999}).rgb, usual.rgb);
+  EXPECT_EQ(painted(3, {}).rgb, usual.rgb) << "each has what suits the model by itself";
+  EXPECT_EQ(painted({}, Timesteps{400, 999}).rgb, usual.rgb);
+  EXPECT_NE(painted({}, Timesteps{}).rgb, usual.rgb);
+  EXPECT_NE(painted(0, {}).rgb, usual.rgb) << "0 is a scale as others are";
 }
 
 }  // namespace

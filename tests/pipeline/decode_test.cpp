@@ -28,5 +28,10 @@ TEST(DecodeSamples, UndoesScaleAndShift) {
   EXPECT_LT(test::relative_error(decode_samples(vae, samples, 0), expected), 1e-5);
 }
 
+TEST(DecodeSamples, AGpuIsLimitedByItsOwnMemoryAlone) {
+  EXPECT_EQ(usual_decoding_memory({}), size_t{4} << 30);
+  EXPECT_EQ(usual_decoding_memory({Device::Kind::cuda, 0}), 0u);
+}
+
 }  // namespace
 }  // namespace linnet
