@@ -18,6 +18,24 @@ namespace linnet {
 /// has instructions for it, else f32, or f16 on a GPU, which alone has it.
 enum class Precision : uint8_t { automatic, f32, bf16, int8, f16 };
 
+/// How a model of classes is loaded, and where it works.
+struct ModelOptions {
+  Precision precision = Precision::automatic;
+  /// "cpu", "cuda" (an Nvidia GPU), "cuda:1" and so on. All models of a process that are on a GPU are on the
+  /// same.
+  std::string device = "cpu";
+  /// What decodes the samples of a model of latents, a folder or a file; empty: the one in the model's folder.
+  std::filesystem::path autoencoder = {};
+};
+
+/// The same of a text-to-image model.
+struct TextModelOptions {
+  Precision precision = Precision::automatic;
+  std::string device = "cpu";  ///< as ModelOptions::device
+  /// Its parts, folders or files; empty: those in the model's folder.
+  std::filesystem::path text_encoder = {}, tokenizer = {}, autoencoder = {};
+};
+
 /// A finished picture: (height, width, 3) bytes, interleaved RGB.
 struct Picture {
   int64_t width = 0, height = 0;
@@ -82,16 +100,14 @@ class Model {
  public:
   /// A model of classes, DiT or LiT, in any file or folder that `linnet info` knows; a text-to-image model is a
   /// TextModel. Its weights are mapped, not read: while the model lives, nobody may write over its file or
-  /// shorten it, which ends the process or changes the weights; replacing it by renaming another is safe. A
-  /// model of latents needs the autoencoder that decodes them, a folder or a file; by default the one in the
-  /// model's folder. Throws Error when a file cannot be read or holds no such model, UsageError when it is
-  /// a TextModel's, and when the two do not go together, as an autoencoder and a model of pixels.
-  /// device: where it works, "cpu", "cuda" (an Nvidia GPU) or "cuda:1" and so on; all models of a process that
-  /// are on a GPU are on the same. Throws Error when there is no such device.
-  explicit Model(const std::filesystem::path& file, Precision precision = Precision::automatic,
-                 const std::filesystem::path& autoencoder = {}, const std::string& device = "cpu");
-  /// The small model that is part of the library.
-  static Model builtin(Precision precision = Precision::automatic, const std::string& device = "cpu");
+  /// shorten it, which ends the process or changes the weights; replacing it by renaming another is safe.
+  /// Throws Error when a file cannot be read or holds no such model, or when there is no such device;
+  /// UsageError when it is a TextModel's, when latents lack an autoencoder, and when the two do not go
+  /// together, as an autoencoder and a model of pixels.
+  explicit Model(const std::filesystem::path& file, const ModelOptions& options = {});
+  /// The small model that is part of the library, which paints pixels. Throws as the constructor does, and
+  /// Error if the library was built without.
+  static Model builtin(const ModelOptions& options = {});
 
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;
@@ -117,19 +133,14 @@ class Model {
 /// Movable; threads as of Model.
 class TextModel {
  public:
-  /// Parts that do not lie in the model's folder.
-  struct Parts {
-    std::filesystem::path text_encoder, tokenizer, autoencoder;
-  };
-
   /// A pipeline's folder as the Hub has it or `linnet quantize` writes it, or a transformer's file with its
   /// parts named. Weights are mapped, not read: files as of Model. Throws Error when a file cannot be read or
-  /// holds no such model, UsageError or Error when parts are missing or do not go together. device: as of
-  /// Model.
-  explicit TextModel(const std::filesystem::path& model, Precision precision = Precision::automatic,
-                     const Parts& parts = {}, const std::string& device = "cpu");
-  /// The small model that is part of the library. Throws Error if it was built without.
-  static TextModel builtin(Precision precision = Precision::automatic, const std::string& device = "cpu");
+  /// holds no such model, or when there is no such device; UsageError or Error when parts are missing or do not
+  /// go together.
+  explicit TextModel(const std::filesystem::path& model, const TextModelOptions& options = {});
+  /// The small model that is part of the library, and has its own parts. Throws as the constructor does, and
+  /// Error if the library was built without.
+  static TextModel builtin(const TextModelOptions& options = {});
 
   TextModel(TextModel&&) noexcept;
   TextModel& operator=(TextModel&&) noexcept;

@@ -37,11 +37,16 @@ std::string_view name_of(Precision precision) {
   return names[index];
 }
 
+void check_decodes_nothing(const std::filesystem::path& autoencoder) {
+  if (!autoencoder.empty()) throw UsageError("this model paints pixels: the autoencoder has nothing to decode");
+}
+
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device) {
-  if (channels == 3 && !given.empty())
-    throw UsageError("this model paints pixels: the autoencoder has nothing to decode");
-  if (channels == 3) return nullptr;
+  if (channels == 3) {
+    check_decodes_nothing(given);
+    return nullptr;
+  }
   const bool inside = given.empty() && is_folder(model / "vae");
   if (given.empty() && !inside)
     throw UsageError(fmt::format("this model makes latents of {} channels and needs an autoencoder", channels));

@@ -15,6 +15,9 @@ namespace linnet::api {
 /// "auto", "f32", "bf16", "int8" or "f16". Throws UsageError on others.
 std::string_view name_of(Precision precision);
 
+/// Throws UsageError when an autoencoder is given to a model of pixels.
+void check_decodes_nothing(const std::filesystem::path& autoencoder);
+
 /// The autoencoder for latents of so many channels, on that device, from the model's folder unless a path is
 /// given; null for pixels. Throws UsageError when there is none, or one is given that has nothing to decode.
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,

@@ -57,16 +57,15 @@ PaintRequest translate(const Request& request, const LoadedModel& loaded, const 
 
 }  // namespace
 
-Model::Model(const std::filesystem::path& file, Precision precision, const std::filesystem::path& autoencoder,
-             const std::string& device_name)
+Model::Model(const std::filesystem::path& file, const ModelOptions& options)
     : Model(api::without_bad_alloc([&] {
-        const Device device = device_from_name(device_name);
+        const Device device = device_from_name(options.device);
         const api::Turn turn(device);
         auto state = std::make_unique<State>(
-            State{ready_to_paint(load_model_of_classes(file), precision, device), device});
+            State{ready_to_paint(load_model_of_classes(file), options.precision, device), device});
         const DiT& model = *state->loaded.model;
-        state->vae =
-            api::decoder_for(model.config().in_channels, file, autoencoder, model.product_dtype(), device);
+        state->vae = api::decoder_for(model.config().in_channels, file, options.autoencoder,
+                                      model.product_dtype(), device);
         return state;
       })) {}
 
@@ -80,12 +79,13 @@ Model& Model::operator=(Model&& other) noexcept {
 }
 Model::~Model() { api::end(state_); }
 
-Model Model::builtin(Precision precision, const std::string& device_name) {
+Model Model::builtin(const ModelOptions& options) {
   return api::without_bad_alloc([&] {
-    const Device device = device_from_name(device_name);
+    const Device device = device_from_name(options.device);
     const api::Turn turn(device);
+    api::check_decodes_nothing(options.autoencoder);
     return Model(std::make_unique<State>(
-        State{ready_to_paint(load_model(Weights::of(builtin_model())), precision, device), device}));
+        State{ready_to_paint(load_model(Weights::of(builtin_model())), options.precision, device), device}));
   });
 }
 

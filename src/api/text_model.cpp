@@ -89,26 +89,28 @@ TextPaintRequest translate(const TextRequest& request, const PixArtConfig& confi
 
 }  // namespace
 
-TextModel::TextModel(const std::filesystem::path& path, Precision precision, const Parts& parts,
-                     const std::string& device_name)
+TextModel::TextModel(const std::filesystem::path& path, const TextModelOptions& options)
     : TextModel(api::without_bad_alloc([&] {
-        const Device device = device_from_name(device_name);
+        const Device device = device_from_name(options.device);
         const api::Turn turn(device);
-        auto model = ready_to_paint(Weights::open(path), precision, device);
-        auto encoder = load_t5(or_inside(parts.text_encoder, path, "text_encoder"));
-        auto tokenizer = Tokenizer::open(or_inside(parts.tokenizer, path, "tokenizer"));
+        auto model = ready_to_paint(Weights::open(path), options.precision, device);
+        auto encoder = load_t5(or_inside(options.text_encoder, path, "text_encoder"));
+        auto tokenizer = Tokenizer::open(or_inside(options.tokenizer, path, "tokenizer"));
         make_ready(*encoder, tokenizer, *model, device);
-        auto vae = api::decoder_for(model->config().in_channels, path, parts.autoencoder,
+        auto vae = api::decoder_for(model->config().in_channels, path, options.autoencoder,
                                     model->product_dtype(), device);
         return std::make_unique<State>(
             State{std::move(model), std::move(encoder), std::move(tokenizer), device, std::move(vae)});
       })) {}
 
-TextModel TextModel::builtin(Precision precision, const std::string& device_name) {
+TextModel TextModel::builtin(const TextModelOptions& options) {
   return api::without_bad_alloc([&] {
-    const Device device = device_from_name(device_name);
+    const Device device = device_from_name(options.device);
     const api::Turn turn(device);
-    auto model = ready_to_paint(Weights::of(builtin_transformer()), precision, device);
+    api::check_decodes_nothing(options.autoencoder);
+    if (!options.text_encoder.empty() || !options.tokenizer.empty())
+      throw UsageError("the model that is part of the library has a text encoder and a tokenizer of its own");
+    auto model = ready_to_paint(Weights::of(builtin_transformer()), options.precision, device);
     auto encoder = load_t5(Weights::of(builtin_text_encoder()));
     auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
     make_ready(*encoder, tokenizer, *model, device);

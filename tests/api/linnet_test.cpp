@@ -135,7 +135,7 @@ TEST_F(PublicInterface, PaintsWhatTheRestOfTheLibraryPaints) {
   GenerateOptions options;
   options.steps = 3;
   options.guided = {300, 800};
-  const Model model(file, Precision::f32);
+  const Model model(file, {.precision = Precision::f32});
   const auto unlike = [&] {
     const Tensor sample = generate(dit, {2}, {7}, options);
     const Image expected = to_image(sample.reshape({3, 16, 16}));
@@ -154,11 +154,11 @@ TEST_F(PublicInterface, PaintsWhatTheRestOfTheLibraryPaints) {
 }
 
 TEST_F(PublicInterface, PaintsInEveryPrecision) {
-  const auto exact = Model(file, Precision::f32).paint(request).front().rgb;
+  const auto exact = Model(file, {.precision = Precision::f32}).paint(request).front().rgb;
   std::vector<Precision> others{Precision::automatic, Precision::int8};
   if (ops::have_bf16_products()) others.push_back(Precision::bf16);
   for (const Precision precision : others) {
-    const auto other = Model(file, precision).paint(request).front().rgb;
+    const auto other = Model(file, {.precision = precision}).paint(request).front().rgb;
     int64_t difference = 0;
     for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(int{exact[i]} - int{other[i]});
     EXPECT_LT(difference, 2 * static_cast<int64_t>(exact.size())) << static_cast<int>(precision);
@@ -167,7 +167,7 @@ TEST_F(PublicInterface, PaintsInEveryPrecision) {
 
 TEST_F(PublicInterface, SaysThatThisProcessorHasNoProductsInBf16) {
   if (ops::have_bf16_products()) GTEST_SKIP() << "not run: this processor has products in bf16";
-  test::expect_refused("no products in bf16", [&] { Model(file, Precision::bf16); });
+  test::expect_refused("no products in bf16", [&] { Model(file, {.precision = Precision::bf16}); });
 }
 
 // At the value that differs most.
@@ -184,21 +184,21 @@ TEST_F(PublicInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
   LINNET_NEED_GPU();
   request.count = 3;
   request.batch = 2;
-  const auto expected = Model(file, Precision::f32).paint(request);
-  EXPECT_LE(furthest(Model(file, Precision::f32, {}, "cuda").paint(request), expected), 1);
+  const auto expected = Model(file, {.precision = Precision::f32}).paint(request);
+  EXPECT_LE(furthest(Model(file, {.precision = Precision::f32, .device = "cuda"}).paint(request), expected), 1);
   for (const Precision precision : {Precision::automatic, Precision::bf16, Precision::int8, Precision::f16})
-    EXPECT_LE(furthest(Model(file, precision, {}, "cuda").paint(request), expected), 8)
+    EXPECT_LE(furthest(Model(file, {.precision = precision, .device = "cuda"}).paint(request), expected), 8)
         << static_cast<int>(precision);
   request.on_step = [](int step, int) { return step < 2; };
-  EXPECT_THROW(Model(file, Precision::f32, {}, "cuda").paint(request), Cancelled);
+  EXPECT_THROW(Model(file, {.precision = Precision::f32, .device = "cuda"}).paint(request), Cancelled);
 }
 
 TEST_F(PublicInterface, TheProcessStaysOnOneGpu) {
   LINNET_NEED_GPU();
   test::expect_refused("a process works on one GPU, and this one on cuda:0",
-                       [&] { Model(file, Precision::automatic, {}, "cuda:1"); });
-  EXPECT_THROW(Model(file, Precision::automatic, {}, "gpu"), UsageError);
-  EXPECT_THROW(Model(file, Precision::f16), UsageError);  // which a CPU has not
+                       [&] { Model(file, {.device = "cuda:1"}); });
+  EXPECT_THROW(Model(file, {.device = "gpu"}), UsageError);
+  EXPECT_THROW(Model(file, {.precision = Precision::f16}), UsageError);  // which a CPU has not
 }
 
 TEST_F(PublicInterface, TheNumberOfThreadsHoldsOnWhicheverThread) {
@@ -244,7 +244,7 @@ TEST_F(PublicInterface, TheCallersOwnNumberOfThreadsIsAsBefore) {
 // oneDNN leaves out the parts of threads that OpenMP does not give it, so Linnet must not ask for them.
 TEST_F(PublicInterface, FewerThreadsThanAskedForPaintTheSame) {
   const int usual = threads();
-  const Model model = Model::builtin(Precision::int8);
+  const Model model = Model::builtin({.precision = Precision::int8});
   request.steps = 2;
   request.classes = {"0"};
   omp_set_num_threads(1);
@@ -325,7 +325,7 @@ TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
   std::ofstream(folder / "vae/config.json") << SafetensorsFile::open(weights).metadata().at("config");
 
   EXPECT_THROW(Model{latent}, UsageError);
-  const Model model(latent, Precision::f32, folder / "vae");
+  const Model model(latent, {.precision = Precision::f32, .autoencoder = folder / "vae"});
   EXPECT_EQ(model.picture_size(), 32);
   EXPECT_EQ(model.class_names().at(207), "golden retriever");
   request.classes = {"golden retriever"};
@@ -335,7 +335,7 @@ TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
   EXPECT_EQ(whole[0].rgb.size(), 32u * 32u * 3u);
 
   LINNET_NEED_GPU();
-  const Model there(latent, Precision::f32, folder / "vae", "cuda");
+  const Model there(latent, {.precision = Precision::f32, .device = "cuda", .autoencoder = folder / "vae"});
   EXPECT_EQ(there.picture_size(), 32);
   EXPECT_LE(furthest(there.paint(request), whole), 1);
 }
@@ -344,8 +344,8 @@ TEST(BuiltinModel, PaintsOnAGpuWhatItPaintsOnTheCpu) {
   LINNET_NEED_GPU();
   Request request;
   request.steps = 1;
-  EXPECT_LE(furthest(Model::builtin(Precision::f32, "cuda").paint(request),
-                     Model::builtin(Precision::f32).paint(request)),
+  EXPECT_LE(furthest(Model::builtin({.precision = Precision::f32, .device = "cuda"}).paint(request),
+                     Model::builtin({.precision = Precision::f32}).paint(request)),
             1);
 }
 
@@ -405,11 +405,12 @@ TEST_F(TextInterface, TextsAreLoweredAndANegativeOneLeadsAway) {
 
 TEST_F(TextInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
   LINNET_NEED_GPU();
-  const auto expected = TextModel(model, Precision::f32).paint(request);
-  const TextModel text(model, Precision::f32, {}, "cuda");
+  const auto expected = TextModel(model, {.precision = Precision::f32}).paint(request);
+  const TextModel text(model, {.precision = Precision::f32, .device = "cuda"});
   EXPECT_LE(furthest(text.paint(request), expected), 1);
   for (const Precision precision : {Precision::automatic, Precision::int8, Precision::f16})
-    EXPECT_EQ(TextModel(model, precision, {}, "cuda").paint(request).size(), 2u) << static_cast<int>(precision);
+    EXPECT_EQ(TextModel(model, {.precision = precision, .device = "cuda"}).paint(request).size(), 2u)
+        << static_cast<int>(precision);
   request.on_step = [](int step, int) { return step < 1; };
   EXPECT_THROW(text.paint(request), Cancelled);
 }
@@ -418,13 +419,14 @@ TEST_F(TextInterface, TakesPartsFromElsewhere) {
   const auto inside = TextModel(model).paint(request).front().rgb;
   for (const char* part : {"text_encoder", "tokenizer", "vae"}) fs::rename(model / part, folder.path() / part);
   EXPECT_THROW(TextModel{model}, UsageError);
-  const TextModel::Parts parts{folder.path() / "text_encoder", folder.path() / "tokenizer",
-                               folder.path() / "vae"};
-  EXPECT_EQ(TextModel(model, Precision::automatic, parts).paint(request).front().rgb, inside);
+  const TextModelOptions parts{.text_encoder = folder / "text_encoder",
+                               .tokenizer = folder / "tokenizer",
+                               .autoencoder = folder / "vae"};
+  EXPECT_EQ(TextModel(model, parts).paint(request).front().rgb, inside);
 }
 
 TEST_F(TextInterface, SaysWhatIsWrongAndStopsWhenTold) {
-  const TextModel text(model, Precision::f32);
+  const TextModel text(model, {.precision = Precision::f32});
   TextRequest other = request;
   other.prompts = {};
   EXPECT_THROW(text.paint(other), UsageError);

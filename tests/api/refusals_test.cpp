@@ -64,10 +64,11 @@ TEST_F(Refusals, PathsThatLeadNowhereAreErrors) {
     expect_refused(why, [&, path = path] { TextModel{path}; });
   }
   const fs::path texts = pixels_of_texts(), tokenizer = LINNET_TEST_DATA "/tokenizer", loop = folder / "loop";
-  expect_refused("Too many levels", [&] { TextModel(texts, Precision::f32, {loop, tokenizer, {}}); });
-  expect_refused("Too many levels", [&] { TextModel(texts, Precision::f32, {reference("t5"), loop, {}}); });
+  expect_refused("Too many levels", [&] { TextModel(texts, {.text_encoder = loop, .tokenizer = tokenizer}); });
+  expect_refused("Too many levels",
+                 [&] { TextModel(texts, {.text_encoder = reference("t5"), .tokenizer = loop}); });
   const std::string latents = reference("dit_softmax");
-  expect_refused("Too many levels", [&] { Model(latents, Precision::f32, loop); });
+  expect_refused("Too many levels", [&] { Model(latents, {.autoencoder = loop}); });
 }
 
 TEST_F(Refusals, ALinkToItselfInAFolderIsAnError) {
@@ -103,21 +104,29 @@ TEST_F(Refusals, AModelOfTheOtherKindIsNamed) {
 }
 
 TEST_F(Refusals, AnAutoencoderHasNothingToDecodeOfPixels) {
-  expect_wrong_use("this model paints pixels", [&] { Model(pixels, Precision::automatic, "/nowhere"); });
-  const TextModel::Parts parts{reference("t5"), LINNET_TEST_DATA "/tokenizer", "/nowhere"};
-  expect_wrong_use("this model paints pixels",
-                   [&] { TextModel(pixels_of_texts(), Precision::automatic, parts); });
+  expect_wrong_use("this model paints pixels", [&] { Model(pixels, {.autoencoder = "/nowhere"}); });
+  const TextModelOptions parts{
+      .text_encoder = reference("t5"), .tokenizer = LINNET_TEST_DATA "/tokenizer", .autoencoder = "/nowhere"};
+  expect_wrong_use("this model paints pixels", [&] { TextModel(pixels_of_texts(), parts); });
+  expect_wrong_use("this model paints pixels", [] { Model::builtin({.autoencoder = "/nowhere"}); });
+  expect_wrong_use("this model paints pixels", [] { TextModel::builtin({.autoencoder = "/nowhere"}); });
+}
+
+TEST_F(Refusals, TheModelOfTheLibraryTakesNoPartsFromElsewhere) {
+  expect_wrong_use("of its own", [] { TextModel::builtin({.text_encoder = reference("t5")}); });
+  expect_wrong_use("of its own", [] { TextModel::builtin({.tokenizer = LINNET_TEST_DATA "/tokenizer"}); });
 }
 
 TEST_F(Refusals, ANumberThatIsNoPrecisionIsAWrongUse) {
   for (const int number : {5, 255})
     expect_wrong_use(fmt::format("there is no precision of number {}", number),
-                     [&] { Model(pixels, static_cast<Precision>(number)); });
-  expect_wrong_use("there is no precision", [] { TextModel::builtin(static_cast<Precision>(5)); });
+                     [&] { Model(pixels, {.precision = static_cast<Precision>(number)}); });
+  expect_wrong_use("there is no precision",
+                   [] { TextModel::builtin({.precision = static_cast<Precision>(5)}); });
 }
 
 TEST_F(Refusals, NamesAreShownWithoutTheirEscapes) {
-  expect_wrong_use(R"(not "\x1b[2J")", [&] { Model(pixels, Precision::f32, {}, "\x1b[2J"); });
+  expect_wrong_use(R"(not "\x1b[2J")", [&] { Model(pixels, {.device = "\x1b[2J"}); });
   Request request;
   request.sampler = "\x1b[2J";
   expect_wrong_use(R"(there is no sampler "\x1b[2J")", [&] { Model(pixels).paint(request); });
