@@ -88,7 +88,11 @@ struct TextRequest {
   std::function<bool(int step, int steps)> on_step = {};  ///< as Request::on_step
 };
 
-/// Thrown by paint() when on_step said so.
+/// Takes a finished picture and its index, from 0 on in order; returns false to stop: paint() then throws
+/// Cancelled.
+using OnPicture = std::function<bool(Picture picture, int64_t index)>;
+
+/// Thrown by paint() when a callback returned false.
 class Cancelled : public Error {
  public:
   Cancelled() : Error("cancelled") {}
@@ -120,8 +124,11 @@ class Model {
   int64_t picture_size() const;
 
   /// Throws UsageError on a request that this model cannot fulfil, Error when what it paints is not finite,
-  /// Cancelled when on_step returned false.
+  /// Cancelled when a callback returned false; what callbacks throw is passed on.
   std::vector<Picture> paint(const Request& request) const;
+  /// The same of pictures that need not all be waited for, or kept: each is given away as soon as its batch is
+  /// painted and it is decoded.
+  void paint(const Request& request, const OnPicture& on_picture) const;
 
  private:
   struct State;
@@ -151,8 +158,10 @@ class TextModel {
 
   /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
   /// Error on a prompt that is not UTF-8, holds a zero byte or is longer than 65,536 bytes and when what it
-  /// paints is not finite, Cancelled when on_step returned false.
+  /// paints is not finite, Cancelled when a callback returned false; what callbacks throw is passed on.
   std::vector<Picture> paint(const TextRequest& request) const;
+  /// As Model's.
+  void paint(const TextRequest& request, const OnPicture& on_picture) const;
 
  private:
   struct State;

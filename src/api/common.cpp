@@ -1,6 +1,7 @@
 #include "api/common.h"
 
 #include <atomic>
+#include <utility>
 
 #include "core/parallel.h"
 #include "io/file.h"
@@ -53,23 +54,37 @@ std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& 
   return load_decoder(inside ? model / "vae" : given, channels, products, device);
 }
 
-StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step) {
-  if (!on_step) return {};
-  return [on_step](const SamplingStep& step) {
-    try {
-      if (!on_step(step.index + 1, step.count)) throw Cancelled();
-    } catch (const std::bad_alloc&) {
-      throw CallersBadAlloc{std::current_exception()};
-    }
-  };
+namespace {
+
+// Throws Cancelled when the callback returns false, and tells its std::bad_alloc from the library's.
+template <class Callback, class... Told>
+void tell(const Callback& callback, Told&&... told) {
+  try {
+    if (!callback(std::forward<Told>(told)...)) throw Cancelled();
+  } catch (const std::bad_alloc&) {
+    throw CallersBadAlloc{std::current_exception()};
+  }
 }
 
-void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory) {
+}  // namespace
+
+StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step) {
+  if (!on_step) return {};
+  return [on_step](const SamplingStep& step) { tell(on_step, step.index + 1, step.count); };
+}
+
+TakePicture given_to(const OnPicture& on_picture) {
+  if (!on_picture) throw UsageError("there is no function to give the pictures to");
+  return [on_picture](Picture picture, int64_t index) { tell(on_picture, std::move(picture), index); };
+}
+
+void give_pictures(const Tensor& samples, int64_t first, const Vae* vae, size_t memory,
+                   const TakePicture& take) {
   for (int64_t i = 0; i < samples.size(0); ++i) {
     const Tensor sample = samples.rows(i, i + 1);
     const Tensor picture = vae ? decode_samples(*vae, sample, memory) : sample.host();
     Image image = to_image(picture.reshape({picture.size(1), picture.size(2), picture.size(3)}));
-    pictures.push_back({image.width, image.height, std::move(image.rgb)});
+    take({image.width, image.height, std::move(image.rgb)}, first + i);
   }
 }
 

@@ -23,13 +23,13 @@ void check_decodes_nothing(const std::filesystem::path& autoencoder);
 std::unique_ptr<Vae> decoder_for(int64_t channels, const std::filesystem::path& model,
                                  const std::filesystem::path& given, DType products, const Device& device);
 
-/// A std::bad_alloc that on_step threw, on its way through the library.
+/// A std::bad_alloc that a callback threw, on its way through the library.
 struct CallersBadAlloc {
   std::exception_ptr exception;
 };
 
 /// What f gives. Where memory ends it throws OutOfMemory, as all that the library throws is its own; what
-/// on_step throws stays as it is.
+/// callbacks throw stays as it is.
 template <class F>
 auto without_bad_alloc(F f) {
   try {
@@ -41,8 +41,12 @@ auto without_bad_alloc(F f) {
   }
 }
 
-/// Passes steps on, and throws Cancelled when on_step says so.
+/// Where finished pictures go.
+using TakePicture = std::function<void(Picture picture, int64_t index)>;
+
+/// Both pass on what they are told, and throw Cancelled when the callback says so.
 StepCallback watched_by(const std::function<bool(int step, int steps)>& on_step);
+TakePicture given_to(const OnPicture& on_picture);
 
 /// While there is one, this thread works for the library: with as many threads as set_thread_count() said,
 /// which are the caller's number again afterwards, and, on a GPU, which records for one at a time, while no
@@ -56,7 +60,7 @@ class Turn {
 
  private:
   int callers_threads_, callers_dynamic_;
-  std::unique_lock<std::recursive_mutex> lock_;  // on_step may paint too
+  std::unique_lock<std::recursive_mutex> lock_;  // callbacks may paint too
 };
 
 /// What a model holds. Throws UsageError if it has been moved to another.
@@ -78,7 +82,17 @@ void end(std::unique_ptr<State>& state) noexcept {
 /// Of guidance, as the pipeline has it.
 inline TimeInterval interval_of(const Timesteps& timesteps) { return {timesteps.from, timesteps.to}; }
 
-/// Adds the pictures of samples (n, c, h, w), decoded if there is an autoencoder.
-void add_pictures(std::vector<Picture>& pictures, const Tensor& samples, const Vae* vae, size_t memory);
+/// Gives away the pictures of samples (n, c, h, w), of which the first has that index, decoded if there is an
+/// autoencoder.
+void give_pictures(const Tensor& samples, int64_t first, const Vae* vae, size_t memory,
+                   const TakePicture& take);
+
+/// All pictures that paint() gives to the function that it is called with.
+template <class Paint>
+std::vector<Picture> all_pictures(Paint paint) {
+  std::vector<Picture> pictures;
+  paint([&](Picture picture, int64_t) { pictures.push_back(std::move(picture)); });
+  return pictures;
+}
 
 }  // namespace linnet::api

@@ -16,6 +16,8 @@ struct Model::State {
   LoadedModel loaded;
   Device device;
   std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
+
+  void paint(const Request& request, const api::TakePicture& take) const;
 };
 
 namespace {
@@ -96,17 +98,22 @@ int64_t Model::picture_size() const {
   return state.loaded.model->config().input_size * (state.vae ? state.vae->config().reduction() : 1);
 }
 
+void Model::State::paint(const Request& request, const api::TakePicture& take) const {
+  const api::Turn turn(device);
+  const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(device));
+  linnet::paint(*loaded.model, translate(request, loaded, device), [&](int64_t first, const Tensor& samples) {
+    api::give_pictures(samples, first, vae.get(), memory, take);
+  });
+}
+
 std::vector<Picture> Model::paint(const Request& request) const {
   return api::without_bad_alloc([&] {
-    const State& state = api::held(state_);
-    const api::Turn turn(state.device);
-    const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(state.device));
-    std::vector<Picture> pictures;
-    linnet::paint(
-        *state.loaded.model, translate(request, state.loaded, state.device),
-        [&](int64_t, const Tensor& samples) { api::add_pictures(pictures, samples, state.vae.get(), memory); });
-    return pictures;
+    return api::all_pictures([&](const api::TakePicture& take) { api::held(state_).paint(request, take); });
   });
+}
+
+void Model::paint(const Request& request, const OnPicture& on_picture) const {
+  api::without_bad_alloc([&] { api::held(state_).paint(request, api::given_to(on_picture)); });
 }
 
 }  // namespace linnet

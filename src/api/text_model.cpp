@@ -26,6 +26,7 @@ struct TextModel::State {
   std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
 
   int64_t reduction() const { return vae ? vae->config().reduction() : 1; }
+  void paint(const TextRequest& request, const api::TakePicture& take) const;
 };
 
 namespace {
@@ -134,26 +135,31 @@ int64_t TextModel::picture_size() const {
   return state.model->config().sample_size * state.reduction();
 }
 
+void TextModel::State::paint(const TextRequest& request, const api::TakePicture& take) const {
+  const api::Turn turn(device);
+  const PixArtConfig& config = model->config();
+  TextPaintRequest wanted = translate(request, config, reduction());
+  wanted.options.device = device;
+  std::vector<std::string> texts = request.prompts;
+  texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
+  const auto prompts = static_cast<int64_t>(texts.size());
+  if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
+  const auto ids = tokenize(tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
+  take_states(wanted, encode_each(*encoder, ids, &forget_mapped_pages), prompts);
+  const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(device));
+  for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
+    api::give_pictures(paint_batch(*model, wanted, first, end), first, vae.get(), memory, take);
+  });
+}
+
 std::vector<Picture> TextModel::paint(const TextRequest& request) const {
   return api::without_bad_alloc([&] {
-    const State& state = api::held(state_);
-    const api::Turn turn(state.device);
-    const PixArtConfig& config = state.model->config();
-    TextPaintRequest wanted = translate(request, config, state.reduction());
-    wanted.options.device = state.device;
-    std::vector<std::string> texts = request.prompts;
-    texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
-    const auto prompts = static_cast<int64_t>(texts.size());
-    if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
-    const auto ids = tokenize(state.tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-    take_states(wanted, encode_each(*state.encoder, ids, &forget_mapped_pages), prompts);
-    const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(state.device));
-    std::vector<Picture> pictures;
-    for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
-      api::add_pictures(pictures, paint_batch(*state.model, wanted, first, end), state.vae.get(), memory);
-    });
-    return pictures;
+    return api::all_pictures([&](const api::TakePicture& take) { api::held(state_).paint(request, take); });
   });
+}
+
+void TextModel::paint(const TextRequest& request, const OnPicture& on_picture) const {
+  api::without_bad_alloc([&] { api::held(state_).paint(request, api::given_to(on_picture)); });
 }
 
 }  // namespace linnet
