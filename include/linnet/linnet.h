@@ -14,6 +14,13 @@
 
 namespace linnet {
 
+/// "0.1.0": the version of the library that the program is linked to.
+const char* version();
+
+/// Whether a model can be loaded to a device, named as in ModelOptions::device, as far as can be told without
+/// loading one; false of a name that is none. A process that has had a model on a GPU has that GPU alone.
+bool has_device(const std::string& name);
+
 /// Type of the large products. automatic: int8 if the file's weights are in 8 bits, else bf16 where the device
 /// has instructions for it, else f32, or f16 on a GPU, which alone has it.
 enum class Precision : uint8_t { automatic, f32, bf16, int8, f16 };
@@ -156,7 +163,11 @@ class TextModel {
   /// Side in pixels of the pictures that it was made for.
   int64_t picture_size() const;
 
-  /// Longer prompts than the model takes are cut. Throws UsageError on a request that this model cannot fulfil,
+  /// Whether the model takes all of a prompt, of which it would else leave out the end. Throws Error on one
+  /// that paint() does not take.
+  bool fits(const std::string& prompt) const;
+
+  /// Prompts that do not fit are cut. Throws UsageError on a request that this model cannot fulfil,
   /// Error on a prompt that is not UTF-8, holds a zero byte or is longer than 65,536 bytes and when what it
   /// paints is not finite, Cancelled when a callback returned false; what callbacks throw is passed on.
   std::vector<Picture> paint(const TextRequest& request) const;

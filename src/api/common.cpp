@@ -3,6 +3,7 @@
 #include <atomic>
 #include <utility>
 
+#include "core/gpu.h"
 #include "core/parallel.h"
 #include "io/file.h"
 #include "io/image.h"
@@ -89,6 +90,19 @@ void give_pictures(const Tensor& samples, int64_t first, const Vae* vae, size_t 
 }
 
 }  // namespace api
+
+const char* version() { return LINNET_VERSION; }
+
+bool has_device(const std::string& name) {
+  return api::without_bad_alloc([&] {
+    try {
+      const Device device = device_from_name(name);
+      return !device.is_gpu() || has_gpu(device);
+    } catch (const UsageError&) {
+      return false;
+    }
+  });
+}
 
 void set_thread_count(int count) {
   if (count < 0 || count > 1024)

@@ -135,6 +135,13 @@ int64_t TextModel::picture_size() const {
   return state.model->config().sample_size * state.reduction();
 }
 
+bool TextModel::fits(const std::string& prompt) const {
+  return api::without_bad_alloc([&] {
+    const State& state = api::held(state_);
+    return !tokenize(state.tokenizer, {prompt}, state.model->config().caption_tokens, Cleaning::lower).cut[0];
+  });
+}
+
 void TextModel::State::paint(const TextRequest& request, const api::TakePicture& take) const {
   const api::Turn turn(device);
   const PixArtConfig& config = model->config();

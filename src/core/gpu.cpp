@@ -11,12 +11,15 @@
 namespace linnet {
 namespace {
 
-constexpr SharedLibrary library{"liblinnet_cuda.so", "LINNET_CUDA_LIBRARY", "linnet_open_gpu",
-                                "no GPU can be used", "use the device \"cpu\""};
+constexpr SharedLibrary library_of(const char* entry) {
+  return {"liblinnet_cuda.so", "LINNET_CUDA_LIBRARY", entry, "no GPU can be used", "use the device \"cpu\""};
+}
 
 // Fills `api`, which says the version of the interface that the program knows, or writes why it cannot to
 // `problem`.
-using Entry = bool (*)(int index, GpuApi* api, char* problem, size_t room);
+using Open = bool (*)(int index, GpuApi* api, char* problem, size_t room);
+// Whether the first would not, without taking hold of the card.
+using Has = bool (*)(int index, unsigned version);
 
 struct Opened {
   std::mutex mutex;
@@ -42,14 +45,25 @@ const GpuApi& open_gpu(const Device& device) {
           to_string(device), to_string(state.device));
     return state.api;
   }
-  const auto entry = reinterpret_cast<Entry>(load(library));
+  const auto open = reinterpret_cast<Open>(load(library_of("linnet_open_gpu")));
   state.api.version = LINNET_GPU_INTERFACE;
   char problem[512] = "";
-  check(entry(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
+  check(open(device.index, &state.api, problem, sizeof problem), "{} cannot be used: {}", to_string(device),
         problem);
   state.device = device;
   state.ready.store(true, std::memory_order_release);
   return state.api;
+}
+
+bool has_gpu(const Device& device) {
+  Opened& state = opened();
+  const std::scoped_lock lock(state.mutex);
+  if (state.ready) return state.device == device;
+  try {
+    return reinterpret_cast<Has>(load(library_of("linnet_has_gpu")))(device.index, LINNET_GPU_INTERFACE);
+  } catch (const Error&) {
+    return false;  // there is no library
+  }
 }
 
 bool gpu_is_open() { return opened().ready.load(std::memory_order_acquire); }

@@ -103,6 +103,8 @@ struct GpuApi {
 /// The GPU of that device; loads the library first. Throws Error saying what is missing: the library, a driver,
 /// that many GPUs; or that another GPU is in use already.
 const GpuApi& open_gpu(const Device& device);
+/// Whether open_gpu() would find a GPU there, which this neither opens nor makes the process's.
+bool has_gpu(const Device& device);
 /// The one that has been opened. Throws Error if none has.
 const GpuApi& gpu();
 /// Whether one has been.

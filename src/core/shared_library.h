@@ -9,7 +9,7 @@ namespace linnet {
 struct SharedLibrary {
   const char* name;      ///< its file's
   const char* variable;  ///< of the environment: a path that is used instead of looking for it
-  const char* entry;     ///< its one function
+  const char* entry;     ///< the function that is wanted
   const char* without;   ///< what a sentence says that it could not be: "no GPU can be used"
   const char* instead;   ///< and of what to do instead
 };

@@ -230,10 +230,10 @@ void open_card(int index) {
   it.index = index;
   must(cudaSetDevice(index), "opening it");
   must(cudaGetDeviceProperties(&it.properties, index), "asking for its properties");
-  constexpr int least = 75;
-  if (const int architecture = 10 * it.properties.major + it.properties.minor; architecture < least)
+  if (10 * it.properties.major + it.properties.minor < least_architecture)
     fail(fmt::format("{} has compute capability {}.{}, and {}.{} is the least", it.properties.name,
-                     it.properties.major, it.properties.minor, least / 10, least % 10));
+                     it.properties.major, it.properties.minor, least_architecture / 10,
+                     least_architecture % 10));
   must(cudaStreamCreateWithFlags(&it.stream, cudaStreamNonBlocking), "making a stream");
 }
 
@@ -287,6 +287,18 @@ void upload(void* to, const void* from, size_t bytes) {
   being_recorded->constants.push_back(constant);
   std::memcpy(constant, from, bytes);
   upload_by_itself(to, constant, bytes);
+}
+
+bool has_device(int index) {
+  int count = 0, major = 0, minor = 0;
+  const auto asked = [index](int& value, cudaDeviceAttr attribute) {
+    return cudaDeviceGetAttribute(&value, attribute, index) == cudaSuccess;
+  };
+  const bool there = cudaGetDeviceCount(&count) == cudaSuccess && index < count &&
+                     asked(major, cudaDevAttrComputeCapabilityMajor) &&
+                     asked(minor, cudaDevAttrComputeCapabilityMinor);
+  cudaGetLastError();  // it is dealt with
+  return there && 10 * major + minor >= least_architecture;
 }
 
 void open_device(int index, GpuApi& api) {

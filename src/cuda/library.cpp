@@ -1,4 +1,4 @@
-// The one function that the library offers, and the table of kernels behind it.
+// The two functions that the library offers, and the table of kernels behind them.
 #include <cstring>
 #include <exception>
 
@@ -40,6 +40,14 @@ extern "C" __attribute__((visibility("default"))) bool linnet_open_gpu(int index
     return true;
   } catch (const std::exception& error) {
     std::strncpy(problem, error.what(), room - 1);
+    return false;
+  }
+}
+
+extern "C" __attribute__((visibility("default"))) bool linnet_has_gpu(int index, unsigned version) {
+  try {
+    return version == LINNET_GPU_INTERFACE && linnet::cuda::has_device(index);
+  } catch (const std::exception&) {
     return false;
   }
 }

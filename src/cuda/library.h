@@ -11,6 +11,10 @@ namespace linnet::cuda {
 /// Takes hold of the index-th card and fills in what the device offers: memory, copies, recordings, time.
 /// Throws Error saying why it cannot be used.
 void open_device(int index, GpuApi& api);
+/// Whether it could, for which no card is taken hold of.
+bool has_device(int index);
+/// The least compute capability that kernels are for.
+constexpr int least_architecture = 75;
 /// Throws Error unless `index` is one of so many cards.
 inline void check_card(int index, int count) {
   if (index < count) return;

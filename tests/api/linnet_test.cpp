@@ -46,6 +46,30 @@ class PublicInterface : public testing::Test {
   Request request;
 };
 
+TEST(Library, TellsItsVersion) { EXPECT_STREQ(version(), LINNET_VERSION); }
+
+TEST(Library, TellsWhichDevicesThereAre) {
+  EXPECT_TRUE(has_device("cpu"));
+  for (const char* none : {"", "gpu", "cuda:", "cuda:-1"}) EXPECT_FALSE(has_device(none)) << none;
+  const bool was_open = gpu_is_open(), has_gpu = has_device("cuda");
+  EXPECT_EQ(gpu_is_open(), was_open) << "to ask is not to choose";
+  EXPECT_FALSE(has_device("cuda:1000"));
+  LINNET_NEED_GPU();
+  EXPECT_TRUE(has_gpu);
+  EXPECT_TRUE(has_device("cuda"));
+  EXPECT_FALSE(has_device("cuda:1")) << "a process works on one GPU";
+}
+
+TEST(Library, HasNoGpuWithoutItsLibrary) {
+  if (gpu_is_open()) GTEST_SKIP() << "not run: this process has a GPU";
+  const char* const variable = "LINNET_CUDA_LIBRARY";
+  const char* const set = std::getenv(variable);
+  const std::string before = set ? set : "";
+  ::setenv(variable, "/nowhere", 1);
+  EXPECT_FALSE(has_device("cuda"));
+  set ? ::setenv(variable, before.c_str(), 1) : ::unsetenv(variable);
+}
+
 TEST_F(PublicInterface, TellsWhatAModelKnows) {
   const Model model(file);
   EXPECT_EQ(model.class_names(), (std::vector<std::string>{"red-star", "blue-ring", "moon"}));

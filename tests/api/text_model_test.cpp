@@ -84,6 +84,13 @@ TEST_F(TextInterface, TextsAreLoweredAndANegativeOneLeadsAway) {
   EXPECT_NE(painted("a red star", "two moons"), plain);
 }
 
+TEST_F(TextInterface, TellsWhichPromptsAreCut) {
+  const TextModel text(model);
+  EXPECT_TRUE(text.fits("a red star"));
+  EXPECT_FALSE(text.fits(std::string(65536, 'a')));
+  test::expect_refused("65537 bytes", [&] { (void)text.fits(std::string(65537, 'a')); });
+}
+
 TEST_F(TextInterface, PaintsOnAGpuWhatItPaintsOnTheCpu) {
   LINNET_NEED_GPU();
   const auto expected = TextModel(model, {.precision = Precision::f32}).paint(request);

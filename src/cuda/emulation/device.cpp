@@ -96,6 +96,11 @@ int architecture() {
   return wanted == nullptr ? 90 : std::atoi(wanted);
 }
 
+int cards() {
+  const char* const wanted = std::getenv("LINNET_EMULATED_CARDS");
+  return wanted == nullptr ? 1 : std::atoi(wanted);
+}
+
 }  // namespace
 
 void emulation::put(std::function<void()> work) {
@@ -155,10 +160,10 @@ void upload(void* to, const void* from, size_t bytes) {
       [to, kept = std::vector<char>(values, values + bytes)] { std::memcpy(to, kept.data(), kept.size()); });
 }
 
+bool has_device(int index) { return index < cards(); }
+
 void open_device(int index, GpuApi& api) {
-  const char* const wanted = std::getenv("LINNET_EMULATED_CARDS");
-  const int count = wanted == nullptr ? 1 : std::atoi(wanted);
-  check_card(index, count);
+  check_card(index, cards());
   std::strcpy(api.info.name, "emulated GPU");
   api.info.architecture = architecture();
   api.info.multiprocessors = multiprocessors();
