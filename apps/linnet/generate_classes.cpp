@@ -10,7 +10,6 @@
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
-#include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
 #include "preview.h"
 #include "step_watch.h"
@@ -77,7 +76,6 @@ bool is_every_class(const std::string& text, const std::vector<std::string>& nam
 void complete(PaintRequest& request, const PaintOptions& options, const LoadedModel& loaded, const Vae* vae) {
   const DiTConfig& config = loaded.model->config();
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
-  const bool pixels = config.in_channels == 3;
   for (const std::string& text : options.classes) {
     if (is_every_class(text, loaded.class_names)) {
       if (options.classes.size() > 1)
@@ -88,7 +86,7 @@ void complete(PaintRequest& request, const PaintOptions& options, const LoadedMo
       request.classes.push_back(index);
   }
   if (!options.count) request.count = std::max<int64_t>(1, static_cast<int64_t>(request.classes.size()));
-  request.options.clip_x0 = options.clip == "auto" ? pixels : options.clip == "on";
+  if (options.clip == "auto") request.options.clip_x0 = config.in_channels == 3;
   request.options.guided_channels = options.guided_channels == "all" ? static_cast<int>(config.in_channels) : 3;
   request.noise = start_noise(options);
   check_request(request, config);
@@ -112,8 +110,6 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   PictureOrigin origin{"linnet " LINNET_VERSION, short_name(options.model),
                        fingerprint(model),       "",
                        loaded.class_names,       threads()};
-  model.set_product_dtype(dtype);
-  nn::freeze(model);
   origin.raw_weights = options.weights == "raw";
   if (vae) {
     if (!options.vae.empty()) origin.vae = short_name(options.vae);
@@ -123,7 +119,7 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   if (request.noise.defined()) origin.noise = fingerprint(request.noise);
   const int64_t batch = request.batch > 0 ? request.batch : default_batch(model.config());
   const size_t memory = decoding_limit(options, device);
-  place(model, device, 2 * std::min(batch, request.count));
+  make_ready(model, dtype, device, 2 * std::min(batch, request.count));
 
   const DiTConfig& c = model.config();
   const PictureJob job{request.count,

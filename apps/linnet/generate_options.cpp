@@ -62,6 +62,7 @@ GenerateOptions sampling_options(const PaintOptions& options, const GenerateOpti
   if (!options.guided_interval.empty()) result.guided = interval_from(options.guided_interval);
   if (options.clip != "auto" && options.clip != "on" && options.clip != "off")
     throw UsageError(fmt::format("--clip is auto, on or off, not \"{}\"", printable(options.clip)));
+  if (options.clip != "auto") result.clip_x0 = options.clip == "on";
   check_options(result);
   result.device = open_device(options.device);
   // Before anything lies there: what a GPU has given once is not asked for again.

@@ -27,8 +27,8 @@ uint64_t seed_from(const std::string& text);
 /// A folder can be gone on with, which a seed that is drawn anew could not: its own is 0.
 uint64_t seed_of(const PaintOptions& options);
 
-/// Sampler, steps, guidance and device as given, or as usual for this kind of model. Throws UsageError, and
-/// Error when there is no such device.
+/// Sampler, steps, guidance, clipping and device as given, or as usual for this kind of model. Throws
+/// UsageError, and Error when there is no such device.
 GenerateOptions sampling_options(const PaintOptions& options, const GenerateOptions& usual);
 
 /// The tensor "noise" of the file that --noise names, in f32; undefined without one. Throws Error when there is

@@ -17,10 +17,9 @@
 #include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/picture_text.h"
-#include "pipeline/text_encoding.h"
+#include "pipeline/text_to_image.h"
 #include "preview.h"
 #include "step_watch.h"
-#include "store/bundle.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 
@@ -172,9 +171,7 @@ class TextStage {
   }
   std::unique_ptr<T5Encoder> load() const {
     std::unique_ptr<T5Encoder> encoder = open_text_encoder(parts_.text_encoder, options_.weights);
-    check_belongs(encoder->config(), printable(parts_.text_encoder.string()), model_);
-    check_belongs(tokenizer_, printable(parts_.tokenizer.string()), encoder->config());
-    encoder->set_product_dtype(ops::wide_product_dtype_from_name(options_.dtype, device_));
+    make_ready(*encoder, tokenizer_, parts_, model_, options_.dtype, device_);
     return encoder;
   }
   std::string name_of_encoder() const {
@@ -192,13 +189,13 @@ class TextStage {
 };
 
 SizeInPixels size_of(const PaintOptions& options, const PixArtConfig& config, int64_t reduction) {
-  const int64_t base = config.sample_size * reduction;
-  if (options.size.empty()) return {base, base};
+  if (options.size.empty()) return size_to_paint({}, config, reduction);
   const SizeInPixels wanted = size_from_text(options.size);
-  const SizeInPixels size = snap_size(wanted, base, config.patch_size * reduction);
+  const SizeInPixels size = size_to_paint(wanted, config, reduction);
   if (!(size == wanted))
     say(fmt::format("size: {}x{}, the nearest to {}x{} that the model {}", size.width, size.height,
-                    wanted.width, wanted.height, has_bins(base) ? "was trained with" : "can paint"));
+                    wanted.width, wanted.height,
+                    has_bins(config.sample_size * reduction) ? "was trained with" : "can paint"));
   return size;
 }
 
@@ -210,13 +207,7 @@ bool has_negative(const PaintOptions& options, const TextPaintRequest& request) 
 // The request but for what stands in files.
 TextPaintRequest request_from(const PaintOptions& options, const PixArtConfig& config) {
   TextPaintRequest request;
-  const GenerateOptions usual{.sampler = Sampler::dpmpp,
-                              .steps = 20,
-                              .guidance_scale = usual_guidance(config),
-                              .guided = usual_interval(config),
-                              .guided_channels = all_channels,
-                              .clip_x0 = false};
-  request.options = sampling_options(options, usual);
+  request.options = sampling_options(options, usual_options(config));
   if (options.guided_channels == "3") request.options.guided_channels = 3;
   if (options.time_grid != "rounded" && options.time_grid != "fractional")
     throw UsageError(
@@ -312,10 +303,7 @@ class PaintStage {
   }
   void load() {
     loaded_ = load_pixart(weights_);
-    loaded_.model->set_product_dtype(dtype_);
-    nn::freeze(*loaded_.model);
-    place(*loaded_.model, device_, sizes_.pictures, sizes_.height, sizes_.width);
-    loaded_.model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
+    make_ready(*loaded_.model, dtype_, device_, sizes_.pictures, sizes_.height, sizes_.width);
   }
 
   const PaintOptions& options_;
@@ -329,18 +317,6 @@ class PaintStage {
   size_t decoding_ = 0;
   bool one_by_one_ = false;
 };
-
-// What follows from the model. Throws Error on whatever cannot be painted.
-void complete(TextPaintRequest& request, const PaintOptions& options, const PixArtConfig& config,
-              const SizeInPixels& size, int64_t reduction) {
-  request.height = size.height / reduction;
-  request.width = size.width / reduction;
-  request.noise = start_noise(options);
-  request.options.clip_x0 = options.clip == "auto" ? config.in_channels == 3 : options.clip == "on";
-  check_request(request, config, has_negative(options, request));
-  if (request.batch == 0) request.batch = default_batch(config, request.height, request.width);
-  check_sizes(options, request.count, size.width, size.height);
-}
 
 TextOrigin told_of(const PaintOptions& options, const std::vector<std::string>& prompts,
                    const SizeInPixels& size) {
@@ -414,7 +390,9 @@ void paint_texts(const PaintOptions& options, const Weights& file) {
 
   PaintStage stage(options, weights, config, request.options.device, parts.vae);
   const SizeInPixels size = size_of(options, config, stage.reduction());
-  complete(request, options, config, size, stage.reduction());
+  request.noise = start_noise(options);
+  complete(request, config, size, stage.reduction(), has_negative(options, request));
+  check_sizes(options, request.count, size.width, size.height);
 
   std::vector<std::string> texts = prompts;
   if (has_negative(options, request)) texts.push_back(options.negative);

@@ -35,13 +35,6 @@ void add_weights_option(const Verb& verb, std::string& choice) {
       .type_name("NAME");
 }
 
-std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice) {
-  std::filesystem::path part = folder / name;
-  if (is_folder(part)) return part;
-  check_told(part);
-  throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
-}
-
 void check_keeps_model(const std::filesystem::path& output, const std::string& model) {
   if (is_builtin(model)) return;
   check_keeps(output, model);

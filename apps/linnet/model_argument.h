@@ -23,9 +23,6 @@ Tokenizer open_tokenizer(const std::filesystem::path& path);
 Weights open_weights(const std::string& model, const std::string& choice);
 /// Adds --weights, the choice.
 void add_weights_option(const Verb& verb, std::string& choice);
-/// The folder of that name in a text-to-image pipeline's. Throws UsageError, which advice ends, when there is
-/// none: "name it with --vae".
-std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
 /// check_keeps of a model's file, or of the weights and the tokenizer in its folder.
 void check_keeps_model(const std::filesystem::path& output, const std::string& model);
 /// Says it where the scaling of an autoencoder's latents is assumed (note_on_scaling).

@@ -13,8 +13,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "pipeline/generate.h"
-#include "pipeline/paint_text.h"
-#include "pipeline/text_encoding.h"
+#include "pipeline/text_to_image.h"
 #include "terminal.h"
 #include "train/checkpoint.h"
 #include "train/presets.h"
@@ -81,17 +80,12 @@ Tensor sample_texts(TextTrainee& model, const T5Encoder* frozen, const TrainConf
   const std::vector<std::string>& prompts = config.output.sample_prompts;
   const T5Encoder* encoder = frozen ? frozen : model.encoder();
   if (prompts.empty() || !encoder) return {};
-  std::vector<std::string> texts = prompts;
-  texts.emplace_back();  // what guidance leads away from
-  const auto ids =
-      tokenize(Tokenizer::open(config.text.tokenizer), texts, config.of_texts().caption_tokens, Cleaning::lower)
-          .ids;
   TextPaintRequest request;
   request.count = static_cast<int64_t>(prompts.size());
-  take_states(request, encode_each(*encoder, ids), request.count);
   request.height = request.width = config.of_texts().sample_size;
   request.options = sampling(config, true);
   request.options.guided = usual_interval(config.of_texts());
+  encode_for(request, prompts, "", *encoder, Tokenizer::open(config.text.tokenizer), config.of_texts());
   return paint_batch(model.model(), request, 0, request.count);
 }
 

@@ -5,7 +5,6 @@
 #include "builtin/builtin_model.h"
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
-#include "pipeline/memory_plan.h"
 #include "pipeline/paint.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
@@ -24,10 +23,9 @@ namespace {
 
 LoadedModel ready_to_paint(LoadedModel loaded, Precision precision, const Device& device) {
   loaded.class_names = names_of_classes(std::move(loaded.class_names), loaded.model->config().num_classes);
-  loaded.model->set_product_dtype(loaded.model->product_dtype_from_name(api::name_of(precision), device));
-  nn::freeze(*loaded.model);
+  const DType products = loaded.model->product_dtype_from_name(api::name_of(precision), device);
   constexpr int64_t pictures = 16;  // which, with guidance, is eight
-  place(*loaded.model, device, pictures);
+  make_ready(*loaded.model, products, device, pictures);
   return loaded;
 }
 

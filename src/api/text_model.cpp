@@ -4,13 +4,9 @@
 #include "api/common.h"
 #include "builtin/builtin_model.h"
 #include "io/file.h"
-#include "io/text.h"
-#include "ops/matmul.h"
 #include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
-#include "pipeline/paint_text.h"
-#include "pipeline/text_encoding.h"
-#include "store/bundle.h"
+#include "pipeline/text_to_image.h"
 #include "store/dit_weights.h"
 #include "store/model_file.h"
 #include "store/pixart_file.h"
@@ -35,56 +31,45 @@ std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision,
   if (looks_like_dit(find_model_weights(file, Choice::ema)))
     throw UsageError(fmt::format("{}: this is a model of classes: use Model", file.source()));
   std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
-  model->set_product_dtype(model->product_dtype_from_name(api::name_of(precision), device));
-  nn::freeze(*model);
+  const DType products = model->product_dtype_from_name(api::name_of(precision), device);
   const int64_t side = model->config().sample_size;
-  place(*model, device, 2 * default_batch(model->config(), side, side), side, side);  // with guidance
-  model->set_on_block(&forget_mapped_pages);  // what is packed is not needed in the file
+  const int64_t pictures = 2 * default_batch(model->config(), side, side);  // with guidance
+  make_ready(*model, products, device, pictures, side, side);
   return model;
 }
 
-// Checks that they belong together.
-void make_ready(T5Encoder& encoder, const Tokenizer& tokenizer, const PixArt& model, const Device& device) {
-  check_belongs(encoder.config(), "the text encoder", model.config());
-  check_belongs(tokenizer, "the tokenizer", encoder.config());
-  encoder.set_product_dtype(model.product_dtype() == DType::f32 ? DType::f32
-                                                                : ops::fastest_wide_product_dtype(device));
-  place(encoder, device, std::max(tokens_at_once, model.config().caption_tokens));
+void make_ready_and_place(T5Encoder& encoder, const Tokenizer& tokenizer, const TextToImageParts& parts,
+                          const PixArtConfig& model, Precision precision, const Device& device) {
+  make_ready(encoder, tokenizer, parts, model, api::name_of(precision), device);
+  place(encoder, device, std::max(tokens_at_once, model.caption_tokens));
 }
 
-std::filesystem::path or_inside(const std::filesystem::path& given, const std::filesystem::path& model,
-                                const char* part) {
-  if (!given.empty()) return given;
-  if (is_folder(model / part)) return model / part;
-  throw UsageError(fmt::format("{} holds no folder \"{}\": name one", printable(model.string()), part));
-}
-
-SizeInPixels size_of(const TextRequest& request, const PixArtConfig& config, int64_t reduction) {
-  const int64_t base = config.sample_size * reduction;
-  if (request.width == 0 && request.height == 0) return {base, base};
-  if (request.width < 1 || request.height < 1 || request.width > 16384 || request.height > 16384)
-    throw UsageError(fmt::format("pictures of {} x {} pixels are impossible", request.width, request.height));
-  return snap_size({request.height, request.width}, base, config.patch_size * reduction);
+// The autoencoder is another matter, as a model of pixels has none.
+TextToImageParts find_parts(const std::filesystem::path& model, const TextModelOptions& options) {
+  const auto part = [&](const std::filesystem::path& given, const char* name) {
+    return given.empty() ? part_in(model, name, "name one") : given;
+  };
+  return {.transformer = model,
+          .text_encoder = part(options.text_encoder, "text_encoder"),
+          .tokenizer = part(options.tokenizer, "tokenizer"),
+          .vae = {}};
 }
 
 TextPaintRequest translate(const TextRequest& request, const PixArtConfig& config, int64_t reduction) {
   if (request.prompts.empty()) throw UsageError("there is no prompt to paint");
   TextPaintRequest result;
   result.count = request.count == 0 ? static_cast<int64_t>(request.prompts.size()) : request.count;
-  const SizeInPixels size = size_of(request, config, reduction);
-  result.height = size.height / reduction;
-  result.width = size.width / reduction;
   result.seed = request.seed;
   result.batch = request.batch;
-  result.options = {.sampler = sampler_from_name(request.sampler),
-                    .steps = request.steps,
-                    .guidance_scale = request.guidance_scale.value_or(usual_guidance(config)),
-                    .guided = request.guided ? api::interval_of(*request.guided) : usual_interval(config),
-                    .guided_channels = all_channels,
-                    .clip_x0 = config.in_channels == 3,
-                    .on_step = api::watched_by(request.on_step)};
-  check_request(result, config, true);
-  if (result.batch == 0) result.batch = default_batch(config, result.height, result.width);
+  result.options = usual_options(config);
+  result.options.sampler = sampler_from_name(request.sampler);
+  result.options.steps = request.steps;
+  if (request.guidance_scale) result.options.guidance_scale = *request.guidance_scale;
+  if (request.guided) result.options.guided = api::interval_of(*request.guided);
+  result.options.on_step = api::watched_by(request.on_step);
+  std::optional<SizeInPixels> size;
+  if (request.width != 0 || request.height != 0) size = {request.height, request.width};
+  complete(result, config, size_to_paint(size, config, reduction), reduction, true);
   return result;
 }
 
@@ -95,9 +80,10 @@ TextModel::TextModel(const std::filesystem::path& path, const TextModelOptions& 
         const Device device = device_from_name(options.device);
         const api::Turn turn(device);
         auto model = ready_to_paint(Weights::open(path), options.precision, device);
-        auto encoder = load_t5(or_inside(options.text_encoder, path, "text_encoder"));
-        auto tokenizer = Tokenizer::open(or_inside(options.tokenizer, path, "tokenizer"));
-        make_ready(*encoder, tokenizer, *model, device);
+        const TextToImageParts parts = find_parts(path, options);
+        auto encoder = load_t5(parts.text_encoder);
+        auto tokenizer = Tokenizer::open(parts.tokenizer);
+        make_ready_and_place(*encoder, tokenizer, parts, model->config(), options.precision, device);
         auto vae = api::decoder_for(model->config().in_channels, path, options.autoencoder,
                                     model->product_dtype(), device);
         return std::make_unique<State>(
@@ -113,8 +99,9 @@ TextModel TextModel::builtin(const TextModelOptions& options) {
       throw UsageError("the model that is part of the library has a text encoder and a tokenizer of its own");
     auto model = ready_to_paint(Weights::of(builtin_transformer()), options.precision, device);
     auto encoder = load_t5(Weights::of(builtin_text_encoder()));
-    auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "the tokenizer");
-    make_ready(*encoder, tokenizer, *model, device);
+    const TextToImageParts parts{"builtin", "builtin", "builtin", {}};
+    auto tokenizer = Tokenizer::from_bytes(builtin_tokenizer(), "builtin");
+    make_ready_and_place(*encoder, tokenizer, parts, model->config(), options.precision, device);
     return TextModel(
         std::make_unique<State>(State{std::move(model), std::move(encoder), std::move(tokenizer), device}));
   });
@@ -147,12 +134,7 @@ void TextModel::State::paint(const TextRequest& request, const api::TakePicture&
   const PixArtConfig& config = model->config();
   TextPaintRequest wanted = translate(request, config, reduction());
   wanted.options.device = device;
-  std::vector<std::string> texts = request.prompts;
-  texts.resize(std::min(texts.size(), static_cast<size_t>(wanted.count)));  // of which there are pictures
-  const auto prompts = static_cast<int64_t>(texts.size());
-  if (wanted.options.guidance_scale != 1.0f) texts.push_back(request.negative);
-  const auto ids = tokenize(tokenizer, texts, config.caption_tokens, Cleaning::lower).ids;
-  take_states(wanted, encode_each(*encoder, ids, &forget_mapped_pages), prompts);
+  encode_for(wanted, request.prompts, request.negative, *encoder, tokenizer, config, &forget_mapped_pages);
   const size_t memory = request.decoding_memory.value_or(usual_decoding_memory(device));
   for_batches(wanted.count, wanted.batch, [&](int64_t first, int64_t end) {
     api::give_pictures(paint_batch(*model, wanted, first, end), first, vae.get(), memory, take);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pipeline/memory_plan.h"
+
 namespace linnet {
 
 int64_t PaintRequest::class_of(int64_t picture, const DiTConfig& model) const {
@@ -10,6 +12,12 @@ int64_t PaintRequest::class_of(int64_t picture, const DiTConfig& model) const {
 }
 
 int64_t default_batch(const DiTConfig& model) { return std::clamp<int64_t>(2048 / model.tokens(), 1, 32); }
+
+void make_ready(DiT& model, DType products, const Device& device, int64_t pictures) {
+  model.set_product_dtype(products);
+  nn::freeze(model);
+  place(model, device, pictures);
+}
 
 void check_request(const PaintRequest& request) {
   check_options(request.options);

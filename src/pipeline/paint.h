@@ -28,6 +28,10 @@ constexpr int64_t most_pictures = 1'000'000;
 /// there are.
 int64_t default_batch(const DiTConfig& model);
 
+/// A loaded model that is to paint so many pictures at once, those for guidance included: products in that
+/// type, frozen, placed.
+void make_ready(DiT& model, DType products, const Device& device, int64_t pictures);
+
 /// Throws UsageError on what no model can do: steps outside the sampler's range, an absurd count, a scale that
 /// is no number.
 void check_request(const PaintRequest& request);

@@ -146,7 +146,7 @@ SizeInPixels size_from_text(std::string_view text) {
   const auto height = separated ? std::from_chars(width.ptr + 1, end, size.height)
                                 : std::from_chars_result{begin, std::errc::invalid_argument};
   const bool whole = height.ec == std::errc() && height.ptr == end;
-  if (!whole || size.width < 1 || size.height < 1 || size.width > 16384 || size.height > 16384)
+  if (!whole || !is_size(size))
     throw UsageError(
         fmt::format("a size is width x height in pixels, such as 1024x768, not \"{}\"", printable(text)));
   return size;

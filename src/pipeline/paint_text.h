@@ -51,6 +51,11 @@ struct SizeInPixels {
   int64_t height = 0, width = 0;
   bool operator==(const SizeInPixels&) const = default;
 };
+/// Whether there are such pictures.
+inline bool is_size(const SizeInPixels& size) {
+  constexpr int64_t most = 16384;
+  return size.height >= 1 && size.width >= 1 && size.height <= most && size.width <= most;
+}
 /// Whether it is one of those bases.
 bool has_bins(int64_t base);
 SizeInPixels snap_size(const SizeInPixels& wanted, int64_t base, int64_t unit);

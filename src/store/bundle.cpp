@@ -104,6 +104,13 @@ Weights vae_weights(const fs::path& path) {
 
 }  // namespace
 
+fs::path part_in(const fs::path& folder, const char* name, std::string_view advice) {
+  fs::path part = folder / name;
+  if (is_folder(part)) return part;
+  check_told(part);
+  throw UsageError(fmt::format("{} holds no folder \"{}\": {}", printable(folder.string()), name, advice));
+}
+
 void check_belongs(const T5Config& text_encoder, const std::string& name, const PixArtConfig& transformer) {
   check(text_encoder.width == transformer.caption_channels,
         "{}: its states are {} wide, and the transformer takes {}: they do not belong together", name,

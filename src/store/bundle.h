@@ -14,6 +14,10 @@ struct TextToImageParts {
   std::filesystem::path transformer, text_encoder, tokenizer, vae;
 };
 
+/// The folder of that name in a text-to-image pipeline's. Throws UsageError, which advice ends, when there is
+/// none: "name it with --vae".
+std::filesystem::path part_in(const std::filesystem::path& folder, const char* name, std::string_view advice);
+
 /// Both throw Error, with the given name of the part that does not fit: unless the text encoder's states are as
 /// wide as the transformer takes, and unless it knows every piece of the tokenizer.
 void check_belongs(const T5Config& text_encoder, const std::string& name, const PixArtConfig& transformer);
