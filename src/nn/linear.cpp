@@ -54,8 +54,8 @@ Tensor Linear::visiting(const Tensor& x, DType out_dtype, ops::Activation activa
 }
 
 bool Linear::is_packed_as(DType dtype) const {
-  const bool eight_bits = weight.value.dtype() == DType::i8;
-  if (packed_int8_.defined()) return eight_bits && !weight.value.on_gpu();
+  if (packed_from_int8_ != (weight.value.dtype() == DType::i8)) return false;
+  if (packed_int8_.defined()) return !weight.value.on_gpu();
   return packed_.defined() && packed_.dtype() == dtype && packed_.device() == weight.value.device();
 }
 
@@ -68,7 +68,8 @@ void Linear::pack(DType dtype, DType bias_dtype) const {
   if (is_packed_as(dtype)) return;
   packed_ = {};
   packed_int8_ = {};
-  if (weight.value.dtype() != DType::i8)
+  packed_from_int8_ = weight.value.dtype() == DType::i8;
+  if (!packed_from_int8_)
     packed_ = ops::PackedWeight(as_matrix(weight.value), dtype);
   else if (ops::have_int8_products(device))
     packed_int8_ = ops::PackedInt8Weight({weight.value, weight.scale});

@@ -43,6 +43,7 @@ class Linear {
 
   mutable ops::PackedWeight packed_;
   mutable ops::PackedInt8Weight packed_int8_;
+  mutable bool packed_from_int8_ = false;  // a weight may be frozen first and rounded to 8 bits later
   mutable Tensor frozen_bias_;
 };
 
