@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/printable.h"
 #include "ops/combine.h"
 
 namespace linnet {
@@ -18,7 +19,7 @@ std::string_view name_of(Prediction prediction) {
 Prediction prediction_from_name(std::string_view name) {
   for (const Prediction prediction : {Prediction::epsilon, Prediction::v, Prediction::x0})
     if (name == name_of(prediction)) return prediction;
-  throw UsageError(fmt::format("a model predicts \"epsilon\", \"v\" or \"x0\", not \"{}\"", name));
+  throw UsageError(fmt::format("a model predicts \"epsilon\", \"v\" or \"x0\", not \"{}\"", printable(name)));
 }
 
 Tensor noise_from(Prediction kind, const NoiseSchedule& schedule, const Tensor& prediction, const Tensor& x,

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "core/error.h"
+#include "core/printable.h"
 
 namespace linnet {
 
@@ -95,7 +96,7 @@ Config config_from_json(std::string_view text, const ConfigKind& kind, Fields fi
   try {
     const auto json = nlohmann::json::parse(text);
     const auto type = json.at("model").get<std::string>();
-    check(type == kind.type, "a model of type \"{}\" is {}", type, kind.of_another);
+    check(type == kind.type, "a model of type \"{}\" is {}", printable(type), kind.of_another);
     Config config;
     ConfigReader reader(json);
     fields(config, reader);

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "core/printable.h"
 #include "models/vae.h"
 
 namespace linnet {
@@ -22,7 +23,7 @@ void check_blocks(const nlohmann::json& json, const char* key, std::string_view 
   check(found->size() == count, "the autoencoder's {} and block_out_channels do not go together", key);
   for (const auto& block : *found)
     check(block.get<std::string>() == known, "an autoencoder of blocks \"{}\" is none that Linnet knows",
-          block.get<std::string>());
+          printable(block.get<std::string>()));
 }
 
 }  // namespace
@@ -60,7 +61,7 @@ VaeConfig vae_config_from_json(std::string_view text) {
     std::string activation = "silu";
     read(json, "act_fn", activation);
     check(activation == "silu" || activation == "swish",
-          "an autoencoder with the activation \"{}\" is none that Linnet knows", activation);
+          "an autoencoder with the activation \"{}\" is none that Linnet knows", printable(activation));
     check_blocks(json, "down_block_types", "DownEncoderBlock2D", config.block_out_channels.size());
     check_blocks(json, "up_block_types", "UpDecoderBlock2D", config.block_out_channels.size());
     config.validate();

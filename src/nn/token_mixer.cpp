@@ -3,6 +3,7 @@
 #include <array>
 #include <optional>
 
+#include "core/printable.h"
 #include "ops/arrange.h"
 #include "ops/compress_tokens.h"
 #include "ops/focused_map.h"
@@ -208,7 +209,7 @@ std::string_view name_of(Mixer mixer) { return mixer_names[static_cast<size_t>(m
 Mixer mixer_from_name(std::string_view name) {
   for (size_t i = 0; i < mixer_names.size(); ++i)
     if (mixer_names[i] == name) return static_cast<Mixer>(i);
-  throw UsageError(fmt::format("there is no token mixer \"{}\"; known: {}", name, known_mixers()));
+  throw UsageError(fmt::format("there is no token mixer \"{}\"; known: {}", printable(name), known_mixers()));
 }
 
 std::string known_mixers() { return fmt::format("{}", fmt::join(mixer_names, ", ")); }

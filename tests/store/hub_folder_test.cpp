@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "models/vae.h"
 #include "store/folder_config.h"
 #include "store/model_file.h"
 #include "support/refusal.h"
@@ -92,6 +93,24 @@ TEST_F(HubFolder, AConfigThatCannotBeIsRefused) {
   refused(R"({"activation_fn": "gelu"})", "activation_fn is \"gelu\", and only \"gelu-approximate\" is known");
   write("transformer/config.json", R"({"sample_size": 16.0})");
   EXPECT_EQ(config_of(transformer()).input_size, 16);
+}
+
+// Names are a stranger's: a sentence about one stays a line.
+TEST(Configurations, ANameThatIsNotKnownIsShownAsOneLine) {
+  const auto shown = [](const std::string& sentence) {
+    EXPECT_NE(sentence, "accepted");
+    EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
+    return sentence.find("a\\nb") != std::string::npos;
+  };
+  const std::string dit = to_json(DiTConfig{});
+  const auto with = [&](const char* key, const char* value) {
+    auto json = nlohmann::json::parse(dit);
+    json[key] = value;
+    return refusal([&] { dit_config_from_json(json.dump()); });
+  };
+  for (const char* key : {"mixer", "prediction", "model"}) EXPECT_TRUE(shown(with(key, "a\nb"))) << key;
+  for (const char* vae : {R"({"act_fn": "a\nb"})", R"({"up_block_types": ["a\nb"]})"})
+    EXPECT_TRUE(shown(refusal([&] { vae_config_from_json(vae); }))) << vae;
 }
 
 TEST_F(HubFolder, NumbersThatJsonHasNotAreNoneButInTexts) {
