@@ -271,8 +271,9 @@ void add_train(const Verb& app) {
   auto options = std::make_shared<Options>();
   const Argument config =
       train.add_option("config", options->config, "TOML file of settings, as those in configs/");
+  // Not "settings", which newer versions of CLI11 take for the same as --settings.
   const Argument settings =
-      train.add_option("settings", options->overrides, "Settings that override the file's: train.lr=2e-4");
+      train.add_option("setting", options->overrides, "Settings that override the file's: train.lr=2e-4");
   const Argument preset =
       train.add_option("--preset", options->preset, "Model of a paper, under the file's settings")
           .type_name("NAME");
