@@ -23,7 +23,6 @@ constexpr size_t most_marker_bytes = 65533;
 struct Failure {
   jpeg_error_mgr errors{};
   std::jmp_buf back{};
-  bool reads_pixels = false;  // and no longer what lies before them
   char message[JMSG_LENGTH_MAX] = {};
 };
 
@@ -33,18 +32,12 @@ struct Failure {
   std::longjmp(failure->back, 1);
 }
 
-// libjpeg makes a picture of anything and only warns. For us it is an error when the picture is cut short, when
-// a code is none, and when all pixels are there before their codes are at an end: so most of what is damaged in
-// the middle shows, as JPEG has no sums. A few stray bytes before a marker some programs leave in what is
-// whole.
+// libjpeg fills a picture cut short with grey and only warns. For us that is an error; other warnings (stray
+// bytes before a marker) leave the picture whole.
 void on_message(j_common_ptr info, int level) {
-  constexpr int most_stray_bytes = 16;
   if (level != -1) return;
   const int code = info->err->msg_code;
-  const bool left_over = code == JWRN_EXTRANEOUS_DATA && info->err->msg_parm.i[0] > most_stray_bytes;
-  if (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE ||
-      (left_over && static_cast<Failure*>(info->client_data)->reads_pixels))
-    jump_back(info);
+  if (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE) jump_back(info);
 }
 
 // Returns false when libjpeg failed; the message is in the failure.
@@ -110,7 +103,6 @@ void cmyk_to_rgb(const uint8_t* in, uint8_t* out, int64_t width) {
 }
 
 void read_rows(Decoder& decoder, Image& image) {
-  decoder.failure.reads_pixels = true;
   jpeg_start_decompress(&decoder.info);
   while (decoder.info.output_scanline < decoder.info.output_height) {
     uint8_t* row = image.at(0, decoder.info.output_scanline);
