@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "io/text.h"
 #include "model_argument.h"
+#include "store/dit_file.h"
 
 namespace linnet::app {
 namespace {
@@ -20,6 +21,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Options : BenchOptions {
   std::string model, weights = "ema";
+
+  Weights open() const { return find_dit_weights(open_file(model), choice_from_name(weights)); }
 };
 
 // A line such as "VmHWM:   123456 kB" of /proc/self/status, in bytes; nothing where there is none.
@@ -58,9 +61,9 @@ struct Round {
     release_cached_memory();
     reset_resident_peak();
     std::optional<Weights> weights;
-    LoadedModel loaded;
-    time(phases.open, [&] { weights = open_weights(options.model, options.weights); });
-    time(phases.build, [&] { loaded = load_model(*weights); });
+    LoadedDiT loaded;
+    time(phases.open, [&] { weights = options.open(); });
+    time(phases.build, [&] { loaded = load_dit(*weights); });
     phases.load.seconds.push_back(phases.open.seconds.back() + phases.build.seconds.back());
     memory = count(loaded);
     memory.after_load = process_memory("VmHWM");
@@ -77,7 +80,7 @@ struct Round {
     time(phases.next, [&] { model.forward(x, t, y); });
   }
 
-  static Memory count(const LoadedModel& loaded) {
+  static Memory count(const LoadedDiT& loaded) {
     Memory memory;
     for (const auto& [name, parameter] : nn::learned_parameters(*loaded.model)) {
       ++memory.tensors;
@@ -135,7 +138,7 @@ Table memory_table(const Memory& memory) {
 
 void run(const Options& o) {
   if (!o.json.empty()) check_keeps_model(o.json, o.model);
-  open_weights(o.model, o.weights);  // first, so that what is no model is refused before anything is measured
+  o.open();  // first, so that what is no model is refused before anything is measured
   Report report = begin_report("load", o, {{"model", o.model}, {"weights", o.weights}});
   Memory memory;
   Phases warm_up, phases;

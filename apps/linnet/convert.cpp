@@ -7,9 +7,10 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
-#include "store/dit_weights.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/metadata.h"
 #include "store/pixart_file.h"
+#include "store/transformer_file.h"
 #include "terminal.h"
 #include "verbs.h"
 
@@ -71,9 +72,9 @@ struct Conversion {
 };
 
 Conversion of_dit(const Options& options, const Weights& file, std::optional<DType> dtype, Names names) {
-  const Weights original = find_model_weights(file, choice_from_name(options.weights));
-  const DiTConfig config = read_model_config(original);
-  read_class_names(original, config);
+  const Weights original = find_dit_weights(file, choice_from_name(options.weights));
+  const DiTConfig config = read_dit_config(original);
+  read_class_names(original, config.num_classes);
   DiT model(config);
   const nn::ParameterList parameters = nn::all_parameters(model);
   check_parameters(parameters, original);
@@ -127,7 +128,7 @@ void run(const Options& options) {
     if (!is_builtin(options.model)) check_keeps_until_done(options.output, options.model);
   }
   const Weights file = open_file(options.model);
-  const bool texts = looks_like_pixart(transformer_weights(file, choice_from_name(options.weights)));
+  const bool texts = holds_pixart(file, choice_from_name(options.weights));
   const Conversion made = texts ? of_pixart(options, file, dtype, names) : of_dit(options, file, dtype, names);
   write(options, made, names);
 

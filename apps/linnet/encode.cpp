@@ -15,6 +15,7 @@
 #include "pipeline/memory_plan.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
+#include "store/parameters.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
 #include "terminal.h"

@@ -7,10 +7,11 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "ops/matmul.h"
+#include "store/dit_file.h"
 #include "store/inception_file.h"
-#include "store/model_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
+#include "store/transformer_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -81,10 +82,10 @@ void run(const Options& options) {
   if (options.part != "transformer") return run_vae(options);
   const Choice choice = choice_from_name(options.weights);
   const Weights file = open_file(options.model);
-  if (looks_like_pixart(transformer_weights(file, choice)))
+  if (holds_pixart(file, choice))
     run_transformer(options, *load_pixart(find_pixart_weights(file, choice)).model);
   else
-    run_transformer(options, *load_model(find_model_weights(file, choice)).model);
+    run_transformer(options, *load_dit(find_dit_weights(file, choice)).model);
 }
 
 }  // namespace

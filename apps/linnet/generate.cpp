@@ -6,10 +6,8 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
-#include "store/dit_weights.h"
-#include "store/model_file.h"
-#include "store/pixart_file.h"
 #include "store/t5_file.h"
+#include "store/transformer_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -42,12 +40,11 @@ void run(PaintOptions options) {
   const Weights file = open_file(options.model);
   check_outputs_keep_inputs(options);
   say_scheduler(file);
-  if (looks_like_pixart(transformer_weights(file, choice_from_name(options.weights))))
-    return paint_texts(options, file);
+  const Choice choice = choice_from_name(options.weights);
+  if (holds_pixart(file, choice)) return paint_texts(options, file);
   refuse_parts(file);
-  const Weights model = find_model_weights(file, choice_from_name(options.weights));
-  check(model.metadata().contains(config_key) || looks_like_dit(model),
-        "{}: this is no model that Linnet paints with (DiT, LiT or PixArt)", file.source());
+  check(holds_dit(file, choice), "{}: this is no model that Linnet paints with (DiT, LiT or PixArt)",
+        file.source());
   paint_classes(options, file);
 }
 

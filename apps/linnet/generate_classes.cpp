@@ -13,6 +13,7 @@
 #include "pipeline/picture_text.h"
 #include "preview.h"
 #include "step_watch.h"
+#include "store/dit_file.h"
 
 namespace linnet::app {
 namespace {
@@ -73,7 +74,7 @@ bool is_every_class(const std::string& text, const std::vector<std::string>& nam
 }
 
 // What follows from the model: classes, how many, clipping, channels.
-void complete(PaintRequest& request, const PaintOptions& options, const LoadedModel& loaded, const Vae* vae) {
+void complete(PaintRequest& request, const PaintOptions& options, const LoadedDiT& loaded, const Vae* vae) {
   const DiTConfig& config = loaded.model->config();
   const int64_t side = config.input_size * (vae ? vae->config().reduction() : 1);
   for (const std::string& text : options.classes) {
@@ -99,7 +100,7 @@ void paint_classes(const PaintOptions& options, const Weights& file) {
   PaintRequest request = request_from(options);
   prepare_outputs(options);
   use_threads(options.threads);
-  LoadedModel loaded = load_model(find_model_weights(file, choice_from_name(options.weights)));
+  LoadedDiT loaded = load_dit(find_dit_weights(file, choice_from_name(options.weights)));
   DiT& model = *loaded.model;
   const Device& device = request.options.device;
   const DType dtype = model.product_dtype_from_name(options.dtype, device);

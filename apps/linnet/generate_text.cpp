@@ -20,6 +20,7 @@
 #include "pipeline/text_to_image.h"
 #include "preview.h"
 #include "step_watch.h"
+#include "store/parameters.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 

@@ -10,10 +10,12 @@
 #include "model_argument.h"
 #include "pipeline/classes.h"
 #include "pipeline/picture_text.h"
-#include "store/dit_weights.h"
+#include "store/dit_file.h"
 #include "store/folder_config.h"
+#include "store/metadata.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
+#include "store/transformer_file.h"
 #include "store/vae_file.h"
 #include "verbs.h"
 
@@ -59,7 +61,7 @@ std::string describe_parameters(const Weights& weights) {
 }
 
 std::string describe_classes(const Weights& weights, const DiTConfig& config) {
-  const std::vector<std::string> names = read_class_names(weights, config);
+  const std::vector<std::string> names = read_class_names(weights, config.num_classes);
   if (names.empty() && !names_of_classes({}, config.num_classes).empty()) return "1000: ImageNet's";
   if (names.empty()) return fmt::format("{}, without names", config.num_classes);
   const size_t shown = std::min<size_t>(names.size(), 6);
@@ -120,7 +122,7 @@ const char* kind_of(const Weights& file) {
 }
 
 void show_model(const Weights& file, const Weights& model) {
-  const DiTConfig config = read_model_config(model);
+  const DiTConfig config = read_dit_config(model);
   const std::string classes = describe_classes(model, config);
   fmt::print("{}: {}\n", kind_of(file), describe_model(config));
   show("file", describe_file(file, model));
@@ -187,8 +189,8 @@ void show_text_encoder(const Weights& file) {
 }
 
 void show_classes(const Weights& model, const std::string& text) {
-  const DiTConfig config = read_model_config(model);
-  const auto names = names_of_classes(read_class_names(model, config), config.num_classes);
+  const DiTConfig config = read_dit_config(model);
+  const auto names = names_of_classes(read_class_names(model, config.num_classes), config.num_classes);
   const std::vector<int64_t> found = search_classes(text, names);
   if (found.empty())
     fail("{}: of its {} classes {}", model.source(), config.num_classes,
@@ -198,15 +200,16 @@ void show_classes(const Weights& model, const std::string& text) {
 }
 
 void show_weights(const Weights& file, const Options& options) {
-  const Weights model = find_model_weights(file, choice_from_name(options.weights));
-  const bool of_texts = looks_like_pixart(model);
+  const Choice choice = choice_from_name(options.weights);
+  const Weights model = find_dit_weights(file, choice);
+  const bool of_texts = holds_pixart(file, choice);
   check(!options.classes || !of_texts, "{}: this is a model of texts; it has no classes", file.source());
   if (options.classes) return show_classes(model, *options.classes);
   if (of_texts) {
-    show_text_to_image(file, find_pixart_weights(file, choice_from_name(options.weights)));
+    show_text_to_image(file, find_pixart_weights(file, choice));
   } else if (holds_t5(file)) {
     show_text_encoder(file);
-  } else if (model.metadata().contains(config_key) || looks_like_dit(model)) {
+  } else if (holds_dit(file, choice)) {
     show_model(file, model);
   } else if (holds_vae(file)) {
     show_autoencoder(file);

@@ -9,9 +9,10 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "model_argument.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "store/pixart_file.h"
 #include "store/texts_from_classes.h"
+#include "store/transformer_file.h"
 #include "verbs.h"
 
 namespace linnet::app {
@@ -81,7 +82,7 @@ void inherit_from(const Options& options, const Weights& teacher, const Config& 
 
 // A model of texts that starts from one of classes, with its attention.
 void inherit_texts(const Options& options, const Weights& teacher) {
-  const DiTConfig config = read_model_config(teacher);
+  const DiTConfig config = read_dit_config(teacher);
   TextsInPlaceOfClasses texts = options.text;
   if (!options.prediction.empty()) texts.prediction = prediction_from_name(options.prediction);
   PixArt student(with_texts(config, texts));
@@ -99,10 +100,10 @@ void run(const Options& options) {
   const nn::Mixer mixer = nn::mixer_from_name(options.mixer);
   const Choice choice = choice_from_name(options.weights);
   const Weights file = open_file(options.from);
-  const bool of_texts = looks_like_pixart(transformer_weights(file, choice));
+  const bool of_texts = holds_pixart(file, choice);
   if (options.texts && of_texts)
     throw UsageError(fmt::format("{}: this is a model of texts already", printable(options.from)));
-  if (options.texts) return inherit_texts(options, find_model_weights(file, choice));
+  if (options.texts) return inherit_texts(options, find_dit_weights(file, choice));
   if (of_texts) {
     const Weights teacher = find_pixart_weights(file, choice);
     const PixArtConfig config = read_pixart_config(teacher);
@@ -110,13 +111,13 @@ void run(const Options& options) {
     return inherit_from<PixArt>(options, teacher, config, usual,
                                 [&](PixArt& student) { save_pixart(options.output, student, DType::f32); });
   }
-  const Weights teacher = find_model_weights(file, choice);
-  const DiTConfig config = read_model_config(teacher);
+  const Weights teacher = find_dit_weights(file, choice);
+  const DiTConfig config = read_dit_config(teacher);
   std::map<std::string, std::string> metadata;
   if (const auto classes = teacher.metadata().find(classes_key); classes != teacher.metadata().end())
     metadata.insert(*classes);
   inherit_from<DiT>(options, teacher, config, usual_heads(mixer, config.hidden_size),
-                    [&](DiT& student) { save_model(options.output, student, DType::f32, metadata); });
+                    [&](DiT& student) { save_dit(options.output, student, DType::f32, metadata); });
 }
 
 // Texts in place of classes. What is said of the attention goes with the other kind of inheritance alone.

@@ -8,7 +8,7 @@
 #include "store/folder_config.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
-#include "train/model_config.h"
+#include "train/open_model.h"
 
 namespace linnet::app {
 
@@ -22,10 +22,6 @@ std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path, 
 Tokenizer open_tokenizer(const std::filesystem::path& path) {
   return path == builtin_text ? Tokenizer::from_bytes(builtin_tokenizer(), builtin_text)
                               : Tokenizer::open(path);
-}
-
-Weights open_weights(const std::string& model, const std::string& choice) {
-  return find_model_weights(open_file(model), choice_from_name(choice));
 }
 
 void add_weights_option(const Verb& verb, std::string& choice) {

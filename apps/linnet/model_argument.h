@@ -3,9 +3,10 @@
 
 #include "arguments.h"
 #include "io/tokenizer.h"
+#include "models/dit.h"
 #include "models/pixart.h"
 #include "models/t5.h"
-#include "store/model_file.h"
+#include "store/weights.h"
 
 namespace linnet::app {
 
@@ -19,8 +20,6 @@ Weights open_file(const std::string& model);
 /// Of a folder or a file, or those inside the program; choice is "ema" or "raw".
 std::unique_ptr<T5Encoder> open_text_encoder(const std::filesystem::path& path, const std::string& choice);
 Tokenizer open_tokenizer(const std::filesystem::path& path);
-/// The model in it, as load_model takes it; choice is "ema" or "raw".
-Weights open_weights(const std::string& model, const std::string& choice);
 /// Adds --weights, the choice.
 void add_weights_option(const Verb& verb, std::string& choice);
 /// check_keeps of a model's file, or of the weights and the tokenizer in its folder.

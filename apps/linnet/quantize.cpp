@@ -6,7 +6,7 @@
 #include "io/text.h"
 #include "model_argument.h"
 #include "store/bundle.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 #include "terminal.h"

@@ -14,8 +14,10 @@
 #include "model_argument.h"
 #include "pipeline/generate.h"
 #include "pipeline/text_to_image.h"
+#include "store/transformer_file.h"
 #include "terminal.h"
 #include "train/checkpoint.h"
+#include "train/open_model.h"
 #include "train/presets.h"
 #include "train/settings.h"
 #include "train/trainer.h"
@@ -144,10 +146,10 @@ void say_what_follows(const TrainConfig& config) {
              in_millions(nn::count_parameters(*probe)), billion_macs(config.model),
              describe_products(training_product_dtype(config.train), device));
   if (const DistilConfig& distil = config.distil; !distil.teacher.empty())
-    fmt::print(
-        "learns from {}: {}; products in {}; weights: noise {}, variance {}\n", printable(distil.teacher),
-        describe(read_model_config_of_either(open_file_or_builtin(distil.teacher))),
-        distil.precision == "auto" ? "the fastest type" : distil.precision, distil.noise, distil.variance);
+    fmt::print("learns from {}: {}; products in {}; weights: noise {}, variance {}\n",
+               printable(distil.teacher), describe(read_model_config(open_file_or_builtin(distil.teacher))),
+               distil.precision == "auto" ? "the fastest type" : distil.precision, distil.noise,
+               distil.variance);
   for (const std::string& remark : config.remarks) fmt::print("{}\n", remark);
   if (config.output.sample_every > 0 && picture_shape(config.model)[0] != 3)
     fmt::print("no samples on the way: the model paints latents (linnet generate decodes them)\n");

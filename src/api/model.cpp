@@ -6,13 +6,13 @@
 #include "pipeline/classes.h"
 #include "pipeline/decode.h"
 #include "pipeline/paint.h"
-#include "store/model_file.h"
-#include "store/pixart_file.h"
+#include "store/dit_file.h"
+#include "store/transformer_file.h"
 
 namespace linnet {
 
 struct Model::State {
-  LoadedModel loaded;
+  LoadedDiT loaded;
   Device device;
   std::unique_ptr<Vae> vae = nullptr;  // none: the model paints pixels
 
@@ -21,7 +21,7 @@ struct Model::State {
 
 namespace {
 
-LoadedModel ready_to_paint(LoadedModel loaded, Precision precision, const Device& device) {
+LoadedDiT ready_to_paint(LoadedDiT loaded, Precision precision, const Device& device) {
   loaded.class_names = names_of_classes(std::move(loaded.class_names), loaded.model->config().num_classes);
   const DType products = loaded.model->product_dtype_from_name(api::name_of(precision), device);
   constexpr int64_t pictures = 16;  // which, with guidance, is eight
@@ -29,14 +29,14 @@ LoadedModel ready_to_paint(LoadedModel loaded, Precision precision, const Device
   return loaded;
 }
 
-LoadedModel load_model_of_classes(const std::filesystem::path& path) {
+LoadedDiT load_model_of_classes(const std::filesystem::path& path) {
   const Weights file = Weights::open(path);
-  if (looks_like_pixart(transformer_weights(file, Choice::ema)))
+  if (holds_pixart(file))
     throw UsageError(fmt::format("{}: this is a text-to-image model: use TextModel", file.source()));
-  return load_model(find_model_weights(file, Choice::ema));
+  return load_dit(find_dit_weights(file));
 }
 
-PaintRequest translate(const Request& request, const LoadedModel& loaded, const Device& device) {
+PaintRequest translate(const Request& request, const LoadedDiT& loaded, const Device& device) {
   const DiTConfig& config = loaded.model->config();
   PaintRequest result;
   for (const std::string& name : request.classes)
@@ -85,7 +85,7 @@ Model Model::builtin(const ModelOptions& options) {
     const api::Turn turn(device);
     api::check_decodes_nothing(options.autoencoder);
     return Model(std::make_unique<State>(
-        State{ready_to_paint(load_model(Weights::of(builtin_model())), options.precision, device), device}));
+        State{ready_to_paint(load_dit(Weights::of(builtin_model())), options.precision, device), device}));
   });
 }
 

@@ -7,8 +7,7 @@
 #include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/text_to_image.h"
-#include "store/dit_weights.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 
@@ -28,9 +27,9 @@ struct TextModel::State {
 namespace {
 
 std::unique_ptr<PixArt> ready_to_paint(const Weights& file, Precision precision, const Device& device) {
-  if (looks_like_dit(find_model_weights(file, Choice::ema)))
+  if (looks_like_dit(find_dit_weights(file)))
     throw UsageError(fmt::format("{}: this is a model of classes: use Model", file.source()));
-  std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file, Choice::ema)).model;
+  std::unique_ptr<PixArt> model = load_pixart(find_pixart_weights(file)).model;
   const DType products = model->product_dtype_from_name(api::name_of(precision), device);
   const int64_t side = model->config().sample_size;
   const int64_t pictures = 2 * default_batch(model->config(), side, side);  // with guidance

@@ -6,7 +6,7 @@
 
 #include "io/safetensors.h"
 #include "io/text.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 
 namespace linnet {
 namespace {

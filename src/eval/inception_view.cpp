@@ -13,7 +13,7 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "io/text.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 
 namespace linnet {
 namespace {

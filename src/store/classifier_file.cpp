@@ -2,7 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "store/model_file.h"
+#include "store/metadata.h"
+#include "store/parameters.h"
 
 namespace linnet {
 namespace {

@@ -7,7 +7,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/int8_linear.h"
-#include "store/dit_weights.h"
+#include "store/dit_file.h"
 
 namespace linnet {
 namespace {

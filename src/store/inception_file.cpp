@@ -1,6 +1,6 @@
 #include "store/inception_file.h"
 
-#include "store/model_file.h"
+#include "store/parameters.h"
 
 namespace linnet {
 

@@ -32,7 +32,7 @@ DiTConfig student_of(const DiTConfig& teacher, nn::Mixer mixer, int64_t heads);
 PixArtConfig student_of(const PixArtConfig& teacher, nn::Mixer mixer, int64_t heads);
 
 /// Gives every learned tensor of the student its value: the teacher's, or one drawn from the seed. teacher has
-/// the original's names (open_model_weights, find_pixart_weights); what it has in 8 bits becomes floats. Throws
+/// the original's names (find_dit_weights, find_pixart_weights); what it has in 8 bits becomes floats. Throws
 /// Error naming tensor and both shapes where they differ, and when the teacher is deeper than the student.
 std::vector<Inherited> inherit(DiT& student, const Weights& teacher, AlsoInherit also, uint64_t seed);
 /// The attention is the one over the picture's tokens; that over the text is copied.

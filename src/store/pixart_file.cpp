@@ -6,7 +6,8 @@
 
 #include "io/text.h"
 #include "store/folder_config.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
+#include "store/parameters.h"
 #include "store/renaming.h"
 #include "store/transformer_shapes.h"
 

@@ -4,7 +4,8 @@
 
 #include "io/file.h"
 #include "io/text.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
+#include "store/parameters.h"
 #include "store/renaming.h"
 
 namespace linnet {

@@ -5,7 +5,7 @@
 #include "io/text.h"
 #include "ops/activation.h"
 #include "ops/reduce.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 
 namespace linnet {
 namespace {
@@ -49,7 +49,7 @@ Tensor mean_of_rows(const Tensor& x) { return (1.0f / static_cast<float>(x.size(
 class Source {
  public:
   Source(const Weights& weights, const PixArtConfig& student)
-      : weights_(weights), config_(read_model_config(weights)), student_(student) {
+      : weights_(weights), config_(read_dit_config(weights)), student_(student) {
     const Tensor table = tensor("y_embedder.embedding_table.weight");
     no_class_ = config_.null_class() ? table.rows(config_.num_classes, config_.num_classes + 1).clone()
                                      : mean_of_rows(table);
@@ -188,7 +188,7 @@ PixArtConfig with_texts(const DiTConfig& classes, const TextsInPlaceOfClasses& t
 
 std::vector<Inherited> inherit_with_texts(PixArt& student, const Weights& classes, uint64_t seed) {
   const Weights weights = with_float_matrices(classes);
-  DiT stated(read_model_config(weights));  // what is read must be as large as it is said to be
+  DiT stated(read_dit_config(weights));  // what is read must be as large as it is said to be
   check_parameters(nn::all_parameters(stated), weights);
   const Values values = Source(weights, student.config()).values();
   nn::initialize(student, seed);

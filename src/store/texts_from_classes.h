@@ -32,7 +32,7 @@ PixArtConfig with_texts(const DiTConfig& classes, const TextsInPlaceOfClasses& t
 /// Gives every learned tensor of the student, a with_texts, its value. Patches, attention, MLPs and output are
 /// the class model's; the one adaLN is the mean of its blocks', and each block's table what its own differs by,
 /// in the mean over timesteps and without a class. What knows of texts is drawn from the seed, and says nothing
-/// yet. classes has the original's names (find_model_weights); throws Error naming file and tensor when it is
+/// yet. classes has the original's names (find_dit_weights); throws Error naming file and tensor when it is
 /// not the model that its configuration says.
 std::vector<Inherited> inherit_with_texts(PixArt& student, const Weights& classes, uint64_t seed);
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "io/text.h"
-#include "store/model_file.h"
+#include "store/parameters.h"
 #include "store/renaming.h"
 
 namespace linnet {

@@ -7,6 +7,7 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/int8_linear.h"
+#include "store/metadata.h"
 
 namespace linnet {
 namespace {
@@ -196,6 +197,30 @@ Weights model_weights(const Weights& all, Choice choice) {
     result.add(std::move(item));
   }
   return result;
+}
+
+// Their names say "ema." and "model.", beside the optimiser's "mean." and "square.".
+Weights part_of_checkpoint(const Weights& checkpoint, Choice choice) {
+  return part_of(checkpoint, choice == Choice::ema ? "ema." : "model.");
+}
+
+namespace {
+
+// Of Linnet's own checkpoint, without the text encoder that was trained along.
+Weights of_own_checkpoint(const Weights& file, Choice choice) {
+  const Weights part = part_of_checkpoint(file, choice);
+  Weights result = part.empty_like();
+  for (const Weights::Item& item : part.items())
+    if (!item.name.starts_with(text_encoder_prefix)) result.add(item);
+  result.set_metadata(config_key, file.metadata().at(checkpoint_key));
+  return result;
+}
+
+}  // namespace
+
+Weights transformer_weights(const Weights& file, Choice choice) {
+  if (file.metadata().contains(checkpoint_key)) return of_own_checkpoint(file, choice);
+  return file.metadata().contains(config_key) ? file : model_weights(file, choice);
 }
 
 }  // namespace linnet

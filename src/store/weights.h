@@ -106,4 +106,13 @@ Weights part_of(const Weights& all, std::string_view prefix);
 /// back as they are. Throws Error when raw ones are wanted of a checkpoint that has only the average.
 Weights model_weights(const Weights& all, Choice choice);
 
+/// In Linnet's own training checkpoint, what the names of a text encoder that is trained along begin with.
+inline constexpr const char* text_encoder_prefix = "text_encoder.";
+/// One of its two sets of weights: of the transformer, and of such a text encoder.
+Weights part_of_checkpoint(const Weights& checkpoint, Choice choice);
+
+/// The weights of a file's transformer, a DiT or a PixArt, by the names that they have there: of Linnet's own
+/// model files and training checkpoints, and of others' (model_weights).
+Weights transformer_weights(const Weights& file, Choice choice);
+
 }  // namespace linnet

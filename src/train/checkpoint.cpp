@@ -3,7 +3,7 @@
 #include <charconv>
 
 #include "io/text.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 
 namespace linnet {
 namespace {

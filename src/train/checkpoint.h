@@ -4,7 +4,7 @@
 #pragma once
 
 #include "io/safetensors.h"
-#include "train/model_config.h"
+#include "models/model_config.h"
 
 namespace linnet {
 

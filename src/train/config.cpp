@@ -16,8 +16,10 @@
 #include "io/file.h"
 #include "io/text.h"
 #include "ops/matmul.h"
+#include "store/transformer_file.h"
 #include "train/checkpoint.h"
 #include "train/idle_settings.h"
+#include "train/open_model.h"
 #include "train/presets.h"
 #include "train/settings.h"
 #include "train/toml_section.h"
@@ -265,7 +267,7 @@ void check_tables(const toml::table& root) {
 std::optional<ModelConfig> model_to_start_from(const TrainConfig& config, bool resume) {
   const auto checkpoint = std::filesystem::path(config.output.dir) / checkpoint_name;
   if (resume && is_there(checkpoint)) return open_checkpoint(checkpoint).model;
-  if (!config.train.init.empty()) return read_model_config_of_either(open_file_or_builtin(config.train.init));
+  if (!config.train.init.empty()) return read_model_config(open_file_or_builtin(config.train.init));
   return std::nullopt;
 }
 

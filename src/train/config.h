@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "train/model_config.h"
+#include "models/model_config.h"
 
 namespace linnet {
 
@@ -29,7 +29,7 @@ struct TextConfig {
 
 /// LiT's hybrid distillation.
 struct DistilConfig {
-  std::string teacher;  ///< weights of any kind that load_model takes, or "builtin"; empty: none
+  std::string teacher;                  ///< weights of either kind of model, or "builtin"; empty: none
   double noise = 0.5, variance = 0.05;  ///< λ₁, λ₂
   std::string precision = "auto";       ///< of the teacher's products; as train.precision, or int8
 };

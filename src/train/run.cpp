@@ -8,9 +8,11 @@
 #include "core/parallel.h"
 #include "core/printable.h"
 #include "core/random.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/metadata.h"
 #include "store/t5_file.h"
 #include "train/checkpoint.h"
+#include "train/open_model.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
 
@@ -167,8 +169,8 @@ class Run {
 // other names, which may well be of the same classes.
 void check_order(const std::string& file, const ModelConfig& model, const std::vector<std::string>& ours) {
   if (is_of_texts(model) || ours.empty()) return;
-  const Weights weights = find_model_weights(open_file_or_builtin(file), Choice::ema);
-  const std::vector<std::string> theirs = read_class_names(weights, std::get<DiTConfig>(model));
+  const Weights weights = find_dit_weights(open_file_or_builtin(file));
+  const std::vector<std::string> theirs = read_class_names(weights, std::get<DiTConfig>(model).num_classes);
   const auto [here, there] = std::ranges::mismatch(ours, theirs);
   if (here == ours.end() || there == theirs.end() || !std::ranges::is_permutation(ours, theirs)) return;
   fail(

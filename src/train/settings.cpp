@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "train/open_model.h"
+
 namespace linnet {
 namespace {
 

@@ -4,9 +4,11 @@
 #include "nn/product_type.h"
 #include "pipeline/text_encoding.h"
 #include "store/bundle.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
+#include "store/transformer_file.h"
+#include "train/open_model.h"
 
 namespace linnet {
 namespace {
@@ -47,7 +49,7 @@ DType ClassTrainee::product_dtype_from_name(std::string_view name, const Device&
 }
 
 void ClassTrainee::save(const fs::path& folder, const std::map<std::string, std::string>& metadata) {
-  save_model(folder / "model.safetensors", *model_, DType::f32, metadata);
+  save_dit(folder / "model.safetensors", *model_, DType::f32, metadata);
 }
 
 Tensor TextTrainee::predict(const Tensor& xt, const Tensor& times, const Batch& batch) const {
@@ -93,11 +95,11 @@ std::unique_ptr<Trainee> make_trainee(const TrainConfig& config) {
 
 std::unique_ptr<Trainee> load_trainee(const std::string& model, const ModelConfig& alike) {
   const Weights file = open_file_or_builtin(model);
-  const bool of_texts = looks_like_pixart(transformer_weights(file, Choice::ema));
+  const bool of_texts = holds_pixart(file);
   check(of_texts == is_of_texts(alike), "{}: this is a model of {}, the run's one of {}", file.source(),
         of_texts ? "texts" : "classes", of_texts ? "classes" : "texts");
   if (of_texts) return std::make_unique<TextTrainee>(load_pixart(find_pixart_weights(file)).model, nullptr);
-  return std::make_unique<ClassTrainee>(load_model(find_model_weights(file, Choice::ema)).model);
+  return std::make_unique<ClassTrainee>(load_dit(find_dit_weights(file)).model);
 }
 
 }  // namespace linnet

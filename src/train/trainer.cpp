@@ -12,7 +12,7 @@
 #include "nn/placement.h"
 #include "ops/reduce.h"
 #include "pipeline/text_encoding.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 #include "train/checkpoint.h"
 
 namespace linnet {

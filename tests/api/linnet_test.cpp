@@ -18,7 +18,7 @@
 #include "io/safetensors.h"
 #include "nn/parameter.h"
 #include "pipeline/generate.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/processor.h"
 #include "support/refusal.h"
 #include "support/sanitizers.h"
@@ -38,7 +38,7 @@ class PublicInterface : public testing::Test {
     config.mixer = nn::Mixer::lit;
     DiT dit(config);
     nn::initialize(dit, 1);
-    save_model(file, dit, DType::bf16, {{"linnet.classes", R"(["red-star","blue-ring","moon"])"}});
+    save_dit(file, dit, DType::bf16, {{"linnet.classes", R"(["red-star","blue-ring","moon"])"}});
     request.steps = 3;
   }
   TemporaryFolder folder;
@@ -177,7 +177,7 @@ TEST_F(PublicInterface, PaintsWhatTheRestOfTheLibraryPaints) {
     parameter->init = nn::Init::normal(0.2f);
     nn::draw(*parameter, generator);
   }
-  save_model(file, dit, DType::f32, {});
+  save_dit(file, dit, DType::f32, {});
   nn::freeze(dit);
   request.classes = {"2"};
   request.seed = 7;
@@ -340,11 +340,11 @@ TEST_F(PublicInterface, SaysWhatIsWrong) {
 }
 
 TEST_F(PublicInterface, APictureThatIsNotFiniteIsRefused) {
-  const LoadedModel loaded = load_model(file);
+  const LoadedDiT loaded = load_dit(file);
   loaded.model->visit("", [](const std::string&, nn::Parameter& parameter) {
     if (parameter.learned()) parameter.value = Tensor::full(parameter.shape, NAN);
   });
-  save_model(file, *loaded.model, DType::f32);
+  save_dit(file, *loaded.model, DType::f32);
   test::expect_refused("not finite", [&] { Model(file).paint(request); });
 }
 
@@ -358,7 +358,7 @@ TEST_F(PublicInterface, ALatentModelPaintsThroughItsAutoencoder) {
   DiT dit(config);
   nn::initialize(dit, 1);
   const auto latent = folder.path() / "latent.safetensors";
-  save_model(latent, dit, DType::bf16);
+  save_dit(latent, dit, DType::bf16);
   const std::filesystem::path weights = LINNET_TEST_DATA "/reference/vae_plain.model.safetensors";
   std::filesystem::create_directories(folder / "vae");
   std::filesystem::copy_file(weights, folder / "vae/diffusion_pytorch_model.safetensors");

@@ -10,7 +10,7 @@
 
 #include "io/safetensors.h"
 #include "nn/parameter.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "store/pixart_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
@@ -37,7 +37,7 @@ class Refusals : public testing::Test {
   Refusals() {
     DiT dit(test::tiny_dit_of_pixels());
     nn::initialize(dit, 1);
-    save_model(pixels, dit, DType::f32);
+    save_dit(pixels, dit, DType::f32);
   }
   // A small PixArt of pixels, for the text encoder of the test data.
   fs::path pixels_of_texts() const {

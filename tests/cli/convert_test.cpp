@@ -9,7 +9,8 @@
 
 #include "cli/command.h"
 #include "cli/small_model.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/metadata.h"
 #include "support/compare.h"
 #include "support/temporary_folder.h"
 
@@ -107,7 +108,7 @@ TEST_F(Convert, MayReplaceWhatItReads) {
 TEST_F(Convert, KeepsTheNamesOfClasses) {
   const std::string model = write_small_model(folder_ / "m.safetensors");
   ASSERT_TRUE(succeeded(convert(model, {"-o", "c.safetensors", "--dtype", "bf16"})));
-  EXPECT_EQ(load_model(folder_ / "c.safetensors").class_names, load_model(model).class_names);
+  EXPECT_EQ(load_dit(folder_ / "c.safetensors").class_names, load_dit(model).class_names);
 }
 
 // What lay beside the weights was of another folder.
@@ -120,7 +121,7 @@ TEST_F(Convert, TakesNothingAlongOfTheFolderThatItReads) {
   const auto metadata = SafetensorsFile::open(folder_ / "one.safetensors").metadata();
   ASSERT_EQ(metadata.size(), 1u);
   EXPECT_EQ(metadata.begin()->first, config_key);
-  EXPECT_EQ(read_model_config(folder_ / "one.safetensors").prediction, Prediction::v);
+  EXPECT_EQ(read_dit_config(Weights::open(folder_ / "one.safetensors")).prediction, Prediction::v);
 }
 
 TEST_F(Convert, TakesRawWeightsWhenAsked) {
@@ -152,7 +153,7 @@ TEST_F(Convert, ANumberTooLargeForF16IsRefusedByName) {
   model.visit("", [](const std::string& name, nn::Parameter& p) {
     if (name == "blocks.1.mlp.fc2.bias") p.value.mutable_data<float>()[3] = 1e5f;
   });
-  save_model(folder_ / "m.safetensors", model, DType::f32);
+  save_dit(folder_ / "m.safetensors", model, DType::f32);
   EXPECT_TRUE(failed(convert("m.safetensors", {"-o", "h.safetensors", "--dtype", "f16"}), 1,
                      "'blocks.1.mlp.fc2.bias' holds 100000, which is too large for f16; bf16 holds it"));
   EXPECT_EQ(listing(folder_.path()), std::vector<std::string>{"m.safetensors"});

@@ -7,7 +7,7 @@
 #include "cli/command.h"
 #include "cli/small_model.h"
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/processor.h"
 #include "support/temporary_folder.h"
 
@@ -128,7 +128,7 @@ class Distil : public testing::Test {
   }
   // A teacher like the student but for one setting, its weights drawn.
   std::string other_teacher(const std::function<void(DiTConfig&)>& change) const {
-    DiTConfig config = read_model_config(folder_ / "init.safetensors");
+    DiTConfig config = read_dit_config(Weights::open(folder_ / "init.safetensors"));
     change(config);
     return write_small_model(folder_ / "teacher.safetensors", config, false);
   }

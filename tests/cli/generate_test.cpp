@@ -8,7 +8,7 @@
 #include "cli/small_model.h"
 #include "io/image.h"
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/processor.h"
 #include "support/temporary_folder.h"
 
@@ -161,7 +161,7 @@ TEST_F(Generate, AClassMayBeNamedAsEveryClassInTurnIs) {
   config.num_classes = 3;
   DiT model(config);
   draw_all(model);
-  save_model(folder_ / "own.safetensors", model, DType::f32, {{"linnet.classes", R"(["a","b","balanced"])"}});
+  save_dit(folder_ / "own.safetensors", model, DType::f32, {{"linnet.classes", R"(["a","b","balanced"])"}});
   EXPECT_TRUE(
       succeeded(run({"generate", "-m", "own.safetensors", "--steps", "1", "-c", "balanced", "-o", "p.png"},
                     {folder_.path()})));
@@ -244,8 +244,8 @@ TEST_F(Generate, ATextThatAJpegCannotHoldIsSaidBeforePainting) {
   DiT model(config);
   draw_all(model);
   const std::string name(70'000, 'x');
-  save_model(folder_ / "long.safetensors", model, DType::f32,
-             {{"linnet.classes", fmt::format(R"(["a","{}","c"])", name)}});
+  save_dit(folder_ / "long.safetensors", model, DType::f32,
+           {{"linnet.classes", fmt::format(R"(["a","{}","c"])", name)}});
   const auto paint = [&](const Arguments& more) {
     Arguments all = {"generate", "-m", "long.safetensors", "--steps", "1", "-o"};
     all.insert(all.end(), more.begin(), more.end());

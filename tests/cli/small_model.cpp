@@ -5,7 +5,7 @@
 
 #include "io/safetensors.h"
 #include "io/shapes.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/inception_weights.h"
 
 namespace linnet::test {
@@ -30,7 +30,7 @@ std::string write_small_model(const std::filesystem::path& path, const DiTConfig
   const auto names = linnet::class_names();
   if (class_names)
     metadata["linnet.classes"] = nlohmann::json(std::vector<std::string>(names.begin(), names.end())).dump();
-  save_model(path, model, DType::f32, metadata);
+  save_dit(path, model, DType::f32, metadata);
   return path.string();
 }
 

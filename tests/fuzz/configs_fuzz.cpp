@@ -9,10 +9,10 @@
 #include "models/pixart.h"
 #include "models/t5.h"
 #include "models/vae.h"
-#include "store/dit_weights.h"
+#include "store/dit_file.h"
 #include "store/folder_config.h"
 #include "store/hub_folder.h"
-#include "store/model_file.h"
+#include "store/metadata.h"
 #include "store/pixart_file.h"
 #include "store/t5_file.h"
 #include "store/vae_file.h"
@@ -87,7 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return weights;
   };
   for (const char* key : {folder_config_key, folder_pipeline_key, folder_scheduler_key, config_key}) {
-    try_to([&] { read_model_config(with(dit, key)).validate(); });
+    try_to([&] { read_dit_config(with(dit, key)).validate(); });
     try_to([&] { read_pixart_config(with(pixart, key)).validate(); });
   }
   try_to([&] { (void)read_class_names(with(dit, classes_key), 4); });

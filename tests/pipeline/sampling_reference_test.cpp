@@ -3,7 +3,7 @@
 
 #include "diffusion/samplers.h"
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/compare.h"
 
 namespace linnet {
@@ -35,7 +35,7 @@ class SamplingReference : public testing::Test {
   }
 
   SafetensorsFile dumps = SafetensorsFile::open(reference("sampling"));
-  LoadedModel loaded = load_model(reference("sampling.model"));
+  LoadedDiT loaded = load_dit(reference("sampling.model"));
   NoiseSchedule full = NoiseSchedule::linear();
   Tensor start = dumps.tensor("x_T");
 };
@@ -84,7 +84,7 @@ TEST_F(SamplingReference, DpmSolverPlusPlus) {
 TEST(SamplingReferenceFixedVariance, DdpmWithoutLearnedVariance) {
   const auto inputs = SafetensorsFile::open(reference("sampling"));
   const auto dumps = SafetensorsFile::open(reference("sampling_no_sigma"));
-  const LoadedModel loaded = load_model(reference("sampling_no_sigma.model"));
+  const LoadedDiT loaded = load_dit(reference("sampling_no_sigma.model"));
   const auto model = [&](const Tensor& x, const Tensor& t, const Tensor& y) {
     return loaded.model->forward(x, t, y);
   };

@@ -16,7 +16,7 @@
 #include "bench_timing.h"
 #include "core/parallel.h"
 #include "ggml_dit.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 
 namespace linnet::peer {
 namespace {
@@ -52,7 +52,7 @@ Inputs make_inputs(const DiTConfig& config, int64_t batch) {
 
 /// A preset with random weights, or a file's model.
 std::unique_ptr<DiT> make_model(const std::string& name) {
-  if (std::filesystem::exists(name)) return load_model(std::filesystem::path(name)).model;
+  if (std::filesystem::exists(name)) return load_dit(std::filesystem::path(name)).model;
   auto model = std::make_unique<DiT>(dit_preset(name));
   app::fill_module(*model);
   return model;

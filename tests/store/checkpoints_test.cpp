@@ -4,8 +4,7 @@
 
 #include <cstring>
 
-#include "store/dit_weights.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/compare.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
@@ -26,11 +25,11 @@ double forward_error(const DiT& model, std::string_view expected) {
 }
 
 TEST(Checkpoint, OfATrainingGivesItsMovingAverage) {
-  EXPECT_LT(forward_error(*load_model(checkpoint("lit.pt")).model, "dit_lit"), 1e-4);
+  EXPECT_LT(forward_error(*load_dit(checkpoint("lit.pt")).model, "dit_lit"), 1e-4);
 }
 
 TEST(Checkpoint, OfATrainingGivesItsRawWeightsWhenAsked) {
-  const Weights raw = open_model_weights(checkpoint("lit.pt"), Choice::raw);
+  const Weights raw = find_dit_weights(Weights::open(checkpoint("lit.pt")), Choice::raw);
   for (const Weights::Item& item : raw.items()) {
     const Tensor tensor = raw.tensor(item.name);
     for (const float value : tensor.values<float>()) ASSERT_EQ(value, 0.0f) << item.name;
@@ -38,16 +37,16 @@ TEST(Checkpoint, OfATrainingGivesItsRawWeightsWhenAsked) {
 }
 
 TEST(Checkpoint, OfAPlainStateDictionaryIsTheModel) {
-  EXPECT_LT(forward_error(*load_model(checkpoint("lit-plain.pt")).model, "dit_lit"), 1e-4);
+  EXPECT_LT(forward_error(*load_dit(checkpoint("lit-plain.pt")).model, "dit_lit"), 1e-4);
 }
 
 TEST(Checkpoint, OfDiffusersIsTheOriginalModel) {
-  EXPECT_LT(forward_error(*load_model(checkpoint("diffusers")).model, "dit_softmax"), 1e-4);
+  EXPECT_LT(forward_error(*load_dit(checkpoint("diffusers")).model, "dit_softmax"), 1e-4);
 }
 
 TEST(Checkpoint, KeepsEveryWeightThroughDiffusersNamesAndBack) {
-  const Weights original = open_model_weights(reference("dit_softmax", "model"));
-  const Weights again = with_original_names(with_diffusers_names(original, read_model_config(original)));
+  const Weights original = find_dit_weights(Weights::open(reference("dit_softmax", "model")));
+  const Weights again = with_original_names(with_diffusers_names(original, read_dit_config(original)));
   EXPECT_EQ(again.items().size() + 1, original.items().size());  // pos_embed is computed
   for (const Weights::Item& item : again.items()) {
     const Tensor a = again.tensor(item.name), b = original.tensor(item.name);
@@ -61,7 +60,7 @@ TEST(Checkpoint, TellsItsConfigurationByItsShapes) {
   for (const char* name : {"dit_softmax", "dit_linear", "dit_lit", "dit_lit_patch4", "dit_lit_odd",
                            "dit_no_sigma", "dit_focused"}) {
     const Weights weights = Weights::open(reference(name, "model"));
-    DiTConfig stated = read_model_config(weights), inferred = infer_dit_config(weights);
+    DiTConfig stated = read_dit_config(weights), inferred = infer_dit_config(weights);
     EXPECT_EQ(inferred.mixer, stated.mixer) << name;
     if (!nn::has_convolution(stated.mixer)) inferred.num_heads = stated.num_heads;
     EXPECT_EQ(inferred, stated) << name << ": " << to_json(inferred) << " instead of " << to_json(stated);
@@ -91,7 +90,7 @@ Weights without(const Weights& all, std::string_view left_out) {
 
 TEST(Checkpoint, OfFocusedAttentionTellsItsInputByThePositionsOfItsKeys) {
   const Weights weights = Weights::open(reference("dit_focused", "model"));
-  DiTConfig other = read_model_config(weights);
+  DiTConfig other = read_dit_config(weights);
   other.input_size = 24;
   DiT model(other);
   Weights larger("larger.pt");
@@ -104,13 +103,13 @@ TEST(Checkpoint, OfFocusedAttentionTellsItsInputByThePositionsOfItsKeys) {
 TEST(Checkpoint, OfGeluIsTakenForReluUnlessItSaysSo) {
   const Weights weights = Weights::open(reference("dit_focused_gelu", "model"));
   EXPECT_EQ(infer_dit_config(weights).mixer, nn::Mixer::focused);
-  EXPECT_EQ(read_model_config(weights).mixer, nn::Mixer::focused_gelu);
+  EXPECT_EQ(read_dit_config(weights).mixer, nn::Mixer::focused_gelu);
 }
 
 TEST(Checkpoint, NamesTheTensorThatIsMissing) {
-  const Weights plain = open_model_weights(checkpoint("lit-plain.pt"));
+  const Weights plain = find_dit_weights(Weights::open(checkpoint("lit-plain.pt")));
   const char* name = "blocks.1.attn.kv.bias";
-  EXPECT_NE(refusal([&] { load_model(without(plain, name)); }).find(name), std::string::npos);
+  EXPECT_NE(refusal([&] { load_dit(without(plain, name)); }).find(name), std::string::npos);
   const Weights diffusers = Weights::open(checkpoint("diffusers"));
   name = "transformer_blocks.1.attn1.to_k.weight";
   EXPECT_NE(refusal([&] { with_original_names(without(diffusers, name)); }).find(name), std::string::npos);
@@ -137,7 +136,7 @@ TEST(Checkpoint, OfBlocksThatEmbedEachInItsOwnWayIsRefused) {
 TEST(Checkpoint, OfNoDiTIsRefused) {
   Weights other("bert.safetensors");
   other.add({"embeddings.word", "F32", DType::f32, {3, 4}, [] { return Tensor::zeros({3, 4}); }});
-  EXPECT_EQ(refusal([&] { load_model(other); }), "bert.safetensors: these are not the weights of a DiT or LiT");
+  EXPECT_EQ(refusal([&] { load_dit(other); }), "bert.safetensors: these are not the weights of a DiT or LiT");
 }
 
 TEST(Checkpoint, InAFolderWithoutWeightsIsRefused) {

@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/parameters.h"
 #include "support/compare.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
@@ -86,7 +87,7 @@ TEST(ClassifierFile, RefusesAnotherModel) {
   const TemporaryFolder folder;
   DiT dit(test::tiny_dit());
   nn::initialize(dit, 1);
-  save_model(folder / "dit", dit, DType::f32);
+  save_dit(folder / "dit", dit, DType::f32);
   try {
     load_classifier(folder / "dit");
     FAIL() << "a DiT was taken for a classifier";

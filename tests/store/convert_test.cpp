@@ -11,8 +11,7 @@
 #include <limits>
 
 #include "core/memory.h"
-#include "store/dit_weights.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
@@ -27,7 +26,7 @@ namespace fs = std::filesystem;
 const fs::path data = LINNET_TEST_DATA;
 
 Weights reference(const char* name) {
-  return open_model_weights(data / "reference" / fmt::format("{}.model.safetensors", name));
+  return find_dit_weights(Weights::open(data / "reference" / fmt::format("{}.model.safetensors", name)));
 }
 
 void expect_equal(const Weights& a, const Weights& b) {
@@ -42,7 +41,7 @@ void expect_equal(const Weights& a, const Weights& b) {
 }
 
 void save_folder(const fs::path& path, const Weights& original, const OnTensor& on_tensor = {}) {
-  const DiTConfig config = read_model_config(original);
+  const DiTConfig config = read_dit_config(original);
   save_diffusers_folder(path, with_diffusers_names(original, config), config, {{"format", "pt"}}, on_tensor);
 }
 
@@ -64,9 +63,9 @@ TEST(Convert, TheFolderIsTheSameModelAgain) {
   const TemporaryFolder folder;
   const Weights original = reference("dit_softmax_odd");
   save_folder(folder / "dit", original);
-  const Weights again = open_model_weights(folder / "dit");
-  EXPECT_EQ(read_model_config(again), read_model_config(original));
-  DiT model(read_model_config(original));
+  const Weights again = find_dit_weights(Weights::open(folder / "dit"));
+  EXPECT_EQ(read_dit_config(again), read_dit_config(original));
+  DiT model(read_dit_config(original));
   expect_equal(again, weights_of_model(original, nn::all_parameters(model), false));
 }
 
@@ -76,29 +75,29 @@ TEST(Convert, AConfigurationInTheMetadataOutlivesDiffusersNames) {
   config.prediction = Prediction::v;
   DiT model(config);
   nn::initialize(model, 1);
-  save_model(folder / "m.safetensors", model, DType::f32);
-  const Weights original = open_model_weights(folder / "m.safetensors");
+  save_dit(folder / "m.safetensors", model, DType::f32);
+  const Weights original = find_dit_weights(Weights::open(folder / "m.safetensors"));
   save_weights(folder / "d.safetensors", with_diffusers_names(original, config), original.metadata());
-  EXPECT_EQ(load_model(folder / "d.safetensors").model->config(), config);
+  EXPECT_EQ(load_dit(folder / "d.safetensors").model->config(), config);
 }
 
 TEST(Convert, EightBitsAreThoseThatTheModelItselfRoundsTo) {
   const TemporaryFolder folder;
   const Weights original = reference("dit_lit");
   save_weights(folder / "m.safetensors", in_8_bits(original), original.metadata());
-  const LoadedModel rounded = load_model(original);
+  const LoadedDiT rounded = load_dit(original);
   rounded.model->set_product_dtype(DType::i8);
-  EXPECT_EQ(fingerprint(*load_model(folder / "m.safetensors").model), fingerprint(*rounded.model));
+  EXPECT_EQ(fingerprint(*load_dit(folder / "m.safetensors").model), fingerprint(*rounded.model));
 }
 
 TEST(Convert, EightBitsGoBackToTheFloatsThatTheyStandFor) {
   const Weights original = reference("dit_lit");
-  const LoadedModel rounded = load_model(in_8_bits(original));
+  const LoadedDiT rounded = load_dit(in_8_bits(original));
   rounded.model->set_product_dtype(DType::f32);
   for (const Weights& floats :
        {with_float_matrices(in_8_bits(original)), in_dtype(in_8_bits(original), DType::f32)}) {
     EXPECT_FALSE(floats.contains("blocks.0.mlp.fc1.weight_scale"));
-    EXPECT_EQ(fingerprint(*load_model(floats).model), fingerprint(*rounded.model));
+    EXPECT_EQ(fingerprint(*load_dit(floats).model), fingerprint(*rounded.model));
   }
   expect_equal(in_8_bits(in_8_bits(original)), in_8_bits(original));
 }
@@ -114,18 +113,19 @@ TEST(Convert, EightBitsOfANumberThatIsNotFiniteAreRefusedByName) {
 
 TEST(Convert, DiffusersHasOnlySoftmaxAndItsOwnMlp) {
   const Weights lit = reference("dit_lit");
-  EXPECT_NE(refusal([&] { with_diffusers_names(lit, read_model_config(lit)); }).find("diffusers has no LiT"),
+  EXPECT_NE(refusal([&] { with_diffusers_names(lit, read_dit_config(lit)); }).find("diffusers has no LiT"),
             std::string::npos);
   const Weights softmax = reference("dit_softmax");
-  DiTConfig config = read_model_config(softmax);
+  DiTConfig config = read_dit_config(softmax);
   config.mlp_ratio = 2;
   EXPECT_NE(refusal([&] { with_diffusers_names(softmax, config); }).find("four times the width of 32"),
             std::string::npos);
 }
 
 TEST(Convert, PositionsAreTheFilesOwnOrComputedOrLeftOut) {
-  const Weights ours = reference("dit_softmax"), theirs = open_model_weights(data / "checkpoints/diffusers");
-  DiT model(read_model_config(ours));
+  const Weights ours = reference("dit_softmax"),
+                theirs = find_dit_weights(Weights::open(data / "checkpoints/diffusers"));
+  DiT model(read_dit_config(ours));
   EXPECT_EQ(weights_of_model(ours, nn::all_parameters(model), true).tensor("pos_embed").raw(),
             ours.tensor("pos_embed").raw());
   EXPECT_EQ(weights_of_model(theirs, nn::all_parameters(model), true).shape("pos_embed"), (Shape{1, 16, 32}));
@@ -167,8 +167,8 @@ TEST(Convert, HoldsOneTensorAtATime) {
   config.depth = 12;
   DiT model(config);
   nn::initialize(model, 1);
-  save_model(folder / "m.safetensors", model, DType::f32);
-  const Weights original = open_model_weights(folder / "m.safetensors");
+  save_dit(folder / "m.safetensors", model, DType::f32);
+  const Weights original = find_dit_weights(Weights::open(folder / "m.safetensors"));
   size_t largest = 0, all = 0;
   for (const Weights::Item& item : original.items()) {
     largest = std::max(largest, item.bytes());
@@ -181,7 +181,7 @@ TEST(Convert, HoldsOneTensorAtATime) {
   EXPECT_LE(memory_stats().peak - before, largest);
   const size_t model_before = memory_stats().in_use;
   reset_peak_memory();
-  save_model(folder / "out.safetensors", model, DType::bf16);
+  save_dit(folder / "out.safetensors", model, DType::bf16);
   EXPECT_LE(memory_stats().peak - model_before, largest);
 }
 

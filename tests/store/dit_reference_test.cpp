@@ -3,7 +3,7 @@
 
 #include "core/tape.h"
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/compare.h"
 #include "support/processor.h"
 
@@ -18,7 +18,7 @@ class DiTReference : public testing::TestWithParam<const char*> {
     return fmt::format("{}/reference/{}.{}.safetensors", LINNET_TEST_DATA, GetParam(), kind);
   }
   double error_in(DType dtype, bool frozen) const {
-    const LoadedModel loaded = load_model(file("model"));
+    const LoadedDiT loaded = load_dit(file("model"));
     const auto io = SafetensorsFile::open(file("io"));
     loaded.model->set_product_dtype(dtype);
     if (frozen) nn::freeze(*loaded.model);
@@ -50,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(All, DiTReference,
 class FocusedReference : public DiTReference {
  protected:
   void expect_gradients(DType dtype, double tolerance) const {
-    const LoadedModel loaded = load_model(file("model"));
+    const LoadedDiT loaded = load_dit(file("model"));
     const auto io = SafetensorsFile::open(file("io"));
     loaded.model->set_product_dtype(dtype);
     auto parameters = nn::learned_parameters(*loaded.model);

@@ -4,8 +4,8 @@
 #include <fstream>
 
 #include "models/vae.h"
+#include "store/dit_file.h"
 #include "store/folder_config.h"
-#include "store/model_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 
@@ -23,7 +23,9 @@ class HubFolder : public testing::Test {
     fs::copy(std::string(LINNET_TEST_DATA) + "/checkpoints/diffusers", folder_.path(),
              fs::copy_options::recursive);
   }
-  static DiTConfig config_of(const fs::path& path) { return read_model_config(path); }
+  static DiTConfig config_of(const fs::path& path) {
+    return read_dit_config(find_dit_weights(Weights::open(path)));
+  }
   void write(const fs::path& name, const std::string& text) const {
     fs::create_directories((folder_ / name).parent_path());
     std::ofstream(folder_ / name) << text;

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "store/convert.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/tiny_dit.h"
 
 namespace linnet {

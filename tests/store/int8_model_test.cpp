@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/int8_linear.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/compare.h"
 #include "support/processor.h"
 #include "support/refusal.h"
@@ -31,14 +31,14 @@ class Int8Model : public testing::Test {
   /// The model's file with one tensor left out or replaced.
   std::string error_when(const std::function<void(std::vector<std::pair<std::string, Tensor>>&)>& change) {
     model_.set_product_dtype(DType::i8);
-    save_model(folder_ / "m", model_, DType::f32);
+    save_dit(folder_ / "m", model_, DType::f32);
     const auto file = SafetensorsFile::open(folder_ / "m");
     std::vector<std::pair<std::string, Tensor>> tensors;
     const Weights weights = Weights::of(file);
     for (const Weights::Item& item : weights.items()) tensors.emplace_back(item.name, item.read());
     change(tensors);
     write_safetensors(folder_ / "changed", tensors, file.metadata());
-    return test::refusal([&] { load_model(folder_ / "changed"); });
+    return test::refusal([&] { load_dit(folder_ / "changed"); });
   }
 
   TemporaryFolder folder_;
@@ -47,14 +47,14 @@ class Int8Model : public testing::Test {
 
 TEST_F(Int8Model, ComesBackFromItsFileAndGivesTheSameBytes) {
   model_.set_product_dtype(DType::i8);
-  save_model(folder_ / "m", model_, DType::bf16);
-  const LoadedModel loaded = load_model(folder_ / "m");
+  save_dit(folder_ / "m", model_, DType::bf16);
+  const LoadedDiT loaded = load_dit(folder_ / "m");
   EXPECT_EQ(loaded.model->product_dtype_from_name("auto"), DType::i8);
   loaded.model->set_product_dtype(DType::i8);
-  const LoadedModel again = load_model(folder_ / "m");
+  const LoadedDiT again = load_dit(folder_ / "m");
   EXPECT_EQ(fingerprint(*loaded.model), fingerprint(*again.model));
-  save_model(folder_ / "n", *loaded.model, DType::bf16);
-  EXPECT_EQ(fingerprint(*load_model(folder_ / "n").model), fingerprint(*loaded.model));
+  save_dit(folder_ / "n", *loaded.model, DType::bf16);
+  EXPECT_EQ(fingerprint(*load_dit(folder_ / "n").model), fingerprint(*loaded.model));
 }
 
 TEST_F(Int8Model, HoldsTheBlocksMatricesInAQuarterOfTheBytes) {

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/refusal.h"
 #include "support/tiny_dit.h"
 

@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "store/pixart_file.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_dit.h"
@@ -233,7 +233,7 @@ class WithInit : public testing::Test {
   WithInit() {
     DiT model(config_);
     nn::initialize(model, 1);
-    save_model(folder_ / "init.safetensors", model, DType::f32);
+    save_dit(folder_ / "init.safetensors", model, DType::f32);
   }
   std::string toml(const std::string& model = "") const {
     return fmt::format("[data]\npath = 'pictures'\n[train]\ninit = '{}'\n{}",

@@ -12,7 +12,7 @@
 #include "io/resize.h"
 #include "io/shapes.h"
 #include "io/tokenizer.h"
-#include "store/model_file.h"
+#include "store/transformer_file.h"
 #include "support/refusal.h"
 #include "support/temporary_folder.h"
 
@@ -238,7 +238,7 @@ TEST_F(FolderData, ABrokenPictureIsNamed) {
 TEST(ReplayData, BeginsAgainAfterItsLastStep) {
   TrainConfig config;
   config.data.replay = LINNET_TEST_DATA "/reference/training.lit.safetensors";  // of ten steps
-  config.model = read_model_config(LINNET_TEST_DATA "/reference/training.lit.model.safetensors");
+  config.model = read_model_config(Weights::open(LINNET_TEST_DATA "/reference/training.lit.model.safetensors"));
   config.train.batch = 3;
   const auto data = open_data(config);
   EXPECT_TRUE(equal(data->batch(13).x0, data->batch(3).x0));

@@ -4,7 +4,8 @@
 
 #include "io/safetensors.h"
 #include "ops/matmul.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/transformer_file.h"
 #include "support/compare.h"
 #include "support/processor.h"
 #include "train/trainer.h"
@@ -19,7 +20,7 @@ std::string reference(const std::string& name) {
 class Distillation : public testing::Test {
  protected:
   Distillation() {
-    config_.model = read_model_config(reference("training.lit.model"));
+    config_.model = read_model_config(Weights::open(reference("training.lit.model")));
     config_.data.replay = reference("training.lit");
     config_.train.batch = 3;
     config_.train.steps = 10;
@@ -30,7 +31,7 @@ class Distillation : public testing::Test {
     data_ = open_data(config_);
   }
   static std::shared_ptr<ClassTrainee> load(const std::string& name) {
-    return std::make_shared<ClassTrainee>(load_model(reference(name)).model);
+    return std::make_shared<ClassTrainee>(load_dit(reference(name)).model);
   }
 
   TrainConfig config_;
@@ -230,7 +231,7 @@ TEST_F(WhatTheTeacherSees, ItIsTheStudentsNoisyPictureAndTimestep) {
     config_.train.accumulate = accumulate;
     for (int64_t step = 0; step < 10; ++step) EXPECT_LT(distance(data_->batch(step), -1), same) << step;
   }
-  const auto model = load_model(reference("training.lit.model")).model;
+  const auto model = load_dit(reference("training.lit.model")).model;
   const Tensor x = data_->batch(0).x0, noisier = data_->batch(1).x0, y = Tensor::from<int64_t>({0, 1, 2});
   const Tensor early = Tensor::full({3}, 10), late = Tensor::full({3}, 11);
   EXPECT_GT(test::relative_error(model->forward(x, late, y), model->forward(x, early, y)), 1e-4)

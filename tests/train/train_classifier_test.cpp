@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "io/shapes.h"
-#include "store/model_file.h"
+#include "store/parameters.h"
 #include "support/temporary_folder.h"
 
 namespace linnet {

@@ -3,7 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "store/model_file.h"
+#include "store/dit_file.h"
+#include "store/transformer_file.h"
 #include "support/compare.h"
 
 namespace linnet {
@@ -16,7 +17,7 @@ std::string reference(const std::string& name) {
 class TrainerSteps : public testing::Test {
  protected:
   TrainerSteps() {
-    config_.model = read_model_config(reference("training.lit.model"));
+    config_.model = read_model_config(Weights::open(reference("training.lit.model")));
     config_.data.replay = reference("training.lit");
     config_.train.batch = 3;
     config_.train.lr = 1e-3;
@@ -44,8 +45,7 @@ TEST_F(TrainerSteps, InPartsTellTheMeanOfEveryTerm) {
   const auto first = [&](int64_t parts) {
     config_.train.accumulate = parts;
     Trainer trainer(config_, *data_);
-    trainer.learn_from(
-        std::make_shared<ClassTrainee>(load_model(reference("training.distilled.teacher")).model));
+    trainer.learn_from(std::make_shared<ClassTrainee>(load_dit(reference("training.distilled.teacher")).model));
     return trainer.step(data_->batch(0));
   };
   const StepMetrics whole = first(1), parts = first(3);

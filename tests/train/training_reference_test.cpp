@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "io/safetensors.h"
-#include "store/model_file.h"
+#include "store/dit_file.h"
 #include "support/compare.h"
 #include "support/processor.h"
 #include "train/trainer.h"
@@ -18,7 +18,7 @@ class TrainingReference : public testing::TestWithParam<const char*> {
     return fmt::format("{}/reference/training.{}.safetensors", LINNET_TEST_DATA, GetParam());
   }
   TrainConfig config(const std::string& precision) const {
-    const DiTConfig model = read_model_config(model_path());
+    const DiTConfig model = read_dit_config(Weights::open(model_path()));
     return parse_train_config(
         fmt::format(
             "[data]\nreplay = '{}'\n[train]\nsteps = 10\nbatch = 3\nlr = 1e-3\nema = 0.9\nprecision = '{}'\n"

@@ -1,9 +1,10 @@
-#include "store/dit_weights.h"
+#include "store/dit_file.h"
 
 #include <nlohmann/json.hpp>
 
 #include "io/text.h"
 #include "store/folder_config.h"
+#include "store/metadata.h"
 #include "store/renaming.h"
 #include "store/transformer_shapes.h"
 
@@ -120,6 +121,18 @@ std::string diffusers_config(const DiTConfig& config) {
   return json.dump(2) + "\n";
 }
 
+Weights find_dit_weights(const Weights& file, Choice choice) {
+  Weights model = transformer_weights(file, choice);
+  return has_diffusers_names(model) ? with_original_names(model) : model;
+}
+
+DiTConfig read_dit_config(const Weights& weights) {
+  const auto& metadata = weights.metadata();
+  const auto found = metadata.find(config_key);
+  if (found == metadata.end()) return infer_dit_config(weights);
+  return weights.naming_source([&] { return dit_config_from_json(found->second); });
+}
+
 DiTConfig infer_dit_config(const Weights& weights) {
   check(looks_like_dit(weights), "{}: these are not the weights of a DiT or LiT", weights.source());
   DiTConfig config;
@@ -150,6 +163,29 @@ DiTConfig infer_dit_config(const Weights& weights) {
     config.validate();
   });
   return config;
+}
+
+LoadedDiT load_dit(const Weights& weights) {
+  LoadedDiT result;
+  result.metadata = weights.metadata();
+  const DiTConfig config = read_dit_config(weights);
+  result.class_names = read_class_names(weights, config.num_classes);
+  result.model = std::make_unique<DiT>(config);
+  read_parameters(nn::all_parameters(*result.model), weights);
+  return result;
+}
+
+LoadedDiT load_dit(const std::filesystem::path& path, Choice choice) {
+  return load_dit(find_dit_weights(Weights::open(path), choice));
+}
+
+void save_dit(const std::filesystem::path& path, DiT& model, DType dtype,
+              const std::map<std::string, std::string>& extra, bool with_positions) {
+  std::map<std::string, std::string> metadata = extra;
+  metadata[config_key] = to_json(model.config());
+  write_safetensors(
+      path, values_of(with_positions ? nn::all_parameters(model) : nn::learned_parameters(model), dtype),
+      metadata);
 }
 
 }  // namespace linnet

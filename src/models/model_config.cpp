@@ -1,20 +1,8 @@
-#include "train/model_config.h"
+#include "models/model_config.h"
 
 #include <nlohmann/json.hpp>
 
-#include "builtin/builtin_model.h"
-#include "store/model_file.h"
-#include "store/pixart_file.h"
-
 namespace linnet {
-
-ModelConfig new_model(bool of_texts) {
-  if (!of_texts) return DiTConfig();
-  PixArtConfig config;
-  // Training here would not teach it: a dropped text's states are those of "".
-  config.null_caption = false;
-  return config;
-}
 
 std::string to_json(const ModelConfig& model) {
   return std::visit([](const auto& config) { return to_json(config); }, model);
@@ -30,17 +18,6 @@ ModelConfig model_config_from_json(std::string_view text) {
   const auto kind = json.find("model");  // not copied: that recurses, as deeply as a stranger wants
   if (kind != json.end() && *kind == "pixart") return pixart_config_from_json(text);
   return dit_config_from_json(text);
-}
-
-Weights open_file_or_builtin(const std::string& model) {
-  if (model == "builtin-text") return Weights::of(builtin_transformer());
-  return model == "builtin" ? Weights::of(builtin_model()) : Weights::open(model);
-}
-
-ModelConfig read_model_config_of_either(const Weights& file) {
-  if (looks_like_pixart(transformer_weights(file, Choice::ema)))
-    return read_pixart_config(find_pixart_weights(file));
-  return read_model_config(find_model_weights(file, Choice::ema));
 }
 
 ModelConfig model_preset(std::string_view name) {

@@ -1,4 +1,4 @@
-// The configuration of what a run trains, whichever model it is.
+// The configuration of a diffusion transformer, whichever it is.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,6 @@
 
 #include "models/dit.h"
 #include "models/pixart.h"
-#include "store/weights.h"
 
 namespace linnet {
 
@@ -17,17 +16,10 @@ using ModelConfig = std::variant<DiTConfig, PixArtConfig>;
 
 inline bool is_of_texts(const ModelConfig& model) { return std::holds_alternative<PixArtConfig>(model); }
 
-/// What a model that training begins with drawn weights is unless it is told otherwise.
-ModelConfig new_model(bool of_texts);
-
 std::string to_json(const ModelConfig& model);
 std::string to_full_json(const ModelConfig& model);
 /// Throws Error on anything that is not a valid configuration of either kind.
 ModelConfig model_config_from_json(std::string_view text);
-/// All that a file or folder holds, or a model inside the program if it is "builtin" or "builtin-text".
-Weights open_file_or_builtin(const std::string& model);
-/// Throws Error when the weights are neither's.
-ModelConfig read_model_config_of_either(const Weights& file);
 
 /// A published model, by its name: "LiT-XL/2", "LiT-T2I-XL/2". Throws UsageError listing the known names.
 ModelConfig model_preset(std::string_view name);

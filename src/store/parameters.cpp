@@ -1,4 +1,4 @@
-#include "store/model_file.h"
+#include "store/parameters.h"
 
 #include <cstring>
 #include <set>
@@ -7,7 +7,6 @@
 #include "core/random.h"
 #include "io/file.h"
 #include "io/text.h"
-#include "store/dit_weights.h"
 
 namespace linnet {
 namespace {
@@ -76,72 +75,6 @@ std::vector<TensorToWrite> values_of(const nn::ParameterList& parameters, DType 
   return tensors;
 }
 
-LoadedModel load_model(const Weights& weights) {
-  LoadedModel result;
-  result.metadata = weights.metadata();
-  const DiTConfig config = read_model_config(weights);
-  result.class_names = read_class_names(weights, config.num_classes);
-  result.model = std::make_unique<DiT>(config);
-  read_parameters(nn::all_parameters(*result.model), weights);
-  return result;
-}
-
-LoadedModel load_model(const std::filesystem::path& path, Choice choice) {
-  return load_model(open_model_weights(path, choice));
-}
-
-// Their names say "ema." and "model.", beside the optimiser's "mean." and "square.".
-Weights part_of_checkpoint(const Weights& checkpoint, Choice choice) {
-  return part_of(checkpoint, choice == Choice::ema ? "ema." : "model.");
-}
-
-namespace {
-
-// Of Linnet's own checkpoint, without the text encoder that was trained along.
-Weights of_own_checkpoint(const Weights& file, Choice choice) {
-  const Weights part = part_of_checkpoint(file, choice);
-  Weights result = part.empty_like();
-  for (const Weights::Item& item : part.items())
-    if (!item.name.starts_with(text_encoder_prefix)) result.add(item);
-  result.set_metadata(config_key, file.metadata().at(checkpoint_key));
-  return result;
-}
-
-}  // namespace
-
-Weights transformer_weights(const Weights& file, Choice choice) {
-  if (file.metadata().contains(checkpoint_key)) return of_own_checkpoint(file, choice);
-  return file.metadata().contains(config_key) ? file : model_weights(file, choice);
-}
-
-Weights find_model_weights(const Weights& file, Choice choice) {
-  Weights model = transformer_weights(file, choice);
-  return has_diffusers_names(model) ? with_original_names(model) : model;
-}
-
-Weights open_model_weights(const std::filesystem::path& path, Choice choice) {
-  return find_model_weights(Weights::open(path), choice);
-}
-
-DiTConfig read_model_config(const Weights& weights) {
-  const auto& metadata = weights.metadata();
-  const auto found = metadata.find(config_key);
-  if (found == metadata.end()) return infer_dit_config(weights);
-  return weights.naming_source([&] { return dit_config_from_json(found->second); });
-}
-
-DiTConfig read_model_config(const std::filesystem::path& path) {
-  return read_model_config(open_model_weights(path));
-}
-
-std::vector<std::string> read_class_names(const Weights& weights, int64_t num_classes) {
-  if (!weights.metadata().contains(classes_key)) return {};
-  std::vector<std::string> names = list_in_metadata(weights.metadata(), classes_key, weights.source());
-  check(static_cast<int64_t>(names.size()) == num_classes, "{}: {} class names for {} classes",
-        weights.source(), names.size(), num_classes);
-  return names;
-}
-
 std::string fingerprint(const nn::ParameterList& parameters) {
   constexpr size_t at_once = size_t{16} << 20;  // of a file in memory, but for a larger tensor
   uint64_t sum = 0;
@@ -174,15 +107,6 @@ std::string quick_fingerprint(const nn::ParameterList& parameters) {
 std::string fingerprint(const Tensor& tensor) {
   return fmt::format("{:016x}",
                      hash_bytes(tensor.raw(), tensor.bytes(), static_cast<uint64_t>(tensor.dtype())));
-}
-
-void save_model(const std::filesystem::path& path, DiT& model, DType dtype,
-                const std::map<std::string, std::string>& extra, bool with_positions) {
-  std::map<std::string, std::string> metadata = extra;
-  metadata[config_key] = to_json(model.config());
-  write_safetensors(
-      path, values_of(with_positions ? nn::all_parameters(model) : nn::learned_parameters(model), dtype),
-      metadata);
 }
 
 }  // namespace linnet

@@ -1,5 +1,5 @@
 // Models as files: what is kept, and what tells weights apart.
-#include "store/model_file.h"
+#include "store/dit_file.h"
 
 #include <gtest/gtest.h>
 
@@ -11,28 +11,28 @@
 namespace linnet {
 namespace {
 
-class ModelFile : public testing::Test {
+class DiTFile : public testing::Test {
  protected:
-  ModelFile() { nn::initialize(model_, 1); }
+  DiTFile() { nn::initialize(model_, 1); }
   TemporaryFolder folder_;
   DiT model_{test::tiny_dit()};
 };
 
-TEST_F(ModelFile, WhatTheModelPredictsComesBack) {
+TEST_F(DiTFile, WhatTheModelPredictsComesBack) {
   for (const Prediction prediction : {Prediction::epsilon, Prediction::v, Prediction::x0}) {
     DiTConfig config = test::tiny_dit();
     config.prediction = prediction;
     DiT model(config);
     nn::initialize(model, 1);
-    save_model(folder_ / "m", model, DType::f32);
-    EXPECT_EQ(load_model(folder_ / "m").model->config(), config);
+    save_dit(folder_ / "m", model, DType::f32);
+    EXPECT_EQ(load_dit(folder_ / "m").model->config(), config);
   }
   std::string json = to_json(test::tiny_dit());
   json.insert(json.size() - 1, R"(, "prediction": "x1")");
   EXPECT_THROW(dit_config_from_json(json), Error);
 }
 
-TEST_F(ModelFile, EveryMixerWorksFromBf16) {
+TEST_F(DiTFile, EveryMixerWorksFromBf16) {
   using nn::Mixer;
   for (const Mixer mixer : {Mixer::softmax, Mixer::linear, Mixer::lit, Mixer::focused, Mixer::focused_gelu}) {
     DiTConfig config = test::tiny_dit();
@@ -40,8 +40,8 @@ TEST_F(ModelFile, EveryMixerWorksFromBf16) {
     DiT model(config);
     for (auto& [name, parameter] : nn::learned_parameters(model))
       parameter->value = Generator(nn::hash_name(name)).normal(parameter->shape).to(DType::bf16);
-    save_model(folder_ / "m", model, DType::bf16);
-    const LoadedModel loaded = load_model(folder_ / "m");
+    save_dit(folder_ / "m", model, DType::bf16);
+    const LoadedDiT loaded = load_dit(folder_ / "m");
     EXPECT_EQ(loaded.model->config(), config);
     const Tensor x = Generator(1).normal({2, 4, 8, 8}), t = Tensor::full({2}, 500.0f);
     const Tensor y = Tensor::from<int64_t>({0, 2});
@@ -52,32 +52,32 @@ TEST_F(ModelFile, EveryMixerWorksFromBf16) {
   }
 }
 
-TEST_F(ModelFile, ClassNamesComeBack) {
-  save_model(folder_ / "m", model_, DType::f32, {{"linnet.classes", R"(["a", "b", "c"])"}});
-  EXPECT_EQ(load_model(folder_ / "m").class_names, (std::vector<std::string>{"a", "b", "c"}));
-  save_model(folder_ / "m", model_, DType::f32);
-  EXPECT_TRUE(load_model(folder_ / "m").class_names.empty());
+TEST_F(DiTFile, ClassNamesComeBack) {
+  save_dit(folder_ / "m", model_, DType::f32, {{"linnet.classes", R"(["a", "b", "c"])"}});
+  EXPECT_EQ(load_dit(folder_ / "m").class_names, (std::vector<std::string>{"a", "b", "c"}));
+  save_dit(folder_ / "m", model_, DType::f32);
+  EXPECT_TRUE(load_dit(folder_ / "m").class_names.empty());
 }
 
-TEST_F(ModelFile, ClassNamesThatDoNotFitAreRefused) {
+TEST_F(DiTFile, ClassNamesThatDoNotFitAreRefused) {
   for (const char* classes :
        {"", "7", "[1, 2, 3]", R"({"a": 1})", R"(["a", "b"])", R"(["a", "b", "c", "d"])"}) {
-    save_model(folder_ / "m", model_, DType::f32, {{"linnet.classes", classes}});
-    EXPECT_THROW(load_model(folder_ / "m"), Error) << classes;
+    save_dit(folder_ / "m", model_, DType::f32, {{"linnet.classes", classes}});
+    EXPECT_THROW(load_dit(folder_ / "m"), Error) << classes;
   }
 }
 
-TEST_F(ModelFile, TheFingerprintIsOfTheWeightsAlone) {
+TEST_F(DiTFile, TheFingerprintIsOfTheWeightsAlone) {
   const std::string print = fingerprint(model_);
-  save_model(folder_ / "a", model_, DType::f32, {{"note", "x"}});
-  save_model(folder_ / "b", model_, DType::f32, {}, false);
-  EXPECT_EQ(fingerprint(*load_model(folder_ / "a").model), print);
-  EXPECT_EQ(fingerprint(*load_model(folder_ / "b").model), print);
-  save_model(folder_ / "c", model_, DType::bf16);
-  EXPECT_NE(fingerprint(*load_model(folder_ / "c").model), print);
+  save_dit(folder_ / "a", model_, DType::f32, {{"note", "x"}});
+  save_dit(folder_ / "b", model_, DType::f32, {}, false);
+  EXPECT_EQ(fingerprint(*load_dit(folder_ / "a").model), print);
+  EXPECT_EQ(fingerprint(*load_dit(folder_ / "b").model), print);
+  save_dit(folder_ / "c", model_, DType::bf16);
+  EXPECT_NE(fingerprint(*load_dit(folder_ / "c").model), print);
 }
 
-TEST_F(ModelFile, OneBitChangesTheFingerprint) {
+TEST_F(DiTFile, OneBitChangesTheFingerprint) {
   const std::string print = fingerprint(model_);
   model_.visit("", [](const std::string& name, nn::Parameter& p) {
     if (name == "final_layer.linear.bias")
