@@ -80,7 +80,7 @@ Conversion of_dit(const Options& options, const Weights& file, std::optional<DTy
   check_parameters(parameters, original);
   Weights weights = weights_of_model(original, parameters, !options.no_positions);
   if (names == Names::diffusers) weights = with_diffusers_names(with_float_matrices(weights), config);
-  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights) : in_dtype(weights, *dtype);
+  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights, parameters) : in_dtype(weights, *dtype);
   return {original, weights, to_json(config), describe_model(config), nn::count_parameters(model), config};
 }
 
@@ -93,8 +93,7 @@ Conversion of_pixart(const Options& options, const Weights& file, std::optional<
   const nn::ParameterList parameters = nn::all_parameters(model);
   check_parameters(parameters, without_positions(original));
   Weights weights = weights_of_model(original, parameters, false);
-  if (dtype)
-    weights = *dtype == DType::i8 ? in_8_bits(weights, &nn::is_block_matrix) : in_dtype(weights, *dtype);
+  if (dtype) weights = *dtype == DType::i8 ? in_8_bits(weights, parameters) : in_dtype(weights, *dtype);
   return {original, weights, to_json(config), describe_model(config), nn::count_parameters(model), {}};
 }
 

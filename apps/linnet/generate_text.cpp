@@ -13,6 +13,7 @@
 #include "io/text.h"
 #include "memory_argument.h"
 #include "model_argument.h"
+#include "nn/product_type.h"
 #include "ops/matmul.h"
 #include "pipeline/decode.h"
 #include "pipeline/memory_plan.h"

@@ -73,7 +73,7 @@ class DiTBlock {
 
  private:
   std::unique_ptr<nn::TokenMixer> attn_;
-  nn::Linear fc1_, fc2_, adaln_;
+  nn::BlockLinear fc1_, fc2_, adaln_;
 };
 
 class DiT {

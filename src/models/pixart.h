@@ -102,7 +102,7 @@ class PixArtBlock {
   int64_t cross_heads_;
   nn::Parameter table_;
   std::unique_ptr<nn::TokenMixer> attn_;
-  nn::Linear cross_q_, cross_kv_, cross_proj_, fc1_, fc2_;
+  nn::BlockLinear cross_q_, cross_kv_, cross_proj_, fc1_, fc2_;
 };
 
 class PixArt {

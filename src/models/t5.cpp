@@ -13,6 +13,7 @@ nn::Init normal(int64_t fan) { return nn::Init::normal(1.0f / std::sqrt(static_c
 
 nn::Linear projection(int64_t in, int64_t out, nn::Init init) {
   nn::Linear result = nn::Linear::without_bias(in, out, init);
+  result.weight.block_matrix = true;
   result.streamed = true;  // a text is encoded once a picture, and T5-XXL is larger than all the rest
   return result;
 }
@@ -130,11 +131,6 @@ void T5Encoder::set_product_dtype(DType dtype) {
   check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16,
         "a text encoder's products are in f32, bf16 or f16, not {}", name_of(dtype));
   dtype_ = dtype;
-}
-
-bool T5Encoder::may_be_in_8_bits(std::string_view name, const Shape& shape) {
-  return name.starts_with("encoder.block.") && name.ends_with(".weight") && shape.rank() == 2 &&
-         name.find("relative_attention_bias") == std::string_view::npos;
 }
 
 }  // namespace linnet

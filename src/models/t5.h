@@ -50,15 +50,14 @@ class T5Encoder {
 
   void visit(const std::string& prefix, const nn::ParameterVisitor& visitor);
   const T5Config& config() const { return config_; }
-  /// Type of the large products: f32 or bf16. Weights may be in 8 bits all the same (may_be_in_8_bits): they
-  /// are multiplied as the floats that they stand for. Rounding the activations to 8 bits too would be faster,
+  /// Type of the large products: f32 or bf16. The blocks' matrices may be in 8 bits all the same: they are
+  /// multiplied as the floats that they stand for. Rounding the activations to 8 bits too would be faster,
   /// but T5's have channels hundreds of times larger than the rest, whose share of 256 steps leaves nothing for
   /// the others (docs/architecture.md).
   void set_product_dtype(DType dtype);
   DType product_dtype() const { return dtype_; }
   /// Type that the blocks' matrices are kept in; f32 of an encoder that has no values.
   DType stored_dtype() const { return blocks_.front().stored_dtype(); }
-  static bool may_be_in_8_bits(std::string_view name, const Shape& shape);
 
  private:
   Tensor relative_bias(int64_t length) const;

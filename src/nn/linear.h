@@ -47,6 +47,15 @@ class Linear {
   mutable Tensor frozen_bias_;
 };
 
+/// One in a transformer's block (Parameter::block_matrix).
+class BlockLinear : public Linear {
+ public:
+  BlockLinear(int64_t in, int64_t out, Init weight_init = Init::xavier_uniform())
+      : Linear(in, out, weight_init) {
+    weight.block_matrix = true;
+  }
+};
+
 /// second(gelu_tanh(first(x))), the hidden values in x's type: what follows attention in a transformer's block.
 Tensor feed_forward(const Linear& first, const Linear& second, const Tensor& x, DType out_dtype);
 

@@ -39,6 +39,10 @@ struct Parameter {
   Tensor value;         ///< undefined until initialised or loaded
   Tensor scale;         ///< of an i8 value: (rows, 1) f32, see ops/int8_linear.h
   bool frozen = false;  ///< will not change any more: layers may keep it converted and packed
+  /// The matrix of a linear layer in a transformer's block, of which nearly all of a model is made. Such are
+  /// multiplied in the products' type; they alone may be in 8 bits, stay on the CPU and visit a GPU
+  /// (nn/placement.h), and be trained by Muon.
+  bool block_matrix = false;
 
   bool learned() const { return init.kind != Init::Kind::computed; }
 };

@@ -5,22 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <string_view>
 
 #include "core/gpu.h"
 #include "nn/parameter.h"
 
 namespace linnet::nn {
-
-/// Whether a parameter is a matrix of a linear layer in a transformer's or text encoder's block, which is
-/// multiplied in the products' type and may stay on the CPU. Others always move, as they are: they are small,
-/// are multiplied in f32, as what makes all blocks' modulation, or, as a table of words, are needed where they
-/// are looked up.
-inline bool may_visit(std::string_view name, const Shape& shape) {
-  const bool in_block = name.starts_with("blocks.") || name.starts_with("encoder.block.");
-  return in_block && shape.rank() == 2 && name.ends_with(".weight") &&
-         name.find("relative_attention_bias") == std::string_view::npos;
-}
 
 /// How often a model is called when it has been placed. Often: matrices in 8 bits are kept widened, too, and
 /// what visits lies ready for it. Seldom: matrices in 8 bits are widened for each product, and what visits
@@ -39,19 +28,21 @@ inline Tensor ready_to_visit(const Tensor& matrix, DType products) {
 
 /// Moves a frozen model to a GPU. Its blocks' matrices become `products` on the way, unless they are in 8 bits,
 /// so that its layers need no copy of them; those that do not fit into what the others leave of `room` bytes,
-/// the last ones, stay on the CPU. Nothing happens for the CPU.
+/// the last ones, stay on the CPU. Others always move, as they are: they are small, are multiplied in f32, as
+/// what makes all blocks' modulation, or, as a table of words, are needed where they are looked up. Nothing
+/// happens for the CPU.
 template <class Module>
 void place(Module& module, const Device& device, DType products, size_t room, Called called = Called::often) {
   if (!device.is_gpu()) return;
   open_gpu(device);
-  module.visit("", [&](const std::string& name, Parameter& p) {
-    if (may_visit(name, p.shape)) return;
+  module.visit("", [&](const std::string&, Parameter& p) {
+    if (p.block_matrix) return;
     p.value = moved(p.value, device);
     p.scale = p.scale.to(device);
     room -= std::min(room, p.value.bytes());
   });
-  module.visit("", [&](const std::string& name, Parameter& p) {
-    if (!may_visit(name, p.shape)) return;
+  module.visit("", [&](const std::string&, Parameter& p) {
+    if (!p.block_matrix) return;
     const bool in_8_bits = p.value.dtype() == DType::i8;
     const size_t each = !in_8_bits ? size_of(products) : called == Called::seldom ? 1 : 1 + size_of(products);
     const size_t bytes = static_cast<size_t>(p.shape.numel()) * each;

@@ -10,18 +10,13 @@
 
 namespace linnet::nn {
 
-/// Whether a parameter is one of the blocks' matrices, which may be in 8 bits.
-inline bool is_block_matrix(std::string_view name, const Shape& shape) {
-  return name.starts_with("blocks.") && name.ends_with(".weight") && shape.rank() == 2;
-}
-
 /// Makes the blocks' matrices what products of that type want. Throws Error on other types.
 template <class Model>
 void set_product_type(Model& model, DType dtype) {
   check(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::i8,
         "products are in f32, bf16, f16 or i8, not {}", name_of(dtype));
-  model.visit("", [dtype](const std::string& name, Parameter& parameter) {
-    if (!is_block_matrix(name, parameter.shape) || !parameter.value.defined()) return;
+  model.visit("", [dtype](const std::string&, Parameter& parameter) {
+    if (!parameter.block_matrix || !parameter.value.defined()) return;
     dtype == DType::i8 ? quantize(parameter) : dequantize(parameter);
   });
 }

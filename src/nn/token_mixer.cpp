@@ -108,7 +108,7 @@ class SoftmaxAttention : public TokenMixer {
   }
 
   int64_t heads_;
-  Linear qkv_, proj_;
+  BlockLinear qkv_, proj_;
   std::optional<LayerNorm> q_norm_, k_norm_;
   std::optional<Compression> compression_;
 };
@@ -195,7 +195,7 @@ class LinearAttention : public TokenMixer {
 
  private:
   int64_t heads_;
-  Linear q_, kv_, proj_;
+  BlockLinear q_, kv_, proj_;
   std::optional<Focus> focus_;
   std::optional<HeadConvolution> convolution_;
 };

@@ -14,15 +14,15 @@ namespace {
 template <class Module, class BytesOf>
 size_t packed_bytes(Module& module, BytesOf bytes_of) {
   size_t bytes = 0;
-  module.visit("", [&](const std::string& name, nn::Parameter& p) {
+  module.visit("", [&](const std::string&, nn::Parameter& p) {
     const bool matrix = p.shape.rank() > 1;
-    bytes += static_cast<size_t>(p.shape.numel()) * (matrix ? bytes_of(name, p.shape) : size_of(DType::f32));
+    bytes += static_cast<size_t>(p.shape.numel()) * (matrix ? bytes_of(p) : size_of(DType::f32));
   });
   return bytes;
 }
 template <class Module>
 size_t packed_bytes(Module& module, DType dtype) {
-  return packed_bytes(module, [dtype](const std::string&, const Shape&) { return size_of(dtype); });
+  return packed_bytes(module, [dtype](const nn::Parameter&) { return size_of(dtype); });
 }
 
 // Of a transformer, whose blocks' matrices may be in 8 bits: those that are rounded here stay beside their
@@ -31,9 +31,7 @@ size_t transformer_bytes(PixArt& shapes, const StageSizes& sizes) {
   if (sizes.products != DType::i8) return packed_bytes(shapes, sizes.products);
   const size_t floats = size_of(nn::hidden_type(DType::i8));
   const size_t rounded = (ops::have_int8_products() ? 1 : floats) + (sizes.stored_in_8_bits ? 0 : 1);
-  return packed_bytes(shapes, [=](const std::string& name, const Shape& shape) {
-    return nn::is_block_matrix(name, shape) ? rounded : floats;
-  });
+  return packed_bytes(shapes, [=](const nn::Parameter& p) { return p.block_matrix ? rounded : floats; });
 }
 
 // The middle is what most is packed of before the file's pages are let go.

@@ -75,16 +75,10 @@ class NewBundle {
   bool finished_ = false;
 };
 
-Weights in_type(const Weights& weights, DType dtype, MayBeIn8Bits may_be) {
+Weights in_type(const Weights& weights, DType dtype, const nn::ParameterList& model) {
   // What stays of matrices beside those in 8 bits, such as the table of tokens, is in bf16.
-  if (dtype == DType::i8) return with_matrices_in(in_8_bits(weights, may_be), DType::bf16);
+  if (dtype == DType::i8) return with_matrices_in(in_8_bits(weights, model), DType::bf16);
   return with_matrices_in(with_float_matrices(weights), dtype);
-}
-
-template <class Model, class Config>
-void check_fits(const Config& config, const Weights& weights) {
-  Model model(config);
-  check_parameters(nn::all_parameters(model), weights);
 }
 
 std::string index_of(bool with_vae) {
@@ -99,7 +93,8 @@ std::string index_of(bool with_vae) {
 
 Weights vae_weights(const fs::path& path) {
   Weights weights = find_vae_weights(Weights::open(path));
-  check_fits<Vae>(read_vae_config(weights), weights);
+  Vae vae(read_vae_config(weights));
+  check_parameters(nn::all_parameters(vae), weights);
   return weights;
 }
 
@@ -133,13 +128,15 @@ void save_bundle(const fs::path& folder, const TextToImageParts& parts, const Bu
   const T5Config text_config = read_t5_config(text_encoder);
   check_belongs(text_config, text_encoder.source(), config);
   check_belongs(Tokenizer::open(parts.tokenizer), printable(parts.tokenizer.string()), text_config);
-  check_fits<PixArt>(config, without_positions(transformer));
-  check_fits<T5Encoder>(text_config, text_encoder);
+  PixArt pixart(config);
+  T5Encoder t5(text_config);
+  const nn::ParameterList of_pixart = nn::all_parameters(pixart), of_t5 = nn::all_parameters(t5);
+  check_parameters(of_pixart, without_positions(transformer));
+  check_parameters(of_t5, text_encoder);
   const std::string tokenizer = read_tokenizer_file(parts.tokenizer);
 
-  const Weights small_transformer =
-      in_type(without_positions(transformer), types.transformer, &nn::is_block_matrix);
-  const Weights small_encoder = in_type(text_encoder, types.text_encoder, &T5Encoder::may_be_in_8_bits);
+  const Weights small_transformer = in_type(without_positions(transformer), types.transformer, of_pixart);
+  const Weights small_encoder = in_type(text_encoder, types.text_encoder, of_t5);
   const size_t all = small_transformer.bytes() + small_encoder.bytes() + (vae ? vae->bytes() : 0);
   size_t done = 0;
   const OnTensor count = [&](const Weights::Item& item) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "io/file.h"
@@ -139,10 +140,13 @@ class Rounding {
 
 }  // namespace
 
-Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be) {
+Weights in_8_bits(const Weights& weights, const nn::ParameterList& model) {
+  std::set<std::string> matrices;
+  for (const auto& [name, parameter] : model)
+    if (parameter->block_matrix) matrices.insert(name);
   Weights result = weights.empty_like();
   for (const Weights::Item& item : weights.items()) {
-    if (!may_be(item.name, item.shape) || item.dtype == DType::i8) {
+    if (!matrices.contains(item.name) || item.dtype == DType::i8) {
       result.add(item);
       continue;
     }

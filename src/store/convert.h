@@ -3,7 +3,6 @@
 #pragma once
 
 #include "models/dit.h"
-#include "nn/product_type.h"
 #include "store/weights.h"
 
 namespace linnet {
@@ -17,10 +16,9 @@ Names names_from_name(std::string_view name);
 /// The same weights in a floating-point type. Reading one throws Error naming the tensor when a number is too
 /// large for that type.
 Weights in_dtype(const Weights& weights, DType dtype);
-/// The same weights, of which the matrices that may be so are in 8 bits and the rest is as it was; which may is
-/// for the model to say. Reading one throws Error naming the tensor when a number is not finite.
-using MayBeIn8Bits = bool (*)(std::string_view name, const Shape& shape);
-Weights in_8_bits(const Weights& weights, MayBeIn8Bits may_be = &nn::is_block_matrix);
+/// The same weights, of which the matrices of the model's blocks are in 8 bits and the rest is as it was.
+/// Reading one throws Error naming the tensor when a number is not finite.
+Weights in_8_bits(const Weights& weights, const nn::ParameterList& model);
 /// The same weights with all that has more than one dimension in a floating-point type, but for what is in 8
 /// bits; vectors stay as they are.
 Weights with_matrices_in(const Weights& weights, DType dtype);

@@ -13,14 +13,12 @@ float f(double value) { return static_cast<float>(value); }
 
 }  // namespace
 
-// Tables, as of positions, are matrices in shape alone, and most are small.
-Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const std::string& name, const Shape& shape) {
-  constexpr int64_t least = 16;
+Optimizer::Rule Optimizer::rule_for(std::string_view optimizer, const nn::Parameter& parameter) {
+  constexpr int64_t least = 16;  // rows and columns: a narrower matrix is rather a table
   if (optimizer == "came") return Rule::came;
-  const bool in_block = name.find(".block.") != std::string::npos || name.find("blocks.") != std::string::npos;
-  const bool table = name.find("relative_attention_bias") != std::string::npos;
-  const bool matrix = !table && shape.rank() == 2 && shape[0] >= least && shape[1] >= least;
-  return optimizer == "muon" && in_block && matrix ? Rule::muon : Rule::adamw;
+  const Shape& shape = parameter.shape;
+  const bool wide = parameter.block_matrix && shape[0] >= least && shape[1] >= least;
+  return optimizer == "muon" && wide ? Rule::muon : Rule::adamw;
 }
 
 ops::CameState Optimizer::fresh_state(Rule rule, const Tensor& value) {
@@ -37,7 +35,7 @@ Optimizer::Optimizer(const nn::ParameterList& parameters, const nn::ParameterLis
     nn::Parameter& p = *parameters[i].second;
     averages[i].second->value = p.value.clone();
     p.value.set_requires_grad(true);
-    const Rule rule = rule_for(name, parameters[i].first, p.shape);
+    const Rule rule = rule_for(name, p);
     slots_.push_back({parameters[i].first, &p, averages[i].second, rule, fresh_state(rule, p.value)});
   }
 }

@@ -43,7 +43,7 @@ class Optimizer {
     ops::CameState kept;  ///< of AdamW mean and square, of Muon mean alone, all of the parameter's shape
   };
 
-  static Rule rule_for(std::string_view optimizer, const std::string& name, const Shape& shape);
+  static Rule rule_for(std::string_view optimizer, const nn::Parameter& parameter);
   static ops::CameState fresh_state(Rule rule, const Tensor& value);
   std::vector<ops::Optimized> all_by(Rule rule) const;
   const Device& device() const;

@@ -25,7 +25,7 @@ DiT frozen(bool eight_bits) {
 std::pair<int, int> here_and_there(DiT& model) {
   int there = 0, here = 0;
   for (const auto& [name, parameter] : nn::all_parameters(model)) {
-    EXPECT_TRUE(parameter->value.on_gpu() || nn::may_visit(name, parameter->shape)) << name;
+    EXPECT_TRUE(parameter->value.on_gpu() || parameter->block_matrix) << name;
     ++(parameter->value.on_gpu() ? there : here);
   }
   return {there, here};
@@ -34,7 +34,7 @@ std::pair<int, int> here_and_there(DiT& model) {
 size_t bytes_that_always_move(DiT model) {
   size_t bytes = 0;
   for (const auto& [name, parameter] : nn::all_parameters(model))
-    bytes += nn::may_visit(name, parameter->shape) ? 0 : parameter->value.bytes();
+    bytes += parameter->block_matrix ? 0 : parameter->value.bytes();
   return bytes;
 }
 
@@ -109,7 +109,7 @@ TEST(GpuPlacement, MatricesAreKeptOnceInTheTypeOfProducts) {
   model.set_product_dtype(DType::bf16);
   nn::place(model, the_gpu, DType::bf16, SIZE_MAX);
   for (const auto& [name, parameter] : nn::all_parameters(model))
-    if (nn::may_visit(name, parameter->shape)) {
+    if (parameter->block_matrix) {
       EXPECT_EQ(parameter->value.dtype(), DType::bf16) << name;
     }
   const MemoryStats before = gpu().stats();

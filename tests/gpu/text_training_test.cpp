@@ -66,8 +66,8 @@ void write_encoder(const std::filesystem::path& folder, DType dtype) {
                      .heads = 2,
                      .head_size = 16});
   nn::initialize(encoder, 11);
-  encoder.visit("", [&](const std::string& name, nn::Parameter& p) {
-    if (dtype == DType::i8 && T5Encoder::may_be_in_8_bits(name, p.shape)) nn::quantize(p);
+  encoder.visit("", [&](const std::string&, nn::Parameter& p) {
+    if (dtype == DType::i8 && p.block_matrix) nn::quantize(p);
   });
   std::filesystem::create_directories(folder);
   save_t5(folder, encoder, DType::f32);

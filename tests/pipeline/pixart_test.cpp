@@ -276,7 +276,8 @@ TEST(PixArtFile, ItsNormsAndCompressionSurviveConversion) {
   make_folder(folder / "normed", "normed");
   const Weights weights = find_pixart_weights(Weights::open(folder / "normed"));
   PixArt model(read_pixart_config(weights));
-  save_weights(folder / "p.safetensors", in_8_bits(weights_of_model(weights, nn::all_parameters(model), false)),
+  const nn::ParameterList parameters = nn::all_parameters(model);
+  save_weights(folder / "p.safetensors", in_8_bits(weights_of_model(weights, parameters, false), parameters),
                {{config_key, to_json(model.config())}});
   const auto converted = SafetensorsFile::open(folder / "p.safetensors");
   EXPECT_EQ(converted.entry("blocks.0.attn.qkv.weight").dtype, DType::i8);

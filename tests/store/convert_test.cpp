@@ -81,10 +81,15 @@ TEST(Convert, AConfigurationInTheMetadataOutlivesDiffusersNames) {
   EXPECT_EQ(load_dit(folder / "d.safetensors").model->config(), config);
 }
 
+Weights dit_in_8_bits(const Weights& weights) {
+  DiT model(read_dit_config(weights));
+  return in_8_bits(weights, nn::all_parameters(model));
+}
+
 TEST(Convert, EightBitsAreThoseThatTheModelItselfRoundsTo) {
   const TemporaryFolder folder;
   const Weights original = reference("dit_lit");
-  save_weights(folder / "m.safetensors", in_8_bits(original), original.metadata());
+  save_weights(folder / "m.safetensors", dit_in_8_bits(original), original.metadata());
   const LoadedDiT rounded = load_dit(original);
   rounded.model->set_product_dtype(DType::i8);
   EXPECT_EQ(fingerprint(*load_dit(folder / "m.safetensors").model), fingerprint(*rounded.model));
@@ -92,14 +97,14 @@ TEST(Convert, EightBitsAreThoseThatTheModelItselfRoundsTo) {
 
 TEST(Convert, EightBitsGoBackToTheFloatsThatTheyStandFor) {
   const Weights original = reference("dit_lit");
-  const LoadedDiT rounded = load_dit(in_8_bits(original));
+  const LoadedDiT rounded = load_dit(dit_in_8_bits(original));
   rounded.model->set_product_dtype(DType::f32);
   for (const Weights& floats :
-       {with_float_matrices(in_8_bits(original)), in_dtype(in_8_bits(original), DType::f32)}) {
+       {with_float_matrices(dit_in_8_bits(original)), in_dtype(dit_in_8_bits(original), DType::f32)}) {
     EXPECT_FALSE(floats.contains("blocks.0.mlp.fc1.weight_scale"));
     EXPECT_EQ(fingerprint(*load_dit(floats).model), fingerprint(*rounded.model));
   }
-  expect_equal(in_8_bits(in_8_bits(original)), in_8_bits(original));
+  expect_equal(dit_in_8_bits(dit_in_8_bits(original)), dit_in_8_bits(original));
 }
 
 TEST(Convert, EightBitsOfANumberThatIsNotFiniteAreRefusedByName) {
@@ -107,7 +112,9 @@ TEST(Convert, EightBitsOfANumberThatIsNotFiniteAreRefusedByName) {
   weights.add({"blocks.0.mlp.fc1.weight", "f32", DType::f32, {1, 2}, [] {
                  return Tensor::full({1, 2}, std::numeric_limits<float>::infinity());
                }});
-  EXPECT_EQ(refusal([&] { in_8_bits(weights).tensor("blocks.0.mlp.fc1.weight"); }),
+  nn::BlockLinear layer(2, 1);
+  const nn::ParameterList model{{"blocks.0.mlp.fc1.weight", &layer.weight}};
+  EXPECT_EQ(refusal([&] { in_8_bits(weights, model).tensor("blocks.0.mlp.fc1.weight"); }),
             "file: tensor 'blocks.0.mlp.fc1.weight': a weight that is not finite has no 8-bit form");
 }
 

@@ -62,9 +62,11 @@ TEST_F(Inherit, CopiesAllButTheAttention) {
 }
 
 TEST_F(Inherit, OfATeacherInEightBitsItCopiesTheFloatsThatTheyStandFor) {
-  DiT from_rounded(student_of(config(), nn::Mixer::lit, 2)), from_floats(from_rounded.config());
-  inherit(from_rounded, in_8_bits(teacher_), also_inherit_from_name("qkv"), 7);
-  inherit(from_floats, with_float_matrices(in_8_bits(teacher_)), also_inherit_from_name("qkv"), 7);
+  DiT teacher(config()), from_rounded(student_of(config(), nn::Mixer::lit, 2)),
+      from_floats(from_rounded.config());
+  const Weights rounded = in_8_bits(teacher_, nn::all_parameters(teacher));
+  inherit(from_rounded, rounded, also_inherit_from_name("qkv"), 7);
+  inherit(from_floats, with_float_matrices(rounded), also_inherit_from_name("qkv"), 7);
   EXPECT_EQ(fingerprint(from_rounded), fingerprint(from_floats));
 }
 

@@ -38,6 +38,7 @@ class OptimizerSteps : public testing::Test {
   void walk(std::string_view optimizer,
             const std::function<void(int64_t step, const Tensor& clip, const Tensor& gradient)>& expected) {
     parameter_.value = value_.clone();
+    parameter_.block_matrix = true;
     Optimizer steps({{"blocks.0.weight", &parameter_}}, {{"blocks.0.weight", &average_}}, optimizer);
     for (int64_t i = 0; i < 3; ++i) {
       const Tensor gradient = Generator(static_cast<uint64_t>(10 + i)).normal(value_.shape());
@@ -81,6 +82,7 @@ TEST(Optimizer, NarrowMatricesAreAdamWsWhateverTheSide) {
   const auto by_muon = [](const Shape& shape) {
     nn::Parameter parameter{shape, nn::Init::zero()}, average = parameter;
     parameter.value = Tensor::zeros(shape);
+    parameter.block_matrix = true;
     for (const auto& [name, tensor] :
          Optimizer({{"blocks.0.weight", &parameter}}, {{"blocks.0.weight", &average}}, "muon").state())
       if (name == "square.blocks.0.weight") return false;
