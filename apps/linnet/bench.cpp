@@ -112,12 +112,6 @@ DiTConfig config_for(const std::string& model, int64_t pixels, const std::string
   return config;
 }
 
-double mixer_flops(nn::Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
-  const auto n = static_cast<double>(tokens), d = static_cast<double>(width);
-  const double sums = mixer == nn::Mixer::softmax ? 2 * n * n * d : 2 * n * d * d / static_cast<double>(heads);
-  return 2 * (4 * n * d * d + sums);
-}
-
 std::string percent(const Ratio& ratio) {
   return fmt::format("{:.0f} % (median {:.0f} %)", 100 * ratio.best, 100 * ratio.median);
 }

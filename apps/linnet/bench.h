@@ -38,10 +38,6 @@ void check_bench_size(int64_t pixels);
 /// place of its own unless the name is empty. Throws UsageError.
 DiTConfig config_for(const std::string& model, int64_t pixels, const std::string& mixer);
 
-/// Floating-point operations of one token mixer in matrix products, on one picture; attention's sums as
-/// computed.
-double mixer_flops(nn::Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
-
 /// "88 % (median 86 %)"
 std::string percent(const Ratio& ratio);
 

@@ -139,7 +139,7 @@ Table facts(const Options& o, const std::vector<Kind>& kinds) {
       table.add({static_cast<double>(size), static_cast<double>(tokens), std::string(nn::name_of(kind.mixer)),
                  static_cast<double>(kind.heads),
                  batch * static_cast<double>(nn::mixer_macs(kind.mixer, o.width, kind.heads, tokens)) * 1e-9,
-                 batch * mixer_flops(kind.mixer, o.width, kind.heads, tokens) * 1e-9});
+                 batch * nn::mixer_flops(kind.mixer, o.width, kind.heads, tokens) * 1e-9});
     }
   return table;
 }
@@ -166,7 +166,7 @@ Table figures(const Options& o, const std::vector<Kind>& kinds, const std::vecto
         continue;
       }
       const double best = row.samples[i]->best(), tokens = static_cast<double>(o.batch * row.tokens);
-      const double flops = static_cast<double>(o.batch) * mixer_flops(mixer, o.width, heads, row.tokens);
+      const double flops = static_cast<double>(o.batch) * nn::mixer_flops(mixer, o.width, heads, row.tokens);
       const auto softmax = softmax_seconds(kinds, row);
       const Cell speedup = softmax ? Cell(*softmax / best) : Cell();
       table.add({size, name, best * 1e3, row.samples[i]->median() * 1e3, best / tokens * 1e6,

@@ -77,7 +77,7 @@ Table facts(const Options& o) {
       table.add({model, static_cast<double>(config.hidden_size), layers, static_cast<double>(heads),
                  layers * static_cast<double>(macs) * 1e-9,
                  layers * static_cast<double>(o.batch) *
-                     mixer_flops(config.mixer, config.hidden_size, heads, config.tokens()) * 1e-9});
+                     nn::mixer_flops(config.mixer, config.hidden_size, heads, config.tokens()) * 1e-9});
     }
   }
   return table;
@@ -127,7 +127,7 @@ std::vector<double> measure(const Options& o, const std::string& model, Table& t
     const Samples& s = samples[i + 1];
     milliseconds.push_back(s.best() * 1e3);
     const double flops = static_cast<double>(config.depth * o.batch) *
-                         mixer_flops(config.mixer, config.hidden_size, all_heads[i], config.tokens());
+                         nn::mixer_flops(config.mixer, config.hidden_size, all_heads[i], config.tokens());
     table.add({model, static_cast<double>(all_heads[i]), s.best() * 1e3, s.median() * 1e3, s.best() / fastest,
                100 * reached(s, flops, samples[0], matmul.flops()).best,
                matmul.flops() / samples[0].best() * 1e-9});

@@ -26,6 +26,9 @@ struct Shapes {
   DType dtype;  // of what goes into products
   bool int8;    // matrices in 8 bits
   double elements() const { return static_cast<double>(batch * tokens * width); }
+  double attention_flops(nn::Mixer mixer) const {
+    return static_cast<double>(batch) * nn::attention_flops(mixer, width, heads, tokens, tokens);
+  }
   double type_bytes() const { return static_cast<double>(size_of(dtype)); }
 };
 
@@ -157,7 +160,7 @@ Operation linear_attention_operation(const Shapes& s, ops::FeatureMap map) {
   Operation op{.name = "linear attention, sums",
                .shape = fmt::format("{}×{}×{}, {} heads", s.batch, s.tokens, s.width, s.heads)};
   op.calls = static_cast<double>(s.depth);
-  op.flops = 4 * s.elements() * static_cast<double>(s.width) / static_cast<double>(s.heads);
+  op.flops = s.attention_flops(nn::Mixer::linear);
   op.backward_flops = 2 * op.flops;
   op.in_products = true;
   op.bytes = 4 * s.type_bytes() * s.elements();
@@ -172,7 +175,7 @@ Operation softmax_attention_operation(const Shapes& s) {
   Operation op{.name = "softmax attention, sums",
                .shape = fmt::format("{}×{}×{}, {} heads", s.batch, s.tokens, s.width, s.heads)};
   op.calls = static_cast<double>(s.depth);
-  op.flops = 4 * s.elements() * static_cast<double>(s.tokens);
+  op.flops = s.attention_flops(nn::Mixer::softmax);
   op.backward_flops = 2.5 * op.flops;  // the scores are computed again
   op.in_products = true;
   op.bytes = 4 * s.type_bytes() * s.elements();

@@ -104,11 +104,9 @@ int64_t count_macs(const DiTConfig& config) {
 
 double gemm_flops(const DiTConfig& config) {
   const auto n = static_cast<double>(config.tokens()), d = static_cast<double>(config.hidden_size);
-  const double sums = config.mixer == nn::Mixer::softmax
-                          ? 2 * n * n * d
-                          : 2 * n * d * d / static_cast<double>(config.num_heads);
-  const double block = 4 * n * d * d + sums + 2 * n * d * static_cast<double>(config.mlp_size()) + 6 * d * d;
-  return 2 * static_cast<double>(config.depth) * block;
+  const double mixer = nn::mixer_flops(config.mixer, config.hidden_size, config.num_heads, config.tokens());
+  const double block = mixer + 4 * n * d * static_cast<double>(config.mlp_size()) + 12 * d * d;
+  return static_cast<double>(config.depth) * block;
 }
 
 }  // namespace linnet

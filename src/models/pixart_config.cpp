@@ -33,19 +33,6 @@ constexpr auto fields = [](auto& config, auto& visitor) {
   visitor.value("kv_compression", config.kv_compression, {});
 };
 
-// Multiply-adds of scores and weighted values, or of their linear form, in all blocks.
-double attention_sums(const PixArtConfig& config, int64_t rows, int64_t columns) {
-  const auto n = static_cast<double>(rows * columns), d = static_cast<double>(config.hidden_size);
-  if (config.mixer != nn::Mixer::softmax)
-    return static_cast<double>(config.depth) * 2 * n * d * d / static_cast<double>(config.num_heads);
-  double keys = 0;
-  for (int64_t i = 0; i < config.depth; ++i) {
-    const int64_t side = config.kv_compression_of(i);
-    keys += static_cast<double>(rows / side * (columns / side));
-  }
-  return 2 * n * keys * d;
-}
-
 }  // namespace
 
 void PixArtConfig::validate() const {
@@ -101,11 +88,15 @@ double gemm_flops(const PixArtConfig& config, int64_t height, int64_t width, int
   const int64_t rows = height / config.patch_size, columns = width / config.patch_size;
   const auto n = static_cast<double>(rows * columns);
   const auto d = static_cast<double>(config.hidden_size), text = static_cast<double>(text_tokens);
+  double mixers = 0;
+  for (int64_t i = 0; i < config.depth; ++i) {
+    const int64_t side = config.kv_compression_of(i), keys = rows / side * (columns / side);
+    mixers += nn::mixer_flops(config.mixer, config.hidden_size, config.num_heads, rows * columns, keys);
+  }
   const double cross = 2 * n * d * d + 2 * text * d * d + 2 * n * text * d;
-  const double block = 4 * n * d * d + cross + 2 * n * d * static_cast<double>(config.mlp_size());
+  const double others = cross + 2 * n * d * static_cast<double>(config.mlp_size());
   const double captions = text * d * (static_cast<double>(config.caption_channels) + d);
-  return 2 * (static_cast<double>(config.depth) * block + attention_sums(config, rows, columns) + captions +
-              6 * d * d);
+  return mixers + 2 * (static_cast<double>(config.depth) * others + captions + 6 * d * d);
 }
 
 }  // namespace linnet

@@ -233,4 +233,14 @@ int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
   return projections + 3 * tokens * width * width / heads + convolution;
 }
 
+double attention_flops(Mixer mixer, int64_t width, int64_t heads, int64_t tokens, int64_t keys) {
+  const int64_t seen = mixer == Mixer::softmax ? keys : width / heads;
+  return 4 * static_cast<double>(tokens * width) * static_cast<double>(seen);
+}
+
+double mixer_flops(Mixer mixer, int64_t width, int64_t heads, int64_t tokens, int64_t keys) {
+  const double projections = 8 * static_cast<double>(tokens * width) * static_cast<double>(width);
+  return projections + attention_flops(mixer, width, heads, tokens, keys);
+}
+
 }  // namespace linnet::nn

@@ -51,4 +51,13 @@ std::unique_ptr<TokenMixer> make_mixer(Mixer mixer, int64_t width, int64_t heads
 /// softmax 4nd² + 2n²d, linear 4nd² + 3nd²/heads, lit and focused that + 25nd (feature maps count nothing).
 int64_t mixer_macs(Mixer mixer, int64_t width, int64_t heads, int64_t tokens);
 
+/// Floating-point operations of attention's sums on one picture, as they are computed: scores and weighted
+/// values, of fewer keys than tokens where they are compressed; or their linear form.
+double attention_flops(Mixer mixer, int64_t width, int64_t heads, int64_t tokens, int64_t keys);
+/// The same with the projections: all of one mixer that goes into matrix products.
+double mixer_flops(Mixer mixer, int64_t width, int64_t heads, int64_t tokens, int64_t keys);
+inline double mixer_flops(Mixer mixer, int64_t width, int64_t heads, int64_t tokens) {
+  return mixer_flops(mixer, width, heads, tokens, tokens);
+}
+
 }  // namespace linnet::nn

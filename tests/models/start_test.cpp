@@ -92,5 +92,16 @@ TEST(MultiplyAdds, OfAttentionAreCountedAsInLiTsFigure5) {
   EXPECT_EQ(cost(nn::Mixer::lit) - cost(nn::Mixer::linear), 12 * 25 * n * d);
 }
 
+// Of the linear form, what is computed is 2nd²/heads.
+TEST(GemmFlops, AreTwoForEachMultiplyAddOfTheBlocksProducts) {
+  DiTConfig config = dit_preset("DiT-S/2");
+  const int64_t n = 256, d = 384;
+  const int64_t others = 4 * n * d * d + 8 * n * d * d + 6 * d * d;
+  EXPECT_EQ(gemm_flops(config), static_cast<double>(2 * 12 * (others + 2 * n * n * d)));
+  config.mixer = nn::Mixer::lit;
+  config.num_heads = 2;
+  EXPECT_EQ(gemm_flops(config), static_cast<double>(2 * 12 * (others + 2 * n * d * d / 2)));
+}
+
 }  // namespace
 }  // namespace linnet
