@@ -50,13 +50,15 @@ TEST(PixArtTraining, GradientsAreThoseOfPyTorch) {
   EXPECT_LT(test::relative_error(texts.states.grad(), rows_of(expected.tensor("grad.text"), lengths)), 1e-4);
 }
 
-// Every parameter learns, and with recomputation the gradients are the same.
+// Every parameter learns, and with recomputation the gradients are the same. (Weights are large enough for the
+// norms' gradients not to drown in rounding, with oneDNN 2 and 3.)
 void expect_all_learn(const PixArtConfig& config) {
   const auto gradients = [&](bool checkpointing) {
     PixArt model(config);
     model.visit("", [](const std::string& name, nn::Parameter& p) {
       p.value = Generator(nn::hash_name(name)).normal(p.shape);
-      for (float& v : std::span(p.value.mutable_data<float>(), static_cast<size_t>(p.value.numel()))) v *= 0.1f;
+      for (float& v : std::span(p.value.mutable_data<float>(), static_cast<size_t>(p.value.numel())))
+        v *= 0.12f;
       p.value.set_requires_grad(true);
     });
     model.set_checkpointing(checkpointing);
@@ -74,8 +76,7 @@ void expect_all_learn(const PixArtConfig& config) {
   for (const auto& [name, gradient] : plain) {
     ASSERT_TRUE(gradient.defined()) << name;
     EXPECT_GT(test::relative_error(gradient, Tensor::zeros(gradient.shape())), 0) << name;
-    // k's bias changes no weight of softmax attention, so that its gradient is what rounding leaves.
-    EXPECT_LT(test::relative_error(again.at(name), gradient), 1e-4) << name;
+    EXPECT_LT(test::relative_error(again.at(name), gradient), 1e-5) << name;
   }
 }
 
